@@ -1,0 +1,281 @@
+"""Configs: every key there is, how a name such as ``residual-56`` becomes one, and what is refused.
+
+A config is an ``ml_collections.ConfigDict``. The files in ``configs/`` start from :func:`base` and change what
+their data set needs. :func:`validate` is called on whatever comes out, before anything is compiled.
+"""
+
+import difflib
+import importlib.util
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax.errors import UserError
+
+# What a key with a few values may be.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.family": ("cifar", "imagenet"),
+    "model.block": ("basic", "bottleneck"),
+    "model.shortcut": ("A", "B", "C"),
+    "model.shortcut_padding": ("end", "both"),
+    "model.bottleneck_stride": ("first", "3x3"),
+    "model.dtype": ("float32", "bfloat16", "float16", "float64"),
+    "model.param_dtype": ("float32", "float64"),
+    "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
+    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.decay": ("all", "kernels"),
+    "schedule.name": ("piecewise", "cosine", "constant"),
+}
+
+# The least value of a number; a key that is in neither list may be any number.
+_AT_LEAST = {
+    "seed": 0,
+    "data.image_size": 0,
+    "data.validation": 0,
+    "data.pad": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.momentum": 0,
+    "schedule.warmup_steps": 0,
+    "schedule.decay_steps": 0,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.bn_group": 0,
+    "train.log_every": 1,
+    "train.eval_every": 1,
+    "train.eval_batch_size": 1,
+    "train.checkpoint_every": 1,
+    "train.keep_checkpoints": 1,
+}
+_ABOVE = {"model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
+
+# Where data lies does not change what a run computes, so these may differ when it goes on.
+LOCATIONS = ("data.data_dir", "data.download")
+
+
+def base() -> ConfigDict:
+    """Every key, with the values of the paper's CIFAR-10 recipe (arXiv:1512.03385, section 4.2)."""
+    c = ConfigDict()
+    c.seed = 0
+
+    c.model = ConfigDict()
+    c.model.family = "cifar"
+    c.model.unit = "residual"  # networks/units.py lists them
+    c.model.block = "basic"
+    c.model.depth = 20
+    c.model.stage_units = ()  # units of each stage, in place of depth, e.g. (3, 4, 6)
+    c.model.width = 1.0  # multiplies every stage's filters
+    c.model.shortcut = "A"
+    c.model.shortcut_padding = "end"  # where option A's zero channels go
+    c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
+    c.model.initialization = "he"
+    c.model.zero_init_last = False
+    c.model.bn_momentum = 0.9
+    c.model.bn_epsilon = 1e-5
+    c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
+    c.model.param_dtype = "float32"
+    c.model.unroll = False  # every unit in the compiled program, instead of a loop over them
+
+    c.data = ConfigDict()
+    c.data.name = "cifar10"
+    c.data.data_dir = ""  # TFDS_DATA_DIR, or ~/tensorflow_datasets
+    c.data.download = True  # CIFAR-10 and -100, where they are not found
+    c.data.image_size = 0  # resize to that side; 0 leaves images as they are
+    c.data.validation = 0  # training images set aside, always the same; 5000 is the paper's split
+    c.data.normalization = "pixel_mean"  # after division by 255
+    c.data.pad = 4  # zeros on each side, before a random crop
+    c.data.flip = True
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "sgd"
+    c.optimizer.learning_rate = 0.1
+    c.optimizer.momentum = 0.9
+    c.optimizer.nesterov = False
+    c.optimizer.weight_decay = 1e-4  # coupled (L2) in sgd, decoupled in adamw
+    c.optimizer.decay = "all"  # or "kernels": neither BN's scale and bias nor the dense layer's bias
+    c.optimizer.beta1 = 0.9  # adamw
+    c.optimizer.beta2 = 0.999
+    c.optimizer.epsilon = 1e-8
+
+    c.schedule = ConfigDict()
+    c.schedule.name = "piecewise"
+    c.schedule.milestones = (32_000, 48_000)  # steps at which the rate is multiplied by `factor`
+    c.schedule.factor = 0.1
+    c.schedule.warmup_steps = 0  # steps at `warmup_learning_rate` before the schedule's own
+    c.schedule.warmup_learning_rate = 0.01
+    c.schedule.decay_steps = 0  # of cosine; 0 is all of train.steps
+
+    c.train = ConfigDict()
+    c.train.steps = 64_000
+    c.train.batch_size = 128  # of all devices together
+    c.train.bn_group = 0  # images that a BN normalises together; 0 is the global batch
+    c.train.log_every = 100
+    c.train.eval_every = 1_000
+    c.train.eval_batch_size = 500
+    c.train.eval_train = False  # also the error on clean training images, at every evaluation
+    c.train.checkpoint_every = 1_000
+    c.train.keep_checkpoints = 2
+    return c
+
+
+def apply_name(c: ConfigDict, name: str) -> ConfigDict:
+    """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH`` (``UNIT-basic-DEPTH``).
+
+    Where the name has no block it is ``basic`` in the CIFAR family, and Table 1's for that depth in the ImageNet
+    family. Which units and depths exist is checked by :func:`validate`.
+    """
+    unit, _, rest = name.partition("-")
+    block, _, depth = rest.rpartition("-")
+    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck"):
+        raise UserError(
+            f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56 or "
+            f"residual-bottleneck-164"
+        )
+    c.model.unit, c.model.depth = unit, int(depth)
+    if block:
+        c.model.block = block
+    else:
+        c.model.block = "bottleneck" if c.model.family == "imagenet" and int(depth) not in (18, 34) else "basic"
+    return c
+
+
+def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"--config={path}: there is no such file; the ones that come with the project are in configs/")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={path}: the file has no function get_config")
+    c = module.get_config(name) if name else module.get_config()
+    if overrides:
+        unknown = [key for key in overrides if key not in flatten(c)]
+        if unknown:
+            raise UserError(unknown_key(unknown[0], list(flatten(c))))
+        c.update_from_flattened_dict(dict(overrides))
+    return c
+
+
+def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"model.depth": 20, ...}`` of a config or of what its JSON holds."""
+    flat: dict[str, Any] = {}
+    for key, value in c.items():
+        if isinstance(value, Mapping | ConfigDict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def to_json(c: ConfigDict) -> str:
+    """The config as JSON: complete, enough to run it again."""
+    return json.dumps(c.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that :func:`to_json` wrote."""
+    c = base()
+    with c.unlocked():
+        c.update_from_flattened_dict(flatten(json.loads(text)))
+    return c
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """The line that refuses a key: what was given, and the nearest that exist."""
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    section = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    return f"config has no key {key!r}; did you mean {' or '.join(near or section or known)}?"
+
+
+def validate(c: ConfigDict) -> None:
+    """Refuses a config with an unknown or missing key, a wrong type, or a value that does not fit.
+
+    Raises:
+      UserError: one line: the key, what was given, what would fit.
+    """
+    reference, given = flatten(base()), flatten(c)
+    for key in given:
+        if key not in reference:
+            raise UserError(unknown_key(key, list(reference)))
+    for key, default in reference.items():
+        if key not in given:
+            raise UserError(f"config lacks the key {key!r} (start from resnet_flax.config.base())")
+        _check_type(key, given[key], default)
+    for key, choices in CHOICES.items():
+        if given[key] not in choices:
+            raise UserError(f"{key}={given[key]!r} is not known; choose one of {', '.join(choices)}")
+    for key, least in _AT_LEAST.items():
+        if given[key] < least:
+            raise UserError(f"{key}={given[key]} must be at least {least}")
+    for key, bound in _ABOVE.items():
+        if given[key] <= bound:
+            raise UserError(f"{key}={given[key]} must be above {bound}")
+    for key in ("model.bn_momentum", "optimizer.momentum"):
+        if not 0 <= given[key] < 1:
+            raise UserError(f"{key}={given[key]} must be in [0, 1)")
+    if c.train.steps * c.train.batch_size >= 2**32:
+        raise UserError(
+            f"train.steps={c.train.steps} times train.batch_size={c.train.batch_size} must be below 2**32 images"
+        )
+    milestones = c.schedule.milestones
+    if list(milestones) != sorted(set(milestones)):
+        raise UserError(f"schedule.milestones={milestones} must grow")
+    _check_network(c)
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    kind = type(default)
+    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if kind is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind is tuple:
+        fits = isinstance(value, tuple | list) and all(type(v) is int and v > 0 for v in value)
+    if not fits:
+        wanted = "a tuple of positive int, such as (2, 3)" if kind is tuple else f"a {kind.__name__}, such as {default}"
+        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted}")
+
+
+def _check_network(c: ConfigDict) -> None:
+    # Imported here: a command that only prints its help does not wait for jax.
+    from resnet_flax.networks import build
+
+    try:
+        build(c.model, classes=1)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def resolve(c: ConfigDict) -> ConfigDict:
+    """A copy in which values that follow from others stand as numbers, so that config.json says all."""
+    from resnet_flax.networks import depth_of
+
+    c = c.copy_and_resolve_references()
+    with c.unlocked():
+        if c.model.stage_units:
+            c.model.stage_units = tuple(c.model.stage_units)
+            c.model.depth = depth_of(c.model.block, c.model.stage_units)
+        c.schedule.milestones = tuple(c.schedule.milestones)
+        if c.schedule.name == "cosine" and not c.schedule.decay_steps:
+            c.schedule.decay_steps = c.train.steps
+    return c
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """The keys in which a run's config and the one now given differ, with both values.
+
+    ``train.steps`` may grow, and data may lie elsewhere.
+    """
+    a, b = flatten(old), flatten(new)
+    found = []
+    for key in sorted(a.keys() | b.keys()):
+        same = a.get(key) == b.get(key) or key in LOCATIONS
+        if key == "train.steps" and a.get(key, 0) <= b.get(key, 0):
+            same = True
+        if not same:
+            found.append(f"{key}: {a.get(key)!r} there, {b.get(key)!r} now")
+    return found

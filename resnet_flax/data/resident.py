@@ -1,0 +1,133 @@
+"""Data sets that live on the device: order, crop, flip and mean subtraction happen inside the compiled step."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from resnet_flax.data.images import Images
+from resnet_flax.data.order import stream_indices
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@flax.struct.dataclass
+class Resident:
+    """A split on the device.
+
+    Attributes:
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+    """
+
+    images: Array
+    labels: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Pixels divided by 255, minus ``mean``, divided by ``std``; each broadcasts against [H, W, C]."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __call__(self, images: Array, dtype: jnp.dtype) -> Array:
+        """uint8 [..., H, W, C] -> dtype."""
+        return (images.astype(dtype) / 255 - self.mean.astype(dtype)) / self.std.astype(dtype)
+
+
+def normalization(name: str, train: Images) -> Normalization:
+    """The setting ``data.normalization``, its statistics those of the training split.
+
+    ``pixel_mean``: minus the mean image, no division (arXiv:1512.03385, section 4.2). ``channel``: minus each
+    channel's mean, divided by its standard deviation. ``imagenet``: the constants many PyTorch ports use.
+    ``none``: only the division by 255.
+    """
+    channels = train.images.shape[-1]
+    if name == "none":
+        return Normalization(np.zeros(1), np.ones(1))
+    if name == "imagenet":
+        if channels != 3:
+            raise ValueError(f"data.normalization='imagenet' is for 3 channels; the images have {channels}")
+        return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
+    # In float64, and from sums of integers: the same bits whatever the order of summation.
+    mean_image = train.images.sum(0, dtype=np.uint64) / (255 * len(train))
+    if name == "pixel_mean":
+        return Normalization(mean_image, np.ones(1))
+    histogram = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
+    values = np.arange(256) / 255
+    mean = histogram @ values / histogram.sum(1)
+    variance = histogram @ values**2 / histogram.sum(1) - mean**2
+    return Normalization(mean, np.sqrt(np.maximum(variance, 1e-12)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """The training stream: what the batch of a step is, as a function of the seed and the step.
+
+    Attributes:
+      seed: of the run.
+      batch_size: images a step, of all devices together.
+      pad: zeros on each side before the random crop; 0 for none.
+      flip: whether half of the images are mirrored.
+      normalization: of pixels; comes before the padding, so zeros are the mean's place.
+      dtype: of the images that come out.
+    """
+
+    seed: int
+    batch_size: int
+    pad: int
+    flip: bool
+    normalization: Normalization
+    dtype: jnp.dtype
+
+    def batch(self, data: Resident, step: Array, first: Array, count: int) -> tuple[Array, Array]:
+        """Images and labels at the places ``first`` ... ``first + count - 1`` of a step's global batch.
+
+        Returns:
+          images [count, H, W, C] of ``dtype``, and labels [count] int32.
+        """
+        in_batch = first.astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
+        places = step.astype(jnp.uint32) * jnp.uint32(self.batch_size) + in_batch
+        indices = stream_indices(stream_key(self.seed, "order"), places, data.labels.shape[0])
+        images = self.normalization(data.images[indices], self.dtype)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(
+            jax.random.fold_in(stream_key(self.seed, "augmentation"), step), in_batch
+        )
+        return jax.vmap(self._augment)(images, keys), data.labels[indices]
+
+    def _augment(self, image: Array, key: Array) -> Array:
+        """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C]."""
+        # Integers drawn from raw bits: the same with and without 64-bit types.
+        bits = jax.random.bits(key, (3,), jnp.uint32)
+        if self.pad:
+            padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+            top, left = (bits[:2] % jnp.uint32(2 * self.pad + 1)).astype(jnp.int32)
+            image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), image.shape)
+        if self.flip:
+            image = jnp.where(bits[2] & 1, image[:, ::-1], image)
+        return image
+
+
+def stream_key(seed: int, name: str) -> Array:
+    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``."""
+    # A hash of our own: Python's differs from process to process.
+    code = 0
+    for byte in name.encode():
+        code = (code * 31 + byte) % 2**32
+    return jax.random.fold_in(jax.random.key(seed), code)
+
+
+def put(data: Images, sharding: jax.sharding.Sharding) -> Resident:
+    """Copies a split to every device of a (replicated) sharding, those of other hosts included."""
+
+    def everywhere(array: np.ndarray) -> Any:
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return Resident(everywhere(data.images), everywhere(data.labels))

@@ -1,0 +1,182 @@
+"""Data sets by name: the embedded digits, CIFAR-10 and -100, and any prepared TFDS set; no TensorFlow."""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_flax.data import archives
+from resnet_flax.data.cache import Splits, cached
+from resnet_flax.data.images import Dataset, Images, split_off_validation
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress
+
+
+def load(data: Mapping[str, Any]) -> Dataset:
+    """The data set that the section ``data`` of a config names.
+
+    Looks, in this order, for: the embedded digits; a prepared TFDS data set in ``data.data_dir`` (by default
+    ``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``); for CIFAR, an archive of its authors there; for CIFAR and
+    where ``data.download`` is on, that archive on the web.
+
+    Raises:
+      UserError: nothing found, and where it was looked for; or what was found does not fit.
+    """
+    name, size = data["name"], data["image_size"]
+    if name == "digits":
+        train, test, classes = _digits(size)
+    else:
+        folder = _data_dir(data["data_dir"])
+        prepared = _find_prepared(name, folder)
+        archive = archives.find(name, folder) if name in archives.ARCHIVES else None
+        if prepared is None and archive is None:
+            if name not in archives.ARCHIVES or not data["download"]:
+                raise UserError(_nothing_found(name, folder))
+            archive = archives.download(name, folder)
+        if prepared is not None:
+            files = [p for p in prepared.iterdir() if p.is_file()]
+            train, test, classes = cached(name, files, size, lambda: _read_prepared(prepared, size))
+        else:
+            train, test, classes = cached(name, [archive], size, lambda: _resized(archives.read(name, archive), size))
+    if data["validation"] >= len(train):
+        raise UserError(
+            f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
+        )
+    train, validation = split_off_validation(train, data["validation"])
+    return Dataset(train=train, test=test, validation=validation, classes=classes)
+
+
+def _data_dir(given: str) -> Path:
+    if given:
+        folder = Path(given).expanduser()
+        if not folder.is_dir():
+            raise UserError(f"data.data_dir={given}: there is no such folder")
+        return folder
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _nothing_found(name: str, folder: Path) -> str:
+    looked = f"a prepared TFDS data set in {folder / name}"
+    if name in archives.ARCHIVES:
+        looked += f", and {' or '.join(archives.ARCHIVES[name])} in {folder}"
+    hint = "name its folder in data.data_dir"
+    if name in archives.ARCHIVES:
+        hint += ", or set data.download=True"
+    elif "/" not in name and not (folder / name).is_dir():
+        hint += "; embedded: digits; fetched by itself: cifar10, cifar100"
+    return f"data.name={name!r}: looked for {looked}, and found nothing; {hint}"
+
+
+def _digits(size: int) -> Splits:
+    """The 1,797 8x8 digits inside scikit-learn, always split alike: every fifth image of a class is for testing.
+
+    Their grey values 0 to 16 become 0 to 255.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = bunch.target.astype(np.int32)
+    test = np.zeros(len(labels), bool)
+    for label in range(10):
+        test[np.flatnonzero(labels == label)[4::5]] = True
+    splits = Images(pixels[~test], labels[~test]), Images(pixels[test], labels[test]), tuple("0123456789")
+    return _resized(splits, size)
+
+
+def _find_prepared(name: str, folder: Path) -> Path | None:
+    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself."""
+    places = [folder] if _is_prepared(folder, name) else []
+    if (folder / name).is_dir():
+        places += [p.parent for p in sorted((folder / name).rglob("dataset_info.json"))]
+
+    def version(place: Path) -> tuple[int, ...]:
+        return tuple(int(part) if part.isdecimal() else -1 for part in place.name.split("."))
+
+    return max(places, key=version, default=None)
+
+
+def _is_prepared(folder: Path, name: str) -> bool:
+    info = folder / "dataset_info.json"
+    return info.is_file() and json.loads(info.read_text()).get("name") == name.partition("/")[0]
+
+
+def _read_prepared(folder: Path, size: int) -> Splits:
+    # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder_from_directory(folder)
+        except Exception as error:  # whatever a half-copied folder makes TFDS raise
+            raise UserError(f"{folder}: not a readable TFDS data set: {_first_line(error)}") from None
+        features, splits = builder.info.features, builder.info.splits
+        if "image" not in features or "label" not in features or "train" not in splits:
+            raise UserError(
+                f"{folder}: not an image classification set: it needs the features image and label and the split "
+                f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
+            )
+        test = next((s for s in ("test", "validation") if s in splits), None)
+        if test is None:
+            raise UserError(f"{folder}: it has no split test or validation, only {', '.join(splits)}")
+        try:
+            sources = [builder.as_data_source(s) for s in ("train", test)]
+        except NotImplementedError:
+            raise UserError(
+                f"{folder}: its files are {builder.info.file_format.value}, which cannot be read without TensorFlow; "
+                f"prepare it with file_format='array_record'"
+            ) from None
+    classes = tuple(features["label"].names)
+    return _decode(sources[0], folder, "train", size), _decode(sources[1], folder, test, size), classes
+
+
+def _decode(source: Any, folder: Path, split: str, size: int) -> Images:
+    images, labels = [], []
+    with Progress(len(source), f"decoding {folder.parent.name} {split}", "images") as progress:
+        for i in range(len(source)):
+            try:
+                example = source[i]
+            except Exception as error:
+                raise UserError(
+                    f"{folder}: image {i} of {split} cannot be read: {_first_line(error)}; is it whole?"
+                ) from None
+            images.append(_resize(example["image"], size))
+            labels.append(example["label"])
+            if images[-1].shape != images[0].shape:
+                raise UserError(
+                    f"{folder}: images differ in shape ({images[0].shape}, then {images[-1].shape} at {i} of {split}); "
+                    f"set data.image_size to bring them to one"
+                )
+            progress.update(1)
+    return Images(np.stack(images), np.asarray(labels, np.int32))
+
+
+def _resized(splits: Splits, size: int) -> Splits:
+    train, test, classes = splits
+    return _resized_images(train, size), _resized_images(test, size), classes
+
+
+def _resized_images(data: Images, size: int) -> Images:
+    if size in (0, data.images.shape[1]):
+        return data
+    return Images(np.stack([_resize(image, size) for image in data.images]), data.labels)
+
+
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Box-filtered to size x size, uint8; 0 leaves it as it is."""
+    if not size or image.shape[:2] == (size, size):
+        return image
+    from PIL import Image
+
+    grey = image.shape[-1] == 1
+    resized = Image.fromarray(image[..., 0] if grey else image).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(resized).reshape(size, size, image.shape[-1])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,59 @@
+"""What all layers of a network have in common, so that a unit only says which layers it is made of."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from resnet_flax.networks.convolution import Convolution
+from resnet_flax.networks.initialization import Initializer, ones, zeros
+from resnet_flax.networks.normalization import BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Makes the layers of a network.
+
+    Attributes:
+      kernel_init: draws kernels.
+      dtype: of the computation (``model.dtype``).
+      param_dtype: of the parameters (``model.param_dtype``).
+      block: ``"basic"`` (two 3x3) or ``"bottleneck"`` (1x1, 3x3, 1x1).
+      bottleneck_stride: a bottleneck's stride is on the ``"first"`` 1x1 (the paper, the review) or on the
+        ``"3x3"`` (torchvision).
+      shortcut: option ``"A"``, ``"B"`` or ``"C"``.
+      shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
+      zero_init_last: whether the last BN of a unit starts with scale 0.
+      bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
+    """
+
+    kernel_init: Initializer
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+    block: str = "basic"
+    bottleneck_stride: str = "first"
+    shortcut: str = "A"
+    shortcut_padding: str = "end"
+    zero_init_last: bool = False
+    bn_group: int = 0
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    axis_name: str | None = None
+
+    def convolution(self, filters: int, size: int, stride: int, name: str) -> Convolution:
+        """A convolution without bias, to be called on [N, H, W, C]."""
+        return Convolution(
+            filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+        )
+
+    def norm(self, name: str, last: bool = False) -> BatchNorm:
+        """A batch normalisation, to be called on [N, H, W, C] and whether this is training."""
+        return BatchNorm(
+            group=self.bn_group,
+            axis_name=self.axis_name,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            scale_init=zeros if last and self.zero_init_last else ones,
+            name=name,
+        )

@@ -1,0 +1,100 @@
+"""Batch normalisation over the global batch, or over groups of it, on any number of devices."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array, lax
+
+from resnet_flax.networks.initialization import Initializer, ones, zeros
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy, arXiv:1502.03167, algorithms 1 and 2).
+
+    In training, images are normalised with the mean and the (biased) variance of their group: the whole
+    global batch by default, or ``group`` images that follow one another in it, wherever they lie. The paper's
+    CIFAR runs split 128 images over two GPUs, so there ``group`` is 64.
+
+    The running statistics move by ``1 - momentum`` towards the mean over the groups, the variance made unbiased
+    (algorithm 2, as PyTorch does). ``momentum`` 0.9 is PyTorch's 0.1.
+
+    Attributes:
+      group: images a group; 0 for the global batch. Divides the batch of a device, or is a multiple of it.
+      axis_name: the mesh axis that the batch is split over, or None on one device.
+      momentum: of the running statistics.
+      epsilon: added to the variance.
+      dtype: of the output. Statistics are at least float32.
+      param_dtype: of scale and bias.
+      scale_init: draws the scale; ones, or zeros for the last of a unit where that setting is on.
+    """
+
+    group: int = 0
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+    scale_init: Initializer = ones
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[N, H, W, C] -> [N, H, W, C]; updates the collection ``batch_stats`` in training."""
+        channels = (x.shape[-1],)
+        statistics_dtype = jnp.promote_types(self.param_dtype, jnp.float32)
+        scale = self.param("scale", self.scale_init, channels, self.param_dtype)
+        bias = self.param("bias", zeros, channels, self.param_dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, statistics_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, statistics_dtype)
+
+        if not train:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var, count = _group_statistics(x.astype(statistics_dtype), self.group, self.axis_name)
+            if not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                for running, value in ((running_mean, mean), (running_var, unbiased)):
+                    value = value.reshape(-1, *channels).mean(0)
+                    running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
+
+        multiplier = scale * lax.rsqrt(var + self.epsilon)  # [C] or [groups, C]
+        offset = bias - mean * multiplier
+        if multiplier.ndim == 2:
+            groups = multiplier.shape[0]
+            grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+            y = grouped * multiplier[:, None, None, None] + offset[:, None, None, None]
+            return y.reshape(x.shape).astype(self.dtype)
+        return (x * multiplier + offset).astype(self.dtype)
+
+
+def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Array, Array, int]:
+    """Mean and biased variance of each group, and how many values went into each.
+
+    Returns:
+      mean and var, [C] where the images of this device belong to one group, else [groups, C]; and the count.
+    """
+    images = x.shape[0]
+    devices = lax.axis_size(axis_name) if axis_name else 1
+    group = group or images * devices
+    values = group * x.shape[1] * x.shape[2]
+    if group < images:
+        if images % group:
+            raise ValueError(f"train.bn_group={group} does not divide the {images} images of a device")
+        grouped = x.reshape(images // group, group, *x.shape[1:])
+        mean = grouped.mean((1, 2, 3))
+        return mean, jnp.square(grouped).mean((1, 2, 3)) - jnp.square(mean), values
+
+    moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])  # [2, C]
+    if group > images:
+        if group % images or (images * devices) % group:
+            raise ValueError(
+                f"train.bn_group={group} is no multiple of the {images} images of a device, "
+                f"or does not divide the batch of {images * devices}"
+            )
+        if group == images * devices:
+            moments = lax.pmean(moments, axis_name)
+        else:
+            members = group // images
+            everyone = lax.all_gather(moments, axis_name)  # [devices, 2, C]
+            groups = everyone.reshape(-1, members, *moments.shape).mean(1)
+            moments = groups[lax.axis_index(axis_name) // members]
+    mean = moments[0]
+    return mean, moments[1] - jnp.square(mean), values

@@ -1,0 +1,52 @@
+"""A stage: its first unit, then the others scanned, so that compile time does not grow with depth."""
+
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from resnet_flax.networks.layers import Layers
+
+
+class Stage(nn.Module):
+    """``units`` units of the same width; the first may change the shape, the others are alike.
+
+    The first unit's variables are named ``first``. The others are one unit, ``rest``, whose variables have a
+    leading axis of length ``units - 1``, whether the loop over them is a loop in the compiled program or is
+    unrolled there: a checkpoint fits both.
+
+    Attributes:
+      unit: class of the units (see ``units.py``).
+      units: how many, at least 1.
+      filters: channels of the output.
+      stride: of the first unit.
+      layers: how layers are made.
+      unroll: whether the compiled program holds every unit, instead of a loop over them.
+    """
+
+    unit: type[nn.Module]
+    units: int
+    filters: int
+    stride: int
+    layers: Layers
+    unroll: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
+        x = self.unit(self.filters, self.stride, self.layers, name="first")(x, train)
+        rest = self.units - 1
+        if rest:
+
+            def apply(unit: nn.Module, x: Array, _: Any) -> tuple[Array, None]:
+                return unit(x, train), None
+
+            scan = nn.scan(
+                apply,
+                variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
+                split_rngs={"params": True},
+                length=rest,
+                unroll=rest if self.unroll else 1,
+            )
+            x, _ = scan(self.unit(self.filters, 1, self.layers, name="rest"), x, None)
+        return x

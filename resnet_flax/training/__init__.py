@@ -1,0 +1,1 @@
+"""How a network learns: state, step, schedule, loop, checkpoints, metrics."""

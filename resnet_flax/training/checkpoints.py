@@ -1,0 +1,102 @@
+"""Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from resnet_flax.training.state import State
+
+FOLDER = "checkpoints"  # in a run's folder
+_BEST = "validation_error"  # chooses the best checkpoint; the test set never does
+
+# What orbax writes in the background must not be the buffers that the next step is given to overwrite.
+_copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+
+
+class Checkpoints:
+    """The checkpoints of a run; a context manager that waits for what is being written.
+
+    Args:
+      workdir: the run's folder.
+      keep: how many of the last to keep. With a validation split the best by its error is kept as well.
+    """
+
+    def __init__(self, workdir: Path, keep: int, read_only: bool = False):
+        policies = [preservation_policy.LatestN(keep)]
+        policies.append(
+            preservation_policy.BestN(
+                get_metric_fn=lambda metrics: metrics[_BEST], reverse=True, n=1, keep_checkpoints_without_metrics=False
+            )
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=True,
+            read_only=read_only,
+        )
+        self._manager = ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+        self.last_saved: int | None = self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints there are, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: State, validation_error: float | None = None) -> None:
+        """Starts to write a checkpoint; returns once the state has been copied."""
+        if step == self.last_saved:
+            return
+        metrics = None if validation_error is None else {_BEST: validation_error}
+        self._manager.save(step, args=ocp.args.StandardSave(_copy(state)), metrics=metrics, force=True)
+        self.last_saved = step
+
+    def restore(self, like: State, step: int | None = None) -> State | None:
+        """The newest checkpoint that can be read (or that of a step), placed as ``like`` is; None if there is none.
+
+        One that cannot be read is named in a warning, and the one before it is tried.
+        """
+        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
+        candidates = self.steps()[::-1] if step is None else [step]
+        for candidate in candidates:
+            try:
+                return self._manager.restore(candidate, args=ocp.args.StandardRestore(abstract))
+            except Exception as error:  # whatever a damaged file makes orbax raise
+                first_line = (str(error).splitlines() or [""])[0]
+                logging.warning(
+                    "checkpoint %d of %s cannot be read (%s: %.200s); trying the one before it",
+                    candidate, self._manager.directory, type(error).__name__, first_line,
+                )  # fmt: skip
+                if candidate == self.last_saved:
+                    self.last_saved = None
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Deletes checkpoints later than the step: those that could not be read, and will be written again."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+        self.last_saved = self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step with the least validation error, if there is a validation split."""
+        errors = {s: (self._manager.metrics(s) or {}).get(_BEST) for s in self.steps()}
+        errors = {s: e for s, e in errors.items() if e is not None}
+        return min(errors, key=errors.get) if errors else None
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def has_checkpoint(workdir: Path, step: int) -> bool:
+    """Whether a whole checkpoint of that step is there: orbax renames its folder when it is."""
+    return (workdir / FOLDER / str(step)).is_dir()

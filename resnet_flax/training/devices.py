@@ -1,0 +1,60 @@
+"""The mesh of all devices of all hosts, and what hosts have to agree on."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from resnet_flax.errors import UserError
+
+DATA_AXIS = "data"  # the mesh axis over which a batch is split
+
+
+def data_mesh() -> Mesh:
+    """All devices of all hosts along one axis, ``data``."""
+    # From jax 0.11 on the default is Explicit axes, under which a Linen step does not compile.
+    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
+    """Refuses a batch, or a BN group, that the devices cannot share evenly."""
+    if batch_size % devices:
+        below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
+        nearest = " or ".join(str(b) for b in (below, above) if b)
+        raise UserError(f"train.batch_size={batch_size} is not divisible by the {devices} devices; {nearest} would be")
+    if not bn_group:
+        return
+    local = batch_size // devices
+    if batch_size % bn_group or (local % bn_group and bn_group % local):
+        raise UserError(
+            f"train.bn_group={bn_group} does not fit train.batch_size={batch_size} on {devices} devices: it must "
+            f"divide the batch, and divide the {local} images of a device or be a multiple of them"
+        )
+
+
+def agree(stop: bool, count: int) -> tuple[bool, int]:
+    """What all hosts do next: stop if one of them was told to; as many steps as the first one says.
+
+    Without it, hosts that measure different times, or of which one is signalled, would wait for each other for
+    ever.
+    """
+    if jax.process_count() == 1:
+        return stop, count
+    everyone = multihost_utils.process_allgather(np.array([stop, count], np.int32))
+    return bool(everyone[:, 0].any()), int(everyone[0, 1])
+
+
+def raise_together(error: UserError | None) -> None:
+    """Raises a mistake that one host found on every host, so that none waits for the one that left."""
+    if jax.process_count() > 1:
+        anywhere = multihost_utils.process_allgather(np.array([error is not None]))
+        if error is None and anywhere.any():
+            hosts = ", ".join(str(i) for i in np.flatnonzero(anywhere))
+            error = UserError(f"process {hosts} refused to start; its own message says why")
+    if error is not None:
+        raise error

@@ -1,0 +1,73 @@
+"""Loss and error of a network on a split: every image counts once."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from resnet_flax.data.resident import Normalization, Resident
+from resnet_flax.networks import Network
+from resnet_flax.training.devices import DATA_AXIS
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Of a split: its mean loss, the images classified wrongly, and how many there are."""
+
+    loss: float
+    errors: int
+    images: int
+
+    @property
+    def error(self) -> float:
+        """The fraction classified wrongly."""
+        return self.errors / self.images
+
+    def __str__(self) -> str:
+        return f"error {self.error:.2%} ({self.errors} of {self.images}), loss {self.loss:.4f}"
+
+
+Evaluate = Callable[[Any, Any, Resident], Evaluation]
+
+
+def make_evaluate(network: Network, normalization: Normalization, batch_size: int, mesh: Mesh) -> Evaluate:
+    """Compiles ``(params, batch_stats, data) -> Evaluation``, with running statistics and no augmentation.
+
+    Batches are split over all devices. The last one is filled up with images that do not count, so the result is
+    that of the whole split whatever the batch size and the number of devices.
+    """
+    per_device = -(-batch_size // mesh.size)
+    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
+    def sums(variables: dict, data: Resident) -> tuple[Array, Array]:
+        size = data.labels.shape[0]
+        batches = -(-size // (per_device * mesh.size))
+
+        def add(i: int, totals: tuple[Array, Array]) -> tuple[Array, Array]:
+            first = (i * mesh.size + lax.axis_index(DATA_AXIS)) * per_device
+            places = first + jnp.arange(per_device, dtype=jnp.int32)
+            counts = places < size
+            places = jnp.minimum(places, size - 1)
+            labels = data.labels[places]
+            logits = network.apply(variables, normalization(data.images[places], dtype), train=False)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            wrong = (jnp.argmax(logits, -1) != labels) & counts
+            return totals[0] + jnp.where(counts, losses, 0).sum(), totals[1] + wrong.sum(dtype=jnp.int32)
+
+        totals = lax.fori_loop(0, batches, add, (jnp.zeros((), dtype), jnp.zeros((), jnp.int32)))
+        return lax.psum(totals, DATA_AXIS)
+
+    def evaluate(params: Any, batch_stats: Any, data: Resident) -> Evaluation:
+        loss, errors = jax.device_get(sums({"params": params, "batch_stats": batch_stats}, data))
+        size = data.labels.shape[0]
+        return Evaluation(loss=float(loss) / size, errors=int(errors), images=size)
+
+    return evaluate

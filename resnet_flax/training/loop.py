@@ -1,0 +1,280 @@
+"""A run: from a config and a folder to its last step, over as many stops as it takes."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data import resident, sources
+from resnet_flax.data.images import Dataset
+from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.networks import Network, build
+from resnet_flax.progress import Progress
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training import workdir as folders
+from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.training.devices import DATA_AXIS, agree, check_batch, data_mesh, raise_together, replicated
+from resnet_flax.training.evaluation import Evaluation, make_evaluate
+from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
+from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.state import State, initial_state
+from resnet_flax.training.step import all_finite, forget_sums, make_train_steps
+from resnet_flax.training.stopping import StopRequest
+
+# One call of the compiled steps takes about this long: what a signal, or the bar, has to wait for.
+_SECONDS_A_CALL = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a config names, built: everything a run needs but its state."""
+
+    config: ConfigDict
+    dataset: Dataset
+    network: Network
+    mesh: jax.sharding.Mesh
+    normalization: resident.Normalization
+
+
+def prepare(config: ConfigDict) -> Parts:
+    """Builds what a config names; refuses what does not fit, before anything is compiled."""
+    config = configs.resolve(config)
+    configs.validate(config)
+    check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
+    dataset = sources.load(config.data)
+    try:
+        normalization = resident.normalization(config.data.normalization, dataset.train)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    network = build(config.model, len(dataset.classes), config.train.bn_group, DATA_AXIS)
+    return Parts(config, dataset, network, data_mesh(), normalization)
+
+
+def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Trains what the config says, in the folder; goes on where an earlier call was stopped.
+
+    Returns:
+      The last line of the run's metrics.
+
+    Raises:
+      UserError: the user's mistake, before anything is compiled.
+      Interrupted: SIGTERM or SIGINT came; everything is saved.
+      Diverged: the loss is not finite any more; the last good checkpoint is kept.
+    """
+    workdir = Path(workdir)
+    error = None
+    first = jax.process_index() == 0
+    with StopRequest() as stop, _held(workdir, first) as refusal:
+        parts = None
+        try:
+            if refusal is not None:
+                raise refusal
+            if config.model.dtype == "float64" or config.model.param_dtype == "float64":
+                _require_x64()
+            parts = prepare(config)
+            if first:
+                folders.check_config(workdir, parts.config)
+        except UserError as mistake:
+            error = mistake
+        raise_together(error)
+        if folders.is_finished(workdir, parts.config):
+            _say(f"{workdir}: finished before, at step {parts.config.train.steps}")
+            return read(workdir)[-1]
+        if first:
+            folders.write_config(workdir, parts.config)
+        return _Run(parts, workdir, stop).go()
+
+
+class _held:  # noqa: N801: used as a function
+    """Locks the folder on the first host; a refusal is handed over instead of raised, for all hosts to hear of."""
+
+    def __init__(self, workdir: Path, first: bool):
+        self._lock = folders.locked(workdir) if first else None
+
+    def __enter__(self) -> UserError | None:
+        try:
+            if self._lock is not None:
+                self._lock.__enter__()
+        except UserError as error:
+            self._lock = None
+            return error
+        return None
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            self._lock.__exit__(None, None, None)
+
+
+class _Run:
+    """The loop of one run, and what it carries from call to call."""
+
+    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest):
+        self.parts, self.workdir, self.stop = parts, workdir, stop
+        self.config, self.train = parts.config, parts.config.train
+        c, mesh = self.config, parts.mesh
+        everywhere = replicated(mesh)
+        dataset = parts.dataset
+        self.rate = learning_rate(c.optimizer, c.schedule)
+        self.optimizer = optimizers.build(c.optimizer, self.rate)
+        stream = resident.Stream(
+            c.seed, self.train.batch_size, c.data.pad, c.data.flip, parts.normalization,
+            jnp.promote_types(c.model.param_dtype, jnp.float32),
+        )  # fmt: skip
+        self.steps = make_train_steps(parts.network, self.optimizer, stream, mesh)
+        self.evaluate = make_evaluate(parts.network, parts.normalization, self.train.eval_batch_size, mesh)
+        self.train_data = resident.put(dataset.train, everywhere)
+        self.held_out = {"test": resident.put(dataset.test, everywhere)}
+        if len(dataset.validation):
+            self.held_out["validation"] = resident.put(dataset.validation, everywhere)
+        shape = dataset.train.images.shape[1:]
+        self.state = initial_state(parts.network, self.optimizer, c.seed, shape, everywhere)
+
+    def go(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        with Checkpoints(self.workdir, self.train.keep_checkpoints) as self.checkpoints:
+            restored = self.checkpoints.restore(self.state)
+            if restored is not None:
+                self.state = restored
+            step = int(self.state.step)
+            if jax.process_index() == 0:
+                self.checkpoints.forget_after(step)
+                folders.record_start(self.workdir, step)
+            with self._log(step) as self.log:
+                if restored is not None:
+                    _say(f"{self.workdir}: goes on at step {step} of {self.train.steps}")
+                compiled = self.steps.lower(self.state, self.train_data, np.int32(1)).compile()
+                size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+                _say(
+                    f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
+                    f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
+                )
+                return self._loop(step, compiled)
+
+    def _name(self) -> str:
+        m = self.config.model
+        block = "" if m.block == "basic" else f"{m.block}-"
+        return f"{m.unit}-{block}{m.depth} on {self.config.data.name}"
+
+    def _log(self, step: int) -> MetricsLog | NoMetricsLog:
+        return MetricsLog(self.workdir, step) if jax.process_index() == 0 else NoMetricsLog()
+
+    def _loop(self, step: int, compiled: Any) -> dict[str, Any]:
+        train, line = self.train, {}
+        pace = _Pace()
+        description = self._name()
+        with Progress(train.steps, description, "steps", initial=step) as progress:
+            self.since, self.since_images = time.perf_counter(), int(self.state.sums.images)
+            while step < train.steps:
+                boundary = min(_next(step, n) for n in (train.log_every, train.eval_every, train.checkpoint_every))
+                wanted = min(boundary, train.steps) - step
+                leave, count = agree(self.stop.received is not None, min(wanted, pace.steps))
+                if leave:
+                    self._leave(step)
+                with pace.measure(count):
+                    self.state = jax.block_until_ready(compiled(self.state, self.train_data, np.int32(count)))
+                step += count
+                sums = jax.device_get(self.state.sums)
+                if sums.first_bad_step >= 0:
+                    self._diverge(int(sums.first_bad_step), "the loss is")
+                note = f"training error {sums.errors / sums.images:.2%}"
+                if line.get("test_error") is not None:
+                    note += f", test error {line['test_error']:.2%}"
+                progress.update(count, note)
+
+                last = step == train.steps
+                evaluates = last or step % train.eval_every == 0
+                saves = last or step % train.checkpoint_every == 0
+                if (evaluates or saves) and not bool(all_finite(self.state)):
+                    self._diverge(step - 1, "after the loss, a parameter is")
+                if evaluates or last or step % train.log_every == 0:
+                    line = {**{k: v for k, v in line.items() if k == "test_error"}, **self._line(step, sums, evaluates)}
+                    written = line if evaluates else {k: v for k, v in line.items() if k != "test_error"}
+                    self.log.write(written)
+                if saves:
+                    self.checkpoints.save(step, self.state, line.get("validation_error") if evaluates else None)
+        self.checkpoints.wait()
+        return line
+
+    def _line(self, step: int, sums: Any, evaluates: bool) -> dict[str, Any]:
+        """The metrics at a step; what training has shown is forgotten with it."""
+        seconds = time.perf_counter() - self.since
+        images = int(sums.images)
+        line: dict[str, Any] = {
+            "step": step,
+            "epoch": step * self.train.batch_size / len(self.parts.dataset.train),
+            "train_loss": float(sums.loss) / images,
+            "train_error": int(sums.errors) / images,
+            "learning_rate": float(self.rate(step - 1)),
+            "images_per_second": (images - self.since_images) / seconds,
+        }
+        if evaluates:
+            for name, data in self.held_out.items():
+                result = self._evaluate(data)
+                line |= {f"{name}_loss": result.loss, f"{name}_error": result.error}
+            if self.train.eval_train:
+                line["train_error_clean"] = self._evaluate(self.train_data).error
+        self.state = forget_sums(self.state)
+        self.since, self.since_images = time.perf_counter(), 0
+        return line
+
+    def _evaluate(self, data: resident.Resident) -> Evaluation:
+        return self.evaluate(self.state.params, self.state.batch_stats, data)
+
+    def _leave(self, step: int) -> None:
+        if bool(all_finite(self.state)):
+            self.checkpoints.save(step, self.state)
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"{self.workdir}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step}"
+            f" of {self.train.steps}; the same command goes on from there"
+        )
+
+    def _diverge(self, step: int, what: str) -> None:
+        self.checkpoints.wait()
+        saved = self.checkpoints.last_saved
+        kept = f"the checkpoint of step {saved} is kept" if saved is not None else "there was no checkpoint yet"
+        message = f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
+        if jax.process_index() == 0:
+            folders.write_atomically(self.workdir / folders.DIVERGED, json.dumps({"step": step, "message": message}))
+        raise Diverged(message)
+
+
+class _Pace:
+    """How many steps a call may hold, so that it takes about a second; results do not depend on it."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+
+    def measure(self, count: int) -> "_Pace":
+        self._count = count
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        a_step = (time.perf_counter() - self._start) / self._count
+        self.steps = max(1, min(int(_SECONDS_A_CALL / max(a_step, 1e-9)), 4 * self.steps))
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of ``every`` after the step."""
+    return (step // every + 1) * every
+
+
+def _require_x64() -> None:
+    if not jax.config.jax_enable_x64:
+        raise UserError("model.dtype or param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,77 @@
+"""The metrics of a run: one JSON object a line, and TensorBoard event files beside them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FILE = "metrics.jsonl"  # in a run's folder
+
+# What differs between two runs of the same bits.
+WALL_CLOCK = ("images_per_second", "seconds")
+
+
+class MetricsLog:
+    """Appends to a run's ``metrics.jsonl``; a context manager.
+
+    Lines later than ``step`` are dropped first: a run that goes on from a checkpoint writes them again, the same.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        # Imported here, with all it brings along: only who writes events waits for it.
+        from tensorboardX import SummaryWriter
+
+        path = workdir / FILE
+        kept = [line for line in read(workdir) if line["step"] <= step]
+        temporary = path.with_suffix(".partial")
+        with open(temporary, "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        self._file = open(path, "a")  # noqa: SIM115: closed by __exit__
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Adds a line; it is on disk when this returns, before any checkpoint of its step."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for name, value in line.items():
+            if name != "step":
+                self._events.add_scalar(name, value, line["step"])
+        self._events.flush()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        self._events.close()
+
+
+class NoMetricsLog:
+    """What the hosts other than the first write: nothing."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> "NoMetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; a last line that a crash cut short is left out."""
+    path = workdir / FILE
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

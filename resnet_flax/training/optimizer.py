@@ -1,0 +1,38 @@
+"""The optimizer that a config names, made of optax's parts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+
+def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
+    """SGD with momentum and coupled weight decay (the paper's), or AdamW.
+
+    Coupled decay is L2 regularisation: ``weight_decay * w`` is added to the gradient before the momentum.
+    ``decay`` says which parameters decay: ``all`` (as in the framework of the paper, which does not say), or only
+    the ``kernels`` of convolutions and of the dense layer.
+
+    Args:
+      optimizer: the section of a config.
+      rate: step -> learning rate.
+    """
+    mask = _is_kernel if optimizer["decay"] == "kernels" else None
+    if optimizer["name"] == "adamw":
+        return optax.adamw(
+            rate,
+            b1=optimizer["beta1"],
+            b2=optimizer["beta2"],
+            eps=optimizer["epsilon"],
+            weight_decay=optimizer["weight_decay"],
+            mask=mask,
+        )
+    return optax.chain(
+        optax.add_decayed_weights(optimizer["weight_decay"], mask),
+        optax.sgd(rate, momentum=optimizer["momentum"], nesterov=optimizer["nesterov"]),
+    )
+
+
+def _is_kernel(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,0 +1,84 @@
+"""What a run is made of at a step: all that has to be saved for it to go on with the same bits."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from resnet_flax.data.resident import stream_key
+from resnet_flax.networks import Network
+
+
+@flax.struct.dataclass
+class Sums:
+    """What training has shown since the last line of metrics.
+
+    Attributes:
+      loss: sum over images, of the global batch.
+      errors: images classified wrongly, on the augmented stream with batch statistics.
+      images: how many there were.
+      first_bad_step: the first step whose loss was not finite, or -1.
+    """
+
+    loss: Array
+    errors: Array
+    images: Array
+    first_bad_step: Array
+
+
+@flax.struct.dataclass
+class State:
+    """A run at a step. No random key is among it: randomness is a function of the seed and the step."""
+
+    step: Array  # int32: steps taken
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: Sums
+
+
+def no_sums(dtype: jnp.dtype) -> Sums:
+    """Sums over nothing, on the host or as constants of a compiled function."""
+    return Sums(
+        loss=jnp.zeros((), dtype),
+        errors=jnp.zeros((), jnp.int32),
+        images=jnp.zeros((), jnp.int32),
+        first_bad_step=jnp.full((), -1, jnp.int32),
+    )
+
+
+def initial_state(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    sharding: jax.sharding.Sharding | None = None,
+) -> State:
+    """The state at step 0; parameters are drawn from the stream ``parameters`` of the seed.
+
+    Args:
+      network: built without an axis name, or with one: parameters do not depend on it.
+      image_shape: (H, W, C).
+      sharding: where every array goes; None for the default device.
+    """
+    # One device's view of the network: initialisation sees no batch that is split.
+    alone = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
+
+    def init() -> State:
+        dtype = network.layers.param_dtype
+        variables = alone.init(stream_key(seed, "parameters"), jnp.zeros((1, *image_shape), dtype), train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        return State(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+            sums=no_sums(jnp.promote_types(dtype, jnp.float32)),
+        )
+
+    return jax.jit(init, out_shardings=sharding)()
+

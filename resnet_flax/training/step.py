@@ -1,0 +1,99 @@
+"""One training step, and many of them in one call."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
+
+from resnet_flax.data.resident import Resident, Stream
+from resnet_flax.networks import Network
+from resnet_flax.training.devices import DATA_AXIS
+from resnet_flax.training.state import State, Sums, no_sums
+
+TrainSteps = Callable[[State, Resident, int], State]
+
+
+def training_step(
+    state: State,
+    images: Array,
+    labels: Array,
+    *,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> State:
+    """The state one step later. A pure function, of one device's share of the batch.
+
+    The loss is the mean cross-entropy over the global batch. Gradients and sums are those of the global batch on
+    every device.
+
+    Args:
+      images: [n, H, W, C], this device's images.
+      labels: [n] int32.
+      axis_name: the mesh axis that the batch is split over, or None on one device.
+    """
+
+    def loss_of(params: dict) -> tuple[Array, tuple[Array, dict]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), (jnp.argmax(logits, -1) != labels, updates.get("batch_stats", {}))
+
+    (loss, (wrong, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    errors, count = wrong.sum(dtype=jnp.int32), jnp.int32(labels.shape[0])
+    if axis_name is not None:
+        # Where BN groups lie within devices, each device has seen other groups: their statistics are averaged too.
+        gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
+        errors, count = lax.psum((errors, count), axis_name)
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    bad = ~jnp.isfinite(loss) & (state.sums.first_bad_step < 0)
+    sums = Sums(
+        loss=state.sums.loss + (loss * count).astype(state.sums.loss.dtype),
+        errors=state.sums.errors + errors,
+        images=state.sums.images + count,
+        first_bad_step=jnp.where(bad, state.step, state.sums.first_bad_step),
+    )
+    return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state, sums)
+
+
+def make_train_steps(
+    network: Network, optimizer: optax.GradientTransformation, stream: Stream, mesh: Mesh
+) -> TrainSteps:
+    """Compiles ``(state, data, count) -> state`` once for every count: that many steps, the state donated.
+
+    The batch is split over the mesh axis ``data``; the rest is the same on every device. How steps are split into
+    calls changes no bit.
+
+    Args:
+      network: built with ``axis_name=DATA_AXIS``.
+    """
+    per_device = stream.batch_size // mesh.size
+
+    def step(data: Resident, state: State) -> State:
+        first = lax.axis_index(DATA_AXIS) * per_device
+        images, labels = stream.batch(data, state.step, first, per_device)
+        return training_step(state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS)
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
+    def steps(state: State, data: Resident, count: Array) -> State:
+        return lax.fori_loop(0, count, lambda _, s: step(data, s), state)
+
+    return jax.jit(steps, donate_argnums=0)
+
+
+@partial(jax.jit, donate_argnums=0)
+def forget_sums(state: State) -> State:
+    """The state after a line of metrics was written."""
+    return state.replace(sums=no_sums(state.sums.loss.dtype))
+
+
+@jax.jit
+def all_finite(state: State) -> Array:
+    """Whether every parameter and every running statistic is finite: what a checkpoint must be."""
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()

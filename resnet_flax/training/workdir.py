@@ -1,0 +1,132 @@
+"""A run's folder: who may write there, which run it holds, and on what it was run."""
+
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from filelock import FileLock, Timeout
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.training import metrics
+from resnet_flax.training.checkpoints import has_checkpoint
+
+CONFIG = "config.json"  # complete, enough to run it again
+STARTS = "starts.jsonl"  # each start: when, at which step, on what
+DIVERGED = "diverged.json"  # the step whose loss was not finite
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the run's folder for this process; another one is refused. The lock ends with the process."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from None
+    lock = FileLock(workdir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"--workdir={workdir}: another process is running there; wait for it, or choose another") from None
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a folder that holds a run of another config, and says in which keys they differ."""
+    there = read_config(workdir)
+    if there is None:
+        return
+    differing = configs.differences(there, config)
+    if differing:
+        raise UserError(
+            f"--workdir={workdir} holds a run of another config; choose another folder, or the same config "
+            f"(train.steps may grow). They differ in {'; '.join(differing)}"
+        )
+
+
+def read_config(workdir: Path) -> ConfigDict | None:
+    """The config of the run that the folder holds, or None."""
+    path = workdir / CONFIG
+    return configs.from_json(path.read_text()) if path.is_file() else None
+
+
+def write_config(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json, whole or not at all."""
+    write_atomically(workdir / CONFIG, configs.to_json(config))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file by one with this text; a crash leaves the old one or the new one."""
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def is_finished(workdir: Path, config: ConfigDict) -> bool:
+    """Whether the folder holds this very run, to its last step."""
+    there = read_config(workdir)
+    if there is None or configs.flatten(there) != configs.flatten(config):
+        return False
+    lines = metrics.read(workdir)
+    return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
+
+
+def record_start(workdir: Path, step: int) -> None:
+    """Adds a line to starts.jsonl: when, at which step, with which versions, on which device."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with open(workdir / STARTS, "a") as file:
+        file.write(json.dumps({"time": now, "step": step, **environment()}) + "\n")
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """What a result depends on beside its config: versions, commit, devices, cores, precision."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "commit": _commit(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None  # not a checkout, or no git
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

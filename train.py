@@ -1,0 +1,27 @@
+"""Trains what a config names:
+
+python train.py --config=configs/digits.py:residual-20 --workdir=runs/r20 [--config.train.steps=500 ...]
+
+The same command goes on where an earlier one was stopped. Exit codes: 0 done, 2 a mistake in the command or its
+config, 3 stopped by a signal, saved and resumable, 4 diverged.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from resnet_flax import command
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/digits.py:plain-56.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    from resnet_flax.training import loop
+
+    line = loop.run(_CONFIG.value, _WORKDIR.value)
+    print(f"step {line['step']}: training error {line['train_error']:.2%}, test error {line['test_error']:.2%}")
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)
