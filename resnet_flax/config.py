@@ -251,9 +251,14 @@ def _check_network(c: ConfigDict) -> None:
 
 
 def resolve(c: ConfigDict) -> ConfigDict:
-    """A copy in which values that follow from others stand as numbers, so that config.json says all."""
+    """Validates a config; a copy in which values that follow from others stand as numbers, for config.json.
+
+    Raises:
+      UserError: see :func:`validate`.
+    """
     from resnet_flax.networks import depth_of
 
+    validate(c)
     c = c.copy_and_resolve_references()
     with c.unlocked():
         if c.model.stage_units:

@@ -1,5 +1,6 @@
 """A run: from a config and a folder to its last step, over as many stops as it takes."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -45,9 +46,9 @@ class Parts:
 
 
 def prepare(config: ConfigDict) -> Parts:
-    """Builds what a config names; refuses what does not fit, before anything is compiled."""
-    config = configs.resolve(config)
-    configs.validate(config)
+    """Builds what a resolved config names; refuses what does not fit, before anything is compiled."""
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
+        raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
     check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
     dataset = sources.load(config.data)
     try:
@@ -70,47 +71,24 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       Diverged: the loss is not finite any more; the last good checkpoint is kept.
     """
     workdir = Path(workdir)
-    error = None
     first = jax.process_index() == 0
-    with StopRequest() as stop, _held(workdir, first) as refusal:
-        parts = None
+    with StopRequest() as stop, contextlib.ExitStack() as held:
+        parts, refusal = None, None
         try:
-            if refusal is not None:
-                raise refusal
-            if config.model.dtype == "float64" or config.model.param_dtype == "float64":
-                _require_x64()
-            parts = prepare(config)
+            config = configs.resolve(config)
             if first:
-                folders.check_config(workdir, parts.config)
-        except UserError as mistake:
-            error = mistake
-        raise_together(error)
-        if folders.is_finished(workdir, parts.config):
-            _say(f"{workdir}: finished before, at step {parts.config.train.steps}")
+                held.enter_context(folders.locked(workdir))
+                folders.check_config(workdir, config)
+            parts = prepare(config)
+        except UserError as error:
+            refusal = error
+        raise_together(refusal)
+        if folders.is_finished(workdir, config):
+            _say(f"{workdir}: finished before, at step {config.train.steps}")
             return read(workdir)[-1]
         if first:
-            folders.write_config(workdir, parts.config)
+            folders.write_config(workdir, config)
         return _Run(parts, workdir, stop).go()
-
-
-class _held:  # noqa: N801: used as a function
-    """Locks the folder on the first host; a refusal is handed over instead of raised, for all hosts to hear of."""
-
-    def __init__(self, workdir: Path, first: bool):
-        self._lock = folders.locked(workdir) if first else None
-
-    def __enter__(self) -> UserError | None:
-        try:
-            if self._lock is not None:
-                self._lock.__enter__()
-        except UserError as error:
-            self._lock = None
-            return error
-        return None
-
-    def __exit__(self, *exception: object) -> None:
-        if self._lock is not None:
-            self._lock.__exit__(None, None, None)
 
 
 class _Run:
@@ -144,14 +122,14 @@ class _Run:
             if restored is not None:
                 self.state = restored
             step = int(self.state.step)
+            size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
                 self.checkpoints.forget_after(step)
-                folders.record_start(self.workdir, step)
+                folders.record_start(self.workdir, step, size)
             with self._log(step) as self.log:
                 if restored is not None:
                     _say(f"{self.workdir}: goes on at step {step} of {self.train.steps}")
                 compiled = self.steps.lower(self.state, self.train_data, np.int32(1)).compile()
-                size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
                 _say(
                     f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
                     f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
@@ -168,9 +146,9 @@ class _Run:
 
     def _loop(self, step: int, compiled: Any) -> dict[str, Any]:
         train, line = self.train, {}
+        test_error, validates = None, "validation" in self.held_out
         pace = _Pace()
-        description = self._name()
-        with Progress(train.steps, description, "steps", initial=step) as progress:
+        with Progress(train.steps, self._name(), "steps", initial=step) as progress:
             self.since, self.since_images = time.perf_counter(), int(self.state.sums.images)
             while step < train.steps:
                 boundary = min(_next(step, n) for n in (train.log_every, train.eval_every, train.checkpoint_every))
@@ -184,27 +162,26 @@ class _Run:
                 sums = jax.device_get(self.state.sums)
                 if sums.first_bad_step >= 0:
                     self._diverge(int(sums.first_bad_step), "the loss is")
-                note = f"training error {sums.errors / sums.images:.2%}"
-                if line.get("test_error") is not None:
-                    note += f", test error {line['test_error']:.2%}"
-                progress.update(count, note)
 
                 last = step == train.steps
-                evaluates = last or step % train.eval_every == 0
                 saves = last or step % train.checkpoint_every == 0
+                # A checkpoint that may become the best one needs its validation error.
+                evaluates = last or step % train.eval_every == 0 or (saves and validates)
                 if (evaluates or saves) and not bool(all_finite(self.state)):
-                    self._diverge(step - 1, "after the loss, a parameter is")
-                if evaluates or last or step % train.log_every == 0:
-                    line = {**{k: v for k, v in line.items() if k == "test_error"}, **self._line(step, sums, evaluates)}
-                    written = line if evaluates else {k: v for k, v in line.items() if k != "test_error"}
-                    self.log.write(written)
+                    self._diverge(step - 1, "after the update, a parameter is")
+                if evaluates or step % train.log_every == 0:
+                    line = self._line(step, sums, evaluates)
+                    self.log.write(line)
+                    test_error = line.get("test_error", test_error)
                 if saves:
-                    self.checkpoints.save(step, self.state, line.get("validation_error") if evaluates else None)
+                    self.checkpoints.save(step, self.state, line.get("validation_error"))
+                note = f"training error {sums.errors / sums.images:.2%}"
+                progress.update(count, note + (f", test error {test_error:.2%}" if test_error is not None else ""))
         self.checkpoints.wait()
         return line
 
     def _line(self, step: int, sums: Any, evaluates: bool) -> dict[str, Any]:
-        """The metrics at a step; what training has shown is forgotten with it."""
+        """The metrics at a step; what training has shown so far is forgotten with it."""
         seconds = time.perf_counter() - self.since
         images = int(sums.images)
         line: dict[str, Any] = {
@@ -214,6 +191,7 @@ class _Run:
             "train_error": int(sums.errors) / images,
             "learning_rate": float(self.rate(step - 1)),
             "images_per_second": (images - self.since_images) / seconds,
+            "seconds": seconds,
         }
         if evaluates:
             for name, data in self.held_out.items():
@@ -268,11 +246,6 @@ class _Pace:
 def _next(step: int, every: int) -> int:
     """The first multiple of ``every`` after the step."""
     return (step // every + 1) * every
-
-
-def _require_x64() -> None:
-    if not jax.config.jax_enable_x64:
-        raise UserError("model.dtype or param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,18 @@
+"""CIFAR-100 by the CIFAR-10 recipe of the paper, which has no results on it.
+
+python train.py --config=configs/cifar100.py:residual-110 --workdir=runs/cifar100-residual-110
+
+The data set is fetched at the first start, unless data.data_dir (or TFDS_DATA_DIR) holds it: prepared by TFDS, or as
+its authors' archive.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config(name: str = "residual-20") -> ConfigDict:
+    """``UNIT-DEPTH`` (6n+2) or ``UNIT-bottleneck-DEPTH`` (9n+2)."""
+    c = cifar10.get_config(name)
+    c.data.name = "cifar100"
+    return c

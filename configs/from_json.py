@@ -1,0 +1,18 @@
+"""The config of an earlier run, from the config.json in its folder:
+
+python train.py --config=configs/from_json.py:runs/r56/config.json --workdir=runs/r56-again
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config
+from resnet_flax.errors import UserError
+
+
+def get_config(path: str = "") -> ConfigDict:
+    """``path`` of a config.json."""
+    if not Path(path).is_file():
+        raise UserError(f"configs/from_json.py:{path}: there is no such file; name a run's config.json after the colon")
+    return config.from_json(Path(path).read_text())

@@ -1,0 +1,34 @@
+"""ImageNet's networks and recipe (arXiv:1512.03385, section 3.4 and Table 1).
+
+python -m resnet_flax.summary --config=configs/imagenet.py:residual-50
+
+Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the first 1x1). 600k steps of 256
+images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error plateaus, for
+which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
+
+Training needs ImageNet as a stream from disk, which is not part of the project yet; until then the names serve as
+networks (counts, weights, backbones).
+"""
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config
+
+
+def get_config(name: str = "residual-50") -> ConfigDict:
+    """``UNIT-DEPTH``, depth one of 18, 34, 50, 101, 152."""
+    c = config.base()
+    c.model.family = "imagenet"
+    config.apply_name(c, name)
+    c.model.shortcut = "B"
+    c.data.name = "imagenet2012"
+    c.data.image_size = 224
+    c.data.pad = 0
+
+    images, batch_size = 1_281_167, 256
+    c.train.batch_size = batch_size
+    c.train.steps = 600_000
+    c.schedule.milestones = tuple(epochs * images // batch_size for epochs in (30, 60, 90))
+    c.train.log_every = 500
+    c.train.eval_every = c.train.checkpoint_every = 5_000
+    return c

@@ -1,0 +1,1 @@
+"""What a network shows: counts, and later gradients and layer responses."""

@@ -1,0 +1,73 @@
+"""Parameters and multiply-adds of a network, without running or compiling it."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from resnet_flax.networks import Network
+
+
+def parameters(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """How many numbers are trained: kernels, BN's scales and biases, the dense layer's bias."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_variables(network, image_shape)["params"]))
+
+
+def multiply_adds(network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of classifying one image: those of convolutions and of the dense layer, as in Table 1."""
+    variables = _variables(network, image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return multiply_adds_of(lambda v, x: network.apply(v, x, train=False), variables, image)
+
+
+def multiply_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
+    """Multiply-adds of the convolutions and matrix products in a function, counted from its jaxpr.
+
+    The body of a scan counts as often as it runs; XLA's own count takes it once. Zeros that a convolution is padded
+    with count like images, as everyone counts. Of branches, the one with the most counts.
+
+    Raises:
+      ValueError: the function holds a loop whose length is not known before it runs.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _variables(network: Network, image_shape: tuple[int, int, int]) -> Any:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), image)
+
+
+def _count(jaxpr: core.Jaxpr) -> int:
+    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: core.JaxprEqn) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "conv_general_dilated":
+        out, kernel = equation.outvars[0].aval, equation.invars[1].aval
+        filters = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out.shape) * math.prod(kernel.shape) // filters
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        left = equation.invars[0].aval
+        return math.prod(equation.outvars[0].aval.shape) * math.prod(left.shape[i] for i in contracted)
+    inner = [_count(j) for j in _inner_jaxprs(params)]
+    if name == "cond":
+        return max(inner)
+    if name == "while" and sum(inner):
+        raise ValueError("a while loop's multiply-adds cannot be counted before it runs")
+    return sum(inner) * params.get("length", 1) if name == "scan" else sum(inner)
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
+    found = []
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, core.Jaxpr):
+                found.append(item)
+    return found
