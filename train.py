@@ -17,6 +17,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+    """Trains to the last step and prints the errors there."""
     from resnet_flax.training import loop
 
     line = loop.run(_CONFIG.value, _WORKDIR.value)

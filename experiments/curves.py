@@ -31,9 +31,7 @@ def draw(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     for ax, unit in zip(axes[0], units, strict=True):
         for depth in depths:
             model = [o.run.config.model for o in outcomes]
-            chosen = [
-                o for o, m in zip(outcomes, model, strict=True) if (m.unit, m.depth) == (unit, depth) and o.lines
-            ]
+            chosen = [o for o, m in zip(outcomes, model, strict=True) if (m.unit, m.depth) == (unit, depth) and o.lines]
             if chosen:
                 _draw_depth(ax, chosen, _color(depths, depth))
         ax.set_title(unit)

@@ -14,7 +14,9 @@ from ml_collections import config_flags
 from resnet_flax import command
 from resnet_flax.errors import Diverged, UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py", "Config file; depths and units come from here.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", "configs/digits.py", "Config file; depths and units come from here."
+)
 _DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
 _UNITS = flags.DEFINE_list("units", ["plain", "residual"], "Units of the networks.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; the figure shows their mean and standard deviation.")
@@ -24,6 +26,7 @@ flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
+    """Runs what is missing, then writes the figure and the table."""
     from experiments import runs
 
     workdir = Path(_WORKDIR.value)

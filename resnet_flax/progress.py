@@ -18,7 +18,7 @@ class Progress:
       interval: seconds between two plain lines.
     """
 
-    def __init__(self, total: int, description: str, unit: str, initial: int = 0, interval: float = 10.0):
+    def __init__(self, total: int, description: str, unit: str, initial: int = 0, interval: float = 10.0) -> None:
         self._total, self._done, self._first = total, initial, initial
         self._description, self._unit, self._interval = description, unit, interval
         self._started = self._printed = time.monotonic()

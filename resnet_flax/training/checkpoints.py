@@ -8,9 +8,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from resnet_flax.errors import UserError
+from resnet_flax.training.devices import wait_for_all
 from resnet_flax.training.state import State
 
 FOLDER = "checkpoints"  # in a run's folder
+DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
@@ -23,9 +26,11 @@ class Checkpoints:
     Args:
       workdir: the run's folder.
       keep: how many of the last to keep. With a validation split the best by its error is kept as well.
+      read_only: for a look at a folder that another process may be writing to.
     """
 
-    def __init__(self, workdir: Path, keep: int, read_only: bool = False):
+    def __init__(self, workdir: Path, keep: int = 1, read_only: bool = False) -> None:
+        self._workdir = workdir
         policies = [preservation_policy.LatestN(keep)]
         policies.append(
             preservation_policy.BestN(
@@ -53,30 +58,46 @@ class Checkpoints:
         self.last_saved = step
 
     def restore(self, like: State, step: int | None = None) -> State | None:
-        """The newest checkpoint that can be read (or that of a step), placed as ``like`` is; None if there is none.
+        """The newest checkpoint that can be read (or that of a step); None if there is none at all.
 
         One that cannot be read is named in a warning, and the one before it is tried.
+
+        Args:
+          like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_state`.
+          step: of the checkpoint; by default the newest.
+
+        Raises:
+          UserError: there are checkpoints, and none of them can be read.
         """
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), like)
         candidates = self.steps()[::-1] if step is None else [step]
         for candidate in candidates:
             try:
-                return self._manager.restore(candidate, args=ocp.args.StandardRestore(abstract))
+                return self._manager.restore(candidate, args=ocp.args.StandardRestore(like))
             except Exception as error:  # whatever a damaged file makes orbax raise
-                first_line = (str(error).splitlines() or [""])[0]
+                first_line = (str(error).strip().splitlines() or [""])[0]
                 logging.warning(
-                    "checkpoint %d of %s cannot be read (%s: %.200s); trying the one before it",
+                    "checkpoint %d of %s cannot be read (%s: %.200s)",
                     candidate, self._manager.directory, type(error).__name__, first_line,
                 )  # fmt: skip
-                if candidate == self.last_saved:
-                    self.last_saved = None
+        if candidates:
+            raise UserError(
+                f"{self._manager.directory}: none of its checkpoints ({', '.join(map(str, candidates))}) can be read; "
+                f"the warnings above say why. To start anew, move the run's folder away"
+            )
         return None
 
-    def forget_after(self, step: int) -> None:
-        """Deletes checkpoints later than the step: those that could not be read, and will be written again."""
-        for later in self.steps():
-            if later > step:
-                self._manager.delete(later)
+    def set_aside_after(self, step: int) -> None:
+        """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
+        for later in [s for s in self.steps() if s > step]:
+            if jax.process_index() == 0:
+                target = self._workdir / DAMAGED / str(later)
+                target.parent.mkdir(exist_ok=True)
+                while target.exists():
+                    target = target.with_name(target.name + "-again")
+                (self._workdir / FOLDER / str(later)).rename(target)
+                logging.warning("checkpoint %d was moved to %s", later, target)
+        wait_for_all("checkpoints set aside")
+        self._manager.reload()
         self.last_saved = self._manager.latest_step()
 
     def best_step(self) -> int | None:

@@ -58,3 +58,9 @@ def raise_together(error: UserError | None) -> None:
             error = UserError(f"process {hosts} refused to start; its own message says why")
     if error is not None:
         raise error
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every host has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -26,7 +26,7 @@ from resnet_flax.training.devices import DATA_AXIS, agree, check_batch, data_mes
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
 from resnet_flax.training.schedule import learning_rate
-from resnet_flax.training.state import State, initial_state
+from resnet_flax.training.state import State, abstract_state, initial_state
 from resnet_flax.training.step import all_finite, forget_sums, make_train_steps
 from resnet_flax.training.stopping import StopRequest
 
@@ -94,7 +94,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 class _Run:
     """The loop of one run, and what it carries from call to call."""
 
-    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest):
+    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest) -> None:
         self.parts, self.workdir, self.stop = parts, workdir, stop
         self.config, self.train = parts.config, parts.config.train
         c, mesh = self.config, parts.mesh
@@ -112,29 +112,35 @@ class _Run:
         self.held_out = {"test": resident.put(dataset.test, everywhere)}
         if len(dataset.validation):
             self.held_out["validation"] = resident.put(dataset.validation, everywhere)
-        shape = dataset.train.images.shape[1:]
-        self.state = initial_state(parts.network, self.optimizer, c.seed, shape, everywhere)
+        self.state: State | None = None
 
     def go(self) -> dict[str, Any]:
         started = time.perf_counter()
         with Checkpoints(self.workdir, self.train.keep_checkpoints) as self.checkpoints:
-            restored = self.checkpoints.restore(self.state)
-            if restored is not None:
-                self.state = restored
-            step = int(self.state.step)
+            step = self._restore_or_initialize()
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
-                self.checkpoints.forget_after(step)
                 folders.record_start(self.workdir, step, size)
             with self._log(step) as self.log:
-                if restored is not None:
-                    _say(f"{self.workdir}: goes on at step {step} of {self.train.steps}")
                 compiled = self.steps.lower(self.state, self.train_data, np.int32(1)).compile()
                 _say(
                     f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
                     f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
                 )
                 return self._loop(step, compiled)
+
+    def _restore_or_initialize(self) -> int:
+        """Sets the state; returns its step."""
+        what = self.parts.network, self.optimizer
+        shape, everywhere = self.parts.dataset.train.images.shape[1:], replicated(self.parts.mesh)
+        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere))
+        verb = "starts" if self.state is None else "goes on"
+        if self.state is None:
+            self.state = initial_state(*what, self.config.seed, shape, everywhere)
+        step = int(self.state.step)
+        self.checkpoints.set_aside_after(step)
+        _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")
+        return step
 
     def _name(self) -> str:
         m = self.config.model
@@ -219,7 +225,9 @@ class _Run:
         self.checkpoints.wait()
         saved = self.checkpoints.last_saved
         kept = f"the checkpoint of step {saved} is kept" if saved is not None else "there was no checkpoint yet"
-        message = f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
+        message = (
+            f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
+        )
         if jax.process_index() == 0:
             folders.write_atomically(self.workdir / folders.DIVERGED, json.dumps({"step": step, "message": message}))
         raise Diverged(message)

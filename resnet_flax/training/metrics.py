@@ -17,7 +17,7 @@ class MetricsLog:
     Lines later than ``step`` are dropped first: a run that goes on from a checkpoint writes them again, the same.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int) -> None:
         # Imported here, with all it brings along: only who writes events waits for it.
         from tensorboardX import SummaryWriter
 
@@ -29,7 +29,7 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        self._file = open(path, "a")  # noqa: SIM115: closed by __exit__
+        self._file = open(path, "a")  # noqa: SIM115 (closed by __exit__)
         self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
 
     def write(self, line: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What a run is made of at a step: all that has to be saved for it to go on with the same bits."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -65,6 +66,23 @@ def initial_state(
       image_shape: (H, W, C).
       sharding: where every array goes; None for the default device.
     """
+    return jax.jit(_initializer(network, optimizer, seed, image_shape), out_shardings=sharding)()
+
+
+def abstract_state(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    sharding: jax.sharding.Sharding,
+) -> State:
+    """Shapes, dtypes and places of a state's arrays, and no arrays: what a checkpoint is restored as."""
+    shapes = jax.eval_shape(_initializer(network, optimizer, 0, image_shape))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
+
+
+def _initializer(
+    network: Network, optimizer: optax.GradientTransformation, seed: int, image_shape: tuple[int, int, int]
+) -> Callable[[], State]:
     # One device's view of the network: initialisation sees no batch that is split.
     alone = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
@@ -80,5 +98,4 @@ def initial_state(
             sums=no_sums(jnp.promote_types(dtype, jnp.float32)),
         )
 
-    return jax.jit(init, out_shardings=sharding)()
-
+    return init

@@ -37,7 +37,9 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"--workdir={workdir}: another process is running there; wait for it, or choose another") from None
+        raise UserError(
+            f"--workdir={workdir}: another process is running there; wait for it, or choose another"
+        ) from None
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
     try:

@@ -1,0 +1,45 @@
+# Two commands on a machine with Python 3.11 or later and make: `make curves` and `make test`.
+PYTHON ?= $(shell command -v python3 || command -v python)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help setup setup-dev setup-peer curves test test-all lint clean
+
+help:
+	@echo 'make curves     the main job on the embedded data: trains 4 networks, draws runs/curves/curves.png'
+	@echo 'make test       sets up and runs the tests'
+	@echo 'make test-all   the long tests, too, and those that compare with PyTorch'
+	@echo 'make lint       ruff'
+	@echo 'make setup      only the environment, in $(VENV)'
+
+curves: setup
+	$(RUN) -m experiments.plain_vs_residual --config=configs/digits.py --depths=20,56 --seeds=0 --workdir=runs/curves
+
+test: setup-dev lint
+	$(RUN) -m pytest -m 'not slow'
+
+test-all: setup-peer lint
+	$(RUN) -m pytest
+
+lint: setup-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+setup: $(VENV)/requirements.done
+setup-dev: $(VENV)/requirements-dev.done
+setup-peer: $(VENV)/requirements-peer.done
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo 'error: no python3 found; install Python 3.11 or later' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.11 or later is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.done: %.txt requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check --progress-bar=off -r $<
+	@touch $@
+
+$(VENV)/requirements-peer.done: $(VENV)/requirements-dev.done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
