@@ -1,6 +1,13 @@
 """The 1,797 8x8 digits inside scikit-learn: the paper's picture in minutes, with nothing to download.
 
 python train.py --config=configs/digits.py:plain-56 --workdir=runs/plain-56
+
+20 epochs of batches of 32; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.005, a tenth of it from a
+half and again from three quarters of the steps; He initialisation; 1 pixel of padding, a random 8x8 crop, no flip
+(a mirrored 2 is no digit); the mean image subtracted. The paper's rate of 0.1 leaves plain-56 at chance here.
+
+On 2 CPU cores 20 s (20 layers) to 50 s (56 layers). results/digits/ holds the errors to expect.
+A quick look: --config.train.steps=90.
 """
 
 from ml_collections import ConfigDict
@@ -16,13 +23,13 @@ def get_config(name: str = "residual-20") -> ConfigDict:
     c.data.pad = 1
     c.data.flip = False
 
-    images, epochs = 1442, 15
-    c.train.batch_size = 64
+    images, epochs = 1442, 20
+    c.train.batch_size = 32
     steps_per_epoch = images // c.train.batch_size
     c.train.steps = epochs * steps_per_epoch
-    c.optimizer.learning_rate = 0.03
+    c.optimizer.learning_rate = 0.005
     c.schedule.milestones = (c.train.steps // 2, c.train.steps * 3 // 4)
-    c.train.log_every = steps_per_epoch // 2
+    c.train.log_every = steps_per_epoch
     c.train.eval_every = steps_per_epoch
     c.train.checkpoint_every = 5 * steps_per_epoch
     return c

@@ -80,7 +80,7 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
             raise ValueError(f"train.bn_group={group} does not divide the {images} images of a device")
         grouped = x.reshape(images // group, group, *x.shape[1:])
         mean = grouped.mean((1, 2, 3))
-        return mean, jnp.square(grouped).mean((1, 2, 3)) - jnp.square(mean), values
+        return mean, _variance(mean, jnp.square(grouped).mean((1, 2, 3))), values
 
     moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])  # [2, C]
     if group > images:
@@ -97,4 +97,9 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
             groups = everyone.reshape(-1, members, *moments.shape).mean(1)
             moments = groups[lax.axis_index(axis_name) // members]
     mean = moments[0]
-    return mean, moments[1] - jnp.square(mean), values
+    return mean, _variance(mean, moments[1]), values
+
+
+def _variance(mean: Array, mean_of_squares: Array) -> Array:
+    # One pass over the images, not two; where the mean is large, rounding could leave less than zero.
+    return jnp.maximum(mean_of_squares - jnp.square(mean), 0)

@@ -1,0 +1,28 @@
+"""Eight CPU devices by default, strict dtype promotion, float32 unless a test asks for more."""
+
+import os
+
+# Before jax is imported. More devices than one by default: what holds only on one device is then found out.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The tests compile a lot; what two of them compile alike is compiled once.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+
+@pytest.fixture
+def double():
+    """64-bit types, for comparisons that leave no room for rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """The user's own cache folder is neither read nor written."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,90 @@
+"""The convolution against XLA's, and its gradients against XLA's and against finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.test_util import check_grads
+
+from resnet_flax.networks import convolution as module
+from resnet_flax.networks.convolution import convolution
+
+
+def xla(x, kernel, stride):
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def inputs(seed, n, height, width, c, f, size, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, height, width, c)).astype(dtype)
+    return jnp.asarray(x), jnp.asarray(rng.standard_normal((size, size, c, f)).astype(dtype) / size)
+
+
+shapes = st.tuples(
+    st.integers(0, 2**32 - 1),  # seed
+    st.integers(1, 7),  # images
+    st.integers(1, 17),  # height
+    st.integers(1, 17),  # width
+    st.integers(1, 5),  # channels
+    st.integers(1, 5),  # filters
+    st.sampled_from([1, 3, 7]),  # kernel
+)
+
+
+@settings(max_examples=40)
+@given(shapes, st.sampled_from([1, 2]))
+def test_equals_xla_forward_and_backward(shape, stride):
+    x, kernel = inputs(*shape)
+    y, pull = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
+    expected, expected_pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+    dy = jnp.asarray(np.random.default_rng(shape[0] + 1).standard_normal(y.shape).astype(np.float32))
+    for ours, theirs in zip(pull(dy), expected_pull(dy), strict=True):
+        scale = np.abs(theirs).max() + 1
+        np.testing.assert_allclose(np.asarray(ours) / scale, np.asarray(theirs) / scale, atol=3e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [8, 9])
+def test_equals_xla_to_the_last_digits_in_float64(double, size, stride, side):
+    x, kernel = inputs(0, 3, side, side + 1, 4, 6, size, np.float64)
+    dy = jnp.asarray(np.random.default_rng(1).standard_normal(xla(x, kernel, stride).shape))
+    ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)
+    theirs = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)[1](dy)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_second_derivatives_agree_with_finite_differences(double):
+    x, kernel = inputs(0, 2, 5, 6, 2, 3, 3, np.float64)
+    for stride in (1, 2):
+        check_grads(lambda x, k, s=stride: jnp.sin(convolution(x, k, s)), (x, kernel), order=2, modes=["rev"])
+
+
+def test_chunks_of_the_batch_that_do_not_divide_it(monkeypatch):
+    x, kernel = inputs(0, 7, 6, 6, 3, 4, 3)
+    dy = xla(x, kernel, 1)
+    expected = jax.vjp(lambda k: xla(x, k, 1), kernel)[1](dy)[0]
+    monkeypatch.setattr(module, "_COLUMN_ELEMENTS", 2 * 36 * 36)  # two images a chunk: four chunks, one place empty
+    ours = module._cpu_kernel_gradient(x, kernel, dy, 1)
+    np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bfloat16_sums_in_float32(stride):
+    """Gradients of bfloat16 values err by the rounding of their result, not of each sum."""
+    x, kernel = (a.astype(jnp.bfloat16) for a in inputs(0, 16, 16, 16, 8, 8, 3))
+    dy = xla(x, kernel, stride)
+    _, dkernel = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)
+    exact = jax.vjp(lambda k: xla(x.astype(jnp.float32), k, stride), kernel.astype(jnp.float32))[1](
+        dy.astype(jnp.float32)
+    )[0]
+    assert dkernel.dtype == jnp.bfloat16
+    np.testing.assert_allclose(dkernel.astype(np.float32), exact, rtol=2**-7, atol=2**-7 * np.abs(exact).max())

@@ -1,0 +1,211 @@
+"""Which depths there are, and that what they are made of has the published sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_flax import config
+from resnet_flax.analysis import counts
+from resnet_flax.networks import build, depth_of, units_of
+from resnet_flax.networks.families import BLOCKS, FAMILIES, IMAGENET_UNITS
+from resnet_flax.networks.units import UNITS
+
+CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
+
+# Parameters. CIFAR: derived from the paper's section 4.2 (option A, 10 classes); its Table 6 gives them as 0.27M,
+# 0.46M, 0.66M, 0.85M, 1.7M and 19.4M. ImageNet: option B, 1,000 classes, torchvision's.
+SIZES = {
+    ("cifar", "basic", 20, "A"): 269_722,
+    ("cifar", "basic", 32, "A"): 464_154,
+    ("cifar", "basic", 44, "A"): 658_586,
+    ("cifar", "basic", 56, "A"): 853_018,
+    ("cifar", "basic", 110, "A"): 1_727_962,
+    ("cifar", "basic", 1202, "A"): 19_421_274,
+    ("imagenet", "basic", 18, "B"): 11_689_512,
+    ("imagenet", "basic", 34, "B"): 21_797_672,
+    ("imagenet", "bottleneck", 50, "B"): 25_557_032,
+    ("imagenet", "bottleneck", 101, "B"): 44_549_160,
+    ("imagenet", "bottleneck", 152, "B"): 60_192_808,
+}
+# Multiply-adds, derived from Table 1: stride on the first 1x1, and on the 3x3.
+MULTIPLY_ADDS = {
+    (18, "first"): 1_814_073_344,
+    (34, "first"): 3_663_761_408,
+    (50, "first"): 3_857_973_248,
+    (50, "3x3"): 4_089_184_256,
+    (101, "first"): 7_570_194_432,
+    (101, "3x3"): 7_801_405_440,
+    (152, "first"): 11_282_415_616,
+    (152, "3x3"): 11_513_626_624,
+}
+# Units whose sizes are pinned below; see test_every_unit_is_pinned.
+PINNED_UNITS = {"plain", "residual"}
+
+
+def network(family, block, depth, unit="residual", shortcut="A", classes=None, **keys):
+    c = config.base()
+    c.model.update(family=family, block=block, depth=depth, unit=unit, shortcut=shortcut, **keys)
+    return build(c.model, classes or (10 if family == "cifar" else 1000))
+
+
+def size(family, *args, **kwargs):
+    return counts.parameters(network(family, *args, **kwargs), CIFAR if family == "cifar" else IMAGENET)
+
+
+@pytest.mark.parametrize(("which", "expected"), SIZES.items(), ids=str)
+def test_published_sizes(which, expected):
+    family, block, depth, shortcut = which
+    assert size(family, block, depth, shortcut=shortcut) == expected
+
+
+@pytest.mark.parametrize("which", [k for k in SIZES if k[2] != 1202], ids=str)
+def test_plain_twins(which):
+    """With option A a plain net has as many parameters; with B and C it lacks the projections and nothing else."""
+    family, block, depth, _ = which
+    plain = size(family, block, depth, "plain")
+    assert plain == size(family, block, depth, "residual", "A")
+    expansion = 4 if block == "bottleneck" else 1
+    stem, *filters = (16, 16, 32, 64) if family == "cifar" else (64, 64, 128, 256, 512)
+    units = units_of(family, block, depth)
+    before = [stem] + [f * expansion for f in filters[:-1]]
+    after = [f * expansion for f in filters]
+
+    def projection(c, f):
+        return c * f + 2 * f  # a 1x1 convolution and a BN
+
+    changes = [projection(c, f) if c != f or i > 0 else 0 for i, (c, f) in enumerate(zip(before, after, strict=True))]
+    assert size(family, block, depth, "residual", "B") - plain == sum(changes)
+    every = [projection(c, f) + (n - 1) * projection(f, f) for c, f, n in zip(before, after, units, strict=True)]
+    assert size(family, block, depth, "residual", "C") - plain == sum(every)
+
+
+def test_every_unit_is_pinned():
+    """A unit without a pinned size fails here: pin it above, then name it."""
+    assert set(UNITS) == PINNED_UNITS
+
+
+def test_every_family_and_depth_is_pinned():
+    """A family or a named depth without a pinned size fails here."""
+    assert {k[0] for k in SIZES} == set(FAMILIES)
+    pinned = {(k[1], k[2]) for k in SIZES if k[0] == "imagenet"}
+    assert pinned == {(block, depth) for block, depths in IMAGENET_UNITS.items() for depth in depths}
+    assert {k[1] for k in SIZES} == set(BLOCKS)
+    assert {depth for depth, _ in MULTIPLY_ADDS} == {depth for _, depth in pinned}
+
+
+@pytest.mark.parametrize(("which", "expected"), MULTIPLY_ADDS.items(), ids=str)
+def test_published_multiply_adds(which, expected):
+    depth, stride = which
+    block = "basic" if depth < 50 else "bottleneck"
+    ours = counts.multiply_adds(network("imagenet", block, depth, shortcut="B", bottleneck_stride=stride), IMAGENET)
+    assert ours == expected
+
+
+@given(st.sampled_from(BLOCKS), st.integers(1, 400))
+def test_cifar_depths(block, n):
+    """6n+2 and 9n+2, and what depth_of counts from the units."""
+    layers = {"basic": 6, "bottleneck": 9}[block] * n + 2
+    assert units_of("cifar", block, layers) == (n, n, n)
+    assert depth_of(block, (n, n, n)) == layers
+
+
+@given(st.sampled_from(BLOCKS), st.integers(-10, 3000))
+def test_depths_there_are_not(block, depth):
+    layers = {"basic": 6, "bottleneck": 9}[block]
+    if depth > 2 and (depth - 2) % layers == 0:
+        return
+    with pytest.raises(ValueError, match=rf"model.depth={depth} is no {block} network .* {layers}n\+2"):
+        units_of("cifar", block, depth)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (dict(family="imagenet", depth=20), "which has basic: 18, 34; bottleneck: 50, 101, 152"),
+        (dict(family="imagenet", block="bottleneck", depth=34), "which has basic: 18, 34; bottleneck: 50, 101, 152"),
+        (dict(depth=21), r"20, \.\.\.; near 21: 20, 26"),
+        (dict(unit="residul"), "choose one of plain, residual"),
+        (dict(family="svhn"), "choose one of cifar, imagenet"),
+        (dict(block="wide"), "choose one of basic, bottleneck"),
+        (dict(initialization="kaiming"), "choose one of he, "),
+        (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
+        (dict(unit="plain", zero_init_last=True), "fits units with a shortcut"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(keys, message):
+    given = dict(family="cifar", block="basic", depth=20) | keys
+    with pytest.raises(ValueError, match=message):
+        network(**given)
+
+
+@given(
+    st.sampled_from(BLOCKS), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"),
+    st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(2, 11),
+)  # fmt: skip
+def test_any_side_and_channel_count(block, unit, shortcut, height, width, channels, classes):
+    net = network("cifar", block, 11 if block == "bottleneck" else 8, unit, shortcut, classes)
+    x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
+    (logits, named), variables = jax.eval_shape(
+        lambda key, x: net.init_with_output(key, x, False, True), jax.random.key(0), x
+    )
+    assert logits.shape == (2, classes)
+    expansion = 4 if block == "bottleneck" else 1
+    sides = [(height, width)]
+    for _ in range(2):
+        sides.append(tuple(-(-s // 2) for s in sides[-1]))
+    for i, (side, filters) in enumerate(zip(sides, (16, 32, 64), strict=True), start=1):
+        assert named[f"stage{i}"].shape == (2, *side, filters * expansion)
+    assert named["stem"].shape == (2, height, width, 16)
+    assert named["pooled"].shape == (2, 64 * expansion)
+    assert named["logits"].shape == logits.shape
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_intermediates_are_those_the_logits_come_from():
+    net = network("cifar", "basic", 8, stage_units=(1, 2))
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+    logits, named = net.apply(variables, x, False, True)
+    np.testing.assert_array_equal(logits, net.apply(variables, x))
+    assert list(named) == ["stem", "stage1", "stage2", "pooled", "logits"]
+    np.testing.assert_allclose(named["pooled"], named["stage2"].mean((1, 2)), rtol=1e-5)
+    dense = variables["params"]["dense"]
+    np.testing.assert_allclose(logits, named["pooled"] @ dense["kernel"] + dense["bias"], rtol=1e-4, atol=1e-5)
+
+
+def test_width_multiplies_every_stage():
+    net = network("cifar", "basic", 8, width=2.5)
+    assert (net.stem_filters, net.stage_filters) == (40, (40, 80, 160))
+    assert network("imagenet", "bottleneck", 50, width=0.25).stage_filters == (64, 128, 256, 512)
+
+
+def test_bottleneck_strides():
+    """On the first 1x1 the 3x3 works at half the resolution; on the 3x3 itself, the 1x1 before it at all of it."""
+    first = network("cifar", "bottleneck", 11, bottleneck_stride="first")
+    second = network("cifar", "bottleneck", 11, bottleneck_stride="3x3")
+    assert counts.parameters(first, CIFAR) == counts.parameters(second, CIFAR)
+    # A 1x1 at full instead of half resolution, 3/4 of its positions more: 64 -> 32 at 32x32 and 128 -> 64 at 16x16.
+    more = 64 * 32 * 32 * 32 * 3 // 4 + 128 * 64 * 16 * 16 * 3 // 4
+    assert counts.multiply_adds(second, CIFAR) - counts.multiply_adds(first, CIFAR) == more
+
+
+def test_dtype_is_of_the_computation_only():
+    net = network("cifar", "basic", 8, dtype="bfloat16")
+    x = jnp.ones((2, 8, 8, 1))
+    (logits, named), variables = jax.jit(net.init_with_output, static_argnums=(2, 3))(jax.random.key(0), x, False, True)
+    assert named["stage3"].dtype == jnp.bfloat16
+    assert logits.dtype == jnp.float32
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("unit", ["residual"])
+def test_zero_initialised_last_scale_makes_units_the_identity(unit):
+    net = network("cifar", "basic", 20, unit, zero_init_last=True, stage_units=(4,))
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+    _, named = net.apply(variables, x, False, True)
+    np.testing.assert_allclose(named["stage1"], named["stem"], atol=1e-6)

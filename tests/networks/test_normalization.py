@@ -1,0 +1,86 @@
+"""Batch normalisation against its formula in NumPy, for every way a batch can be split."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from resnet_flax.networks.normalization import BatchNorm
+from resnet_flax.training.devices import DATA_AXIS, data_mesh
+
+
+def numpy_batch_norm(x, group, scale, bias, eps=1e-5):
+    """Output, and the mean over groups of the mean and of the unbiased variance."""
+    outputs, means, variances = [], [], []
+    for start in range(0, len(x), group):
+        part = x[start : start + group]
+        mean, var = part.mean((0, 1, 2)), part.var((0, 1, 2))
+        outputs.append((part - mean) / np.sqrt(var + eps) * scale + bias)
+        count = part[..., 0].size
+        means.append(mean)
+        variances.append(var * count / (count - 1))
+    return np.concatenate(outputs), np.mean(means, 0), np.mean(variances, 0)
+
+
+@pytest.fixture
+def example(double):
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, (16, 3, 5, 4))
+    params = {"scale": rng.normal(1, 0.3, 4), "bias": rng.normal(0, 0.3, 4)}
+    return x, params, {"mean": rng.normal(0, 1, 4), "var": rng.uniform(0.5, 2, 4)}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
+def test_training_on_any_number_of_devices(example, group, devices):
+    x, params, stats = example
+    layer = BatchNorm(group=group, axis_name=DATA_AXIS, dtype=jnp.float64, param_dtype=jnp.float64)
+    mesh = jax.make_mesh((devices,), (DATA_AXIS,), axis_types=data_mesh().axis_types, devices=jax.devices()[:devices])
+    split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=(whole, split), out_specs=(split, whole), check_vma=False)
+    def apply(variables, x):
+        y, updates = layer.apply(variables, x, True, mutable=["batch_stats"])
+        return y, jax.lax.pmean(updates["batch_stats"], DATA_AXIS)
+
+    y, updated = apply({"params": params, "batch_stats": stats}, x)
+    expected, mean, var = numpy_batch_norm(x, group or 16, params["scale"], params["bias"])
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(updated["mean"], 0.9 * stats["mean"] + 0.1 * mean, rtol=1e-9)
+    np.testing.assert_allclose(updated["var"], 0.9 * stats["var"] + 0.1 * var, rtol=1e-9)
+
+
+def test_evaluation_uses_running_statistics(example):
+    x, params, stats = example
+    layer = BatchNorm(dtype=jnp.float64, param_dtype=jnp.float64)
+    y = layer.apply({"params": params, "batch_stats": stats}, x, False)
+    expected = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-9)
+
+
+def test_statistics_of_bfloat16_are_float32():
+    x = jax.random.normal(jax.random.key(0), (64, 8, 8, 4), jnp.bfloat16)
+    layer = BatchNorm(dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x, True)
+    y, updates = layer.apply(variables, x, True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert updates["batch_stats"]["mean"].dtype == jnp.float32
+    exact = np.asarray(x, np.float32).mean((0, 1, 2))
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * exact, atol=1e-6)
+
+
+def test_a_group_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="bn_group=3 does not divide the 16 images"):
+        BatchNorm(group=3).init(jax.random.key(0), jnp.ones((16, 2, 2, 1)), True)
+
+
+def test_a_large_mean_does_not_make_the_variance_negative():
+    """The one-pass variance cancels where the mean is large; it must stay a variance."""
+    x = 1000 + 0.01 * jax.random.normal(jax.random.key(0), (32, 4, 4, 2))
+    layer = BatchNorm()
+    y, _ = layer.apply(layer.init(jax.random.key(0), x, True), x, True, mutable=["batch_stats"])
+    assert np.isfinite(y).all()
