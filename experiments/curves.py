@@ -40,13 +40,16 @@ def draw(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
         ax.set_xlim(left=0)
         ax.grid(True, color="0.9", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-        handles = [Line2D([], [], color=_color(depths, d), linewidth=2, label=f"{d} layers") for d in depths[::-1]]
-        handles += [
-            Line2D([], [], color="0.3", linewidth=2.2, label="test"),
-            Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (augmented stream)"),
-        ]
-        ax.legend(handles=handles, frameon=False, fontsize=8, loc="upper right")
+        chance = 100 * (1 - 1 / outcomes[0].classes)
+        ax.axhline(chance, color="0.5", linewidth=0.8, linestyle=":")
+        ax.annotate("chance", (0, chance), xytext=(4, 3), textcoords="offset points", fontsize=8, color="0.4")
     axes[0, 0].set_ylabel("error (%)")
+    handles = [Line2D([], [], color=_color(depths, d), linewidth=2, label=f"{d} layers") for d in depths[::-1]]
+    handles += [
+        Line2D([], [], color="0.3", linewidth=2.2, label="test"),
+        Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (augmented stream)"),
+    ]
+    figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(handles))
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -71,9 +74,3 @@ def _draw_depth(ax: Axes, outcomes: Sequence[Outcome], color: str) -> None:
         ax.plot(steps, mean, color=color, linewidth=width, linestyle=style)
         if len(series) > 1:
             ax.fill_between(steps, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
-        if key == "test_error":
-            depth = outcomes[0].run.config.model.depth
-            ax.annotate(
-                str(depth), (steps[-1], mean[-1]), xytext=(3, 0), textcoords="offset points",
-                color=color, va="center", fontsize=8, annotation_clip=False,
-            )  # fmt: skip

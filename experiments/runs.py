@@ -36,12 +36,14 @@ class Outcome:
       run: which.
       lines: its metrics, as far as it came.
       parameters: how many it trains.
+      classes: of its data set.
       diverged: why it stopped early, or empty.
     """
 
     run: Run
     lines: Sequence[Mapping[str, Any]]
     parameters: int
+    classes: int
     diverged: str = ""
 
     @property
@@ -95,6 +97,6 @@ def execute(runs: Sequence[Run]) -> list[Outcome]:
         except Diverged as error:
             diverged = str(error)
             print(diverged, file=sys.stderr, flush=True)
-        size = json.loads((run.workdir / folders.STARTS).read_text().splitlines()[-1])["parameters"]
-        outcomes.append(Outcome(run, metrics.read(run.workdir), size, diverged))
+        start = json.loads((run.workdir / folders.STARTS).read_text().splitlines()[-1])
+        outcomes.append(Outcome(run, metrics.read(run.workdir), start["parameters"], start["classes"], diverged))
     return outcomes

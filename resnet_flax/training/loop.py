@@ -120,7 +120,7 @@ class _Run:
             step = self._restore_or_initialize()
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
-                folders.record_start(self.workdir, step, size)
+                folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
             with self._log(step) as self.log:
                 compiled = self.steps.lower(self.state, self.train_data, np.int32(1)).compile()
                 _say(

@@ -91,11 +91,12 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
 
 
-def record_start(workdir: Path, step: int, parameters: int) -> None:
-    """Adds a line to starts.jsonl: when, at which step, how many parameters, which versions, which device."""
+def record_start(workdir: Path, step: int, parameters: int, classes: int) -> None:
+    """Adds a line to starts.jsonl: when, at which step, the network's size, which versions, which device."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **environment()}
     with open(workdir / STARTS, "a") as file:
-        file.write(json.dumps({"time": now, "step": step, "parameters": parameters, **environment()}) + "\n")
+        file.write(json.dumps(line) + "\n")
 
 
 @functools.cache

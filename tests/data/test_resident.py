@@ -1,0 +1,110 @@
+"""Batches of a resident data set: crops, flips and means against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from resnet_flax.data import resident
+from resnet_flax.data.images import Images
+
+
+def random_images(n=40, side=6, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return Images(rng.integers(0, 256, (n, side, side, channels), np.uint8), rng.integers(0, 10, n).astype(np.int32))
+
+
+def stream(data, batch_size=32, pad=0, flip=False, name="none", dtype=jnp.float32, seed=0):
+    return resident.Stream(seed, batch_size, pad, flip, resident.normalization(name, data), dtype)
+
+
+def on_device(data):
+    return resident.put(data, SingleDeviceSharding(jax.devices()[0]))
+
+
+def batch(s, data, step, first=0, count=None):
+    return s.batch(on_device(data), jnp.int32(step), jnp.int32(first), count or s.batch_size)
+
+
+def test_without_augmentation_an_epoch_is_the_data_set():
+    data = random_images(n=40)
+    s = stream(data, batch_size=10)
+    batches = [batch(s, data, step) for step in range(4)]
+    images = np.concatenate([b[0] for b in batches])
+    order = np.argsort([i.tobytes() for i in images], kind="stable")
+    expected = data.images.astype(np.float32) / 255
+    np.testing.assert_allclose(images[order], expected[np.argsort([i.tobytes() for i in expected])], rtol=1e-6)
+
+
+def test_labels_stay_with_their_images():
+    data = random_images()
+    images, labels = batch(stream(data), data, 5)
+    for image, label in zip(images, labels, strict=True):
+        which = [i for i, x in enumerate(data.images) if np.allclose(x / 255, image, atol=1e-6)]
+        assert [data.labels[i] for i in which] == [label]
+
+
+def test_crops_are_crops_and_all_of_them_come():
+    """Every image is one of the (2 pad + 1)^2 crops of its padded self, mirrored or not; all are as likely."""
+    data = Images(random_images(n=1).images, np.zeros(1, np.int32))
+    pad = 2
+    s = stream(data, batch_size=500, pad=pad, flip=True, name="pixel_mean")
+    # One image minus its mean is zero: use another mean, so that padding (zeros) differs from the image.
+    s = resident.Stream(0, 500, pad, True, resident.Normalization(np.full((6, 6, 3), 0.5), np.ones(1)), jnp.float32)
+    images, _ = batch(s, data, 0)
+    padded = np.pad(data.images[0] / 255 - 0.5, ((pad, pad), (pad, pad), (0, 0)))
+    crops = [padded[i : i + 6, j : j + 6] for i in range(5) for j in range(5)]
+    crops = np.stack(crops + [c[:, ::-1] for c in crops])
+    distances = np.abs(np.asarray(images)[:, None] - crops).max((2, 3, 4))
+    assert (distances.min(1) < 1e-6).all()
+    counts = np.bincount(distances.argmin(1), minlength=50)
+    assert ((counts - 10) ** 2 / 10).sum() < 85.4  # chi-squared, 49 degrees of freedom: once in 1,000
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_no_image_depends_on_the_device_it_falls_to(devices):
+    data = random_images()
+    s = stream(data, pad=1, flip=True)
+    whole = batch(s, data, 3)
+    share = s.batch_size // devices
+    parts = [batch(s, data, 3, first=d * share, count=share) for d in range(devices)]
+    for i in (0, 1):
+        np.testing.assert_array_equal(whole[i], np.concatenate([p[i] for p in parts]))
+
+
+def test_steps_and_seeds_differ():
+    data = random_images()
+    a = batch(stream(data, pad=1), data, 0)[0]
+    assert not np.array_equal(a, batch(stream(data, pad=1), data, 1)[0])
+    assert not np.array_equal(a, batch(stream(data, pad=1, seed=1), data, 0)[0])
+
+
+def test_the_mean_image():
+    data = random_images()
+    normalize = resident.normalization("pixel_mean", data)
+    np.testing.assert_allclose(normalize.mean, (data.images / 255).mean(0), rtol=1e-12)
+    result = normalize(jnp.asarray(data.images), jnp.float32)
+    np.testing.assert_allclose(result.mean(0), 0, atol=1e-6)
+
+
+def test_channel_statistics():
+    data = random_images()
+    result = np.asarray(resident.normalization("channel", data)(jnp.asarray(data.images), jnp.float32))
+    np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(result.std((0, 1, 2)), 1, atol=1e-5)
+
+
+def test_imagenet_constants():
+    data = random_images()
+    result = resident.normalization("imagenet", data)(jnp.asarray(data.images), jnp.float32)
+    expected = (data.images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="the images have 1"):
+        resident.normalization("imagenet", random_images(channels=1))
+
+
+def test_streams_have_different_keys():
+    names = ["order", "augmentation", "parameters", "dropout"]
+    keys = {tuple(np.asarray(jax.random.key_data(resident.stream_key(0, n))).tolist()) for n in names}
+    assert len(keys) == len(names)

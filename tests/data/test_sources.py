@@ -1,0 +1,185 @@
+"""Data sets by name: the digits, prepared TFDS sets (one is made here), the cache, and what is missing."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_flax.data import cache, sources
+from resnet_flax.errors import UserError
+
+CIFAR10 = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / "cifar10"
+
+
+def data_config(name, folder="", **keys):
+    return {"name": name, "data_dir": str(folder), "download": False, "image_size": 0, "validation": 0} | keys
+
+
+def test_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    data = sources.load(data_config("digits"))
+    assert (len(data.train), len(data.test), len(data.validation)) == (1442, 355, 0)
+    assert data.train.images.shape == (1442, 8, 8, 1)
+    assert data.train.images.dtype == np.uint8
+    assert data.classes == tuple("0123456789")
+    together = np.concatenate([data.train.images, data.test.images])[..., 0] / 255 * 16
+    theirs = load_digits().images
+    np.testing.assert_allclose(np.sort(together.sum((1, 2))), np.sort(theirs.sum((1, 2))), atol=0.5)
+    # Each class is split alike.
+    per_class = np.bincount(data.test.labels) / np.bincount(load_digits().target)
+    assert (np.abs(per_class - 0.2) < 0.01).all()
+
+
+def test_validation_is_set_aside_the_same_each_time():
+    whole, split = sources.load(data_config("digits")), sources.load(data_config("digits", validation=142))
+    again = sources.load(data_config("digits", validation=142))
+    assert (len(split.train), len(split.validation)) == (1300, 142)
+    np.testing.assert_array_equal(split.validation.images, again.validation.images)
+    np.testing.assert_array_equal(split.test.images, whole.test.images)
+    rows = {x.tobytes() for x in split.train.images} | {x.tobytes() for x in split.validation.images}
+    assert rows == {x.tobytes() for x in whole.train.images}
+    with pytest.raises(UserError, match="data.validation=1442 must be below the 1442 training images"):
+        sources.load(data_config("digits", validation=1442))
+
+
+def test_images_are_resized():
+    data = sources.load(data_config("digits", image_size=4))
+    whole = sources.load(data_config("digits"))
+    assert data.test.images.shape == (355, 4, 4, 1)
+    averaged = whole.test.images.reshape(355, 4, 2, 4, 2, 1).mean((2, 4))
+    assert np.abs(data.test.images - averaged).max() <= 1  # rounded after each of two passes
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A TFDS data set of our own, prepared without TensorFlow: encoded images, as its own documentation says."""
+    import contextlib
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        import tensorflow_datasets as tfds
+
+        class Blocks(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(names=["dark", "light"]),
+                }
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples(12, 8), "test": self._generate_examples(5, 6)}
+
+            def _generate_examples(self, count, side):
+                for i in range(count):
+                    pixels = np.full((side, side, 3), 10 * i, np.uint8)
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    file.seek(0)
+                    yield i, {"image": file, "label": int(i > 5)}
+
+        folder = tmp_path_factory.mktemp("tfds")
+        Blocks(data_dir=str(folder), file_format="array_record").download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
+    return tmp_path / "fresh" / "resnet_flax" / "datasets"
+
+
+def test_any_prepared_data_set(prepared, fresh_cache):
+    data = sources.load(data_config("blocks", prepared, image_size=6))
+    assert data.classes == ("dark", "light")
+    assert data.train.images.shape == (12, 6, 6, 3)
+    order = np.argsort(data.train.images[:, 0, 0, 0])
+    np.testing.assert_array_equal(data.train.images[order, 0, 0, 0], 10 * np.arange(12))
+    np.testing.assert_array_equal(data.train.labels[order], np.arange(12) > 5)
+    # The folder of the version itself is as good.
+    again = sources.load(data_config("blocks", prepared / "blocks" / "1.0.0", image_size=6))
+    np.testing.assert_array_equal(again.train.images, data.train.images)
+
+
+def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
+    first = sources.load(data_config("blocks", prepared, image_size=6))
+    monkeypatch.setattr(sources, "_read_prepared", None)  # a call would fail
+    second = sources.load(data_config("blocks", prepared, image_size=6))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(getattr(first, split).images, getattr(second, split).images)
+        np.testing.assert_array_equal(getattr(first, split).labels, getattr(second, split).labels)
+    assert second.classes == first.classes
+
+
+def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache, monkeypatch):
+    def crash(path, array):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.np, "save", crash)
+        with pytest.raises(KeyboardInterrupt):
+            sources.load(data_config("blocks", prepared, image_size=6))
+    assert list(fresh_cache.iterdir()) == []
+    assert len(sources.load(data_config("blocks", prepared, image_size=6)).train) == 12
+
+
+def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
+    def full(path, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    assert len(sources.load(data_config("blocks", prepared, image_size=6)).train) == 12
+    assert "No space left" in caplog.text
+
+
+def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch):
+    shapes = iter([(8, 8), (8, 8), (7, 8)])
+    monkeypatch.setattr(sources, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
+    with pytest.raises(UserError, match=r"images differ in shape .* at 2 of train\); set data.image_size"):
+        sources.load(data_config("blocks", prepared))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar10", "cifar-10-binary.tar.gz or cifar-10-python.tar.gz in .*, or set data.download=True"),
+        ("mnst", "embedded: digits; fetched by itself: cifar10, cifar100"),
+    ],
+)
+def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path, name, message):
+    with pytest.raises(UserError, match=message) as error:
+        sources.load(data_config(name, tmp_path))
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+        sources.load(data_config("cifar10", tmp_path / "nowhere"))
+
+
+def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
+    import shutil
+
+    shutil.copytree(prepared / "blocks", tmp_path / "blocks")
+    for file in (tmp_path / "blocks" / "1.0.0").glob("*train*"):
+        file.unlink()
+    with pytest.raises(UserError, match="1.0.0"):
+        sources.load(data_config("blocks", tmp_path))
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10; set TFDS_DATA_DIR to its folder")
+def test_all_of_cifar10():
+    data = sources.load(data_config("cifar10", CIFAR10.parent))
+    assert (len(data.train), len(data.test)) == (50_000, 10_000)
+    assert data.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    np.testing.assert_array_equal(np.bincount(data.train.labels), 5000)
+    np.testing.assert_array_equal(np.bincount(data.test.labels), 1000)
+    # The channel means and deviations that are widely published for the training images.
+    pixels = np.asarray(data.train.images)
+    np.testing.assert_allclose(pixels.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=1e-4)
+    np.testing.assert_allclose(pixels.std((0, 1, 2)) / 255, [0.2470, 0.2435, 0.2616], atol=1e-4)

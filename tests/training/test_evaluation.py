@@ -1,0 +1,46 @@
+"""An evaluation counts every image once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from resnet_flax import config
+from resnet_flax.data import resident
+from resnet_flax.data.images import Images
+from resnet_flax.networks import build
+from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.evaluation import Evaluation, make_evaluate
+
+
+@pytest.fixture(scope="module")
+def example():
+    rng = np.random.default_rng(0)
+    data = Images(rng.integers(0, 256, (53, 8, 8, 1), np.uint8), rng.integers(0, 10, 53).astype(np.int32))
+    c = config.base()
+    c.model.update(depth=8, width=0.25)
+    network = build(c.model, 10, axis_name=DATA_AXIS)
+    normalization = resident.normalization("pixel_mean", data)
+    variables = jax.jit(lambda k, x: build(c.model, 10).init(k, x))(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
+    logits = jax.jit(lambda v, x: build(c.model, 10).apply(v, x))(
+        variables, normalization(jnp.asarray(data.images), jnp.float32)
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels).mean()
+    return data, network, normalization, variables, float(loss), int((logits.argmax(-1) != data.labels).sum())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 53, 500])
+def test_any_batch_size_on_eight_devices(example, batch_size):
+    """53 images, a prime: no batch size of 8 devices divides it."""
+    data, network, normalization, variables, loss, errors = example
+    mesh = data_mesh()
+    assert mesh.size == 8
+    evaluate = make_evaluate(network, normalization, batch_size, mesh)
+    result = evaluate(variables["params"], variables["batch_stats"], resident.put(data, replicated(mesh)))
+    assert (result.errors, result.images) == (errors, 53)
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_how_it_is_printed():
+    assert str(Evaluation(loss=0.30123, errors=827, images=10_000)) == "error 8.27% (827 of 10000), loss 0.3012"

@@ -1,0 +1,37 @@
+"""Learning rates at the steps the paper names."""
+
+import math
+
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.training.schedule import learning_rate
+
+
+def rates(steps, **schedule):
+    c = config.base()
+    c.schedule.update(schedule)
+    rate = learning_rate(c.optimizer, c.schedule)
+    return [float(rate(s)) for s in steps]
+
+
+def test_the_papers():
+    """0.1, divided by 10 at 32k and 48k (section 4.2)."""
+    steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
+    np.testing.assert_allclose(rates(steps), [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+
+
+def test_resnet_110_warms_up_and_then_is_the_same():
+    steps = [0, 399, 400, 31_999, 32_000]
+    np.testing.assert_allclose(rates(steps, warmup_steps=400), [0.01, 0.01, 0.1, 0.1, 0.01], rtol=1e-6)
+
+
+def test_cosine():
+    ours = rates([0, 25, 50, 100], name="cosine", decay_steps=100)
+    np.testing.assert_allclose(ours, [0.1 * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.25, 0.5, 1)], atol=1e-8)
+
+
+@pytest.mark.parametrize("step", [0, 10, 63_999])
+def test_constant(step):
+    np.testing.assert_allclose(rates([step], name="constant"), [0.1], rtol=1e-6)

@@ -1,0 +1,169 @@
+"""The step: against PyTorch, against itself on other numbers of devices, and in the size of its program."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.data import resident, sources
+from resnet_flax.networks import build
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.state import abstract_state, initial_state
+from resnet_flax.training.step import forget_sums, make_train_steps, training_step
+
+
+def network_of(unit, depth, dtype="float32", **keys):
+    c = config.base()
+    c.model.update(unit=unit, depth=depth, dtype=dtype, param_dtype=dtype)
+    c.model.update(**keys)
+    return c, build(c.model, 10)
+
+
+@pytest.mark.parametrize(
+    ("unit", "dtype", "rate", "tolerance"),
+    [
+        ("plain", "float64", 0.1, 1e-7),
+        ("residual", "float64", 0.1, 1e-7),
+        ("plain", "float32", 1e-4, 1e-4),
+        ("residual", "float32", 1e-3, 1e-4),
+    ],
+)
+def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
+    """Losses and parameters after ten SGD steps of 20 layers: convolutions, padding, option A, BN, decay, momentum.
+
+    At the paper's rate in float64; at smaller ones in float32, whose rounding errors the first steps multiply, above
+    all those of a plain net.
+    """
+    torch = pytest.importorskip("torch")
+    from tests.peer import cifar_network, from_flax, steps
+
+    with jax.enable_x64(dtype == "float64"):
+        c, network = network_of(unit, 20, dtype)
+        rng = np.random.default_rng(0)
+        batches = [
+            (rng.standard_normal((16, 32, 32, 3)).astype(dtype), rng.integers(0, 10, 16).astype(np.int32))
+            for _ in range(10)
+        ]
+        c.optimizer.learning_rate = rate
+        optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
+        state = initial_state(network, optimizer, 0, (32, 32, 3))
+        peer = cifar_network(unit, 3).to(getattr(torch, dtype))
+        from_flax(peer, state.params)
+        theirs = steps(peer, batches, rate)
+
+        step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=optimizer))
+        ours = []
+        for images, labels in batches:
+            state = step(forget_sums(state), images, labels)
+            ours.append(float(state.sums.loss) / 16)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance)
+
+        expected = cifar_network(unit, 3)
+        from_flax(expected, state.params, state.batch_stats)
+    for (name, a), (_, b) in zip(expected.state_dict().items(), peer.state_dict().items(), strict=True):
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def run_on(devices, split, bn_group=0, dtype="float32"):
+    """State after the calls of ``split`` steps each, on the first ``devices`` devices."""
+    c, _ = network_of("residual", 8, dtype, width=0.25)
+    network = build(c.model, 10, bn_group, DATA_AXIS)
+    data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
+    optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
+    stream = resident.Stream(0, 32, 1, False, resident.normalization("pixel_mean", data), jnp.dtype(dtype))
+    steps = make_train_steps(network, optimizer, stream, mesh)
+    state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
+    for count in split:
+        state = steps(state, resident.put(data, replicated(mesh)), np.int32(count))
+    return jax.device_get(state)
+
+
+@pytest.mark.parametrize("bn_group", [0, 8, 2])
+def test_eight_devices_are_one(double, bn_group):
+    """BN over the global batch, over two devices' shares, and within a device's."""
+    one = run_on(1, [10], bn_group, "float64")
+    eight = run_on(8, [10], bn_group, "float64")
+    assert one.sums.images == eight.sums.images == 320
+    assert one.sums.errors == eight.sums.errors
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
+
+
+def test_splitting_steps_into_calls_changes_no_bit():
+    a, b = run_on(8, [7]), run_on(8, [1, 4, 2])
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert a.step == 7
+
+
+def test_one_program_for_every_number_of_steps():
+    c, _ = network_of("residual", 8, width=0.25)
+    network = build(c.model, 10, 0, DATA_AXIS)
+    data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
+    mesh = data_mesh()
+    optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
+    stream = resident.Stream(0, 16, 1, False, resident.normalization("none", data), jnp.float32)
+    steps = make_train_steps(network, optimizer, stream, mesh)
+    state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
+    on_device = resident.put(data, replicated(mesh))
+    for count in (1, 3, 2):
+        state = forget_sums(steps(state, on_device, np.int32(count)))
+    assert steps._cache_size() == 1
+
+
+def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
+    c, network = network_of("residual", 8, width=0.25)
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.01)
+    state = initial_state(network, optimizer, 0, (8, 8, 1))
+    step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=optimizer))
+    good, labels = jnp.ones((4, 8, 8, 1)), jnp.zeros(4, jnp.int32)
+    for images in (good, good, good * jnp.nan, good):
+        state = step(state, images, labels)
+    assert state.sums.first_bad_step == 2
+
+
+def equations(jaxpr):
+    """How many equations a program has, those of inner programs included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                total += equations(inner) if hasattr(inner, "eqns") else 0
+    return total
+
+
+@pytest.mark.parametrize("unit", ["plain", "residual"])
+def test_the_program_does_not_grow_with_depth(unit):
+    """ResNet-1202's step has as many equations as ResNet-20's, so compiling takes as long; unrolled it has more."""
+
+    def size(depth, unroll=False):
+        c, network = network_of(unit, depth, unroll=unroll)
+        optimizer = optimizers.build(c.optimizer, lambda step: 0.1)
+        state = abstract_state(network, optimizer, (32, 32, 3), replicated(data_mesh()))
+        images, labels = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32), jax.ShapeDtypeStruct((8,), jnp.int32)
+        step = lambda s, x, y: training_step(s, x, y, network=network, optimizer=optimizer)  # noqa: E731
+        return equations(jax.make_jaxpr(step)(state, images, labels).jaxpr)
+
+    assert size(1202) == size(20)
+
+
+def test_the_state_holds_no_random_key():
+    c, network = network_of("residual", 8)
+    state = jax.eval_shape(lambda: initial_state(network, optimizers.build(c.optimizer, lambda s: 0.1), 0, (8, 8, 1)))
+    assert not [a for a in jax.tree.leaves(state) if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)]
+
+
+def test_parameters_do_not_depend_on_how_the_batch_is_split():
+    c, network = network_of("residual", 8)
+    split = build(c.model, 10, 4, DATA_AXIS)
+    optimizer = optimizers.build(c.optimizer, lambda s: 0.1)
+    a, b = (initial_state(n, optimizer, 3, (8, 8, 1)).params for n in (network, split))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert dataclasses.replace(split.layers, axis_name=None, bn_group=0) == network.layers
