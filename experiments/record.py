@@ -1,0 +1,90 @@
+"""What an experiment leaves for the report: which figures and tables it made, of which runs, by which command."""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_flax.training.workdir import write_atomically
+
+FILE = "experiment.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture and what it shows.
+
+    Attributes:
+      file: PNG, in the experiment's folder.
+      caption: what is drawn, with units.
+    """
+
+    file: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table and what it holds.
+
+    Attributes:
+      file: CSV with a header line, in the experiment's folder.
+      caption: what the rows and columns are.
+    """
+
+    file: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """An experiment's outcome, as ``experiment.json`` in its folder.
+
+    Attributes:
+      experiment: name of the module, such as ``depth_sweep``.
+      title: of its section in the report.
+      question: what it asks, with the section, table or figure of the source.
+      figures: in the order of the report.
+      tables: likewise.
+      notes: sentences made from what was measured, and what to bear in mind.
+      published: keys of the tables in ``experiments/published/`` that belong beside it.
+      runs: folders of the runs, relative to the experiment's own.
+      command: as typed.
+    """
+
+    experiment: str
+    title: str
+    question: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    published: Sequence[str] = ()
+    runs: Sequence[str] = ()
+    command: str = ""
+
+
+def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
+    """Writes experiment.json, whole or not at all, with the command of this process and the runs' places."""
+    relative = [os.path.relpath(run, folder) for run in runs]
+    record = dataclasses.replace(record, runs=relative, command=record.command or command())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / FILE, json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path) -> Record:
+    """The record of an experiment's folder."""
+    fields: dict[str, Any] = json.loads((folder / FILE).read_text())
+    fields["figures"] = tuple(Figure(**f) for f in fields["figures"])
+    fields["tables"] = tuple(Table(**t) for t in fields["tables"])
+    return Record(**fields)
+
+
+def command() -> str:
+    """The command line of this process, as a user would type it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {module.name}" if module else f"python {sys.argv[0]}"
+    return " ".join([program, *(shlex.quote(a) for a in sys.argv[1:])])

@@ -1,0 +1,60 @@
+"""Commands as a user types them, each in a process of its own, and what they leave behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(*arguments, devices=1, environment=None):
+    """Starts ``python ARGUMENTS...`` in the project's folder; its output is one stream."""
+    given = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} | (environment or {})
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process, timeout=300):
+    """Waits: (exit code, output)."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"no end after {timeout} s: {process.communicate()[0]}") from None
+    return process.returncode, output
+
+
+def command(*arguments, **keys):
+    return finish(start(*arguments, **keys))
+
+
+def train(workdir, *arguments, name="residual-8", config="configs/digits.py", **keys):
+    """``python train.py`` on the digits."""
+    return start("train.py", f"--config={config}:{name}", f"--workdir={workdir}", *arguments, **keys)
+
+
+def lines(workdir, without=("images_per_second", "seconds")):
+    """The run's metrics, less what a clock gives."""
+    text = (Path(workdir) / "metrics.jsonl").read_text()
+    return [{k: v for k, v in json.loads(line).items() if k not in without} for line in text.splitlines()]
+
+
+def arrays(workdir, step):
+    """Everything in a checkpoint, as NumPy arrays by name."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((Path(workdir) / "checkpoints" / str(step) / "default").absolute())
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
