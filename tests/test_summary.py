@@ -101,7 +101,6 @@ def test_double_precision_needs_no_setting():
         (["--config=configs/cifar10.py:plain-8", "--config.data.name=birds"], "data.name='birds'"),
         (["--config=configs/cifar10.py:plain-8", "--config.data.name=birds", "--image=8,8,3"], "give --classes=N"),
         (["--config=configs/cifar10.py:plain-8", "--bach=3"], "did you mean --batch"),
-        (["--config=configs/nowhere.py:plain-8"], "configs/nowhere.py"),
     ],
     ids=str,
 )

@@ -70,7 +70,7 @@ def test_a_loop_keeps_what_each_round_leaves(unroll):
     ids=str,
 )
 def test_xla_sets_aside_as_much(name, batch, keys):
-    """The temporaries of the compiled step, less the parameters' gradients: 0.95 to 1.25 times the count."""
+    """The temporaries of the compiled step, less the parameters' gradients: 0.85 to 1.2 times the count."""
     c = config.load("configs/cifar10.py", name, keys)
     network, image = build(c.model, 10), (32, 32, 3)
     sgd = optimizer.build(c.optimizer, lambda step: 0.1)
@@ -81,4 +81,4 @@ def test_xla_sets_aside_as_much(name, batch, keys):
 
     counted = sum(stage.activation_bytes for stage in by_stage(network, image, batch))
     gradients = FLOAT * counts.parameters(network, image)
-    assert 0.95 < (memory.temp_size_in_bytes - gradients) / counted < 1.25
+    assert 0.85 < (memory.temp_size_in_bytes - gradients) / counted < 1.2

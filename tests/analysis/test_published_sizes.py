@@ -29,9 +29,7 @@ def ours(row, c):
 def test_each_number(row):
     keys = config.flatten(config.base())
     assert {f"model.{key}" for key in row["model"]} <= set(keys)
-    # Not every digit: thousands, millions and milliards of what is printed.
-    printed = row["printed"].replace(",", "")
-    assert float(printed) == row["value"]
+    assert float(row["printed"].replace(",", "")) == row["value"]
     for c in configs_of(row):
         found = published(c.model, tuple(row["image"]), row["classes"])
         assert PublishedSize(**{f.name: row[f.name] for f in dataclasses.fields(PublishedSize)}) in found
