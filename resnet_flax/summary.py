@@ -130,7 +130,8 @@ def _aligned(rows: list[tuple[str, ...]], left: int, last_left: bool = False) ->
     flush_left = [i < left or (last_left and i == len(widths) - 1) for i in range(len(widths))]
     return "\n".join(
         "  ".join(
-            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(row, widths, flush_left, strict=True)
+            cell.ljust(w) if to_left else cell.rjust(w)
+            for cell, w, to_left in zip(row, widths, flush_left, strict=True)
         ).rstrip()
         for row in rows
     )
