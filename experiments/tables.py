@@ -65,17 +65,17 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
     """Writes table.md and table.csv."""
-    write_rows(folder / "table.csv", _HEADER, rows(outcomes))
-    return Table("table.csv", CAPTION)
+    return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION)
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Any table: as CSV under that name, and as Markdown beside it."""
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """Any table: as CSV under that name, and as Markdown beside it; returns what the report says of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomically(path, text.getvalue())
     write_atomically(path.with_suffix(".md"), to_markdown(header, rows))
+    return Table(path.name, caption)
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
