@@ -48,8 +48,8 @@ def main() -> None:
     record = Record(
         experiment="highway",
         title="Highway networks between plain and residual ones",
-        question="Do gated shortcuts (y = H T + x (1 - T), arXiv:1507.06228, eq. 3) cure plain networks as parameter-free "
-        "ones do, and how far do the gates open?",
+        question="Do gated shortcuts (y = H T + x (1 - T), arXiv:1507.06228, eq. 3) cure plain networks as "
+        "parameter-free ones do, and how far do the gates open?",
         notes=_notes(gates),
         published=("highway", "cifar10_table6"),
     )
@@ -87,8 +87,8 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
     import jax.numpy as jnp
 
     from resnet_flax.analysis.gates import openness
-    from resnet_flax.training import state, trained
     from resnet_flax.training import optimizer as optimizers
+    from resnet_flax.training import state, trained
 
     first, found = outcomes[0].run.config.seed, {}
     for outcome in outcomes:
