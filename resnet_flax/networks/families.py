@@ -69,7 +69,8 @@ class Network(nn.Module):
         named: dict[str, Array] = {}
         size, stride = (3, 1) if self.family == "cifar" else (7, 2)
         x = self.layers.convolution(self.stem_filters, size, stride, name="stem_conv")(images)
-        x = nn.relu(self.layers.norm(name="stem_bn")(x, train))
+        x = self.layers.norm(name="stem_bn")(x, train)
+        x = nn.relu(self.layers.probe(name="stem_response")(x))
         if self.family == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         named["stem"] = x

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from resnet_flax.networks.convolution import Convolution
 from resnet_flax.networks.initialization import Initializer, ones, zeros
 from resnet_flax.networks.normalization import BatchNorm
+from resnet_flax.networks.probes import Probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,3 +58,7 @@ class Layers:
             scale_init=zeros if last and self.zero_init_last else ones,
             name=name,
         )
+
+    def probe(self, name: str) -> Probe:
+        """The identity, to be called on a layer's response [N, H, W, C], where it can be looked at."""
+        return Probe(axis_name=self.axis_name, name=name)

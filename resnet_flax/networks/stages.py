@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jax import Array
 
+from resnet_flax.networks import probes
 from resnet_flax.networks.layers import Layers
 
 
@@ -43,7 +44,7 @@ class Stage(nn.Module):
 
             scan = nn.scan(
                 apply,
-                variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
+                variable_axes=dict.fromkeys(("params", "batch_stats", "intermediates", *probes.COLLECTIONS), 0),
                 split_rngs={"params": True},
                 length=rest,
                 unroll=rest if self.unroll else 1,

@@ -73,6 +73,7 @@ def stacked_layers(x: Array, filters: int, stride: int, layers: Layers, train: b
         last = i == len(convolutions)
         x = layers.convolution(width, size, step, name=f"conv{i}")(x)
         x = layers.norm(name=f"bn{i}", last=last)(x, train)
+        x = layers.probe(name=f"{'response' if size == 3 else 'pointwise'}{i}")(x)
         if not last:
             x = nn.relu(x)
     return x
