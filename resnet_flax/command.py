@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
@@ -19,7 +19,8 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax 
 def run(main: Callable[[], None], uses_devices: bool = False) -> None:
     """Parses the flags, calls main, and exits with its code.
 
-    0 done, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one line on stderr.
+    0 done, 1 failed in part, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one
+    line on stderr.
     """
     try:
         rest = _parse(sys.argv)
@@ -28,7 +29,7 @@ def run(main: Callable[[], None], uses_devices: bool = False) -> None:
         if uses_devices:
             _set_up_devices()
         main()
-    except (UserError, Interrupted, Diverged) as ending:
+    except (UserError, Interrupted, Diverged, Failed) as ending:
         print(f"{'error: ' if isinstance(ending, UserError) else ''}{ending}", file=sys.stderr)
         # Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive.
         sys.stdout.flush()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.errors import UserError
 
@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.shortcut": ("A", "B", "C"),
     "model.shortcut_padding": ("end", "both"),
     "model.bottleneck_stride": ("first", "3x3"),
+    "model.norm": ("batch", "none"),
     "model.dtype": ("float32", "bfloat16", "float16", "float64"),
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
@@ -73,6 +74,8 @@ def base() -> ConfigDict:
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
     c.model.initialization = "he"
     c.model.zero_init_last = False
+    c.model.gate_bias = config_dict.placeholder(float)  # of highway gates at the start; None: by depth
+    c.model.norm = "batch"  # or "none": a bias in each BN's place
     c.model.bn_momentum = 0.9
     c.model.bn_epsilon = 1e-5
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
@@ -230,6 +233,10 @@ def validate(c: ConfigDict) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     kind = type(default)
+    if default is None:
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be a number, or None")
+        return
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -257,6 +264,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
       UserError: see :func:`validate`.
     """
     from resnet_flax.networks import depth_of
+    from resnet_flax.networks.highway import gate_bias
 
     validate(c)
     c = c.copy_and_resolve_references()
@@ -264,6 +272,8 @@ def resolve(c: ConfigDict) -> ConfigDict:
         if c.model.stage_units:
             c.model.stage_units = tuple(c.model.stage_units)
             c.model.depth = depth_of(c.model.block, c.model.stage_units)
+        if c.model.unit == "highway" and c.model.gate_bias is None:
+            c.model.gate_bias = gate_bias(c.model.depth)
         c.schedule.milestones = tuple(c.schedule.milestones)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
