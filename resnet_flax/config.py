@@ -183,8 +183,11 @@ def to_json(c: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config that :func:`to_json` wrote."""
     c = base()
-    with c.unlocked():
-        c.update_from_flattened_dict(flatten(json.loads(text)))
+    try:
+        with c.unlocked():
+            c.update_from_flattened_dict(flatten(json.loads(text)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
 
 

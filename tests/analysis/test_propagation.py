@@ -95,8 +95,8 @@ def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
     (loss, responses), (of_kernels, of_taps) = gradient(kernels, taps, x, labels)
 
     assert found.loss == pytest.approx(float(loss), rel=1e-9)
-    assert [name for name, _ in found.weights] == list(kernels)
-    assert [name for name, _ in found.activations] == [name for name, _ in found.responses] == list(shapes)
+    assert [name for name, _ in found.weights] == list(kernels) != sorted(kernels)
+    assert [name for name, _ in found.activations] == [name for name, _ in found.responses] == list(copy.responses)
     for name, value in found.weights:
         assert value == pytest.approx(float(jnp.linalg.norm(of_kernels[name])), rel=1e-7), name
     for name, value in found.activations:
@@ -109,6 +109,8 @@ def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
     """In a plain net without BN and biases, L layers between two responses: the ratio of gradients grows by s**L.
 
     ReLU commutes with a positive factor, so the backward signal meets each kernel once, and the same ReLUs let through.
+    The dense layer's kernel is made so small that the loss's gradient at the logits is that of equal probabilities,
+    whatever comes out of the stages.
     """
     x, labels = images_and_labels(6)
     net, s = network("plain", norm="none"), 1.3
@@ -117,6 +119,8 @@ def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
     def scaled(factor):
         def one(path, leaf):
             name = path[-1].key
+            if path[-2].key == "dense":
+                return leaf * 1e-12
             return leaf * factor if name == "kernel" else leaf * 0 if name == "bias" else leaf
 
         return jax.tree_util.tree_map_with_path(one, variables)
@@ -126,7 +130,7 @@ def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
     for i in range(11):
         for j in range(i, 11):
             # The gradient at layer i has passed the kernels of layers i + 1 to j more than the one at layer j.
-            assert (after[i] / after[j]) / (before[i] / before[j]) == pytest.approx(s ** (j - i), rel=1e-9)
+            assert (after[i] / after[j]) / (before[i] / before[j]) == pytest.approx(s ** (j - i), rel=1e-6)
 
 
 def test_layers_come_in_the_order_of_the_network():

@@ -106,9 +106,8 @@ def test_gate_bias_is_a_number_or_none_and_survives_json():
     other = config.resolve(config.load("configs/digits.py", "plain-20"))
     assert other.model.gate_bias is None
     assert config.differences(other, config.from_json(config.to_json(other))) == []
-    c = config.from_json(config.to_json(other).replace('"gate_bias": null', '"gate_bias": "low"'))
-    with pytest.raises(UserError, match="model.gate_bias='low' is of type str; it must be a number, or None"):
-        config.validate(c)
+    with pytest.raises(UserError, match="gate_bias.*low"):
+        config.from_json(config.to_json(other).replace('"gate_bias": null', '"gate_bias": "low"'))
 
 
 def test_there_is_no_highway_bottleneck():
