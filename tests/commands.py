@@ -60,7 +60,8 @@ def arrays(workdir, step):
     import numpy as np
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
+    # Without 64-bit types, float64 would be restored as float32.
+    with jax.enable_x64(True), ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((Path(workdir) / "checkpoints" / str(step) / "default").absolute())
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 
