@@ -149,7 +149,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--config={path}: there is no such file; the ones that come with the project are in configs/")
+        raise UserError(no_such_file(path))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -189,6 +189,11 @@ def from_json(text: str) -> ConfigDict:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
+
+
+def no_such_file(path: str) -> str:
+    """The line that refuses a config file that is not there."""
+    return f"--config={path}: there is no such file; the ones that come with the project are in configs/"
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -246,8 +251,15 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     if kind is tuple:
         fits = isinstance(value, tuple | list) and all(type(v) is int and v > 0 for v in value)
     if not fits:
-        wanted = "a tuple of positive int, such as (2, 3)" if kind is tuple else f"a {kind.__name__}, such as {default}"
-        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted}")
+        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted(default)}")
+
+
+def wanted(default: Any) -> str:
+    """What a key with that default may be, in words."""
+    if isinstance(default, tuple):
+        return "a tuple of positive int, such as (2, 3)"
+    kind = type(default).__name__
+    return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {default}" if default != "" else "")
 
 
 def _check_network(c: ConfigDict) -> None:

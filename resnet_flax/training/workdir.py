@@ -85,7 +85,7 @@ def write_atomically(path: Path, text: str) -> None:
 def is_finished(workdir: Path, config: ConfigDict) -> bool:
     """Whether the folder holds this very run, to its last step."""
     there = read_config(workdir)
-    if there is None or configs.flatten(there) != configs.flatten(config):
+    if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return False
     lines = metrics.read(workdir)
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
