@@ -12,14 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
-from resnet_flax.training.checkpoints import has_checkpoint
 
 CONFIG = "config.json"  # complete, enough to run it again
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
@@ -84,6 +82,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 def is_finished(workdir: Path, config: ConfigDict) -> bool:
     """Whether the folder holds this very run, to its last step."""
+    # Imported here: who only reads or writes a folder's files (the report) does not wait for jax and orbax.
+    from resnet_flax.training.checkpoints import has_checkpoint
+
     there = read_config(workdir)
     if there is None or configs.flatten(there) != configs.flatten(config):
         return False
@@ -102,6 +103,8 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> Non
 @functools.cache
 def environment() -> dict[str, Any]:
     """What a result depends on beside its config: versions, commit, devices, cores, precision."""
+    import jax
+
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "python": platform.python_version(),
