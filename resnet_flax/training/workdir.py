@@ -22,6 +22,7 @@ from resnet_flax.training import metrics
 CONFIG = "config.json"  # complete, enough to run it again
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
+INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
 
 @contextmanager
@@ -98,6 +99,7 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> Non
     line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **environment()}
     with open(workdir / STARTS, "a") as file:
         file.write(json.dumps(line) + "\n")
+    (workdir / INTERRUPTED).unlink(missing_ok=True)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Killed or asked to stop, at any moment, a run ends in the bits of one that was never stopped."""
 
+import json
 import random
 import re
 import signal
@@ -102,9 +103,11 @@ def test_a_signal_saves_and_leaves(tmp_path, uninterrupted, number):
         assert code == 3, output
         saved = re.search(rf"stopped by {number.name} and saved at step (\d+) of {STEPS}; the same command", output)
         assert (workdir / "checkpoints" / saved[1]).is_dir()
+        assert json.loads((workdir / "interrupted.json").read_text()) == {"step": int(saved[1])}
     process = train(workdir, *RUN)
     assert wait_until_ready(process) == int(saved[1])
     assert finish(process)[0] == 0
+    assert not (workdir / "interrupted.json").exists()
     assert_same_bits(workdir, uninterrupted)
 
 
