@@ -49,7 +49,9 @@ def draw(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
         Line2D([], [], color="0.3", linewidth=2.2, label="test"),
         Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (augmented stream)"),
     ]
-    figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(handles))
+    figure.legend(
+        handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(handles), 4 * len(units))
+    )
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

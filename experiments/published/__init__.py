@@ -130,6 +130,11 @@ def read(key: str, folder: Path = FOLDER) -> Table:
     return table
 
 
+def read_all() -> list[Table]:
+    """All the tables there are."""
+    return [read(key) for key in keys()]
+
+
 def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
     """What does not fit in a row."""
     count = n.metric in COUNTS
