@@ -138,11 +138,18 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
             f"residual-bottleneck-164"
         )
     c.model.unit, c.model.depth = unit, int(depth)
-    if block:
-        c.model.block = block
-    else:
-        c.model.block = "bottleneck" if c.model.family == "imagenet" and int(depth) not in (18, 34) else "basic"
+    c.model.block = block or _usual_block(c.model.family, int(depth))
     return c
+
+
+def name_of(model: Mapping[str, Any]) -> str:
+    """The shortest name that :func:`apply_name` turns into this section ``model``: ``residual-56``."""
+    unit, block, depth = model["unit"], model["block"], model["depth"]
+    return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
+
+
+def _usual_block(family: str, depth: int) -> str:
+    return "bottleneck" if family == "imagenet" and depth not in (18, 34) else "basic"
 
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

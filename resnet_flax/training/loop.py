@@ -221,6 +221,8 @@ class _Run:
         if bool(all_finite(self.state)):
             self.checkpoints.save(step, self.state)
         self.checkpoints.wait()
+        if jax.process_index() == 0:
+            folders.write_atomically(self.workdir / folders.INTERRUPTED, json.dumps({"step": step}) + "\n")
         raise Interrupted(
             f"{self.workdir}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step}"
             f" of {self.train.steps}; the same command goes on from there"
