@@ -137,7 +137,7 @@ def _batch(parts: Any) -> tuple[Any, Any]:
 def _key(m: Measured) -> tuple[str, ...]:
     from resnet_flax import config as configs
 
-    return (configs.name_of(m.config), m.norm, m.config.model.initialization, m.when)
+    return (configs.name_of(m.config.model), m.norm, m.config.model.initialization, m.when)
 
 
 _KEY_HEADER = ("network", "normalisation", "initialisation", "when")
@@ -189,7 +189,7 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     for (norm, how, when), members in groups.items():
         said = []
         for m in members:
-            name = configs.name_of(m.config)
+            name = configs.name_of(m.config.model)
             if m.propagation is None:
                 said.append(f"{name} {m.failure}")
             else:

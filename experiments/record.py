@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_flax.errors import UserError
 from resnet_flax.training.workdir import write_atomically
 
 FILE = "experiment.json"
@@ -76,11 +77,27 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def read(folder: Path) -> Record:
-    """The record of an experiment's folder."""
-    fields: dict[str, Any] = json.loads((folder / FILE).read_text())
-    fields["figures"] = tuple(Figure(**f) for f in fields["figures"])
-    fields["tables"] = tuple(Table(**t) for t in fields["tables"])
-    return Record(**fields)
+    """The record of an experiment's folder.
+
+    Raises:
+      UserError: the file is not there, or does not hold a record.
+    """
+    path = folder / FILE
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fields["figures"] = tuple(Figure(**f) for f in fields.get("figures", ()))
+        fields["tables"] = tuple(Table(**t) for t in fields.get("tables", ()))
+        record = Record(**fields)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is no record of an experiment: {error}") from None
+    texts = [record.experiment, record.title, record.question, record.command]
+    texts += [*record.notes, *record.published, *record.runs]
+    texts += [text for part in (*record.figures, *record.tables) for text in dataclasses.astuple(part)]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: is no record of an experiment: a field that must be text is not")
+    return record
 
 
 def command() -> str:

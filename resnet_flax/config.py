@@ -138,18 +138,25 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
             f"residual-bottleneck-164"
         )
     c.model.unit, c.model.depth = unit, int(depth)
-    if block:
-        c.model.block = block
-    else:
-        c.model.block = "bottleneck" if c.model.family == "imagenet" and int(depth) not in (18, 34) else "basic"
+    c.model.block = block or _usual_block(c.model.family, int(depth))
     return c
+
+
+def name_of(model: Mapping[str, Any]) -> str:
+    """The shortest name that :func:`apply_name` turns into this section ``model``: ``residual-56``."""
+    unit, block, depth = model["unit"], model["block"], model["depth"]
+    return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
+
+
+def _usual_block(family: str, depth: int) -> str:
+    return "bottleneck" if family == "imagenet" and depth not in (18, 34) else "basic"
 
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--config={path}: there is no such file; the ones that come with the project are in configs/")
+        raise UserError(no_such_file(path))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -183,9 +190,17 @@ def to_json(c: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config that :func:`to_json` wrote."""
     c = base()
-    with c.unlocked():
-        c.update_from_flattened_dict(flatten(json.loads(text)))
+    try:
+        with c.unlocked():
+            c.update_from_flattened_dict(flatten(json.loads(text)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
+
+
+def no_such_file(path: str) -> str:
+    """The line that refuses a config file that is not there."""
+    return f"--config={path}: there is no such file; the ones that come with the project are in configs/"
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -243,8 +258,15 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     if kind is tuple:
         fits = isinstance(value, tuple | list) and all(type(v) is int and v > 0 for v in value)
     if not fits:
-        wanted = "a tuple of positive int, such as (2, 3)" if kind is tuple else f"a {kind.__name__}, such as {default}"
-        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted}")
+        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted(default)}")
+
+
+def wanted(default: Any) -> str:
+    """What a key with that default may be, in words."""
+    if isinstance(default, tuple):
+        return "a tuple of positive int, such as (2, 3)"
+    kind = type(default).__name__
+    return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {default}" if default != "" else "")
 
 
 def _check_network(c: ConfigDict) -> None:

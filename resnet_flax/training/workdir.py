@@ -12,18 +12,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
-from resnet_flax.training.checkpoints import has_checkpoint
 
 CONFIG = "config.json"  # complete, enough to run it again
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
+INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
 
 @contextmanager
@@ -84,8 +83,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 def is_finished(workdir: Path, config: ConfigDict) -> bool:
     """Whether the folder holds this very run, to its last step."""
+    # Imported here: who only reads or writes a folder's files (the report) does not wait for jax and orbax.
+    from resnet_flax.training.checkpoints import has_checkpoint
+
     there = read_config(workdir)
-    if there is None or configs.flatten(there) != configs.flatten(config):
+    if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return False
     lines = metrics.read(workdir)
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
@@ -97,11 +99,14 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> Non
     line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **environment()}
     with open(workdir / STARTS, "a") as file:
         file.write(json.dumps(line) + "\n")
+    (workdir / INTERRUPTED).unlink(missing_ok=True)
 
 
 @functools.cache
 def environment() -> dict[str, Any]:
     """What a result depends on beside its config: versions, commit, devices, cores, precision."""
+    import jax
+
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "python": platform.python_version(),

@@ -1,0 +1,163 @@
+"""Numbers that others have published, with their sources: a JSON file a table, read and checked here.
+
+A file holds ``title``, ``role`` (``paper``: the sources themselves; ``peers``: other people's reruns), ``notes``,
+``defaults`` (fields that its rows share) and ``rows``, each a :class:`Number`. Errors are in percent, as printed.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+
+FOLDER = Path(__file__).parent
+
+ERRORS = ("test error %", "training error %", "top-1 error %", "top-5 error %")
+COUNTS = ("parameters", "multiply-adds")
+ROLES = ("paper", "peers")
+STATISTICS = ("as printed", "best", "mean", "median", "best epoch", "derived")
+EVALUATIONS = ("single view", "10-crop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """One published number.
+
+    Attributes:
+      network: such as ``residual-20`` or ``preactivation-bottleneck-164``.
+      data: name of the data set, as in ``data.name`` of a config.
+      metric: one of ERRORS (value in percent) or COUNTS.
+      value: the number.
+      by: short name of who measured it.
+      source: title of the paper or repository.
+      address: ``arXiv:NUMBER`` or an https address; empty where none is known.
+      where: table or figure of the source.
+      statistic: what the value is of several runs or epochs; ``as printed`` where the source does not say;
+        ``derived`` by arithmetic from what the source describes.
+      runs: how many runs the statistic is of; 0 where the source does not say.
+      spread: standard deviation over them, in the value's unit; 0 for none.
+      variant: what tells two networks of the same name apart.
+      config: config keys, and the values that make a run's network this variant.
+      evaluation: how test images are looked at; counts have none.
+      protocol: what else to know about how it was measured.
+      differs: what this project's recipe does otherwise, even to the letter.
+    """
+
+    network: str
+    data: str
+    metric: str
+    value: float
+    by: str
+    source: str
+    address: str
+    where: str
+    statistic: str = "as printed"
+    runs: int = 0
+    spread: float = 0.0
+    variant: str = ""
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluation: str = "single view"
+    protocol: str = ""
+    differs: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """Such as ``6.61 ± 0.16 (mean of 5)`` or ``1,727,962``."""
+        text = f"{self.value:,.0f}" if self.metric in COUNTS else f"{self.value:.2f}"
+        if self.spread:
+            text += f" ± {self.spread:.2f}"
+        if self.statistic == "as printed":
+            return text
+        return f"{text} ({self.statistic}{f' of {self.runs}' if self.runs else ''})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A file's worth of published numbers.
+
+    Attributes:
+      key: the file's name without its suffix.
+      title: what it holds.
+      role: one of ROLES.
+      notes: what to bear in mind.
+      numbers: the rows.
+    """
+
+    key: str
+    title: str
+    role: str
+    notes: Sequence[str]
+    numbers: Sequence[Number]
+
+
+def keys() -> list[str]:
+    """The tables there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read(key: str, folder: Path = FOLDER) -> Table:
+    """The table of that name.
+
+    Raises:
+      UserError: there is none, or its file does not hold what :class:`Number` says.
+    """
+    path = folder / f"{key}.json"
+    if not path.is_file():
+        near = difflib.get_close_matches(key, keys(), n=1) or keys()
+        raise UserError(f"published table {key!r} is not known; did you mean {' or '.join(near)}?")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [Number(**{**content["defaults"], **row}) for row in content["rows"]]
+        table = Table(key, content["title"], content["role"], content["notes"], numbers)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path.name}: not a table of published numbers: {error!r}") from None
+    if table.role not in ROLES:
+        raise UserError(f"{path.name}: role {table.role!r} is not known; choose one of {', '.join(ROLES)}")
+    known = configs.flatten(configs.base())
+    seen = set()
+    for number in numbers:
+        for wrong in _mistakes(number, known):
+            raise UserError(f"{path.name}: {number.network}, {number.metric}: {wrong}")
+        place = (number.network, number.variant, number.data, number.metric, number.statistic, number.by)
+        if place in seen:
+            raise UserError(f"{path.name}: {number.network}, {number.metric}: stands there twice")
+        seen.add(place)
+    return table
+
+
+def read_all() -> list[Table]:
+    """All the tables there are."""
+    return [read(key) for key in keys()]
+
+
+def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
+    """What does not fit in a row."""
+    count = n.metric in COUNTS
+    checks = {
+        f"network {n.network!r} is not UNIT-DEPTH or UNIT-BLOCK-DEPTH": re.fullmatch(
+            r"[a-z]+(-(basic|bottleneck))?-\d+", n.network
+        ),
+        f"metric is not one of {', '.join(ERRORS + COUNTS)}": n.metric in ERRORS + COUNTS,
+        f"statistic {n.statistic!r} is not one of {', '.join(STATISTICS)}": n.statistic in STATISTICS,
+        f"evaluation {n.evaluation!r} is not one of {', '.join(EVALUATIONS)}": count or n.evaluation in EVALUATIONS,
+        f"value {n.value!r} is no error in percent": count or (_is_number(n.value) and 0 < n.value < 100),
+        f"value {n.value!r} is no positive whole number": not count or (type(n.value) is int and n.value > 0),
+        f"spread {n.spread!r} is no standard deviation": _is_number(n.spread) and n.spread >= 0,
+        f"runs {n.runs!r} is no number of runs": type(n.runs) is int and n.runs >= 0,
+        f"address {n.address!r} is neither arXiv:NUMBER nor https": re.fullmatch(
+            r"|arXiv:\d{4}\.\d{4,5}|https://\S+", n.address
+        ),
+        "it lacks by, source, where, or data": n.by and n.source and n.where and n.data,
+        f"config names keys that no config has: {', '.join(n.config)}": set(n.config) <= set(known),
+        "variant and config come together": bool(n.variant) == bool(n.config),
+    }
+    return [message for message, fits in checks.items() if not fits]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,200 @@
+"""Our errors beside published ones: never a number under a protocol that it was not measured by."""
+
+import dataclasses
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments import published, tables
+from experiments.reporting.gather import RunFolder
+from experiments.reporting.protocol import protocol_differences
+from resnet_flax import config as configs
+
+# What our runs measure of each published metric, on a single view of each image, at the final step.
+_MEASURED = {"test error %": "test_error", "training error %": "train_error", "top-1 error %": "test_error"}
+_VIEW = "tested on a single view instead of 10 crops"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One network's errors; in a column several numbers, or none.
+
+    Attributes:
+      network: its name, with the variant in brackets where there are several.
+      paper: as the sources print them.
+      peers: other people's reruns.
+      ours: by the paper's protocol.
+      otherwise: ours by another protocol, each with the letter of the note that says what differs.
+    """
+
+    network: str
+    paper: Sequence[str]
+    peers: Sequence[str]
+    ours: Sequence[str]
+    otherwise: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The table for one data set and metric.
+
+    Attributes:
+      data: the published numbers' data set.
+      metric: one of published.ERRORS.
+      rows: a network each.
+      notes: what differs, by letter: ``a`` first.
+      sources: who published the numbers and where, a sentence each.
+      remarks: what to bear in mind, and which runs are left out.
+    """
+
+    data: str
+    metric: str
+    rows: Sequence[Row]
+    notes: Mapping[str, str]
+    sources: Sequence[str]
+    remarks: Sequence[str]
+
+
+def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ours: bool = False) -> list[Comparison]:
+    """Puts runs beside published errors: a table for each data set and metric among them.
+
+    Errors are those of the final step: the mean and the standard deviation (ddof 1) over seeds, a seed counted once.
+    Runs that are not finished are named and left out.
+
+    Args:
+      given: published tables.
+      runs: ours.
+      only_ours: whether to show only networks that we trained.
+    """
+    numbers = [(n, table.role) for table in given for n in table.numbers if n.metric in published.ERRORS]
+    found = []
+    for data, metric in dict.fromkeys((n.data, n.metric) for n, _ in numbers):
+        here = [(n, role) for n, role in numbers if (n.data, n.metric) == (data, metric)]
+        family = "imagenet" if data == "imagenet2012" else "cifar"
+        fitting = [run for run in runs if run.config.model.family == family]
+        found.append(_Builder(data, metric, here, fitting).build([t for t in given if _has(t, here)], only_ours))
+    return [comparison for comparison in found if comparison.rows]
+
+
+def _has(table: published.Table, numbers: Sequence[tuple[published.Number, str]]) -> bool:
+    return any(n in table.numbers for n, _ in numbers)
+
+
+@dataclasses.dataclass
+class _Cells:
+    """A row while it is being filled."""
+
+    paper: list[str] = dataclasses.field(default_factory=list)
+    peers: list[str] = dataclasses.field(default_factory=list)
+    # By what differs from the protocol: the error of each seed, in percent.
+    measured: dict[tuple[str, ...], dict[int, float]] = dataclasses.field(default_factory=dict)
+
+
+class _Builder:
+    def __init__(
+        self,
+        data: str,
+        metric: str,
+        numbers: Sequence[tuple[published.Number, str]],
+        runs: Sequence[RunFolder],
+    ) -> None:
+        self.data, self.metric, self.numbers, self.runs = data, metric, numbers, runs
+        self.cells: dict[tuple[str, str], _Cells] = {}
+
+    def build(self, given: Sequence[published.Table], only_ours: bool) -> Comparison:
+        self._publish()
+        left_out = [self._place(run) for run in self.runs]
+        letters: dict[tuple[str, ...], str] = {}
+        rows = []
+        for (network, variant), cells in self.cells.items():
+            if only_ours and not cells.measured:
+                continue
+            ours, otherwise = [], []
+            for differences, by_seed in cells.measured.items():
+                text = _over_seeds(list(by_seed.values()))
+                if differences:
+                    letter = letters.setdefault(differences, _letter(len(letters)))
+                    otherwise.append(f"{text} [{letter}]")
+                else:
+                    ours.append(text)
+            rows.append(
+                Row(f"{network} ({variant})" if variant else network, cells.paper, cells.peers, ours, otherwise)
+            )
+        shown = [n for n, _ in self.numbers if not only_ours or self.cells[n.network, n.variant].measured]
+        left_out = [text for text in left_out if text]
+        remarks = list(dict.fromkeys(note for table in given for note in table.notes))
+        if left_out:
+            remarks.append(f"Left out: {', '.join(left_out)}.")
+        notes = {letter: "; ".join(differences) for differences, letter in letters.items()}
+        return Comparison(self.data, self.metric, rows, notes, _sources(shown), remarks)
+
+    def _publish(self) -> None:
+        several = {role: len({n.by for n, r in self.numbers if r == role}) > 1 for role in published.ROLES}
+        for number, role in self.numbers:
+            cells = self.cells.setdefault((number.network, number.variant), _Cells())
+            column = cells.paper if role == "paper" else cells.peers
+            column.append(f"{number}, {number.by}" if several[role] else str(number))
+
+    def _place(self, run: RunFolder) -> str:
+        """Adds a run to its row; says why where it cannot be."""
+        key = _MEASURED.get(self.metric)
+        if not run.finished:
+            return f"{run.name}, seed {run.config.seed} ({run.status})"
+        error = run.final(key) if key else None
+        if error is None:
+            return ""
+        flat = configs.flatten(run.config)
+        same = [n for n, _ in self.numbers if n.network == run.name and _fits(n.config, flat)]
+        place = (same[0].network, same[0].variant) if same else (run.name, "")
+        differences = [*protocol_differences(run.config, same[0].config if same else None), *self._recipe(run, same)]
+        cells = self.cells.setdefault(place, _Cells())
+        seeds = cells.measured.setdefault(tuple(differences), {})
+        seeds.setdefault(run.config.seed, 100 * error)
+        return ""
+
+    def _recipe(self, run: RunFolder, same: Sequence[published.Number]) -> list[str]:
+        """What the recipe itself does otherwise than the sources of the numbers that the run stands beside.
+
+        Beside a network that nobody published, the sources of that unit's other depths are meant, or else all.
+        """
+        every = [n for n, _ in self.numbers]
+        beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit] or every
+        differences = dict.fromkeys(text for n in beside for text in n.differs)
+        if any(n.evaluation == "10-crop" for n in beside):
+            differences[_VIEW] = None
+        return list(differences)
+
+
+def _fits(wanted: Mapping[str, Any], flat: Mapping[str, Any]) -> bool:
+    return all(flat.get(key) == value for key, value in wanted.items())
+
+
+def _over_seeds(errors: Sequence[float]) -> str:
+    return f"{tables.mean_and_deviation(errors)} ({len(errors)} seed{'s' if len(errors) > 1 else ''})"
+
+
+def _letter(index: int) -> str:
+    """``a`` to ``z``, then ``aa``, ``ab``, ..."""
+    letters = string.ascii_lowercase
+    return letters[index] if index < 26 else _letter(index // 26 - 1) + letters[index % 26]
+
+
+def _sources(numbers: Sequence[published.Number]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for n in numbers:
+        address = f" ({n.address})" if n.address else ""
+        quoted = f"{n.where} ({n.protocol})" if n.protocol else n.where
+        places = found.setdefault(f"{n.by}, {n.source}{address}", [])
+        if quoted not in places:
+            places.append(quoted)
+    return [f"{source}: {'; '.join(places)}." for source, places in found.items()]
+
+
+def counts(given: Sequence[published.Table]) -> list[tuple[str, ...]]:
+    """Published parameters and multiply-adds, a row each: network, what, value, who and where, how."""
+    return [
+        (f"{n.network} ({n.variant})" if n.variant else n.network, n.metric, str(n), f"{n.by}, {n.where}", n.protocol)
+        for table in given
+        for n in table.numbers
+        if n.metric in published.COUNTS
+    ]

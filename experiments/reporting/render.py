@@ -1,0 +1,95 @@
+"""A document as one self-contained HTML page, and as one Markdown page."""
+
+import base64
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import jinja2
+
+from experiments.reporting.document import Block, Cell, Document, Grid, lines
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+_LONG = 40  # characters; a longer cell may break into lines
+
+
+def html(document: Document) -> str:
+    """The page; figures are inside it, everything from outside is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "embedded": _embedded,
+        "is_long": lambda cell: any(len(line) > _LONG for line in lines(cell)),
+        "lines": lines,
+        "zip": zip,
+    }
+    return environment.get_template("report.html").render(document=document) + "\n"
+
+
+def _embedded(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def markdown(document: Document, folder: Path) -> str:
+    """The page, in GitHub's Markdown.
+
+    Args:
+      document: what it says.
+      folder: where the page will lie; figures are linked from there.
+    """
+    parts = [f"# {_inline(document.title)}"]
+    parts += [_block(block, folder) for block in document.summary]
+    contents = [f"{i}. [{_inline(s.title)}](#{s.anchor})" for i, s in enumerate(document.sections, start=1)]
+    parts += ["**Contents**", "\n".join(contents)]
+    for section in document.sections:
+        parts.append(f'<a id="{section.anchor}"></a>')
+        parts.append(f"## {_inline(section.title)}")
+        parts += [_block(block, folder) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block, folder: Path) -> str:
+    match block.kind:
+        case "text":
+            return _inline(block.text)
+        case "problem":
+            return f"> **Missing:** {_inline(block.text)}"
+        case "bullets":
+            terms = block.terms or [""] * len(block.items)
+            named = [f"**{_inline(term)}** " if term else "" for term in terms]
+            return "\n".join(f"- {term}{_inline(item)}" for term, item in zip(named, block.items, strict=True))
+        case "code":
+            longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
+            fence = "`" * max(3, longest + 1)
+            return f"{fence}text\n{block.text}\n{fence}"
+        case "picture":
+            link = quote(Path(os.path.relpath(block.file, folder.resolve())).as_posix())
+            return f"![{_inline(block.caption)}]({link})\n\n**{block.label}.** {_inline(block.caption)}"
+        case "fold":
+            inner = "\n\n".join(_block(b, folder) for b in block.blocks)
+            return f"<details><summary>{_inline(block.summary)}</summary>\n\n{inner}\n\n</details>"
+        case "grid":
+            parts = [f"**{block.label}.** {_inline(block.caption)}", _table(block)]
+            return "\n\n".join(parts + [_block(fold, folder) for fold in block.details])
+    raise ValueError(f"a block of kind {block.kind!r} is not known")
+
+
+def _table(grid: Grid) -> str:
+    rule = ["---:" if numeric else "---" for numeric in grid.numeric]
+    rows = [[_cell(title) for title in grid.header], rule, *([_cell(c) for c in row] for row in grid.rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(cell: Cell) -> str:
+    return "<br>".join(_inline(line) for line in lines(cell))
+
+
+def _inline(text: str) -> str:
+    """Text on one line that Markdown shows as it is."""
+    text = " ".join(text.split())
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    text = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+    text = re.sub(r"^(#+|[-+=]+)(?=\s|$)", r"\\\1", text)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)

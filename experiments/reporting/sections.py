@@ -1,0 +1,284 @@
+"""What was gathered, as a document: a section for each experiment, one for other runs, and an appendix of all runs."""
+
+import csv
+import datetime
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import published, tables
+from experiments.reporting import comparison, protocol
+from experiments.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
+from experiments.reporting.gather import Experiment, Gathered, RunFolder, started
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.progress import duration
+
+_FOLDED_ROWS = 40  # a longer table is folded
+_PNG = b"\x89PNG\r\n\x1a\n"
+_VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_LEGEND = (
+    "Errors are those of the final step, never of the best epoch; over several seeds, their mean ± standard deviation. "
+    "Training error: on the augmented stream with batch statistics, mean since the line before the last."
+)
+
+
+class _Numbers:
+    """Counts the figures and the tables of a page."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def next(self, kind: str) -> str:
+        self._counts[kind] += 1
+        return f"{kind} {self._counts[kind]}"
+
+
+def document(gathered: Gathered, now: datetime.datetime) -> Document:
+    """The report on what was gathered."""
+    numbers = _Numbers()
+    anchors: set[str] = set()
+    sections = [_experiment(e, numbers, anchors) for e in gathered.experiments]
+    if gathered.others:
+        sections.append(_others(gathered.others, numbers, bool(gathered.experiments)))
+    if gathered.runs:
+        sections.append(_appendix(gathered, numbers))
+    return Document(f"Report on {gathered.name}", _summary(gathered, now), sections)
+
+
+def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
+    runs = gathered.runs
+    states = Counter(re.split(r"[ ,]", run.status)[0] for run in runs)
+    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    items = {
+        "date": now.strftime("%Y-%m-%d %H:%M %Z"),
+        "gathered": f"{_count(len(gathered.experiments), 'experiment')}, {_count(len(runs), 'run')}"
+        + (f" ({said})" if runs else ""),
+        "data": ", ".join(sorted({run.config.data.name for run in runs})),
+        "trained on": ", ".join(sorted({_device(run) for run in runs if run.starts})),
+        "training time": duration(sum(run.seconds for run in runs)) + " in all" if runs else "",
+        "commits": ", ".join(sorted({str(run.starts[-1].get("commit") or "unknown") for run in runs if run.starts})),
+    }
+    items = {term: text for term, text in items.items() if text}
+    blocks: list[Block] = [Bullets(list(items.values()), list(items)), Text(_LEGEND)]
+    return blocks + [Problem(text) for text in gathered.problems]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _device(run: RunFolder) -> str:
+    start = run.starts[-1]
+    device, processor = str(start.get("device", "unknown")), str(start.get("processor", ""))
+    named = processor if device == "cpu" and processor else device
+    return f"{start.get('devices', 1)} × {named}, {start.get('cores', '?')} cores"
+
+
+def _experiment(experiment: Experiment, numbers: _Numbers, anchors: set[str]) -> Section:
+    record = experiment.record
+    blocks: list[Block] = [Text(record.question)] if record.question else []
+    if record.notes:
+        blocks.append(Bullets(list(record.notes)))
+    blocks += [_picture(experiment.path, figure.file, figure.caption, numbers) for figure in record.figures]
+    blocks += [_table(experiment.path, table.file, table.caption, numbers) for table in record.tables]
+    blocks += _published(record.published, experiment.runs, numbers)
+    blocks += [Problem(text) for text in experiment.problems]
+    if experiment.runs:
+        blocks.append(Text(f"Runs ({len(experiment.runs)}, in the appendix): {_names(experiment.runs)}."))
+    if record.command:
+        blocks.append(Code(record.command))
+    return Section(record.title, _anchor(record.experiment, anchors), blocks)
+
+
+def _anchor(name: str, taken: set[str]) -> str:
+    base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "experiment"
+    anchor, count = base, 1
+    while anchor in taken | {"runs", "other-runs", "contents"}:
+        count += 1
+        anchor = f"{base}-{count}"
+    taken.add(anchor)
+    return anchor
+
+
+def _names(runs: Sequence[RunFolder]) -> str:
+    """``plain-20 (seeds 0, 1), plain-56 (seed 0)``."""
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.name, []).append(run.config.seed)
+    unique = {name: sorted(set(of)) for name, of in seeds.items()}
+    return ", ".join(
+        f"{name} (seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))})" for name, of in unique.items()
+    )
+
+
+def _picture(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
+    path = folder / file
+    try:
+        with open(path, "rb") as stream:
+            begins = stream.read(len(_PNG))
+    except OSError as error:
+        return Problem(f"The figure {file} is missing ({error.strerror}). It should show: {caption}")
+    if begins != _PNG:
+        return Problem(f"The figure {file} is no PNG. It should show: {caption}")
+    return Picture(path, numbers.next("Figure"), caption)
+
+
+def _table(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
+    try:
+        with open(folder / file, newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except OSError as error:
+        return Problem(f"The table {file} is missing ({error.strerror}). It should hold: {caption}")
+    except (ValueError, csv.Error):
+        return Problem(f"The table {file} is no CSV text. It should hold: {caption}")
+    if not rows:
+        return Problem(f"The table {file} is empty. It should hold: {caption}")
+    if any(len(row) != len(rows[0]) for row in rows):
+        return Problem(f"The table {file} has rows longer or shorter than its header. It should hold: {caption}")
+    grid = Grid(numbers.next("Table"), caption, rows[0], rows[1:])
+    if len(grid.rows) <= _FOLDED_ROWS:
+        return grid
+    return Fold(f"{grid.label}: {caption} ({len(grid.rows)} rows)", [grid])
+
+
+def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: _Numbers) -> list[Block]:
+    blocks, given = [], []
+    for key in keys:
+        try:
+            given.append(published.read(key))
+        except UserError as error:
+            blocks.append(Problem(f"Published numbers are missing: {error}"))
+    for found in comparison.compare(given, runs):
+        blocks += _comparison(found, numbers)
+    counts = comparison.counts(given)
+    if counts:
+        header = ("network", "what", "published", "source", "how")
+        grid = Grid(numbers.next("Table"), "Published sizes of networks.", header, counts)
+        blocks.append(Fold(f"{grid.label}: published sizes of networks ({len(counts)} rows)", [grid]))
+    return blocks
+
+
+def _comparison(found: comparison.Comparison, numbers: _Numbers) -> list[Block]:
+    header = ("network", "paper", "peers", "ours, by the paper's protocol", "ours, by another protocol")
+    rows = [(row.network, row.paper, row.peers, row.ours, row.otherwise) for row in found.rows]
+    caption = f"{found.metric.capitalize()}: ours beside what is published for {found.data}."
+    if found.notes:
+        caption += " Letters say what differs from the paper's protocol."
+    blocks: list[Block] = [Grid(numbers.next("Table"), caption, header, rows)]
+    if found.notes:
+        blocks.append(Bullets(list(found.notes.values()), [f"[{letter}]" for letter in found.notes], fine=True))
+    blocks.append(Bullets([*found.sources, *found.remarks], fine=True))
+    return blocks
+
+
+def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bool) -> Section:
+    header = (
+        "network",
+        "data set",
+        "seeds",
+        "steps",
+        "training error %",
+        "test error %",
+        "differs from its config file",
+    )
+    groups: dict[tuple[str, ...], list[RunFolder]] = {}
+    for run in runs:
+        changed = {k: v for k, v in protocol.changed_keys(run.config).items() if k not in protocol.NOT_PROTOCOL}
+        differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key != "train.steps")
+        steps = f"{run.config.train.steps:,}"
+        groups.setdefault((run.name, run.config.data.name, steps, differs), []).append(run)
+    rows = []
+    for (name, data, steps, differs), members in groups.items():
+        by_seed = {run.config.seed: run for run in reversed(members) if run.finished}
+        seeds = f"{len(by_seed)}"
+        if unfinished := sum(not run.finished for run in members):
+            seeds += f" ({unfinished} not finished)"
+        errors = [_mean(list(by_seed.values()), key) for key in ("train_error", "test_error")]
+        rows.append((name, data, seeds, steps, *errors, differs or "—"))
+    blocks: list[Block] = [Grid(numbers.next("Table"), "Final errors of runs that no experiment names.", header, rows)]
+    for data in dict.fromkeys(run.config.data.name for run in runs):
+        trained = [run for run in runs if run.config.data.name == data]
+        known = {(run.name, data) for run in trained}
+        beside = [t for t in published.read_all() if any((n.network, n.data) in known for n in t.numbers)]
+        for found in comparison.compare(beside, trained, only_ours=True):
+            blocks += _comparison(found, numbers)
+    return Section("Other runs" if beside_experiments else "Runs", "other-runs", blocks)
+
+
+def _mean(runs: Sequence[RunFolder], key: str) -> str:
+    errors = [100 * error for run in runs if (error := run.final(key)) is not None]
+    return tables.mean_and_deviation(errors) if errors else "—"
+
+
+def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
+    header = (
+        "run", "seed", "status", "steps", "training error %", "test error %", "training time", "data set", "device",
+        "commit", "started (UTC)", "experiment", "folder",
+    )  # fmt: skip
+    belongs = {
+        run.path: [e.record for e in gathered.experiments if run.path in {r.path for r in e.runs}]
+        for run in gathered.runs
+    }
+    rows = [_run_row(run, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
+    details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
+    caption = "Every run; unfold a row for its commands, versions and config."
+    return Section("Appendix: runs", "runs", [Grid(numbers.next("Table"), caption, header, rows, details)])
+
+
+def _run_row(run: RunFolder, experiments: Sequence[str]) -> tuple[str, ...]:
+    start = run.starts[-1] if run.starts else {}
+    return (
+        run.name,
+        str(run.config.seed),
+        run.status,
+        f"{run.steps:,} of {run.config.train.steps:,}",
+        *(_percent(run.final(key)) for key in ("train_error", "test_error")),
+        duration(run.seconds),
+        run.config.data.name,
+        _device(run) if run.starts else "—",
+        str(start.get("commit") or "—"),
+        started(run),
+        ", ".join(experiments) or "—",
+        run.label,
+    )
+
+
+def _percent(error: float | None) -> str:
+    return "—" if error is None else f"{100 * error:.2f}"
+
+
+def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:
+    name, _ = protocol.default_of(run.config)
+    changed = [f"{key} = {_value(value)}" for key, value in protocol.changed_keys(run.config).items()]
+    differs = protocol.protocol_differences(run.config)
+    start = run.starts[-1] if run.starts else {}
+    blocks: list[Block] = []
+    if commands:
+        blocks += [Text("Of the experiment:"), Code("\n".join(commands))]
+    blocks += [Text("To run it again by itself:"), Code(protocol.train_command(run.config, run.label))]
+    versions = [f"{package} {start[package]}" for package in _VERSIONS if package in start]
+    if versions:
+        times = f"; started {_count(len(run.starts), 'time')}"
+        precision = f"; matrix products in precision {start['matmul_precision']}" if "matmul_precision" in start else ""
+        blocks.append(Text(f"{', '.join(versions)}{precision}{times}."))
+    blocks.append(Text(f"Differs from the paper's recipe for {run.name}: {'; '.join(differs) or 'in nothing'}."))
+    if changed:
+        blocks += [Text(f"Differs from {name}:"), Code("\n".join(changed))]
+    else:
+        blocks.append(Text(f"Config: {name}, nothing changed."))
+    everything = [f"{key} = {_value(value)}" for key, value in configs.flatten(run.config).items()]
+    blocks += [Text("The whole config:"), Code("\n".join(everything))]
+    return Fold(f"{run.name}, seed {run.config.seed}: commands, versions, config", blocks)
+
+
+def _value(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def problems(of: Document) -> list[str]:
+    """Everything that the document says is missing."""
+    blocks = [*of.summary, *(block for section in of.sections for block in section.blocks)]
+    return [block.text for block in blocks if isinstance(block, Problem)]

@@ -1,0 +1,62 @@
+"""Folders as runs and experiments leave them, small, written by the project's own writers."""
+
+import json
+
+from experiments import curves, record
+from experiments.runs import Outcome, Run
+from resnet_flax import config as configs
+from resnet_flax.training import metrics
+from resnet_flax.training import workdir as folders
+
+
+def config(name="residual-20", file="configs/digits.py", **overrides):
+    """A resolved config; ``data__flip=True`` sets data.flip."""
+    given = {key.replace("__", "."): value for key, value in overrides.items()}
+    return configs.resolve(configs.load(file, name, given))
+
+
+def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10):
+    """A run that came to ``steps`` (by default the last one), with errors that fall to the given ones."""
+    folder.mkdir(parents=True)
+    folders.write_config(folder, of)
+    folders.record_start(folder, 0, 269_722, 10)
+    last = of.train.steps if steps is None else steps
+    with open(folder / metrics.FILE, "w") as file:
+        for i in range(1, lines + 1) if last else ():
+            left = (lines - i) / lines
+            line = {
+                "step": last * i // lines,
+                "train_error": train_error + (0.9 - train_error) * left**2,
+                "test_error": test_error + (0.9 - test_error) * left**2,
+                "seconds": 12.5,
+            }
+            file.write(json.dumps(line) + "\n")
+    return folder
+
+
+def outcome(folder):
+    """What an experiment knows of a run."""
+    of = folders.read_config(folder)
+    return Outcome(Run(of, folder), metrics.read(folder), 269_722, 10)
+
+
+def experiment(folder, runs, **fields):
+    """An experiment's folder with a figure, a table and its record."""
+    from experiments import tables
+
+    outcomes = [outcome(r) for r in runs]
+    tables.write(outcomes, folder)
+    curves.draw(outcomes, folder / "curves.png", "digits: plain and residual networks")
+    given = {
+        "experiment": "plain_vs_residual",
+        "title": "Plain against residual networks",
+        "question": "Does a deeper plain network have the higher training error (arXiv:1512.03385, Figs. 1 and 6)?",
+        "figures": [record.Figure("curves.png", "Error (%) against steps; a colour a depth.")],
+        "tables": [record.Table("table.csv", "Final errors, mean ± standard deviation over seeds.")],
+        "notes": ["plain-56 ends at 71.5% test error, residual-56 at 3.1%."],
+        "published": ["cifar10_table6", "cifar10_peers", "cifar10_plain"],
+        "command": "python -m experiments.plain_vs_residual --depths=20,56 --seeds=0,1,2 --workdir=runs/all",
+        **fields,
+    }
+    record.write(record.Record(**given), folder, runs)
+    return folder

@@ -1,0 +1,163 @@
+"""Published numbers: as the papers print them, each with its source; a table that does not fit is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import published
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build
+from resnet_flax.networks.units import UNITS
+
+# Copied from the papers a second time, apart from the files: key, network, variant -> value (spread).
+PRINTED = {
+    ("cifar10_table6", "test error %", "residual-20", "", "as printed"): (8.75, 0),
+    ("cifar10_table6", "test error %", "residual-32", "", "as printed"): (7.51, 0),
+    ("cifar10_table6", "test error %", "residual-44", "", "as printed"): (7.17, 0),
+    ("cifar10_table6", "test error %", "residual-56", "", "as printed"): (6.97, 0),
+    ("cifar10_table6", "test error %", "residual-110", "", "best"): (6.43, 0),
+    ("cifar10_table6", "test error %", "residual-110", "", "mean"): (6.61, 0.16),
+    ("cifar10_table6", "test error %", "residual-1202", "", "as printed"): (7.93, 0),
+    ("cifar10_table6", "test error %", "fitnet-19", "", "as printed"): (8.39, 0),
+    ("cifar10_plain", "test error %", "plain-20", "", "as printed"): (10.08, 0),
+    ("cifar10_plain", "test error %", "plain-56", "", "as printed"): (15.39, 0),
+    ("cifar10_peers", "test error %", "residual-110", "", "best epoch"): (6.32, 0),
+    ("cifar10_peers", "test error %", "residual-110", "", "as printed"): (6.73, 0),
+    ("highway", "test error %", "highway-19", "", "best"): (100 - 92.46, 0),
+    ("highway", "test error %", "highway-19", "", "mean"): (100 - 92.28, 0.16),
+    ("highway", "test error %", "highway-32", "", "as printed"): (100 - 91.20, 0),
+    ("preactivation", "test error %", "residual-110", "", "median"): (6.61, 0),
+    ("preactivation", "test error %", "preactivation-110", "", "median"): (6.37, 0),
+    ("preactivation", "test error %", "preactivation-bottleneck-164", "", "median"): (5.46, 0),
+    ("preactivation", "test error %", "preactivation-bottleneck-1001", "", "median"): (4.92, 0),
+    ("imagenet", "top-1 error %", "plain-34", "", "as printed"): (28.54, 0),
+    ("imagenet", "top-1 error %", "residual-34", "option A", "as printed"): (25.03, 0),
+    ("imagenet", "top-5 error %", "residual-34", "option C", "as printed"): (7.40, 0),
+    ("imagenet", "top-5 error %", "residual-152", "", "as printed"): (5.71, 0),
+    ("imagenet", "multiply-adds", "residual-152", "", "as printed"): (11.3e9, 0),
+}
+SIZES = {
+    "cifar10_table6": 9, "cifar10_plain": 0, "cifar10_peers": 0, "highway": 0, "preactivation": 3, "imagenet": 17,
+}  # fmt: skip
+ERRORS = {
+    "cifar10_table6": 11, "cifar10_plain": 4, "cifar10_peers": 10, "highway": 3, "preactivation": 6, "imagenet": 15,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PRINTED, ids=lambda p: "-".join(p[::2]))
+def test_as_printed(place):
+    key, metric, network, variant, statistic = place
+    [number] = [
+        n
+        for n in published.read(key).numbers
+        if (n.metric, n.network, n.variant, n.statistic) == (metric, network, variant, statistic)
+    ]
+    assert (number.value, number.spread) == pytest.approx(PRINTED[place])
+
+
+def test_every_table_is_whole_and_names_its_sources():
+    tables = {table.key: table for table in published.read_all()}
+    assert tables.keys() == SIZES.keys() == set(published.keys())
+    for key, table in tables.items():
+        counts = [n for n in table.numbers if n.metric in published.COUNTS]
+        assert (len(table.numbers) - len(counts), len(counts)) == (ERRORS[key], SIZES[key]), key
+        for number in table.numbers:
+            assert number.address or key == "cifar10_plain"
+    peers = [n for n in tables["cifar10_peers"].numbers if n.by == "akamaster"]
+    assert all("best test epoch of 200, hence optimistic" in n.protocol for n in peers)
+    assert {t.role for k, t in tables.items() if k in ("cifar10_plain", "cifar10_peers")} == {"peers"}
+
+
+def parameters():
+    for table in published.read_all():
+        for n in table.numbers:
+            if n.metric == "parameters" and n.statistic == "derived" and n.network.partition("-")[0] in UNITS:
+                yield pytest.param(n, id=f"{table.key}-{n.network}")
+
+
+@pytest.mark.parametrize("number", list(parameters()))
+def test_derived_sizes_are_those_of_the_networks(number):
+    file = "imagenet" if number.data == "imagenet2012" else "cifar10"
+    config = configs.load(f"configs/{file}.py", number.network, number.config)
+    network = build(config.model, classes=1000 if file == "imagenet" else 10)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number.value
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ({"value": 8.75}, "8.75"),
+        ({"value": 6.61, "spread": 0.16, "statistic": "mean", "runs": 5}, "6.61 ± 0.16 (mean of 5)"),
+        ({"value": 7.54, "statistic": "best"}, "7.54 (best)"),
+        ({"value": 269722, "metric": "parameters", "statistic": "derived"}, "269,722 (derived)"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_number_says_what_it_is(number, text):
+    given = {
+        "network": "residual-20",
+        "data": "cifar10",
+        "metric": "test error %",
+        "by": "",
+        "source": "",
+        "address": "",
+    }
+    assert str(published.Number(**{**given, "where": "", **number})) == text
+
+
+GOOD = {
+    "network": "residual-20", "data": "cifar10", "metric": "test error %", "value": 8.75,
+    "by": "A", "source": "B", "address": "arXiv:1512.03385", "where": "Table 6",
+}  # fmt: skip
+
+
+def write(folder, *rows, **fields):
+    table = {"title": "T", "role": "paper", "notes": [], "defaults": {}, "rows": rows, **fields}
+    (folder / "mine.json").write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "ResNet20"}, "network 'ResNet20' is not UNIT-DEPTH"),
+        ({"metric": "accuracy"}, "metric is not one of"),
+        ({"value": 0.0}, "value 0.0 is no error in percent"),
+        ({"value": "8.75"}, "value '8.75' is no error in percent"),
+        ({"value": 2.5, "metric": "parameters"}, "value 2.5 is no positive whole number"),
+        ({"spread": -1}, "spread -1 is no standard deviation"),
+        ({"statistic": "luck"}, "statistic 'luck' is not one of"),
+        ({"address": "see the paper"}, "neither arXiv:NUMBER nor https"),
+        ({"source": ""}, "lacks by, source, where, or data"),
+        ({"variant": "x", "config": {"model.shortcuts": "A"}}, "keys that no config has: model.shortcuts"),
+        ({"config": {"model.shortcut": "A"}}, "variant and config come together"),
+        ({"colour": "red"}, "not a table of published numbers"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_row_that_does_not_fit_is_refused(tmp_path, change, message):
+    write(tmp_path, GOOD)
+    assert published.read("mine", tmp_path).numbers[0].value == 8.75
+    write(tmp_path, {**GOOD, **change})
+    with pytest.raises(UserError, match="mine.json") as refusal:
+        published.read("mine", tmp_path)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_table_that_does_not_fit_is_refused(tmp_path):
+    write(tmp_path, GOOD, GOOD)
+    with pytest.raises(UserError, match="stands there twice"):
+        published.read("mine", tmp_path)
+    write(tmp_path, GOOD, role="friends")
+    with pytest.raises(UserError, match="role 'friends' is not known; choose one of paper, peers"):
+        published.read("mine", tmp_path)
+    (tmp_path / "mine.json").write_text("{")
+    with pytest.raises(UserError, match="not a table of published numbers"):
+        published.read("mine", tmp_path)
+    with pytest.raises(UserError, match="'cifar10_table' is not known; did you mean cifar10_table6"):
+        published.read("cifar10_table")
