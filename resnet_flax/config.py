@@ -240,6 +240,8 @@ def validate(c: ConfigDict) -> None:
         raise UserError(
             f"train.steps={c.train.steps} times train.batch_size={c.train.batch_size} must be below 2**32 images"
         )
+    if c.seed >= 2**32:
+        raise UserError(f"seed={c.seed} must be below 2**32")
     milestones = c.schedule.milestones
     if list(milestones) != sorted(set(milestones)):
         raise UserError(f"schedule.milestones={milestones} must grow")

@@ -71,7 +71,7 @@ class Stream:
     """The training stream: what the batch of a step is, as a function of the seed and the step.
 
     Attributes:
-      seed: of the run.
+      seed: of the run; an integer, or a uint32 scalar.
       batch_size: images a step, of all devices together.
       pad: zeros on each side before the random crop; 0 for none.
       flip: whether half of the images are mirrored.
@@ -79,7 +79,7 @@ class Stream:
       dtype: of the images that come out.
     """
 
-    seed: int
+    seed: int | Array
     batch_size: int
     pad: int
     flip: bool
@@ -114,8 +114,8 @@ class Stream:
         return image
 
 
-def stream_key(seed: int, name: str) -> Array:
-    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``."""
+def stream_key(seed: int | Array, name: str) -> Array:
+    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``; the seed in [0, 2**32)."""
     # A hash of our own: Python's differs from process to process.
     code = 0
     for byte in name.encode():

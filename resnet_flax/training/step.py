@@ -1,10 +1,13 @@
 """One training step, and many of them in one call."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
@@ -14,7 +17,26 @@ from resnet_flax.networks import Network
 from resnet_flax.training.devices import DATA_AXIS
 from resnet_flax.training.state import State, Sums, no_sums
 
-TrainSteps = Callable[[State, Resident, int], State]
+
+@dataclasses.dataclass(frozen=True)
+class TrainSteps:
+    """``(state, data, count) -> state``: that many steps; the state is donated.
+
+    Attributes:
+      program: jitted; the seed is its last argument, so that runs that differ in nothing else share a compiled one.
+      seed: of the run.
+    """
+
+    program: Any
+    seed: int
+
+    def __call__(self, state: State, data: Resident, count: int) -> State:
+        return self.program(state, data, np.int32(count), np.uint32(self.seed))
+
+    def compile(self, state: State, data: Resident) -> Callable[[State, Resident, int], State]:
+        """The same, compiled now for arguments like these."""
+        compiled = self.program.lower(state, data, np.int32(1), np.uint32(self.seed)).compile()
+        return dataclasses.replace(self, program=compiled)
 
 
 def training_step(
@@ -74,16 +96,16 @@ def make_train_steps(
     """
     per_device = stream.batch_size // mesh.size
 
-    def step(data: Resident, state: State) -> State:
+    def step(data: Resident, seed: Array, state: State) -> State:
         first = lax.axis_index(DATA_AXIS) * per_device
-        images, labels = stream.batch(data, state.step, first, per_device)
+        images, labels = dataclasses.replace(stream, seed=seed).batch(data, state.step, first, per_device)
         return training_step(state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS)
 
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
-    def steps(state: State, data: Resident, count: Array) -> State:
-        return lax.fori_loop(0, count, lambda _, s: step(data, s), state)
+    def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
+        return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
 
-    return jax.jit(steps, donate_argnums=0)
+    return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed)
 
 
 @partial(jax.jit, donate_argnums=0)

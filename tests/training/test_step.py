@@ -113,7 +113,7 @@ def test_one_program_for_every_number_of_steps():
     on_device = resident.put(data, replicated(mesh))
     for count in (1, 3, 2):
         state = forget_sums(steps(state, on_device, np.int32(count)))
-    assert steps._cache_size() == 1
+    assert steps.program._cache_size() == 1
 
 
 def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
@@ -156,7 +156,8 @@ def test_the_program_does_not_grow_with_depth(unit):
 
 def test_the_state_holds_no_random_key():
     c, network = network_of("residual", 8)
-    state = jax.eval_shape(lambda: initial_state(network, optimizers.build(c.optimizer, lambda s: 0.1), 0, (8, 8, 1)))
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.1)
+    state = abstract_state(network, optimizer, (8, 8, 1), replicated(data_mesh()))
     assert not [a for a in jax.tree.leaves(state) if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)]
 
 
