@@ -50,7 +50,7 @@ def draw(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
         Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (augmented stream)"),
     ]
     figure.legend(
-        handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(handles), 4 * len(units))
+        handles=handles, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(handles), 3 * len(units))
     )
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)

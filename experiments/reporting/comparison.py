@@ -155,10 +155,12 @@ class _Builder:
     def _recipe(self, run: RunFolder, same: Sequence[published.Number]) -> list[str]:
         """What the recipe itself does otherwise than the sources of the numbers that the run stands beside.
 
-        Beside a network that nobody published, the sources of that unit's other depths are meant, or else all.
+        Beside a network that nobody published: than the sources of that unit's other depths; or else than all of
+        them, unless the recipe is one of theirs.
         """
         every = [n for n, _ in self.numbers]
-        beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit] or every
+        beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit]
+        beside = beside or [n for n in every if not n.differs] or every
         differences = dict.fromkeys(text for n in beside for text in n.differs)
         if any(n.evaluation == "10-crop" for n in beside):
             differences[_VIEW] = None

@@ -164,6 +164,7 @@ class _Readers:
         self._root = root
         self._runs: dict[Path, RunFolder | UserError] = {}
         self.problems: list[str] = []
+        self._said_already: set[str] = set()  # in the place of an experiment
 
     def _label(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root.parent)).as_posix()
@@ -181,12 +182,13 @@ class _Readers:
                 problems.append(str(run))
             else:
                 runs.append(run)
+        self._said_already.update(problems)
         return Experiment(path, self._label(path), left, runs, problems)
 
     def run(self, path: Path) -> RunFolder | None:
         run = self._read(path)
         if isinstance(run, UserError):
-            if str(run) not in self.problems:
+            if str(run) not in self._said_already:
                 self.problems.append(str(run))
             return None
         return run
