@@ -3,10 +3,11 @@ PYTHON ?= $(shell command -v python3 || command -v python)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev setup-peer curves test test-all lint clean
+.PHONY: help setup setup-dev setup-peer curves experiments test test-all lint clean
 
 help:
 	@echo 'make curves     the main job on the embedded data: trains 4 networks, draws runs/curves/curves.png'
+	@echo 'make experiments  every experiment on the embedded data, and the report: runs/all/report.html'
 	@echo 'make test       sets up and runs the tests'
 	@echo 'make test-all   the long tests, too, and those that compare with PyTorch'
 	@echo 'make lint       ruff'
@@ -14,6 +15,9 @@ help:
 
 curves: setup
 	$(RUN) -m experiments.plain_vs_residual --config=configs/digits.py --depths=20,56 --seeds=0 --workdir=runs/curves
+
+experiments: setup
+	$(RUN) -m experiments.all --config=configs/digits.py --workdir=runs/all
 
 test: setup-dev lint
 	$(RUN) -m pytest -m 'not slow'

@@ -18,10 +18,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Trains to the last step and prints the errors there."""
+    import jax
+
     from resnet_flax.training import loop
 
     line = loop.run(_CONFIG.value, _WORKDIR.value)
-    print(f"step {line['step']}: training error {line['train_error']:.2%}, test error {line['test_error']:.2%}")
+    if jax.process_index() == 0:
+        print(f"step {line['step']}: training error {line['train_error']:.2%}, test error {line['test_error']:.2%}")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,62 @@
-"""A list of runs, one after the other: finished ones are skipped, interrupted ones go on, diverged ones are noted."""
+"""A list of runs, one after the other: finished ones are skipped, interrupted ones go on, failed ones are noted."""
 
 import dataclasses
+import hashlib
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments import options
 from resnet_flax import config as configs
-from resnet_flax.errors import Diverged
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+from resnet_flax.progress import duration
+
+_LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
+
+CRASH = "crash.txt"  # in a run's folder: why it ended in an error of the program or the machine
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A config and the folder that it runs in."""
+    """A config, the folder that it runs in, and what figures and tables call it.
+
+    Attributes:
+      config: resolved.
+      workdir: the run's folder.
+      label: of the network and whatever is varied, the same for every seed.
+    """
 
     config: ConfigDict
     workdir: Path
+    label: str
 
-    @property
-    def name(self) -> str:
-        """Such as ``plain-56``."""
-        return configs.name_of(self.config.model)
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What an experiment wants run, with every seed.
+
+    Attributes:
+      name: of the network, as after the colon of ``--config``: ``plain-56``.
+      overrides: config values by dotted key.
+      label: see :class:`Run`; by default the name, and the overrides.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            changes = (f"{key}={value}" for key, value in self.overrides.items())
+            object.__setattr__(self, "label", " ".join([self.name, *changes]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +68,16 @@ class Outcome:
       lines: its metrics, as far as it came.
       parameters: how many it trains.
       classes: of its data set.
-      diverged: why it stopped early, or empty.
+      failure: ``"diverged"``, ``"crashed"`` or empty.
+      reason: of the failure, one line.
     """
 
     run: Run
     lines: Sequence[Mapping[str, Any]]
     parameters: int
     classes: int
-    diverged: str = ""
+    failure: str = ""
+    reason: str = ""
 
     @property
     def final(self) -> Mapping[str, Any]:
@@ -56,46 +90,168 @@ class Outcome:
         return sum(line["seconds"] for line in self.lines)
 
 
-def config_for(flag: flags.FlagHolder, name: str, seed: int) -> ConfigDict:
-    """The config of ``--config=FILE``, asked for by name, with the overrides of the command line and a seed."""
-    holder = flags.FLAGS[flag.name]
-    overrides = {**config_flags.get_override_values(holder), "seed": seed}
-    path = config_flags.get_config_filename(holder).partition(":")[0]
-    return configs.resolve(configs.load(path, name, overrides))
+def plan(cases: Iterable[Case], seeds: Sequence[int]) -> list[Run]:
+    """A run for every case and seed, seed by seed; two cases that are the same run become one.
+
+    Raises:
+      UserError: a key, a type or a depth does not fit; nothing has been run then.
+    """
+    planned: dict[Path, Run] = {}
+    cases = list(cases)
+    for seed in seeds:
+        for case in cases:
+            run = _run(case, seed)
+            planned.setdefault(run.workdir, run)
+    return list(planned.values())
+
+
+def _run(case: Case, seed: int) -> Run:
+    path = config_flags.get_config_filename(flags.FLAGS[options.CONFIG.name]).partition(":")[0]
+    given = config_flags.get_override_values(flags.FLAGS[options.CONFIG.name])
+    overrides = {**given, **case.overrides, "seed": seed}
+    try:
+        config = configs.resolve(configs.load(path, case.name, overrides))
+        default = configs.resolve(configs.load(path, case.name))
+    except UserError as error:
+        raise UserError(f"run {case.label} (seed {seed}): {error}") from None
+    folder = options.runs_folder() / _folder_name(case.name, _changes(default, config), seed)
+    return Run(config, folder, case.label)
+
+
+def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
+    """``plain-56-dropout=0.5-seed0``: the same for the same config, and another for another."""
+    # A section is left out where the key alone says what it is.
+    short = {key if key.endswith(".name") else key.rpartition(".")[2]: value for key, value in changes.items()}
+    text = "-".join([name, *(f"{key}={value}" for key, value in short.items())])
+    text = re.sub(r"[^\w.=+,-]", "", text)
+    if len(text) > _LONGEST_NAME:
+        text = f"{text[:_LONGEST_NAME]}-{hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:8]}"
+    return f"{text}-seed{seed}"
+
+
+def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
+    """The keys, but for the seed and where data lies, in which a run differs from its config file."""
+    before, after = configs.flatten(default), configs.flatten(config)
+    left_out = ("seed", *configs.LOCATIONS)
+    return {k: v for k, v in sorted(after.items()) if before.get(k) != v and k not in left_out}
 
 
 def print_plan(runs: Sequence[Run]) -> None:
     """``--dry-run``: a line for each run, and what it would do."""
-    from resnet_flax.training import workdir as folders
-
     for run in runs:
-        finished = folders.is_finished(run.workdir, run.config)
-        c = run.config
-        what = "finished" if finished else f"{c.train.steps} steps"
-        print(f"{run.workdir}: {run.name} on {c.data.name}, seed {c.seed}: {what}")
+        earlier = _earlier_failure(run)
+        what = earlier[0] if earlier else "finished" if _is_finished(run) else f"{run.config.train.steps} steps"
+        print(f"{run.workdir}: {run.label} on {run.config.data.name}, seed {run.config.seed}: {what}")
 
 
 def execute(runs: Sequence[Run]) -> list[Outcome]:
-    """Runs them in order.
+    """Runs them in order; a run that diverges or crashes is noted, and the next one starts.
+
+    A run that diverged before would diverge again and is not repeated; one that crashed is tried again.
 
     Raises:
       UserError: before the first run, if any of them cannot be.
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
-    from resnet_flax.training import loop, metrics
     from resnet_flax.training import workdir as folders
 
     for run in runs:
         folders.check_config(run.workdir, run.config)
-    outcomes = []
+    outcomes, pace = [], _Pace(runs)
     for i, run in enumerate(runs, start=1):
-        print(f"run {i} of {len(runs)}: {run.name}, seed {run.config.seed}", file=sys.stderr, flush=True)
-        diverged = ""
-        try:
-            loop.run(run.config, run.workdir)
-        except Diverged as error:
-            diverged = str(error)
-            print(diverged, file=sys.stderr, flush=True)
-        start = json.loads((run.workdir / folders.STARTS).read_text().splitlines()[-1])
-        outcomes.append(Outcome(run, metrics.read(run.workdir), start["parameters"], start["classes"], diverged))
+        left = pace.left(i - 1)
+        print(f"run {i} of {len(runs)}: {run.label}, seed {run.config.seed}{left}", file=sys.stderr, flush=True)
+        with pace.timed(run):
+            failure, reason = _earlier_failure(run) or _execute(run)
+        if failure:
+            print(f"{run.label}, seed {run.config.seed}: {failure}: {reason}", file=sys.stderr, flush=True)
+        outcomes.append(outcome(run, failure, reason))
     return outcomes
+
+
+def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
+    """What the run's folder holds."""
+    from resnet_flax.training import metrics
+    from resnet_flax.training import workdir as folders
+
+    starts = run.workdir / folders.STARTS
+    start = json.loads(starts.read_text().splitlines()[-1]) if starts.is_file() else {}
+    return Outcome(run, metrics.read(run.workdir), start.get("parameters", 0), start.get("classes", 0), failure, reason)
+
+
+def raise_failures(outcomes: Sequence[Outcome]) -> None:
+    """Once figures and tables are written: an exit code that says that not every run came to its end.
+
+    Raises:
+      Failed: a run crashed.
+      Diverged: none crashed, but one diverged.
+    """
+    failed = [o for o in outcomes if o.failure]
+    if not failed:
+        return
+    names = "; ".join(f"{o.run.label}, seed {o.run.config.seed}: {o.failure}" for o in failed)
+    kind = Failed if any(o.failure == "crashed" for o in failed) else Diverged
+    raise kind(f"{len(failed)} of {len(outcomes)} runs did not end: {names}")
+
+
+def _execute(run: Run) -> tuple[str, str]:
+    from resnet_flax.training import loop
+
+    (run.workdir / CRASH).unlink(missing_ok=True)
+    try:
+        loop.run(run.config, run.workdir)
+    except Diverged as error:
+        return "diverged", str(error)
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:  # the other runs are not lost with this one
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        (run.workdir / CRASH).write_text(text)
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return "crashed", f"{type(error).__name__}: {first_line:.200} (see {run.workdir / CRASH})"
+    return "", ""
+
+
+def _earlier_failure(run: Run) -> tuple[str, str] | None:
+    from resnet_flax.training import workdir as folders
+
+    path = run.workdir / folders.DIVERGED
+    if not path.is_file() or configs.flatten(folders.read_config(run.workdir)) != configs.flatten(run.config):
+        return None
+    return "diverged", json.loads(path.read_text())["message"]
+
+
+def _is_finished(run: Run) -> bool:
+    from resnet_flax.training import workdir as folders
+
+    return folders.is_finished(run.workdir, run.config)
+
+
+class _Pace:
+    """How long the runs that are left will take, from those done: depth times steps is what a run costs."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._costs = [float(r.config.model.depth * r.config.train.steps * r.config.train.batch_size) for r in runs]
+        self._cost = self._seconds = 0.0
+
+    def left(self, done: int) -> str:
+        if not self._cost:
+            return ""
+        return f"; about {duration(sum(self._costs[done:]) * self._seconds / self._cost)} left in all"
+
+    def timed(self, run: Run) -> "_Pace":
+        # A run that was finished before says nothing of how long others take.
+        self._counts = not _is_finished(run)
+        self._current = float(run.config.model.depth * run.config.train.steps * run.config.train.batch_size)
+        return self
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        seconds = time.perf_counter() - self._start
+        if self._counts and seconds > 1:
+            self._cost += self._current
+            self._seconds += seconds

@@ -2,41 +2,55 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments.record import Table
 from experiments.runs import Outcome
 from resnet_flax.progress import duration
+from resnet_flax.training.workdir import write_atomically
 
+CAPTION = (
+    "Errors at the final step (training: augmented stream, batch statistics, mean since the line of metrics before "
+    "the last; test: single view), mean ± standard deviation over seeds, and the time one run trained."
+)
 _HEADER = ("network", "parameters", "seeds", "training error %", "test error %", "training time")
 
 
 def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row a network: its parameters, how many seeds, errors at the final step, the time one run trained.
+    """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
     The training error is the one on the augmented stream with batch statistics, mean since the line before the
-    last. Seeds that diverged are counted, not averaged.
+    last. Seeds that diverged or crashed are counted, not averaged.
     """
-    networks: dict[str, list[Outcome]] = {}
+    return [(label, *_row(members)) for label, members in by_label(outcomes).items()]
+
+
+def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """The seeds of each label, in the order of the first."""
+    found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        networks.setdefault(outcome.run.name, []).append(outcome)
-    return [(name, *_row(members)) for name, members in networks.items()]
+        found.setdefault(outcome.run.label, []).append(outcome)
+    return found
 
 
 def _row(members: Sequence[Outcome]) -> tuple[str, ...]:
-    whole = [o for o in members if not o.diverged]
+    whole = [o for o in members if not o.failure]
+    failures = Counter(o.failure for o in members if o.failure)
     seeds = str(len(members))
-    if len(whole) < len(members):
-        seeds += f" ({len(members) - len(whole)} diverged)"
+    if failures:
+        seeds += f" ({', '.join(f'{n} {what}' for what, n in failures.items())})"
     time = duration(float(np.mean([o.seconds for o in whole]))) if whole else "-"
-    errors = [mean([100 * o.final[key] for o in whole]) for key in ("train_error", "test_error")]
-    return (f"{members[0].parameters:,}", seeds, *errors, time)
+    errors = [mean_and_deviation([100 * o.final[key] for o in whole]) for key in ("train_error", "test_error")]
+    parameters = max(o.parameters for o in members)
+    return (f"{parameters:,}" if parameters else "-", seeds, *errors, time)
 
 
-def mean(values: Sequence[float]) -> str:
-    """``8.75`` of one value, ``6.61 ± 0.16`` of several (standard deviation with ddof 1), ``-`` of none."""
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """``12.34 ± 0.56``; without the deviation where there is one value, ``-`` where there is none."""
     if not values:
         return "-"
     if len(values) == 1:
@@ -46,14 +60,27 @@ def mean(values: Sequence[float]) -> str:
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as Markdown."""
-    lines = [_HEADER, tuple("---" if i == 0 else "---:" for i in range(len(_HEADER))), *rows(outcomes)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return to_markdown(_HEADER, rows(outcomes))
 
 
-def write(outcomes: Sequence[Outcome], folder: Path) -> None:
+def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
     """Writes table.md and table.csv."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(markdown(outcomes))
+    return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION)
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """Any table: as CSV under that name, and as Markdown beside it; returns what the report says of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_HEADER, *rows(outcomes)])
-    (folder / "table.csv").write_text(text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, text.getvalue())
+    write_atomically(path.with_suffix(".md"), to_markdown(header, rows))
+    return Table(path.name, caption)
+
+
+def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first column is text, the others are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "".join(
+        f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |\n" for row in (header, rule, *rows)
+    )

@@ -2,12 +2,18 @@
 
 import difflib
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 
 from absl import flags
+from ml_collections.config_flags import config_flags
 
-from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax import config as configs
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
@@ -19,40 +25,98 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax 
 def run(main: Callable[[], None], uses_devices: bool = False) -> None:
     """Parses the flags, calls main, and exits with its code.
 
-    0 done, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one line on stderr.
+    0 done, 1 failed in part, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one
+    line on stderr.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave_at_once)
     try:
+        if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+            print(_help())
+            return
         rest = _parse(sys.argv)
         if len(rest) > 1:
             raise UserError(f"argument {rest[1]!r} is not a flag; flags begin with --")
         if uses_devices:
             _set_up_devices()
         main()
-    except (UserError, Interrupted, Diverged) as ending:
+    except (UserError, Interrupted, Diverged, Failed) as ending:
         print(f"{'error: ' if isinstance(ending, UserError) else ''}{ending}", file=sys.stderr)
         # Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive.
         sys.stdout.flush()
         sys.stderr.flush()
         sys.exit(ending.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
 
 
+def _leave_at_once(number: int, frame: FrameType | None) -> None:
+    """Ends the process where there is nothing to save; while there is, training/stopping.py handles signals.
+
+    Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
+    """
+    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(Interrupted.exit_code)
+
+
+def _help() -> str:
+    """What the command does, and its flags; of absl's own flags, none."""
+    modules = [m for m in flags.FLAGS.flags_by_module_dict() if not m.startswith("absl")]
+    described = [flags.FLAGS.module_help(m).strip("\n") for m in sorted(modules, key=__name__.__eq__)]
+    keys = "--config.KEY=VALUE sets a key of the config; resnet_flax/config.py says which there are."
+    return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, keys])
+
+
 def _parse(argv: list[str]) -> list[str]:
+    _check_config_flags(argv)
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        for name in _config_flags():
+            if flags.FLAGS[name].value is not None:
+                flags.FLAGS[name].value.keys()  # one that could not be loaded says so when it is read
+        return rest
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
         hint = f"; did you mean --{' or --'.join(near)}?" if near else "; --help lists them"
         raise UserError(f"unknown flag --{error.flagname}{hint}") from None
     except flags.Error as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(_flag_error(_one_line(error))) from None
     except UserError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         # What ml_collections raises for a config file or key that does not exist, or a value of another type.
         raise UserError(_one_line(error)) from None
+
+
+def _config_flags() -> Iterator[str]:
+    return (name for name in flags.FLAGS if config_flags.is_config_flag(flags.FLAGS[name]))
+
+
+def _check_config_flags(argv: list[str]) -> None:
+    """Refuses a config file or key that does not exist, in our words instead of ml_collections'."""
+    for name in _config_flags():
+        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+            flag, equals, value = argument.partition("=")
+            if flag.lstrip("-") == name and flag.startswith("-"):
+                path = (value if equals else following).partition(":")[0]
+                if path and not Path(path).is_file():
+                    raise UserError(configs.no_such_file(path))
+            elif found := re.fullmatch(rf"--?(no)?{name}\.(.+)", flag):
+                known = list(configs.flatten(configs.base()))
+                if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
+                    raise UserError(configs.unknown_key(found[2], known))
+
+
+def _flag_error(message: str) -> str:
+    """What absl says of a flag, made shorter where we know more."""
+    if found := re.match(r"flag --(\S+)=None: Flag --\1 must have", message):
+        return f"--{found[1]} is missing: {flags.FLAGS[found[1]].help}"
+    if found := re.match(r"flag --(\S+?\.)([^=\s]+)=(.*?): ", message):
+        reference = configs.flatten(configs.base())
+        if found[2] in reference:
+            return f"--{found[1]}{found[2]}={found[3]}: it must be {configs.wanted(reference[found[2]])}"
+    return message
 
 
 def _one_line(error: Exception) -> str:

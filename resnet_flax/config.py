@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.errors import UserError
 
@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.shortcut": ("A", "B", "C"),
     "model.shortcut_padding": ("end", "both"),
     "model.bottleneck_stride": ("first", "3x3"),
+    "model.norm": ("batch", "none"),
     "model.dtype": ("float32", "bfloat16", "float16", "float64"),
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
@@ -73,6 +74,8 @@ def base() -> ConfigDict:
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
     c.model.initialization = "he"
     c.model.zero_init_last = False
+    c.model.gate_bias = config_dict.placeholder(float)  # of highway gates at the start; None: by depth
+    c.model.norm = "batch"  # or "none": a bias in each BN's place
     c.model.bn_momentum = 0.9
     c.model.bn_epsilon = 1e-5
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
@@ -153,7 +156,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"--config={path}: there is no such file; the ones that come with the project are in configs/")
+        raise UserError(no_such_file(path))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -187,9 +190,17 @@ def to_json(c: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """The config that :func:`to_json` wrote."""
     c = base()
-    with c.unlocked():
-        c.update_from_flattened_dict(flatten(json.loads(text)))
+    try:
+        with c.unlocked():
+            c.update_from_flattened_dict(flatten(json.loads(text)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
+
+
+def no_such_file(path: str) -> str:
+    """The line that refuses a config file that is not there."""
+    return f"--config={path}: there is no such file; the ones that come with the project are in configs/"
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -237,14 +248,25 @@ def validate(c: ConfigDict) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     kind = type(default)
+    if default is None:
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be a number, or None")
+        return
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if kind is tuple:
         fits = isinstance(value, tuple | list) and all(type(v) is int and v > 0 for v in value)
     if not fits:
-        wanted = "a tuple of positive int, such as (2, 3)" if kind is tuple else f"a {kind.__name__}, such as {default}"
-        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted}")
+        raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted(default)}")
+
+
+def wanted(default: Any) -> str:
+    """What a key with that default may be, in words."""
+    if isinstance(default, tuple):
+        return "a tuple of positive int, such as (2, 3)"
+    kind = type(default).__name__
+    return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {default}" if default != "" else "")
 
 
 def _check_network(c: ConfigDict) -> None:
@@ -264,6 +286,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
       UserError: see :func:`validate`.
     """
     from resnet_flax.networks import depth_of
+    from resnet_flax.networks.highway import gate_bias
 
     validate(c)
     c = c.copy_and_resolve_references()
@@ -271,6 +294,8 @@ def resolve(c: ConfigDict) -> ConfigDict:
         if c.model.stage_units:
             c.model.stage_units = tuple(c.model.stage_units)
             c.model.depth = depth_of(c.model.block, c.model.stage_units)
+        if c.model.unit == "highway" and c.model.gate_bias is None:
+            c.model.gate_bias = gate_bias(c.model.depth)
         c.schedule.milestones = tuple(c.schedule.milestones)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps

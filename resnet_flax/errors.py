@@ -1,6 +1,6 @@
 """The ways a command ends before its work is done, and their exit codes."""
 
-DONE, USER_MISTAKE, INTERRUPTED, DIVERGED = 0, 2, 3, 4
+DONE, FAILED, USER_MISTAKE, INTERRUPTED, DIVERGED = 0, 1, 2, 3, 4
 
 
 class UserError(ValueError):
@@ -19,3 +19,9 @@ class Diverged(Exception):
     """The loss, or a parameter, is not finite any more."""
 
     exit_code = DIVERGED
+
+
+class Failed(Exception):
+    """Part of the work ended in an error of the program or the machine; the rest is done."""
+
+    exit_code = FAILED

@@ -65,6 +65,11 @@ def _config(workdir: Path) -> ConfigDict:
         raise UserError(f"--workdir={workdir} holds another network than --config names: {'; '.join(differing)}")
     # The optimizer's state is part of a checkpoint, so what trained it says what is in there.
     given.optimizer = trained.optimizer
+    if given.data.name == trained.data.name:
+        # What set images aside and normalised pixels in training holds here, too; only the place may be another.
+        for key in configs.flatten(trained.data):
+            if f"data.{key}" not in configs.LOCATIONS:
+                given.data[key] = trained.data[key]
     return given
 
 

@@ -7,14 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from resnet_flax.training.metrics import WALL_CLOCK
+
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments, devices=1, environment=None):
-    """Starts ``python ARGUMENTS...`` in the project's folder; its output is one stream."""
-    given = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} | (environment or {})
+def start(*arguments, devices=1, environment=None, stderr=subprocess.STDOUT):
+    """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream."""
+    given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | (environment or {})
+    if devices > 1:
+        given["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr
     )
 
 
@@ -32,12 +36,19 @@ def command(*arguments, **keys):
     return finish(start(*arguments, **keys))
 
 
+def streams(*arguments, **keys):
+    """Runs a command to its end: (exit code, stdout, stderr)."""
+    process = start(*arguments, stderr=subprocess.PIPE, **keys)
+    out, error = process.communicate(timeout=300)
+    return process.returncode, out, error
+
+
 def train(workdir, *arguments, name="residual-8", config="configs/digits.py", **keys):
     """``python train.py`` on the digits."""
     return start("train.py", f"--config={config}:{name}", f"--workdir={workdir}", *arguments, **keys)
 
 
-def lines(workdir, without=("images_per_second", "seconds")):
+def lines(workdir, without=WALL_CLOCK):
     """The run's metrics, less what a clock gives."""
     text = (Path(workdir) / "metrics.jsonl").read_text()
     return [{k: v for k, v in json.loads(line).items() if k not in without} for line in text.splitlines()]
@@ -49,7 +60,8 @@ def arrays(workdir, step):
     import numpy as np
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
+    # Without 64-bit types, float64 would be restored as float32.
+    with jax.enable_x64(True), ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((Path(workdir) / "checkpoints" / str(step) / "default").absolute())
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
 

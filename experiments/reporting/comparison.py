@@ -172,7 +172,7 @@ def _fits(wanted: Mapping[str, Any], flat: Mapping[str, Any]) -> bool:
 
 
 def _over_seeds(errors: Sequence[float]) -> str:
-    return f"{tables.mean(errors)} ({len(errors)} seed{'s' if len(errors) > 1 else ''})"
+    return f"{tables.mean_and_deviation(errors)} ({len(errors)} seed{'s' if len(errors) > 1 else ''})"
 
 
 def _letter(index: int) -> str:

@@ -210,7 +210,7 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
 
 def _mean(runs: Sequence[RunFolder], key: str) -> str:
     errors = [100 * error for run in runs if (error := run.final(key)) is not None]
-    return tables.mean(errors) if errors else "—"
+    return tables.mean_and_deviation(errors) if errors else "—"
 
 
 def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:

@@ -13,12 +13,12 @@ from resnet_flax.networks import Network
 
 def parameters(network: Network, image_shape: tuple[int, int, int]) -> int:
     """How many numbers are trained: kernels, BN's scales and biases, the dense layer's bias."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_variables(network, image_shape)["params"]))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables_of(network, image_shape)["params"]))
 
 
 def multiply_adds(network: Network, image_shape: tuple[int, int, int]) -> int:
     """Multiply-adds of classifying one image: those of convolutions and of the dense layer, as in Table 1."""
-    variables = _variables(network, image_shape)
+    variables = variables_of(network, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return multiply_adds_of(lambda v, x: network.apply(v, x, train=False), variables, image)
 
@@ -35,16 +35,19 @@ def multiply_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _variables(network: Network, image_shape: tuple[int, int, int]) -> Any:
+def variables_of(network: Network, image_shape: tuple[int, int, int]) -> Any:
+    """Shapes and dtypes of a network's variables (``params``, ``batch_stats``), and no arrays."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(lambda key, x: network.init(key, x, train=False), jax.random.key(0), image)
+    # The key is made inside: made here, it would be compiled and run.
+    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:
-    return sum(_count_equation(equation) for equation in jaxpr.eqns)
+    return sum(multiply_adds_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _count_equation(equation: core.JaxprEqn) -> int:
+def multiply_adds_of_equation(equation: core.JaxprEqn) -> int:
+    """Those of one step of a jaxpr, with all that runs inside it; see :func:`multiply_adds_of`."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         out, kernel = equation.outvars[0].aval, equation.invars[1].aval

@@ -10,10 +10,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from resnet_flax.networks.highway import gate_bias
 from resnet_flax.networks.initialization import initializer, zeros
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.stages import Stage
-from resnet_flax.networks.units import UNITS
+from resnet_flax.networks.units import UNITS, Unit
 
 FAMILIES = ("cifar", "imagenet")
 BLOCKS = ("basic", "bottleneck")
@@ -43,7 +44,7 @@ class Network(nn.Module):
     """
 
     family: str
-    unit: type[nn.Module]
+    unit: type[Unit]
     stage_units: tuple[int, ...]
     stage_filters: tuple[int, ...]
     stem_filters: int
@@ -64,18 +65,22 @@ class Network(nn.Module):
 
         Returns:
           logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem``, ``stage1``, ...
-          ([N, H', W', C'], after the ReLU), ``pooled`` [N, C'] and ``logits``.
+          ([N, H', W', C'], the unit's output), ``pooled`` [N, C'] and ``logits``.
         """
         named: dict[str, Array] = {}
         size, stride = (3, 1) if self.family == "cifar" else (7, 2)
         x = self.layers.convolution(self.stem_filters, size, stride, name="stem_conv")(images)
-        x = nn.relu(self.layers.norm(name="stem_bn")(x, train))
+        x = self.layers.norm(name="stem_bn")(x, train)
+        x = nn.relu(self.layers.probe(name="stem_response")(x))
         if self.family == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         named["stem"] = x
         for i, (units, filters) in enumerate(zip(self.stage_units, self.stage_filters, strict=True), start=1):
-            stage = Stage(self.unit, units, filters, 1 if i == 1 else 2, self.layers, self.unroll, name=f"stage{i}")
+            stride, is_first = (1, True) if i == 1 else (2, False)
+            stage = Stage(self.unit, units, filters, stride, self.layers, self.unroll, is_first, name=f"stage{i}")
             x = named[f"stage{i}"] = stage(x, train)
+        if not self.unit.ends_activated:
+            x = nn.relu(self.layers.norm(name="final_bn")(x, train))
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean and the loss are never bfloat16
         named["pooled"] = x.mean((1, 2))
         named["logits"] = nn.Dense(
@@ -146,11 +151,19 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
         )
     if model["unit"] not in UNITS:
         raise ValueError(f"model.unit={model['unit']!r} is not known; choose one of {', '.join(UNITS)}")
-    if model["zero_init_last"] and model["unit"] == "plain":
+    unit = UNITS[model["unit"]]
+    if block not in unit.blocks:
         raise ValueError(
-            "model.zero_init_last=True with model.unit='plain': the output of every unit, and every gradient, would "
-            "be zero; it fits units with a shortcut"
+            f"model.block={block!r} does not fit model.unit={model['unit']!r}, which can be {' or '.join(unit.blocks)}"
         )
+    if model["zero_init_last"] and not unit.can_start_as_identity:
+        fitting = ", ".join(name for name, u in UNITS.items() if u.can_start_as_identity)
+        raise ValueError(
+            f"model.zero_init_last=True does not fit model.unit={model['unit']!r}: it sets the last BN scale before "
+            f"an addition to 0, which fits units with one there: {fitting}"
+        )
+    if model["zero_init_last"] and model["norm"] == "none":
+        raise ValueError("model.zero_init_last=True with model.norm='none': there is no BN whose scale could be 0")
     expansion = 4 if block == "bottleneck" else 1
     width = model["width"]
 
@@ -166,6 +179,8 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
+        normalize=model["norm"] == "batch",
+        gate_bias=gate_bias(depth_of(block, stage_units)) if model["gate_bias"] is None else model["gate_bias"],
         bn_group=bn_group,
         bn_momentum=model["bn_momentum"],
         bn_epsilon=model["bn_epsilon"],
@@ -173,7 +188,7 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
     )
     return Network(
         family=family,
-        unit=UNITS[model["unit"]],
+        unit=unit,
         stage_units=stage_units,
         stage_filters=tuple(widened(f) for f in filters[: len(stage_units)]),
         stem_filters=max(1, round(filters[0] * width)),

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 
 from resnet_flax.networks.convolution import Convolution
 from resnet_flax.networks.initialization import Initializer, ones, zeros
-from resnet_flax.networks.normalization import BatchNorm
+from resnet_flax.networks.normalization import BatchNorm, Bias
+from resnet_flax.networks.probes import Probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Layers:
       shortcut: option ``"A"``, ``"B"`` or ``"C"``.
       shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
       zero_init_last: whether the last BN of a unit starts with scale 0.
+      normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
+      gate_bias: of the gates of highway units, at the start.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
     """
 
@@ -34,6 +37,8 @@ class Layers:
     shortcut: str = "A"
     shortcut_padding: str = "end"
     zero_init_last: bool = False
+    normalize: bool = True
+    gate_bias: float = -1.0
     bn_group: int = 0
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
@@ -45,8 +50,10 @@ class Layers:
             filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name
         )
 
-    def norm(self, name: str, last: bool = False) -> BatchNorm:
-        """A batch normalisation, to be called on [N, H, W, C] and whether this is training."""
+    def norm(self, name: str, last: bool = False) -> BatchNorm | Bias:
+        """A batch normalisation, or the bias in its place, called on [N, H, W, C] and whether this is training."""
+        if not self.normalize:
+            return Bias(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
         return BatchNorm(
             group=self.bn_group,
             axis_name=self.axis_name,
@@ -57,3 +64,7 @@ class Layers:
             scale_init=zeros if last and self.zero_init_last else ones,
             name=name,
         )
+
+    def probe(self, name: str) -> Probe:
+        """The identity, to be called on a layer's response [N, H, W, C], where it can be looked at."""
+        return Probe(axis_name=self.axis_name, name=name)

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, or over groups of it, on any number of devices."""
+"""Batch normalisation over the global batch, or over groups of it, on any number of devices; or only its bias."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,6 +63,24 @@ class BatchNorm(nn.Module):
             y = grouped * multiplier[:, None, None, None] + offset[:, None, None, None]
             return y.reshape(x.shape).astype(self.dtype)
         return (x * multiplier + offset).astype(self.dtype)
+
+
+class Bias(nn.Module):
+    """What is left of batch normalisation without the normalisation: a bias for each channel, 0 at the start.
+
+    Attributes:
+      dtype: of the output.
+      param_dtype: of the bias.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[N, H, W, C] -> [N, H, W, C], the same in training and evaluation."""
+        bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
+        return (x + bias).astype(self.dtype)
 
 
 def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Array, Array, int]:

@@ -28,13 +28,18 @@ def shortcut(x: Array, filters: int, stride: int, layers: Layers, train: bool) -
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters].
     """
-    same_shape = stride == 1 and x.shape[-1] == filters
-    if layers.shortcut == "C" or (layers.shortcut == "B" and not same_shape):
+    if projection(x, filters, stride, layers):
         projected = layers.convolution(filters, 1, stride, name="shortcut_conv")(x)
         return layers.norm(name="shortcut_bn")(projected, train)
-    if same_shape:
+    if stride == 1 and x.shape[-1] == filters:
         return x
     return subsample_and_pad(x, filters, stride, layers.shortcut_padding)
+
+
+def projection(x: Array, filters: int, stride: int, layers: Layers) -> bool:
+    """Whether the shortcut of a unit with that input and output is a projection, as ``layers.shortcut`` says."""
+    same_shape = stride == 1 and x.shape[-1] == filters
+    return layers.shortcut == "C" or (layers.shortcut == "B" and not same_shape)
 
 
 def subsample_and_pad(x: Array, filters: int, stride: int, where: str) -> Array:

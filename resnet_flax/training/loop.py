@@ -49,7 +49,6 @@ def prepare(config: ConfigDict) -> Parts:
     """Builds what a resolved config names; refuses what does not fit, before anything is compiled."""
     if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
         raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
-    check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
     dataset = sources.load(config.data)
     try:
         normalization = resident.normalization(config.data.normalization, dataset.train)
@@ -79,6 +78,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             if first:
                 held.enter_context(folders.locked(workdir))
                 folders.check_config(workdir, config)
+            check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             parts = prepare(config)
         except UserError as error:
             refusal = error
@@ -118,6 +118,11 @@ class _Run:
         started = time.perf_counter()
         with Checkpoints(self.workdir, self.train.keep_checkpoints) as self.checkpoints:
             step = self._restore_or_initialize()
+            if step >= self.train.steps:
+                raise UserError(
+                    f"{self.workdir} holds the checkpoint of the last step, {step}, but its metrics.jsonl does not "
+                    f"reach it; to run it anew, move the folder away"
+                )
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
                 folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,6 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        # Imported here, with all it brings along: only who writes events waits for it.
-        from tensorboardX import SummaryWriter
-
         path = workdir / FILE
         kept = [line for line in read(workdir) if line["step"] <= step]
         temporary = path.with_suffix(".partial")
@@ -30,7 +28,9 @@ class MetricsLog:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         self._file = open(path, "a")  # noqa: SIM115 (closed by __exit__)
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1 if step else None)
+        # Events that an earlier start wrote after that step, TensorBoard then leaves out.
+        resumed = any(workdir.glob("events.out.tfevents.*"))
+        self._events = _summary_writer()(str(workdir), purge_step=step + 1 if resumed else None)
 
     def write(self, line: dict[str, Any]) -> None:
         """Adds a line; it is on disk when this returns, before any checkpoint of its step."""
@@ -48,6 +48,22 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         self._file.close()
         self._events.close()
+
+
+def _summary_writer() -> Any:
+    """The writer of tensorboardX, imported only by who writes events, and without PyTorch.
+
+    It would import PyTorch wherever that is installed, in seconds, to write tensors that are never given to it here.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class NoMetricsLog:

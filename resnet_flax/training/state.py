@@ -66,7 +66,10 @@ def initial_state(
       image_shape: (H, W, C).
       sharding: where every array goes; None for the default device.
     """
-    return jax.jit(_initializer(network, optimizer, seed, image_shape), out_shardings=sharding)()
+    # It runs once: on a CPU, all that LLVM could do for its random numbers takes seconds and changes no bit.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    initialize = _initializer(network, optimizer, seed, image_shape)
+    return jax.jit(initialize, out_shardings=sharding, compiler_options=options)()
 
 
 def abstract_state(

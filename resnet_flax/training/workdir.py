@@ -87,7 +87,7 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
     from resnet_flax.training.checkpoints import has_checkpoint
 
     there = read_config(workdir)
-    if there is None or configs.flatten(there) != configs.flatten(config):
+    if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return False
     lines = metrics.read(workdir)
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)

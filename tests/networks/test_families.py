@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from resnet_flax import config
@@ -41,8 +41,16 @@ MULTIPLY_ADDS = {
     (152, "first"): 11_282_415_616,
     (152, "3x3"): 11_513_626_624,
 }
-# Units whose sizes are pinned below; see test_every_unit_is_pinned.
-PINNED_UNITS = {"plain", "residual"}
+# Parameters of the other units. Pre-activation: derived from arXiv:1603.05027, which gives 1.7M and 10.2M (its own
+# count for 1001 layers is of the convolutions, see test_convolutions_of_preactivation_1001). Highway: the plain
+# twin's, and a gate of 9 f^2 + f in each layer that keeps its shape.
+UNIT_SIZES = {
+    ("preactivation", "basic", 110, "A"): 1_727_962,
+    ("preactivation", "bottleneck", 164, "B"): 1_703_258,
+    ("preactivation", "bottleneck", 1001, "B"): 10_327_706,
+    ("highway", "basic", 20, "A"): 269_722 + 6 * (9 * 16**2 + 16) + 5 * (9 * 32**2 + 32) + 5 * (9 * 64**2 + 64),
+    ("highway", "basic", 32, "A"): 464_154 + 10 * (9 * 16**2 + 16) + 9 * (9 * 32**2 + 32) + 9 * (9 * 64**2 + 64),
+}
 
 
 def network(family, block, depth, unit="residual", shortcut="A", classes=None, **keys):
@@ -82,9 +90,41 @@ def test_plain_twins(which):
     assert size(family, block, depth, "residual", "C") - plain == sum(every)
 
 
+@pytest.mark.parametrize(("which", "expected"), UNIT_SIZES.items(), ids=str)
+def test_sizes_of_other_units(which, expected):
+    unit, block, depth, shortcut = which
+    assert size("cifar", block, depth, unit, shortcut) == expected
+
+
+def test_convolutions_of_preactivation_1001():
+    """The paper's 10.2M are the convolutions' kernels."""
+    net = network("cifar", "bottleneck", 1001, "preactivation", "B")
+    x = jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
+    kernels = [leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim >= 4]
+    assert sum(kernels) == 10_175_920
+
+
 def test_every_unit_is_pinned():
-    """A unit without a pinned size fails here: pin it above, then name it."""
-    assert set(UNITS) == PINNED_UNITS
+    """A unit without a pinned size fails here: pin it above. Plain ones are pinned as twins of residual ones."""
+    assert set(UNITS) == {"plain", "residual"} | {which[0] for which in UNIT_SIZES}
+
+
+def test_without_bn_there_is_a_bias_in_its_place():
+    """A BN has a scale and a bias a channel; the bias stays."""
+    x = jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32)
+    for unit in sorted(UNITS):
+        with_bn, without = (
+            jax.eval_shape(network("cifar", "basic", 20, unit, norm=norm).init, jax.random.key(0), x)
+            for norm in ("batch", "none")
+        )
+        assert set(without) == {"params"}
+        scales = [leaf.size for path, leaf in jax.tree.leaves_with_path(with_bn["params"]) if path[-1].key == "scale"]
+        count = {
+            name: sum(leaf.size for leaf in jax.tree.leaves(v["params"]))
+            for name, v in (("with", with_bn), ("without", without))
+        }
+        assert count["with"] - count["without"] == sum(scales)
 
 
 def test_every_family_and_depth_is_pinned():
@@ -132,7 +172,12 @@ def test_depths_there_are_not(block, depth):
         (dict(block="wide"), "choose one of basic, bottleneck"),
         (dict(initialization="kaiming"), "choose one of he, "),
         (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
-        (dict(unit="plain", zero_init_last=True), "fits units with a shortcut"),
+        (dict(unit="plain", zero_init_last=True), "does not fit model.unit='plain': .* with one there: residual"),
+        (dict(zero_init_last=True, norm="none"), "there is no BN whose scale could be 0"),
+        (
+            dict(unit="highway", block="bottleneck", depth=29),
+            "model.block='bottleneck' does not fit model.unit='highway'",
+        ),
     ],
     ids=str,
 )
@@ -147,6 +192,7 @@ def test_what_does_not_fit_is_refused(keys, message):
     st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(2, 11),
 )  # fmt: skip
 def test_any_side_and_channel_count(block, unit, shortcut, height, width, channels, classes):
+    assume(block in UNITS[unit].blocks)
     net = network("cifar", block, 11 if block == "bottleneck" else 8, unit, shortcut, classes)
     x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
     (logits, named), variables = jax.eval_shape(

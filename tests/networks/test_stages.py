@@ -10,8 +10,8 @@ from resnet_flax import config
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 
-CASES = [(unit, block, "A") for unit in sorted(UNITS) for block in ("basic", "bottleneck")]
-CASES += [("residual", "bottleneck", "C")]
+CASES = [(unit, block, "A") for unit in sorted(UNITS) for block in UNITS[unit].blocks]
+CASES += [("residual", "bottleneck", "C"), ("preactivation", "bottleneck", "B")]
 
 
 def network(unit, block, shortcut, unroll, dtype="float64"):
@@ -73,7 +73,7 @@ def test_a_stage_is_its_units_in_turn(double, unit):
     y = named["stem"]
     for i, (units, filters) in enumerate(zip(net.stage_units, net.stage_filters, strict=True), start=1):
         stage = {kind: variables[kind][f"stage{i}"] for kind in variables if f"stage{i}" in variables[kind]}
-        y = UNITS[unit](filters, 1 if i == 1 else 2, net.layers).apply(
+        y = UNITS[unit](filters, 1 if i == 1 else 2, net.layers, i == 1).apply(
             {k: v["first"] for k, v in stage.items()}, y, False
         )
         for j in range(units - 1):

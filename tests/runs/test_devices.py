@@ -1,64 +1,101 @@
-"""Eight devices, and two processes, learn what one device learns."""
+"""Eight devices, and two processes, learn what one device learns; what one of them is told, all do."""
 
+import re
+import signal
+import time
+
+import numpy as np
 import pytest
 
-from tests.commands import finish, free_port, lines, train
+from resnet_flax.training.metrics import read
+from tests.commands import arrays, finish, free_port, lines, train
 
-FLOAT32 = ("--config.train.steps=5", "--config.train.log_every=1", "--config.schedule.name=constant")
-FLOAT64 = (
-    "--config.train.steps=60", "--config.train.log_every=1", "--config.schedule.name=constant",
-    "--config.model.dtype=float64", "--config.model.param_dtype=float64",
+# One stage, with its loop: the compiler's time is most of these tests'. tests/training/test_step.py has all stages.
+SMALL = (
+    "--config.model.stage_units=(3,)", "--config.model.width=0.25", "--config.train.batch_size=32",
+    "--config.train.log_every=1", "--config.train.eval_every=5", "--config.schedule.name=constant",
+    "--config.optimizer.learning_rate=0.1",
 )  # fmt: skip
-CASES = {"float32": (FLOAT32, {}, 1e-5), "float64": (FLOAT64, {"JAX_ENABLE_X64": "1"}, 1e-10)}
+FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
+CASES = {
+    "float32": (5, SMALL, {}, 1e-5),  # rounding errors grow: no more than 5 steps
+    "float64": (60, SMALL + FLOAT64, {"JAX_ENABLE_X64": "1"}, 1e-10),
+}
 
 
-def losses(workdir):
-    return [line["train_loss"] for line in lines(workdir)]
+def assert_losses(workdir, expected, tolerance):
+    ours, theirs = lines(workdir), expected
+    assert [line["step"] for line in ours] == list(range(1, len(theirs) + 1))
+    for key in ("train_loss", "test_loss"):
+        found = [line[key] for line in ours if key in line]
+        np.testing.assert_allclose(found, [line[key] for line in theirs if key in line], rtol=tolerance, err_msg=key)
 
 
 @pytest.fixture(scope="module", params=CASES)
 def one_device(request, tmp_path_factory):
-    arguments, environment, tolerance = CASES[request.param]
+    steps, arguments, environment, tolerance = CASES[request.param]
+    arguments = (*arguments, f"--config.train.steps={steps}")
     workdir = tmp_path_factory.mktemp(request.param) / "one"
-    code, output = finish(train(workdir, *arguments, name="residual-20", environment=environment))
+    code, output = finish(train(workdir, *arguments, environment=environment))
     assert code == 0, output
-    return arguments, environment, tolerance, losses(workdir)
+    assert "on 1 cpu" in output
+    expected = lines(workdir)
+    assert len(expected) == steps
+    if request.param == "float64":
+        saved = arrays(workdir, steps)
+        inexact = {name: a.dtype for name, a in saved.items() if np.issubdtype(a.dtype, np.inexact)}
+        assert set(inexact.values()) == {np.dtype("float64")}, inexact
+    return steps, arguments, environment, tolerance, expected
 
 
 def test_eight_devices(tmp_path, one_device):
-    arguments, environment, tolerance, expected = one_device
-    code, output = finish(train(tmp_path, *arguments, name="residual-20", devices=8, environment=environment))
+    _, arguments, environment, tolerance, expected = one_device
+    code, output = finish(train(tmp_path / "run", *arguments, devices=8, environment=environment))
     assert code == 0, output
     assert "on 8 cpu" in output
-    assert losses(tmp_path) == pytest.approx(expected, rel=tolerance)
-    assert len(expected) in (5, 60)
+    assert_losses(tmp_path / "run", expected, tolerance)
 
 
 def two_processes(workdir, *arguments, **keys):
     join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
-    processes = [train(workdir, *arguments, *join, f"--process={i}", **keys) for i in range(2)]
-    return [finish(p) for p in processes]
+    return [train(workdir, *arguments, *join, f"--process={i}", **keys) for i in range(2)]
 
 
-def test_two_processes(tmp_path, one_device):
-    arguments, environment, tolerance, expected = one_device
-    for code, output in two_processes(tmp_path, *arguments, name="residual-20", environment=environment):
-        assert code == 0, output
-    assert losses(tmp_path) == pytest.approx(expected, rel=tolerance)
+def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
+    """SIGTERM to the process that writes nothing: both save the same step and leave; a restart goes on from it."""
+    steps, arguments, environment, tolerance, expected = one_device
+    workdir = tmp_path / "run"
+    if steps > 5:
+        processes = two_processes(workdir, *arguments, environment=environment)
+        deadline = time.monotonic() + 200
+        while len(read(workdir)) < 10:
+            assert processes[0].poll() is None, processes[0].communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        processes[1].send_signal(signal.SIGTERM)
+        results = [finish(p) for p in processes]
+        assert [code for code, _ in results] == [3, 3], results
+        stopped = [re.search(r"stopped by (.+) and saved at step (\d+) of 60", output) for _, output in results]
+        assert [s[1] for s in stopped] == ["a signal to another process", "SIGTERM"]
+        assert stopped[0][2] == stopped[1][2]
+        assert 10 <= int(stopped[0][2]) < 60
 
-
-def test_two_processes_go_on_where_they_stopped(tmp_path, one_device):
-    """Half of the steps, then all of them: the second start reads the checkpoint that both wrote."""
-    arguments, environment, tolerance, expected = one_device
-    half = len(expected) // 2
-    for steps in (half, len(expected)):
-        given = (*arguments, f"--config.train.steps={steps}")
-        for code, output in two_processes(tmp_path, *given, name="residual-20", environment=environment):
-            assert code == 0, output
-    assert losses(tmp_path) == pytest.approx(expected, rel=tolerance)
+    results = [finish(p) for p in two_processes(workdir, *arguments, environment=environment)]
+    assert [code for code, _ in results] == [0, 0], results
+    begins = f"goes on at step {stopped[0][2]} of 60" if steps > 5 else "starts at step 0 of 5"
+    assert begins in results[0][1]
+    assert "on 2 cpu" in results[0][1]
+    assert_losses(workdir, expected, tolerance)
 
 
 def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
-    results = two_processes(tmp_path, "--config.train.batch_size=17")
+    """Both see a batch that does not fit; the folder of another run only the first, which reads it, sees."""
+    results = [finish(p) for p in two_processes(tmp_path / "run", "--config.train.batch_size=17")]
     assert [code for code, _ in results] == [2, 2]
     assert all("train.batch_size=17 is not divisible by the 2 devices; 16 or 18 would be" in o for _, o in results)
+
+    (tmp_path / "file").write_text("")
+    results = [finish(p) for p in two_processes(tmp_path / "file" / "run")]
+    assert [code for code, _ in results] == [2, 2]
+    assert "cannot be made: Not a directory" in results[0][1]
+    assert "process 0 refused to start; its own message says why" in results[1][1]

@@ -1,0 +1,77 @@
+"""Every experiment on one config, one after the other, sharing the runs they have in common, and the report.
+
+python -m experiments.all --workdir=runs/all [--config=configs/digits.py] [--seeds=0] [--only=claims,cost] [--dry-run]
+
+Each is a command of its own, shown before it starts; finished runs are skipped, so the same command goes on where it
+was stopped. A failed experiment does not keep the others from running; the exit code says so at the end.
+"""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from experiments import options
+from resnet_flax import command
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+
+EXPERIMENTS = (
+    "plain_vs_residual", "depth_sweep", "claims", "shortcuts", "initialisation", "highway", "propagation", "cost",
+)  # fmt: skip
+
+_ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "Which of the experiments.")
+
+
+def main() -> None:
+    """Runs them, then writes report.html and report.md into the workdir."""
+    folder = options.workdir()
+    unknown = [name for name in _ONLY.value if name not in EXPERIMENTS]
+    if unknown:
+        raise UserError(f"--only={','.join(unknown)} is not known; choose from {', '.join(EXPERIMENTS)}")
+    codes: dict[str, int] = {}
+    for i, name in enumerate(_ONLY.value, start=1):
+        arguments = _arguments(name, folder)
+        print(f"experiment {i} of {len(_ONLY.value)}: python {shlex.join(arguments)}", file=sys.stderr, flush=True)
+        codes[name] = _run([sys.executable, *arguments])
+        if codes[name] in (UserError.exit_code, Interrupted.exit_code):
+            kind = UserError if codes[name] == UserError.exit_code else Interrupted
+            raise kind(f"{name} stopped; the same command goes on from there")
+    if options.DRY_RUN.value:
+        return
+    from experiments import report
+
+    for path in report.write(folder, folder):
+        print(f"report: {path}")
+    failed = {name: code for name, code in codes.items() if code}
+    if failed:
+        kind = Diverged if set(failed.values()) == {Diverged.exit_code} else Failed
+        raise kind("not every run came to its end in " + ", ".join(f"{n} (exit code {c})" for n, c in failed.items()))
+
+
+def _arguments(name: str, folder: Path) -> list[str]:
+    """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
+    given = [a for a in sys.argv[1:] if a.startswith(("--config", "--seeds")) and "=" in a]
+    given += ["--dry-run"] if options.DRY_RUN.value else []
+    runs = Path(options.RUNS.value) if options.RUNS.value else folder / "runs"
+    return ["-m", f"experiments.{name}", *given, f"--workdir={folder / name}", f"--runs={runs}"]
+
+
+def _run(arguments: list[str]) -> int:
+    """Waits for it; a SIGINT or SIGTERM that this process gets is the child's to answer."""
+    import signal
+
+    process = subprocess.Popen(arguments)
+    forwarded = {s: signal.signal(s, lambda number, _: process.send_signal(number)) for s in (signal.SIGTERM,)}
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal has sent it to the child as well
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        for number, handler in forwarded.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,126 @@
+"""Any grid over config keys, and the error against depth with error bars over seeds.
+
+python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8,20,56 --grid model.unit=plain,residual
+
+Every --grid names a config key and its values; all combinations are run, with every seed. By default depths 8, 14,
+20, 32, 44 and 56 of plain and residual networks with seeds 0 and 1. Lines of the figure are the combinations of
+whatever varies beside depth.
+"""
+
+import itertools
+from typing import Any
+
+from absl import flags
+
+from experiments import options
+from resnet_flax import command
+from resnet_flax.errors import UserError
+
+_GRID = flags.DEFINE_multi_string(
+    "grid", ["model.depth=8,14,20,32,44,56", "model.unit=plain,residual"], "KEY=VALUE,VALUE,... of the config."
+)
+flags.set_default(options.SEEDS, ["0", "1"])
+
+
+def main() -> None:
+    """Runs the grid, then draws the final errors against depth and the curves."""
+    from experiments import curves, error_bars, sweep
+    from experiments.record import Record
+
+    keys, cases = _cases()
+    outcomes = sweep.run(cases)
+    if outcomes is None:
+        return
+
+    def line(outcome: Any) -> str:
+        flat = _flat(outcome.run.config)
+        rest = [k for k in keys if k not in ("model.depth", "model.unit")]
+        return " ".join([flat["model.unit"], *(f"{k.rpartition('.')[2]}={flat[k]}" for k in rest)])
+
+    data, folder = outcomes[0].run.config.data.name, options.workdir()
+    figures = [
+        error_bars.against_depth(outcomes, folder / "depth.png", f"{data}: error against depth", line),
+        curves.draw(outcomes, folder / "curves.png", f"{data}: the runs behind it", panel=line),
+    ]
+    record = Record(
+        experiment="depth_sweep",
+        title="Error against depth",
+        question=f"How do the errors change over the grid {'; '.join(_GRID.value)}? (arXiv:1512.03385, section 4.2)",
+        published=("cifar10_table6", "cifar10_plain"),
+    )
+    sweep.finish(outcomes, record, figures)
+
+
+def _cases() -> tuple[list[str], list[Any]]:
+    from experiments.runs import Case
+
+    grid = [_parse(text) for text in _GRID.value]
+    keys = [key for key, _ in grid]
+    repeated = {key for key in keys if keys.count(key) > 1}
+    if repeated:
+        raise UserError(
+            f"--grid names {', '.join(sorted(repeated))} more than once; give all of its values in one --grid"
+        )
+    cases = []
+    for values in itertools.product(*(values for _, values in grid)):
+        given = dict(zip(keys, values, strict=True))
+        unit = given.pop("model.unit", "residual")
+        block = given.pop("model.block", "")
+        depth = given.pop("model.depth", 20)
+        name = "-".join(str(part) for part in (unit, block, depth) if part)
+        cases.append(Case(name, given))
+    return keys, cases
+
+
+def _parse(text: str) -> tuple[str, list[Any]]:
+    """``model.depth=8,20`` -> ``("model.depth", [8, 20])``, of the types that the config's keys have."""
+    from resnet_flax import config as configs
+
+    key, equals, values = text.partition("=")
+    if not equals or not values:
+        raise UserError(f"--grid {text!r} is not KEY=VALUE,VALUE,..., such as model.depth=20,56")
+    known = configs.flatten(configs.base())
+    if key not in known:
+        raise UserError(f"--grid {text}: {configs.unknown_key(key, list(known))}")
+    if key == "seed":
+        raise UserError(f"--grid {text}: give seeds as --seeds={values}")
+    return key, [_typed(text, key, value, known[key]) for value in _split(values)]
+
+
+def _split(values: str) -> list[str]:
+    """At commas outside of brackets: a value may be a tuple, ``(3,4,6)``."""
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _typed(text: str, key: str, value: str, default: Any) -> Any:
+    kind = type(default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        if kind is tuple:
+            return tuple(int(part) for part in value.strip("()").split(",") if part)
+        if default is None:
+            return None if value.lower() == "none" else float(value)
+        return kind(value)
+    except (KeyError, ValueError):
+        wanted = {bool: "True or False", tuple: "whole numbers in brackets", type(None): "a number or None"}
+        raise UserError(
+            f"--grid {text}: {value!r} is no value of {key}; it must be {wanted.get(kind, kind.__name__)}"
+        ) from None
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    from resnet_flax import config as configs
+
+    return configs.flatten(config)
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)

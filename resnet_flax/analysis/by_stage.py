@@ -1,0 +1,115 @@
+"""What each stage of a network costs: parameters, multiply-adds, activation memory; nothing is run or compiled."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from resnet_flax.analysis.activations import kept_bytes
+from resnet_flax.analysis.counts import multiply_adds_of_equation, variables_of
+from resnet_flax.analysis.stages import stages_of
+from resnet_flax.networks import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """One stage of a network: the stem, ``stage1``, ..., or the head, which is all that follows.
+
+    Attributes:
+      name: of its output, as the network names it.
+      output: shape of its output for one image: (H, W, C), or (classes,) of the head.
+      units: how many it has; 0 for the stem and the head.
+      parameters: numbers trained.
+      multiply_adds: of classifying one image: convolutions and matrix products.
+      activation_bytes: kept for the backward pass of a batch; ``resnet_flax/analysis/activations.py`` defines it.
+    """
+
+    name: str
+    output: tuple[int, ...]
+    units: int
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+
+
+def by_stage(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
+    """The stages of a network in their order, the head last; the parts add up to the network's counts.
+
+    Args:
+      network: any; its BN groups and mesh axis play no part.
+      image_shape: (H, W, C).
+      batch: images whose activations are counted.
+    """
+    network = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
+    variables = variables_of(network, image_shape)
+    names, outputs, parameters, multiply_adds = _inference(network, variables, image_shape)
+    kept = _training(network, variables, names, (batch, *image_shape))
+    units = dict(zip((n for n in names if n.startswith("stage")), network.stage_units, strict=False))
+    return [
+        StageCost(name, outputs[i], units.get(name, 0), parameters[i], multiply_adds[i], kept[i])
+        for i, name in enumerate([*names, "head"])
+    ]
+
+
+def _inference(
+    network: Network, variables: dict[str, Any], image_shape: tuple[int, int, int]
+) -> tuple[list[str], list[tuple[int, ...]], list[int], list[int]]:
+    """The stages' names; and, with those of the head: shapes of outputs, parameters, multiply-adds of one image."""
+    named: dict[str, Array] = {}
+
+    def logits_and_named(variables: dict[str, Any], images: Array) -> tuple[Array, list[Array]]:
+        logits, named_here = network.apply(variables, images, train=False, intermediates=True)
+        named.update(named_here)  # a dict that is returned would come back sorted
+        return logits, list(named_here.values())
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), network.layers.param_dtype)
+    jaxpr = jax.make_jaxpr(logits_and_named)(variables, image).jaxpr
+    names = [name for name, a in named.items() if a.ndim == 4]
+    made = dict(zip(named, jaxpr.outvars[1:], strict=True))
+    stage = stages_of(jaxpr, [jaxpr.invars[-1]], [made[name] for name in names])
+
+    head = len(names)
+    parameters, multiply_adds = [0] * (head + 1), [0] * (head + 1)
+    leaves = jax.tree.leaves_with_path(variables)
+    for (path, leaf), v in zip(leaves, jaxpr.invars[:-1], strict=True):
+        if path[0].key == "params":
+            parameters[stage.get(v, head)] += math.prod(leaf.shape)
+    for equation in jaxpr.eqns:
+        count = multiply_adds_of_equation(equation)
+        if count:
+            multiply_adds[stage[equation.outvars[0]]] += count
+    outputs = [named[name].shape[1:] for name in names] + [jaxpr.outvars[0].aval.shape[1:]]
+    return names, outputs, parameters, multiply_adds
+
+
+def _training(
+    network: Network, variables: dict[str, Any], names: list[str], images_shape: tuple[int, ...]
+) -> list[int]:
+    """Bytes that each stage, and the head with the loss, keeps for the backward pass of a batch."""
+
+    def forward(variables: dict[str, Any], images: Array, labels: Array) -> tuple[list[Array], list[Array]]:
+        state = {name: value for name, value in variables.items() if name != "params"}
+
+        def loss_of(params: Any) -> tuple[Array, list[Array]]:
+            (logits, named), _ = network.apply(
+                {"params": params, **state}, images, train=True, intermediates=True, mutable=list(state)
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), [named[name] for name in names]
+
+        _, backward, cuts = jax.vjp(loss_of, variables["params"], has_aux=True)
+        return cuts, jax.tree.leaves(backward)
+
+    images = jax.ShapeDtypeStruct(images_shape, network.layers.param_dtype)
+    labels = jax.ShapeDtypeStruct(images_shape[:1], jnp.int32)
+    jaxpr = jax.make_jaxpr(forward)(variables, images, labels).jaxpr
+    cuts, residuals = jaxpr.outvars[: len(names)], jaxpr.outvars[len(names) :]
+    stage = stages_of(jaxpr, [jaxpr.invars[-2]], cuts)
+    kept = [0] * (len(names) + 1)
+    for v, count in kept_bytes(jaxpr, residuals).items():
+        kept[stage.get(v, len(names))] += count
+    return kept

@@ -1,0 +1,27 @@
+"""How far the gates of a highway network are open (arXiv:1507.06228, section 2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax import Array
+
+from resnet_flax.analysis.in_order import in_order
+from resnet_flax.networks import Network
+
+
+def openness(
+    network: Network, variables: Mapping[str, Any], images: Array, train: bool = False
+) -> list[tuple[str, float]]:
+    """The mean of T over images, positions and channels, of each gated layer in order; 0 carries, 1 transforms.
+
+    Args:
+      network: built without an axis name.
+      variables: of the network.
+      images: [N, H, W, C], normalised.
+      train: whether BN uses the batch's statistics.
+    """
+    variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
+    look = jax.jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
+    gates = jax.device_get(look(variables, images))
+    return [(name, float(value)) for name, value in in_order(gates, "openness")]

@@ -1,0 +1,45 @@
+"""Values of a network's layers, in the order in which images pass them."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax import Array
+
+
+def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
+    """Each array reduced to a number; those of a stage's scanned units, [units, ...], to one number a unit."""
+
+    def one(path: tuple, leaf: Array) -> Array:
+        scanned = any(getattr(part, "key", None) == "rest" for part in path)
+        return jax.vmap(reduction)(leaf) if scanned else reduction(leaf)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
+    """Layers that have a leaf of that name: ``[("stem_conv", x), ("stage1.1.conv1", x), ("stage1.2.conv1", x), ...]``.
+
+    Args:
+      tree: a network's collection: ``{"stem_conv": {leaf: x}, "stage1": {"first": ..., "rest": ...}, ...}``. Leaves of
+        ``rest`` have a leading axis of units, which is taken apart.
+      leaf: such as ``"kernel"``.
+      layers: a regular expression that the layer's own name (``conv1``) matches as a whole.
+    """
+    stages = sorted((k for k in tree if re.fullmatch(r"stage\d+", k)), key=lambda k: int(k[5:]))
+    before = {k: v for k, v in tree.items() if k.startswith("stem")}
+    after = {k: v for k, v in tree.items() if k not in before and k not in stages}
+    found = _of_unit(before, leaf, layers, "")
+    for stage in stages:
+        found += _of_unit(tree[stage].get("first", {}), leaf, layers, f"{stage}.1.")
+        rest = tree[stage].get("rest", {})
+        units = {len(x) for x in jax.tree.leaves(rest)}
+        for j in range(units.pop() if units else 0):
+            found += _of_unit(jax.tree.map(lambda a, j=j: a[j], rest), leaf, layers, f"{stage}.{j + 2}.")
+    return found + _of_unit(after, leaf, layers, "")
+
+
+def _of_unit(unit: Mapping[str, Any], leaf: str, layers: str, prefix: str) -> list[tuple[str, Any]]:
+    named = [(name, unit[name]) for name in sorted(unit) if isinstance(unit[name], Mapping)]
+    return [(prefix + name, found[leaf]) for name, found in named if leaf in found and re.fullmatch(layers, name)]

@@ -1,0 +1,88 @@
+"""How signals and gradients travel through a network: layer by layer, out of the compiled, scanned program.
+
+"Deep Residual Learning for Image Recognition" (arXiv:1512.03385): section 4.1 holds that with BN neither forward nor
+backward signals vanish, and Fig. 7 shows the standard deviations of layer responses.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from resnet_flax.analysis.in_order import in_order, reduce_layers
+from resnet_flax.networks import Network
+
+# The layers along the network's main path: neither gates nor projections of shortcuts.
+_WEIGHTS = r"stem_conv|conv\d+|head_conv|hidden\d+|dense"
+_RESPONSES = r"stem_response|response\d+"
+
+Layers = list[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagation:
+    """Of one batch: a number for each layer, with the layer's name, in the order of the network.
+
+    Attributes:
+      loss: mean cross-entropy.
+      weights: the L2 norm of the loss's gradient with respect to the layer's kernel.
+      activations: the L2 norm of its gradient with respect to the response of each 3x3 layer, over the batch,
+        positions and channels. The response is taken after BN and before the nonlinearity or the addition; in
+        pre-activation units it is the convolution's output.
+      responses: the standard deviation of each 3x3 layer's response over the same (Fig. 7).
+    """
+
+    loss: float
+    weights: Layers
+    activations: Layers
+    responses: Layers
+
+
+def measure(network: Network, variables: Mapping[str, Any], images: Array, labels: Array) -> Propagation:
+    """Gradients and responses of a network, with the batch's own BN statistics as in training; no dropout.
+
+    Args:
+      network: built without an axis name.
+      variables: ``params``, and ``batch_stats`` where the network has BN.
+      images: [N, H, W, C], normalised.
+      labels: [N] int32.
+    """
+    variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
+    loss, found = jax.device_get(jax.jit(_statistics, static_argnums=0)(network, variables, images, labels))
+
+    def listed(what: str, leaf: str, layers: str) -> Layers:
+        return [(name, float(value)) for name, value in in_order(found[what], leaf, layers)]
+
+    return Propagation(
+        float(loss),
+        listed("weights", "kernel", _WEIGHTS),
+        listed("activations", "response", _RESPONSES),
+        listed("responses", "deviation", _RESPONSES),
+    )
+
+
+def _statistics(network: Network, variables: dict, images: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
+    rest = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss_of(params: Any, perturbations: Any) -> tuple[Array, Any]:
+        given = {"params": params, "perturbations": perturbations, **rest}
+        logits, seen = network.apply(given, images, True, mutable=["batch_stats", "responses"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), seen["responses"]
+
+    # Zeros of each response's shape: the gradient with respect to them is the one with respect to the response.
+    _, asked = jax.eval_shape(
+        lambda v: network.apply(v, images, True, mutable=["batch_stats", "perturbations"]), variables
+    )
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), asked["perturbations"])
+    gradient = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+    (loss, responses), (weights, activations) = gradient(variables["params"], zeros)
+
+    def norm(x: Array) -> Array:
+        return jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))))
+
+    found = {"weights": reduce_layers(weights, norm), "activations": reduce_layers(activations, norm)}
+    return loss, found | {"responses": responses}

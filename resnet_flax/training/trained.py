@@ -1,0 +1,48 @@
+"""A run's network as a checkpoint holds it, to evaluate or to look into."""
+
+import dataclasses
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from resnet_flax.networks import Network
+from resnet_flax.training import loop, optimizer
+from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.training.devices import replicated
+from resnet_flax.training.state import State, abstract_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a config names, and the state of its run at a step."""
+
+    parts: loop.Parts
+    state: State
+
+    @property
+    def variables(self) -> dict:
+        """Of the network: ``params`` and ``batch_stats``."""
+        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+
+
+def load(config: ConfigDict, workdir: Path, step: int | None = None) -> Trained:
+    """The newest checkpoint of a run, or that of a step.
+
+    Args:
+      config: resolved; the run's own, or one with the same network and optimizer.
+
+    Raises:
+      UserError: a checkpoint cannot be read.
+    """
+    parts = loop.prepare(config)
+    like = abstract_state(
+        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), parts.dataset.train.images.shape[1:],
+        replicated(parts.mesh),
+    )  # fmt: skip
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        return Trained(parts, checkpoints.restore(like, step))
+
+
+def on_one_device(network: Network) -> Network:
+    """The same network for a batch that is not split."""
+    return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))

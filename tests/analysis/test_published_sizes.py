@@ -1,0 +1,65 @@
+"""Published numbers: each finds its network, and no other one; ours agree with them."""
+
+import dataclasses
+
+import pytest
+
+from resnet_flax import config
+from resnet_flax.analysis import counts
+from resnet_flax.analysis.published_sizes import PublishedSize, published, rows
+from resnet_flax.networks import build
+from resnet_flax.networks.units import UNITS
+
+
+def configs_of(row):
+    """The configs that a row is of: every combination of its lists matters, their first and last will do."""
+    for pick in (0, -1):
+        keys = {key: value[pick] if isinstance(value, list) else value for key, value in row["model"].items()}
+        if keys["unit"] in UNITS:
+            c = config.base()
+            c.model.update(keys)
+            yield config.resolve(c)
+
+
+def ours(row, c):
+    return getattr(counts, row["quantity"])(build(c.model, row["classes"]), tuple(row["image"]))
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['name']}-{row['quantity']}-{row['printed']}")
+def test_each_number(row):
+    keys = config.flatten(config.base())
+    assert {f"model.{key}" for key in row["model"]} <= set(keys)
+    assert float(row["printed"].replace(",", "")) == row["value"]
+    for c in configs_of(row):
+        found = published(c.model, tuple(row["image"]), row["classes"])
+        assert PublishedSize(**{f.name: row[f.name] for f in dataclasses.fields(PublishedSize)}) in found
+        here = ours(row, c)
+        if "torchvision" in row["source"]:
+            assert here == row["value"] or f"{here / 1e9:.3f}e9" == row["printed"]
+        else:
+            # The papers cut digits off as well as rounding them: 1.814e9 is 1.8e9, and 3.664e9 is 3.6e9.
+            assert here == pytest.approx(row["value"], rel=0.03)
+
+
+def test_every_imagenet_residual_network_of_the_config_is_published():
+    for depth in (18, 34, 50, 101, 152):
+        c = config.resolve(config.load("configs/imagenet.py", f"residual-{depth}"))
+        found = {(p.quantity, p.source.partition(",")[0]) for p in published(c.model, (224, 224, 3), 1000)}
+        assert {q for q, _ in found} == {"parameters", "multiply_adds"}
+        assert ("multiply_adds", "arXiv:1512.03385") in found
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"model.width": 2.0}, {"model.shortcut": "B"}, {"model.stage_units": (2, 3, 4)}, {"model.unit": "plain"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_variant_is_not_the_published_network(keys):
+    image = (32, 32, 3)
+    same = config.resolve(config.load("configs/cifar10.py", "residual-20", {"model.initialization": "lecun"}))
+    assert len(published(same.model, image, 10)) == 1
+    assert published(same.model, image, 100) == published(same.model, (16, 16, 3), 10) == []
+    other = config.resolve(config.load("configs/cifar10.py", "residual-20", keys))
+    assert published(other.model, image, 10) == []

@@ -1,0 +1,129 @@
+"""A sweep as a user meets it: killed in the middle it goes on, what failed is noted, what cannot be is refused."""
+
+import json
+import re
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import depth_sweep
+from resnet_flax.errors import UserError
+from tests.commands import command, finish, lines, start
+
+SMALL = (
+    "--config.train.steps=12", "--config.train.log_every=4", "--config.train.eval_every=6",
+    "--config.train.checkpoint_every=4", "--config.model.width=0.25", "--config.train.batch_size=16",
+    "--config.schedule.milestones=(6,9)",
+)  # fmt: skip
+
+
+def sweep(*arguments):
+    return ("-m", "experiments.depth_sweep", *SMALL, *arguments)
+
+
+def started(folder):
+    """How often each run was started: a line of starts.jsonl a start."""
+    return {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("runs/*/starts.jsonl")}
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
+    arguments = sweep(
+        "--grid=model.depth=8,14,20", "--grid=model.unit=plain,residual", "--seeds=0,1", f"--workdir={tmp_path}"
+    )
+    process = start(*arguments)
+    for line in process.stdout:
+        if line.startswith("run 6 of 12") or "run 6 of" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = {name for name in started(tmp_path) if lines(tmp_path / "runs" / name)[-1]["step"] == 12}
+    assert 5 <= len(finished) < 12
+    before = {name: lines(tmp_path / "runs" / name, without=()) for name in finished}
+
+    code, output = finish(start(*arguments), timeout=600)
+    assert code == 0, output
+    assert len(started(tmp_path)) == 12
+    for name in finished:  # seconds and all: nothing of them was written again
+        assert lines(tmp_path / "runs" / name, without=()) == before[name]
+        assert started(tmp_path)[name] == 1
+    assert output.count("finished before, at step 12") == len(finished)
+    assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in all", output)
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    assert len(record["runs"]) == 12
+    assert all((tmp_path / figure["file"]).stat().st_size > 10_000 for figure in record["figures"])
+    assert "± " in (tmp_path / "table.md").read_text()
+
+
+def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
+    arguments = sweep(
+        "--grid=model.depth=8", "--grid=model.unit=plain", "--grid=optimizer.learning_rate=1e30,0.005", "--seeds=0",
+        f"--workdir={tmp_path}",
+    )  # fmt: skip
+    code, output = command(*arguments)
+    assert code == 4, output
+    assert "1 of 2 runs did not end" in output
+    bad, good = (tmp_path / "table.csv").read_text().splitlines()[1:]
+    assert "1e+30" in bad
+    assert "1 (1 diverged)" in bad
+    assert "0.005" in good
+    assert "diverged" not in good
+    # It is not run again, and still noted.
+    code, output = command(*arguments)
+    assert code == 4
+    assert max(started(tmp_path).values()) == 1
+    assert "1 (1 diverged)" in (tmp_path / "table.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("model.dept=8", "--grid model.dept=8: config has no key 'model.dept'; did you mean model.depth"),
+        ("model.depth=8,many", "--grid model.depth=8,many: 'many' is no value of model.depth; it must be int"),
+        ("model.depth=8,21", "run residual-21 (seed 0): model.depth=21 is no basic network of the cifar family"),
+        ("model.unit=plain,residul", "model.unit='residul' is not known; choose one of plain, residual"),
+        ("model.unroll=perhaps", "'perhaps' is no value of model.unroll; it must be True or False"),
+        ("model.shortcut=A,D", "model.shortcut='D' is not known; choose one of A, B, C"),
+        ("seed=1,2", "give seeds as --seeds=1,2"),
+        ("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused_before_the_first_run(tmp_path, grid, message):
+    code, output = command(*sweep(f"--grid={grid}", "--seeds=0", f"--workdir={tmp_path / 'sweep'}"))
+    assert code == 2, output
+    assert message in output
+    assert len(output.strip().splitlines()) == 1
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_two_grids_of_one_key(tmp_path):
+    code, output = command(*sweep("--grid=model.depth=8", "--grid=model.depth=14", f"--workdir={tmp_path}"))
+    assert code == 2
+    assert "--grid names model.depth more than once" in output
+
+
+def test_dry_run_prints_the_runs_and_does_nothing(tmp_path):
+    arguments = sweep("--grid=model.depth=8,14", "--grid=model.shortcut=A,B", "--seeds=0,1", "--dry-run")
+    code, output = command(*arguments, f"--workdir={tmp_path}")
+    assert code == 0, output
+    assert output.count("12 steps") == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=5))
+def test_whole_numbers_of_a_grid(values):
+    assert depth_sweep._parse(f"model.depth={','.join(map(str, values))}") == ("model.depth", values)
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=4))
+def test_numbers_of_a_grid(values):
+    key, parsed = depth_sweep._parse(f"optimizer.learning_rate={','.join(map(repr, values))}")
+    assert (key, parsed) == ("optimizer.learning_rate", values)
+
+
+def test_tuples_of_a_grid():
+    assert depth_sweep._parse("model.stage_units=(3,4,6),(1,1)")[1] == [(3, 4, 6), (1, 1)]
+    with pytest.raises(UserError, match="whole numbers in brackets"):
+        depth_sweep._parse("model.stage_units=(3,x)")

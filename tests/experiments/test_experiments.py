@@ -1,0 +1,123 @@
+"""Each experiment from its command to its record: what it plans, what it writes."""
+
+import csv
+import json
+
+import pytest
+
+from tests.commands import command
+
+SMALL = (
+    "--config.train.steps=8", "--config.train.log_every=4", "--config.train.eval_every=8", "--config.model.width=0.25",
+    "--config.train.batch_size=16", "--config.schedule.milestones=(4,6)",
+)  # fmt: skip
+
+
+def experiment(name, folder, *arguments):
+    code, output = command("-m", f"experiments.{name}", f"--workdir={folder}", *SMALL, *arguments)
+    assert code == 0, output
+    return output
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def check_record(folder, name, runs):
+    record = json.loads((folder / "experiment.json").read_text())
+    assert record["experiment"] == name
+    assert record["command"].startswith(f"python -m experiments.{name} --workdir=")
+    assert len(record["runs"]) == runs
+    for run in record["runs"]:
+        assert (folder / run / "config.json").is_file()
+    for figure in record["figures"]:
+        assert (folder / figure["file"]).read_bytes().startswith(b"\x89PNG")
+    for table in record["tables"]:
+        assert len(rows(folder / table["file"])) >= 1
+        assert (folder / table["file"]).with_suffix(".md").is_file()
+    return record
+
+
+@pytest.mark.parametrize(
+    ("name", "planned"),
+    [
+        ("plain_vs_residual", ["plain-20", "residual-20", "plain-56", "residual-56"]),
+        ("shortcuts", ["plain-20", "residual-20 A", "residual-20 B", "residual-20 C"]),
+        ("initialisation", ["plain-20 he", "residual-20 orthogonal", "residual-20 he, last scale 0"]),
+        (
+            "claims",
+            [
+                "plain-56 model.dropout=0.5",
+                "plain-56 optimizer.weight_decay=0.001",
+                "residual-8",
+                "plain-20 without BN",
+            ],
+        ),
+        ("highway", ["highway-20", "plain-32", "highway-19 of its paper, equal width, 0.5 of the width"]),
+        ("propagation", ["preactivation-56", "highway-20 without BN"]),
+    ],
+)
+def test_the_runs_it_plans(tmp_path, name, planned):
+    output = experiment(name, tmp_path / "x", "--dry-run")
+    for label in planned:
+        assert f": {label} on digits, seed 0: 8 steps" in output
+    assert not (tmp_path / "x").exists()
+
+
+def test_highway(tmp_path):
+    experiment("highway", tmp_path, "--depths=8", "--units=plain,highway", "--published=False")
+    record = check_record(tmp_path, "highway", 2)
+    before, after = rows(tmp_path / "gates.csv")
+    assert (before["network"], before["when"], before["gates"]) == ("highway-8", "at initialisation", "4")
+    assert after["when"] == "after training"
+    # The bias starts at -1 in 8 layers: sigmoid(-1) = 0.27.
+    assert float(before["mean T"]) == pytest.approx(0.27, abs=0.05)
+    assert any(before["mean T"] in note and after["mean T"] in note for note in record["notes"])
+
+
+def test_propagation(tmp_path):
+    arguments = ("--depths=8", "--units=plain,residual", "--norms=batch", "--initializations=he,lecun", "--images=16")
+    experiment("propagation", tmp_path, *arguments)
+    record = check_record(tmp_path, "propagation", 2)
+    # Two networks, two initialisations and after training; 8 weights, 7 responses twice.
+    layers = rows(tmp_path / "layers.csv")
+    assert len(layers) == 2 * 3 * (8 + 7 + 7)
+    assert {row["when"] for row in layers} == {"at initialisation", "after training"}
+    summary = rows(tmp_path / "summary.csv")
+    first, last = (
+        float(next(r["value"] for r in layers if r["quantity"] == "activations" and r["layer"] == name))
+        for name in ("stem_response", "stage3.1.response2")
+    )
+    assert float(summary[0]["activation gradient, first/last"]) == pytest.approx(first / last, rel=0.01)
+    text = " ".join(record["notes"])
+    assert "The review's claim: gradients vanish" in text
+    assert "vanishing is unlikely" in text
+    assert "he initialisation" in text
+    assert "lecun initialisation" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_all_of_them_and_the_report(tmp_path):
+    """What ``make experiments`` does, with 8 steps a run; a second time nothing is run again."""
+    arguments = ("-m", "experiments.all", f"--workdir={tmp_path}", *SMALL)
+    code, output = command(*arguments, timeout=3500)
+    assert code == 0, output
+    for name in (
+        "plain_vs_residual",
+        "depth_sweep",
+        "claims",
+        "shortcuts",
+        "initialisation",
+        "highway",
+        "propagation",
+        "cost",
+    ):
+        assert (tmp_path / name / "experiment.json").is_file()
+    assert (tmp_path / "report.html").stat().st_size > 500_000
+    assert (tmp_path / "report.md").is_file()
+    starts = {p: p.read_text() for p in tmp_path.glob("runs/*/starts.jsonl")}
+    code, output = command(*arguments, timeout=1000)
+    assert code == 0, output
+    assert starts == {p: p.read_text() for p in tmp_path.glob("runs/*/starts.jsonl")}

@@ -1,0 +1,36 @@
+"""Small networks in float64, and variables for them that no compiled program has to draw."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resnet_flax import config
+from resnet_flax.networks import build
+
+
+def network(unit, block="basic", classes=10, axis_name=None, bn_group=0, **keys):
+    """Two stages of a scanned network, half as wide as the CIFAR family's."""
+    c = config.base()
+    given = dict(unit=unit, block=block, stage_units=(3, 2), width=0.5, dtype="float64", param_dtype="float64")
+    c.model.update(given | keys)
+    return build(c.model, classes, bn_group, axis_name)
+
+
+def images_and_labels(count=8, side=8):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.standard_normal((count, side, side, 3))), jnp.asarray(rng.integers(0, 10, count), jnp.int32)
+
+
+def variables_of(net, x, seed=1):
+    """Kernels of He's variance; scales, biases and statistics that differ from layer to layer: a wrong order shows."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            axes = 3 if "dense" not in path[-2].key else 1  # a scanned layer has one more, in front
+            return rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[-1 - axes : -1]))
+        start = 1 if path[-1].key in ("scale", "var") else 0
+        return start + rng.uniform(-0.3, 0.3, leaf.shape)
+
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x)
+    return jax.tree_util.tree_map_with_path(lambda p, leaf: jnp.asarray(draw(p, leaf), leaf.dtype), shapes)

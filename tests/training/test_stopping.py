@@ -1,0 +1,44 @@
+"""The first signal is remembered, the second SIGINT is at once, and the handlers before come back."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from resnet_flax.training.stopping import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_is_remembered(number):
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received == number.name
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler that repeats itself changes nothing
+        assert stop.received is not None
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_sigint_is_at_once():
+    def twice():
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+
+
+def test_in_another_thread_signals_are_left_alone():
+    handlers = []
+
+    def enter():
+        with StopRequest():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
