@@ -47,6 +47,11 @@ def draw(
             chosen = [o for o in outcomes if (panel(o), line(o)) == (name, text) and o.lines]
             if chosen:
                 _draw_line(ax, chosen, colors[text])
+        failures = sorted({o.failure for o in outcomes if panel(o) == name and o.failure})
+        if failures:
+            ax.annotate(
+                f"{' or '.join(failures)} in part", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4"
+            )
         ax.set_title(name)
         ax.set_ylim(0, 100)
         ax.set_xlim(left=0)

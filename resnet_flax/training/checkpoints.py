@@ -41,6 +41,7 @@ class Checkpoints:
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
             read_only=read_only,
+            **({"create": False, "save_interval_steps": 0} if read_only else {}),  # orbax warns of anything else
         )
         self._manager = ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
         self.last_saved: int | None = self._manager.latest_step()
