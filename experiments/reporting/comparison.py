@@ -70,8 +70,7 @@ def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ou
     found = []
     for data, metric in dict.fromkeys((n.data, n.metric) for n, _ in numbers):
         here = [(n, role) for n, role in numbers if (n.data, n.metric) == (data, metric)]
-        family = "imagenet" if data == "imagenet2012" else "cifar"
-        fitting = [run for run in runs if run.config.model.family == family]
+        fitting = [run for run in runs if (run.config.model.family == "imagenet") == (data == "imagenet2012")]
         found.append(_Builder(data, metric, here, fitting).build([t for t in given if _has(t, here)], only_ours))
     return [comparison for comparison in found if comparison.rows]
 

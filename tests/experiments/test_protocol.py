@@ -98,7 +98,7 @@ def test_every_other_key_makes_a_difference():
     base = configs.flatten(config("residual-20", "configs/cifar10.py"))
     silent = []
     for key, value in base.items():
-        other = {bool: True, int: 7, float: 0.77, str: "other", tuple: (5,)}[type(value)]
+        other = {bool: True, int: 7, float: 0.77, str: "other", tuple: (5,), type(None): 0.77}[type(value)]
         other = (not value) if isinstance(value, bool) else other
         changed = config("residual-20", "configs/cifar10.py")
         with changed.unlocked():
@@ -112,6 +112,22 @@ def test_every_other_key_makes_a_difference():
         "schedule.decay_steps", "schedule.warmup_learning_rate",
     ]  # fmt: skip
     assert sorted(silent) == sorted([*NOT_PROTOCOL, *without_effect])
+
+
+def test_what_follows_from_others_is_compared_as_it_is_resolved():
+    of = config("highway-20", "configs/cifar10.py")
+    assert of.model.gate_bias is not None
+    assert protocol_differences(of) == []
+    assert "gate_bias" not in train_command(of, "runs/x")
+    given = of.model.gate_bias - 1
+    assert protocol_differences(config("highway-20", "configs/cifar10.py", model__gate_bias=given)) == [
+        f"gate bias {given:g} instead of {of.model.gate_bias:g}"
+    ]
+
+
+def test_without_normalisation_its_settings_do_not_matter():
+    of = config("residual-20", "configs/cifar10.py", model__norm="none", model__bn_momentum=0.5, train__bn_group=0)
+    assert protocol_differences(of) == ["normalisation none instead of batch"]
 
 
 def test_plain_networks_have_no_shortcuts_to_differ_in():
@@ -153,7 +169,6 @@ def test_a_name_of_imagenet_is_found_again(depth):
     assert configs.name_of(of.model) == f"residual-{depth}"
 
 
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections' own
 @pytest.mark.parametrize(
     ("name", "file", "changes"),
     [
