@@ -149,6 +149,8 @@ def name_of(model: Mapping[str, Any]) -> str:
 
 
 def _usual_block(family: str, depth: int) -> str:
+    if family == "highway":
+        return "single"
     return "bottleneck" if family == "imagenet" and depth not in (18, 34) else "basic"
 
 
