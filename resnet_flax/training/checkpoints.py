@@ -17,6 +17,7 @@ from resnet_flax.training.state import State
 
 FOLDER = "checkpoints"  # in a run's folder
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
+_ITEM = "default"  # a checkpoint's folder in which the state lies
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
@@ -47,7 +48,9 @@ class Checkpoints:
                 enable_async_checkpointing=True,
                 read_only=read_only,
             )
-            self._manager = ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+            # The item is named, although it is the only one: else the newest checkpoint, be it damaged, would decide
+            # how all of them are read.
+            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=(_ITEM,))
         self.last_saved: int | None = self._manager.latest_step()
 
     def steps(self) -> list[int]:
@@ -62,7 +65,8 @@ class Checkpoints:
         if step == self.last_saved:
             return
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
-        self._manager.save(step, args=ocp.args.StandardSave(_copy(state)), metrics=metrics, force=True)
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_copy(state))})
+        self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
 
     def restore(self, like: State, step: int | None = None) -> State | None:
@@ -78,9 +82,10 @@ class Checkpoints:
           UserError: there are checkpoints, and none of them can be read.
         """
         candidates = self.steps()[::-1] if step is None else [step]
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(like)})
         for candidate in candidates:
             try:
-                return self._manager.restore(candidate, args=ocp.args.StandardRestore(like))
+                return self._manager.restore(candidate, args=item)[_ITEM]
             except Exception as error:  # whatever a damaged file makes orbax raise
                 first_line = (str(error).strip().splitlines() or [""])[0]
                 logging.warning(
@@ -124,6 +129,17 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which a checkpoint whose metrics are damaged does not keep from opening the folder."""
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        try:
+            return super().metrics(step)
+        except ValueError as error:  # not JSON, or not text
+            logging.warning("the validation error of checkpoint %d cannot be read (%s)", step, error)
+            return None
 
 
 def _validation_error(metrics: dict[str, float]) -> float:
