@@ -1,4 +1,4 @@
-"""Eight CPU devices by default, strict dtype promotion, float32 unless a test asks for more."""
+"""Eight CPU devices by default, float32 unless a test asks for more; a cache of compiled programs of its own."""
 
 import os
 
