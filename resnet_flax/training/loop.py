@@ -115,7 +115,7 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with Checkpoints(self.workdir, self.train.keep_checkpoints) as self.checkpoints:
+        with Checkpoints(self.workdir, self.train.keep_checkpoints, "validation" in self.held_out) as self.checkpoints:
             step = self._restore_or_initialize()
             if step >= self.train.steps:
                 raise UserError(
