@@ -1,0 +1,115 @@
+"""Layers measured alone: a bottleneck against two 3x3 layers, and 1x1 against 3x3 convolutions."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from experiments.timing import Spread
+from resnet_flax.analysis.counts import multiply_adds_of
+from resnet_flax.networks.convolution import convolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Convolutions one after the other, ReLUs between them, no bias, no BN.
+
+    Attributes:
+      name: for people.
+      channels: of the input.
+      layers: (kernel size, filters) of each.
+      side: of the images.
+    """
+
+    name: str
+    channels: int
+    layers: tuple[tuple[int, int], ...]
+    side: int
+
+    def __call__(self, x: Array, kernels: Sequence[Array]) -> Array:
+        """[N, side, side, channels] -> [N, side, side, filters of the last]."""
+        for i, kernel in enumerate(kernels):
+            x = convolution(jax.nn.relu(x) if i else x, kernel)
+        return x
+
+    @property
+    def kernels(self) -> list[tuple[int, ...]]:
+        """Shapes of the kernels, [K, K, C, F]."""
+        inputs = (self.channels, *(filters for _, filters in self.layers))
+        return [(k, k, c, f) for (k, f), c in zip(self.layers, inputs, strict=False)]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the kernels."""
+        return sum(math.prod(shape) for shape in self.kernels)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image, counted from the program."""
+        x = jax.ShapeDtypeStruct((1, self.side, self.side, self.channels), jnp.float32)
+        return multiply_adds_of(self, x, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.kernels])
+
+
+# Fig. 5 of arXiv:1512.03385: left, right, and what right would be without its 1x1 layers; at the side of conv4_x.
+TWO_64 = Stack("two 3x3 of 64", 64, ((3, 64), (3, 64)), 14)
+BOTTLENECK = Stack("bottleneck 256-64-64-256", 256, ((1, 64), (3, 64), (1, 256)), 14)
+TWO_256 = Stack("two 3x3 of 256", 256, ((3, 256), (3, 256)), 14)
+FIGURE_5 = (BOTTLENECK, TWO_64, TWO_256)
+
+# The three stages of the CIFAR networks, and the bottleneck's width in conv4_x.
+_SHAPES = ((32, 16), (16, 32), (8, 64), (14, 256))
+PAIRS = tuple(
+    tuple(Stack(f"{k}x{k} of {filters} on {side}x{side}", filters, ((k, filters),), side) for k in (1, 3))
+    for side, filters in _SHAPES
+)
+
+STACKS = (*FIGURE_5, *(stack for pair in PAIRS for stack in pair))
+WAYS = ("forward", "forward and backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds that a stack took on a batch."""
+
+    forward: Spread
+    both: Spread
+
+
+def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Callable[[], Any]]:
+    """Every stack, each way, compiled, on random images and kernels (He's initialisation).
+
+    Args:
+      batch: images.
+      key: of both.
+      done: told after each stack.
+    """
+    found = {}
+    for stack in STACKS:
+        x = jax.random.normal(key, (batch, stack.side, stack.side, stack.channels))
+        kernels = [jax.random.normal(key, s) * math.sqrt(2 / math.prod(s[:3])) for s in stack.kernels]
+
+        def both(x: Array, kernels: list[Array], dy: Array, stack: Stack = stack) -> Any:
+            y, pull = jax.vjp(stack, x, kernels)
+            return y, pull(dy)
+
+        forward = jax.jit(stack.__call__).lower(x, kernels).compile()
+        dy = forward(x, kernels)
+        both = jax.jit(both).lower(x, kernels, dy).compile()
+        found[name_of(stack, WAYS[0])] = lambda f=forward, a=(x, kernels): f(*a)
+        found[name_of(stack, WAYS[1])] = lambda f=both, a=(x, kernels, dy): f(*a)
+        done(f"compiled {stack.name}")
+    return found
+
+
+def name_of(stack: Stack, way: str) -> str:
+    """Of a call, in messages and among the results."""
+    return f"{stack.name}, {way}"
+
+
+def times(measured: dict[str, Spread], stack: Stack) -> Times:
+    """Those of a stack, out of what was measured of :func:`calls`."""
+    return Times(*(measured[name_of(stack, way)] for way in WAYS))

@@ -1,0 +1,114 @@
+"""Networks measured: what they hold, what they compute, and how long their training step takes."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.timing import Spread
+from resnet_flax import config as configs
+from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.errors import UserError
+from resnet_flax.networks import Network, build
+from resnet_flax.networks.units import UNITS
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.state import initial_state
+from resnet_flax.training.step import training_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+      label: see :func:`label`.
+      unit: of the network.
+      depth: its layers with weights.
+      parameters: numbers trained.
+      multiply_adds: of classifying one image.
+      activation_bytes: kept for the backward pass of the batch (resnet_flax/analysis/activations.py).
+      compile_seconds: of the training step.
+      step: seconds a training step took on the batch.
+    """
+
+    label: str
+    unit: str
+    depth: int
+    parameters: int
+    multiply_adds: int
+    activation_bytes: int
+    compile_seconds: float
+    step: Spread
+
+
+def units_with_a_basic_form() -> list[str]:
+    """The units that CIFAR networks of 6n+2 layers can be made of."""
+    found = []
+    for unit in UNITS:
+        c = configs.base()
+        c.model.unit = unit
+        try:
+            configs.validate(c)
+        except UserError:
+            continue
+        found.append(unit)
+    return found
+
+
+def label(config: ConfigDict) -> str:
+    """Such as ``plain-56``."""
+    return f"{config.model.unit}-{config.model.depth}"
+
+
+def training_call(
+    config: ConfigDict, image: tuple[int, int, int], classes: int, batch: int
+) -> tuple[Callable[[], Any], float]:
+    """A call that takes one training step on random images (forward, backward, optimizer), on one device.
+
+    BN normalises the whole batch; augmentation is not part of it.
+
+    Returns:
+      the call, and the seconds that compiling it took.
+    """
+    network = build(config.model, classes)
+    optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+    # Run once: not worth the optimisation that its compilation would spend most of its time on.
+    start = jax.jit(lambda: initial_state(network, optimizer, config.seed, image)).lower()
+    state = start.compile({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})()
+    keys = jax.random.split(jax.random.key(config.seed))
+    images = jax.random.normal(keys[0], (batch, *image), config.model.param_dtype)
+    labels = jax.random.randint(keys[1], (batch,), 0, classes)
+    started = time.perf_counter()
+    step = jax.jit(partial(training_step, network=network, optimizer=optimizer), donate_argnums=0)
+    compiled = step.lower(state, images, labels).compile()
+    seconds = time.perf_counter() - started
+
+    def call() -> Any:
+        nonlocal state
+        state = compiled(state, images, labels)
+        return state
+
+    return call, seconds
+
+
+def cost(
+    config: ConfigDict, image: tuple[int, int, int], classes: int, batch: int, compile_seconds: float, step: Spread
+) -> Cost:
+    """The counts of a network beside its times."""
+    network: Network = build(config.model, classes)
+    stages = by_stage(network, image, batch)
+    return Cost(
+        label=label(config),
+        unit=config.model.unit,
+        depth=config.model.depth,
+        parameters=sum(s.parameters for s in stages),
+        multiply_adds=sum(s.multiply_adds for s in stages),
+        activation_bytes=sum(s.activation_bytes for s in stages),
+        compile_seconds=compile_seconds,
+        step=step,
+    )

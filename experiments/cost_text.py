@@ -1,0 +1,177 @@
+"""The tables and the sentences of ``cost``."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from experiments import tables
+from experiments.cost_layers import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256, Stack, times
+from experiments.cost_networks import Cost
+from experiments.record import Table
+from experiments.timing import Spread
+from resnet_flax.training.workdir import environment
+
+_Written = tuple[Table, str]
+
+
+def write_networks(costs: Sequence[Cost], path: Path, batch: int) -> _Written:
+    """A row a network: its counts, and the times of its training step."""
+    header = (
+        "network", "parameters", "multiply-adds", "activations MB", "compile s", "step ms", "least ms", "most ms",
+    )  # fmt: skip
+    rows = [
+        (
+            c.label, f"{c.parameters:,}", f"{c.multiply_adds:,}", f"{c.activation_bytes / 1e6:.2f}",
+            f"{c.compile_seconds:.1f}", *_milliseconds(c.step),
+        )
+        for c in costs
+    ]  # fmt: skip
+    caption = (
+        f"Multiply-adds of classifying one image; activations kept for the backward pass of a batch of {batch}; "
+        f"seconds to compile the training step; milliseconds it then took: the median of {_rounds(costs)} rounds, the "
+        f"least and the most."
+    )
+    return _write(path, header, rows, caption)
+
+
+def write_bottleneck(layers: dict[str, Spread], path: Path, batch: int) -> _Written:
+    """A row for each of Fig. 5's stacks of layers, and for what the wide one would be without its 1x1 layers."""
+    header = (
+        "layers", "parameters", "multiply-adds", "of the bottleneck's", "forward ms", "forward and backward ms",
+        "time over the bottleneck's",
+    )  # fmt: skip
+    rows, base = [], times(layers, BOTTLENECK)
+    for stack in FIGURE_5:
+        t = times(layers, stack)
+        numbers = (f"{stack.parameters:,}", f"{stack.multiply_adds:,}")
+        share = f"{stack.multiply_adds / BOTTLENECK.multiply_adds:.3f}"
+        took = "1" if stack is BOTTLENECK else t.both.over(base.both).text()
+        rows.append((stack.name, *numbers, share, _milliseconds(t.forward)[0], _milliseconds(t.both)[0], took))
+    side = BOTTLENECK.side
+    caption = (
+        f"The building blocks of Fig. 5 on {side}x{side} images, batch {batch}, convolutions and ReLUs alone; "
+        f"multiply-adds of one image; medians, and of the ratio of times (forward and backward) the least and the most."
+    )
+    return _write(path, header, rows, caption)
+
+
+def write_one_by_one(layers: dict[str, Spread], path: Path, batch: int) -> _Written:
+    """A row a shape: a 1x1 convolution over a 3x3 one, in parameters, multiply-adds and time."""
+    header = (
+        "shape", "multiply-adds", "parameters", "forward, time", "forward and backward, time", "1x1 ms", "3x3 ms",
+    )  # fmt: skip
+    rows = []
+    for one, three in PAIRS:
+        small, large = times(layers, one), times(layers, three)
+        shape = f"{one.channels} channels, {one.side}x{one.side}"
+        rows.append(
+            (
+                shape, str(_multiply_adds_ratio(one, three)), str(Fraction(one.parameters, three.parameters)),
+                small.forward.over(large.forward).text(2), small.both.over(large.both).text(2),
+                _milliseconds(small.both)[0], _milliseconds(large.both)[0],
+            )
+        )  # fmt: skip
+    caption = (
+        f"A 1x1 convolution over a 3x3 one of as many filters, batch {batch}: multiply-adds, parameters, and time (the "
+        f"median of the rounds' ratios, the least and the most); milliseconds are those of forward and backward."
+    )
+    return _write(path, header, rows, caption)
+
+
+def notes(costs: Sequence[Cost], layers: dict[str, Spread], batch: int) -> list[str]:
+    """What the numbers say, in sentences."""
+    where = environment()
+    found = [
+        f"Measured on {where['processor']} ({where['cores']} cores, {where['device']}), jax {where['jax']}, batch "
+        f"{batch}; all by turns, {_rounds(costs)} rounds; in brackets the least and the most of them."
+    ]
+    found += _growth(costs) + _against_the_first_unit(costs) + _compiling(costs)
+    return found + _bottleneck(layers) + _one_by_one(layers)
+
+
+def _growth(costs: Sequence[Cost]) -> list[str]:
+    found = []
+    for unit in dict.fromkeys(c.unit for c in costs):
+        line = sorted((c for c in costs if c.unit == unit), key=lambda c: c.depth)
+        shallow, deep = line[0], line[-1]
+        if shallow is not deep:
+            found.append(
+                f"{unit}, from {shallow.depth} to {deep.depth} layers: "
+                f"×{deep.parameters / shallow.parameters:.2f} parameters, "
+                f"×{deep.multiply_adds / shallow.multiply_adds:.2f} multiply-adds, "
+                f"×{deep.activation_bytes / shallow.activation_bytes:.2f} activation memory, "
+                f"×{deep.step.over(shallow.step).text()} time a step."
+            )
+    return found
+
+
+def _against_the_first_unit(costs: Sequence[Cost]) -> list[str]:
+    """Every other unit beside the first one, at the greatest depth, where it shows most."""
+    depth, (first, *others) = max(c.depth for c in costs), dict.fromkeys(c.unit for c in costs)
+    at_depth = {c.unit: c for c in costs if c.depth == depth}
+    found = []
+    for unit in others:
+        a, b = at_depth[unit], at_depth[first]
+        ratio = a.step.over(b.step)
+        found.append(
+            f"{depth} layers, {unit} over {first}: parameters ×{a.parameters / b.parameters:.3f}, multiply-adds "
+            f"×{a.multiply_adds / b.multiply_adds:.3f}, activation memory "
+            f"×{a.activation_bytes / b.activation_bytes:.3f}, time a step ×{ratio.text()}: {_verdict(ratio)}."
+        )
+    return found
+
+
+def _verdict(ratio: Spread) -> str:
+    return f"longer in {sum(r > 1 for r in ratio.rounds)} of {len(ratio.rounds)} rounds"
+
+
+def _compiling(costs: Sequence[Cost]) -> list[str]:
+    by_depth: dict[int, list[float]] = {}
+    for c in costs:
+        by_depth.setdefault(c.depth, []).append(c.compile_seconds)
+    said = ", ".join(f"{min(v):.1f} to {max(v):.1f} s at {depth} layers" for depth, v in sorted(by_depth.items()))
+    return [f"Compiling a training step took, least to most of the units, once each: {said}."]
+
+
+def _bottleneck(layers: dict[str, Spread]) -> list[str]:
+    bottleneck = times(layers, BOTTLENECK).both
+    said = [
+        f"{bottleneck.over(times(layers, other).both).text()} times as long as {other.name}, for "
+        f"{BOTTLENECK.multiply_adds / other.multiply_adds:.3f} of their multiply-adds"
+        for other in (TWO_64, TWO_256)
+    ]
+    return [f"The bottleneck of Fig. 5 (256-64-64-256) took, forward and backward, {', and '.join(said)}."]
+
+
+def _one_by_one(layers: dict[str, Spread]) -> list[str]:
+    counts = {_multiply_adds_ratio(one, three) for one, three in PAIRS}
+    exact = "exactly 1/9" if counts == {Fraction(1, 9)} else f"from {min(counts)} to {max(counts)}"
+    ratios = {way: [] for way in ("forward", "both")}
+    for one, three in PAIRS:
+        for way, values in ratios.items():
+            small, large = (getattr(times(layers, stack), way) for stack in (one, three))
+            values.append(small.over(large).median)
+    forward, both = ([*sorted(values)] for values in ratios.values())
+    near = sum(abs(9 * value - 1) <= 0.25 for value in both)
+    return [
+        f"A 1x1 convolution has, of a 3x3's multiply-adds, {exact} in all of {len(PAIRS)} shapes (the review says a "
+        f"ninth); of its time {forward[0]:.2f} to {forward[-1]:.2f} forward and {both[0]:.2f} to {both[-1]:.2f} "
+        f"forward and backward (medians; 1/9 is 0.11): within a quarter of 1/9 in {near} of {len(PAIRS)}."
+    ]
+
+
+def _multiply_adds_ratio(one: Stack, three: Stack) -> Fraction:
+    return Fraction(one.multiply_adds, three.multiply_adds)
+
+
+def _milliseconds(spread: Spread) -> tuple[str, str, str]:
+    median, least, most = (f"{1e3 * v:.4g}" for v in (spread.median, spread.least, spread.most))
+    return median, least, most
+
+
+def _rounds(costs: Sequence[Cost]) -> int:
+    return len(costs[0].step.rounds)
+
+
+def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> _Written:
+    return tables.write_rows(path, header, rows, caption), tables.to_markdown(header, rows)
