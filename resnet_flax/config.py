@@ -20,6 +20,7 @@ from resnet_flax.errors import UserError
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.family": ("cifar", "imagenet"),
     "model.block": ("basic", "bottleneck"),
+    "model.norm": ("batch", "none"),
     "model.shortcut": ("A", "B", "C"),
     "model.shortcut_padding": ("end", "both"),
     "model.bottleneck_stride": ("first", "3x3"),
@@ -73,6 +74,7 @@ def base() -> ConfigDict:
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
     c.model.initialization = "he"
     c.model.zero_init_last = False
+    c.model.norm = "batch"  # "none": a learned bias in place of each BN
     c.model.bn_momentum = 0.9
     c.model.bn_epsilon = 1e-5
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators

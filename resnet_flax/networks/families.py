@@ -152,6 +152,8 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
             "model.zero_init_last=True with model.unit='plain': the output of every unit, and every gradient, would "
             "be zero; it fits units with a shortcut"
         )
+    if model["zero_init_last"] and model["norm"] == "none":
+        raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
     expansion = 4 if block == "bottleneck" else 1
     width = model["width"]
 
@@ -167,6 +169,7 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
+        normalization=model["norm"],
         bn_group=bn_group,
         bn_momentum=model["bn_momentum"],
         bn_epsilon=model["bn_epsilon"],

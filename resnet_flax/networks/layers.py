@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from resnet_flax.networks.convolution import Convolution
 from resnet_flax.networks.initialization import Initializer, ones, zeros
-from resnet_flax.networks.normalization import BatchNorm
+from resnet_flax.networks.normalization import BatchNorm, Bias
 from resnet_flax.networks.probes import Probe
 
 
@@ -24,6 +24,7 @@ class Layers:
       shortcut: option ``"A"``, ``"B"`` or ``"C"``.
       shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
       zero_init_last: whether the last BN of a unit starts with scale 0.
+      normalization: ``"batch"``, or ``"none"``: a bias in place of each BN.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
     """
 
@@ -35,6 +36,7 @@ class Layers:
     shortcut: str = "A"
     shortcut_padding: str = "end"
     zero_init_last: bool = False
+    normalization: str = "batch"
     bn_group: int = 0
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
@@ -46,8 +48,15 @@ class Layers:
             filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name
         )
 
-    def norm(self, name: str, last: bool = False) -> BatchNorm:
-        """A batch normalisation, to be called on [N, H, W, C] and whether this is training."""
+    def norm(self, name: str, last: bool = False) -> BatchNorm | Bias:
+        """A batch normalisation, or the bias in its place, to be called on [N, H, W, C] and whether this is training.
+
+        Args:
+          name: of the layer.
+          last: whether it is the last of its unit, which ``zero_init_last`` is about.
+        """
+        if self.normalization == "none":
+            return Bias(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
         return BatchNorm(
             group=self.bn_group,
             axis_name=self.axis_name,

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, or over groups of it, on any number of devices."""
+"""Batch normalisation over the global batch, or over groups of it, on any number of devices; and its absence."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,6 +63,26 @@ class BatchNorm(nn.Module):
             y = grouped * multiplier[:, None, None, None] + offset[:, None, None, None]
             return y.reshape(x.shape).astype(self.dtype)
         return (x * multiplier + offset).astype(self.dtype)
+
+
+class Bias(nn.Module):
+    """What stands in a BN's place where there is none (``model.norm="none"``): a learned bias a channel.
+
+    So networks were before BN: its variables are ``bias`` alone, zero at the start, and it has no statistics.
+
+    Attributes:
+      dtype: of the output.
+      param_dtype: of the bias.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[N, H, W, C] -> [N, H, W, C], in training or not."""
+        bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
+        return (x + bias).astype(self.dtype)
 
 
 def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Array, Array, int]:

@@ -132,6 +132,7 @@ def test_depths_there_are_not(block, depth):
         (dict(block="wide"), "choose one of basic, bottleneck"),
         (dict(initialization="kaiming"), "choose one of he, "),
         (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
+        (dict(norm="none", zero_init_last=True), "there is no scale"),
         (dict(unit="plain", zero_init_last=True), "fits units with a shortcut"),
     ],
     ids=str,
