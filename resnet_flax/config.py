@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.errors import UserError
 
@@ -53,6 +53,9 @@ _AT_LEAST = {
 }
 _ABOVE = {"model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
 
+# Keys that may be None, and the type they have where they are not.
+_OPTIONAL = {"model.gate_bias": float}
+
 # Where data lies does not change what a run computes, so these may differ when it goes on.
 LOCATIONS = ("data.data_dir", "data.download")
 
@@ -74,6 +77,7 @@ def base() -> ConfigDict:
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
     c.model.initialization = "he"
     c.model.zero_init_last = False
+    c.model.gate_bias = config_dict.placeholder(float)  # of highway gates at the start; None is by depth
     c.model.norm = "batch"  # "none": a learned bias in place of each BN
     c.model.bn_momentum = 0.9
     c.model.bn_epsilon = 1e-5
@@ -232,6 +236,10 @@ def validate(c: ConfigDict) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     kind = type(default)
+    if key in _OPTIONAL:
+        if value is None:
+            return
+        kind = _OPTIONAL[key]
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -239,6 +247,8 @@ def _check_type(key: str, value: Any, default: Any) -> None:
         fits = isinstance(value, tuple | list) and all(type(v) is int and v > 0 for v in value)
     if not fits:
         wanted = "a tuple of positive int, such as (2, 3)" if kind is tuple else f"a {kind.__name__}, such as {default}"
+        if key in _OPTIONAL:
+            wanted = f"a {kind.__name__}, or None"
         raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be {wanted}")
 
 
@@ -259,13 +269,20 @@ def resolve(c: ConfigDict) -> ConfigDict:
       UserError: see :func:`validate`.
     """
     from resnet_flax.networks import depth_of
+    from resnet_flax.networks.highway import gate_bias
+    from resnet_flax.networks.units import UNITS
 
     validate(c)
     c = c.copy_and_resolve_references()
     with c.unlocked():
         if c.model.stage_units:
             c.model.stage_units = tuple(c.model.stage_units)
-            c.model.depth = depth_of(c.model.block, c.model.stage_units)
+            c.model.depth = depth_of(c.model.family, c.model.block, c.model.stage_units)
+        # Of gated units alone, so that one command line can hold for the runs of other units, too.
+        if not UNITS[c.model.unit].gated:
+            c.model.gate_bias = None
+        elif c.model.gate_bias is None:
+            c.model.gate_bias = gate_bias(c.model.depth)
         c.schedule.milestones = tuple(c.schedule.milestones)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps

@@ -1,93 +1,69 @@
 """The families of networks: which depths exist, and what each is made of.
 
-"Deep Residual Learning for Image Recognition" (arXiv:1512.03385), Table 1 (ImageNet) and section 4.2 (CIFAR-10).
+``cifar`` and ``imagenet``: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2 and Table 1.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
-from resnet_flax.networks.initialization import initializer, zeros
+from resnet_flax.networks.highway import gate_bias
+from resnet_flax.networks.initialization import initializer
 from resnet_flax.networks.layers import Layers
-from resnet_flax.networks.stages import Stage
+from resnet_flax.networks.network import Network, Stem
 from resnet_flax.networks.units import UNITS
 
-FAMILIES = ("cifar", "imagenet")
 BLOCKS = ("basic", "bottleneck")
+_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3}
 
 # Table 1: units in each of the four stages.
 IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
 }
-_STAGE_FILTERS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}
-_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3}
 
 
-class Network(nn.Module):
-    """Stem, stages, global average pooling, one dense layer.
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the networks of a family have in common.
 
     Attributes:
-      family: ``"cifar"`` (3x3 stem; section 4.2) or ``"imagenet"`` (7x7 stem of stride 2, 3x3 max pooling of
-        stride 2; Table 1).
-      unit: class of the units.
-      stage_units: how many units each stage has.
-      stage_filters: channels of each stage's output.
-      stem_filters: channels of the stem's.
-      classes: length of the output.
-      layers: how layers are made.
-      unroll: whether the compiled program holds every unit, instead of a loop over them.
+      units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
+      blocks: that there are.
+      filters: of each stage's 3x3 convolutions.
+      strides: of each stage.
+      stem: size and stride of its convolution, and whether max pooling follows.
+      other_layers: layers with weights outside of units.
     """
 
-    family: str
-    unit: type[nn.Module]
-    stage_units: tuple[int, ...]
-    stage_filters: tuple[int, ...]
-    stem_filters: int
-    classes: int
-    layers: Layers
-    unroll: bool = False
+    units: Mapping[str, Mapping[int, tuple[int, ...]]] | None
+    blocks: tuple[str, ...]
+    filters: tuple[int, ...]
+    strides: tuple[int, ...]
+    stem: tuple[int, int, bool]
+    other_layers: int
 
-    @nn.compact
-    def __call__(
-        self, images: Array, train: bool = False, intermediates: bool = False
-    ) -> Array | tuple[Array, dict[str, Array]]:
-        """Classifies images.
 
-        Args:
-          images: [N, H, W, C], any sides and channels.
-          train: whether BN uses the batch's statistics (and updates the collection ``batch_stats``).
-          intermediates: whether to return, beside the logits, the named intermediates.
-
-        Returns:
-          logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem``, ``stage1``, ...
-          ([N, H', W', C'], after the ReLU), ``pooled`` [N, C'] and ``logits``.
-        """
-        named: dict[str, Array] = {}
-        size, stride = (3, 1) if self.family == "cifar" else (7, 2)
-        x = self.layers.convolution(self.stem_filters, size, stride, name="stem_conv")(images)
-        x = self.layers.norm(name="stem_bn")(x, train)
-        x = nn.relu(self.layers.probe(name="stem_response")(x))
-        if self.family == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        named["stem"] = x
-        for i, (units, filters) in enumerate(zip(self.stage_units, self.stage_filters, strict=True), start=1):
-            stage = Stage(self.unit, units, filters, 1 if i == 1 else 2, self.layers, self.unroll, name=f"stage{i}")
-            x = named[f"stage{i}"] = stage(x, train)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean and the loss are never bfloat16
-        named["pooled"] = x.mean((1, 2))
-        named["logits"] = nn.Dense(
-            self.classes,
-            kernel_init=self.layers.kernel_init,
-            bias_init=zeros,
-            dtype=x.dtype,
-            param_dtype=self.layers.param_dtype,
-            name="dense",
-        )(named["pooled"])
-        return (named["logits"], named) if intermediates else named["logits"]
+FAMILIES: dict[str, Family] = {
+    "cifar": Family(
+        units=None,
+        blocks=("basic", "bottleneck"),
+        filters=(16, 32, 64),
+        strides=(1, 2, 2),
+        stem=(3, 1, False),
+        other_layers=2,
+    ),
+    "imagenet": Family(
+        units=IMAGENET_UNITS,
+        blocks=tuple(IMAGENET_UNITS),
+        filters=(64, 128, 256, 512),
+        strides=(1, 2, 2, 2),
+        stem=(7, 2, True),
+        other_layers=2,
+    ),
+}
 
 
 def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
@@ -98,31 +74,39 @@ def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
     Raises:
       ValueError: the family or block is not known, or has no network of that depth; says which there are.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"model.family={family!r} is not known; choose one of {', '.join(FAMILIES)}")
-    if block not in BLOCKS:
-        raise ValueError(f"model.block={block!r} is not known; choose one of {', '.join(BLOCKS)}")
-    if family == "imagenet":
-        depths = IMAGENET_UNITS[block]
+    form = _family(family, block)
+    if form.units is not None:
+        depths = form.units[block]
         if depth not in depths:
-            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in IMAGENET_UNITS.items())
-            raise ValueError(f"model.depth={depth} is no {block} network of the imagenet family, which has {there_are}")
+            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in form.units.items())
+            raise ValueError(f"model.depth={depth} is no {block} network of the {family} family, which has {there_are}")
         return depths[depth]
     a_unit = 3 * _LAYERS_A_UNIT[block]
     n, remainder = divmod(depth - 2, a_unit)
     if n < 1 or remainder:
         near = sorted({max(n, 1), max(n, 0) + 1})
         raise ValueError(
-            f"model.depth={depth} is no {block} network of the cifar family, which has {a_unit}n+2 layers for "
+            f"model.depth={depth} is no {block} network of the {family} family, which has {a_unit}n+2 layers for "
             f"n >= 1: {', '.join(str(a_unit * k + 2) for k in (1, 2, 3))}, ...; near {depth}: "
             f"{', '.join(str(a_unit * k + 2) for k in near)}"
         )
     return (n, n, n)
 
 
-def depth_of(block: str, stage_units: tuple[int, ...]) -> int:
+def depth_of(family: str, block: str, stage_units: tuple[int, ...]) -> int:
     """Layers with weights: those of the units, the stem and the dense layer."""
-    return sum(stage_units) * _LAYERS_A_UNIT[block] + 2
+    return sum(stage_units) * _LAYERS_A_UNIT[block] + _family(family, block).other_layers
+
+
+def _family(family: str, block: str) -> Family:
+    if family not in FAMILIES:
+        raise ValueError(f"model.family={family!r} is not known; choose one of {', '.join(FAMILIES)}")
+    if block not in BLOCKS:
+        raise ValueError(f"model.block={block!r} is not known; choose one of {', '.join(BLOCKS)}")
+    blocks = FAMILIES[family].blocks
+    if block not in blocks:
+        raise ValueError(f"the {family} family has no networks of model.block={block!r}; choose {' or '.join(blocks)}")
+    return FAMILIES[family]
 
 
 def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: str | None = None) -> Network:
@@ -137,51 +121,69 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
     Raises:
       ValueError: what does not fit, and what would.
     """
-    family, block = model["family"], model["block"]
-    stage_units = tuple(model["stage_units"]) or units_of(family, block, model["depth"])
-    filters = _STAGE_FILTERS.get(family, ())
-    if len(stage_units) > len(filters) or min(stage_units) < 1:
+    form = _family(model["family"], model["block"])
+    _check_unit(model)
+    stage_units = tuple(model["stage_units"]) or units_of(model["family"], model["block"], model["depth"])
+    stages = len(stage_units)
+    if stages > len(form.filters) or min(stage_units) < 1:
         raise ValueError(
-            f"model.stage_units={stage_units} does not fit the {family} family: 1 to {len(filters)} stages of at "
-            f"least one unit"
+            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(form.filters)} "
+            f"stages of at least one unit"
         )
-    if model["unit"] not in UNITS:
-        raise ValueError(f"model.unit={model['unit']!r} is not known; choose one of {', '.join(UNITS)}")
-    if model["zero_init_last"] and model["unit"] == "plain":
+    expansion = 4 if model["block"] == "bottleneck" else 1
+    filters = [max(1, round(f * model["width"])) for f in form.filters[:stages]]
+    size, stride, pool = form.stem
+    return Network(
+        stem=Stem(filters[0], size, stride, pool),
+        unit=UNITS[model["unit"]],
+        stage_units=stage_units,
+        stage_filters=tuple(f * expansion for f in filters),
+        stage_strides=form.strides[:stages],
+        classes=classes,
+        layers=_layers(model, bn_group, axis_name),
+        unroll=model["unroll"],
+    )
+
+
+def _check_unit(model: Mapping[str, Any]) -> None:
+    name, block = model["unit"], model["block"]
+    if name not in UNITS:
+        raise ValueError(f"model.unit={name!r} is not known; choose one of {', '.join(UNITS)}")
+    if block not in UNITS[name].blocks:
         raise ValueError(
-            "model.zero_init_last=True with model.unit='plain': the output of every unit, and every gradient, would "
-            "be zero; it fits units with a shortcut"
+            f"model.unit={name!r} has no {block} form; choose model.block {' or '.join(UNITS[name].blocks)}"
+        )
+    if model["zero_init_last"] and not UNITS[name].can_start_as_identity:
+        fitting = ", ".join(other for other in UNITS if UNITS[other].can_start_as_identity)
+        raise ValueError(
+            f"model.zero_init_last=True with model.unit={name!r}: what follows a unit's last BN would have no gradient "
+            f"and never learn; it fits {fitting}"
         )
     if model["zero_init_last"] and model["norm"] == "none":
         raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
-    expansion = 4 if block == "bottleneck" else 1
-    width = model["width"]
 
-    def widened(f: int) -> int:
-        return max(1, round(f * width)) * expansion
 
-    layers = Layers(
+def _gate_bias(model: Mapping[str, Any]) -> float:
+    if model["gate_bias"] is not None:
+        return model["gate_bias"]
+    stage_units = tuple(model["stage_units"])
+    return gate_bias(depth_of(model["family"], model["block"], stage_units) if stage_units else model["depth"])
+
+
+def _layers(model: Mapping[str, Any], bn_group: int, axis_name: str | None) -> Layers:
+    return Layers(
         kernel_init=initializer(model["initialization"]),
         dtype=jnp.dtype(model["dtype"]),
         param_dtype=jnp.dtype(model["param_dtype"]),
-        block=block,
+        block=model["block"],
         bottleneck_stride=model["bottleneck_stride"],
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
-        normalization=model["norm"],
+        normalize=model["norm"] == "batch",
+        gate_bias=_gate_bias(model),
         bn_group=bn_group,
         bn_momentum=model["bn_momentum"],
         bn_epsilon=model["bn_epsilon"],
         axis_name=axis_name,
-    )
-    return Network(
-        family=family,
-        unit=UNITS[model["unit"]],
-        stage_units=stage_units,
-        stage_filters=tuple(widened(f) for f in filters[: len(stage_units)]),
-        stem_filters=max(1, round(filters[0] * width)),
-        classes=classes,
-        layers=layers,
-        unroll=model["unroll"],
     )

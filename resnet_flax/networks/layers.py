@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from resnet_flax.networks.convolution import Convolution
@@ -18,13 +19,14 @@ class Layers:
       kernel_init: draws kernels.
       dtype: of the computation (``model.dtype``).
       param_dtype: of the parameters (``model.param_dtype``).
-      block: ``"basic"`` (two 3x3) or ``"bottleneck"`` (1x1, 3x3, 1x1).
+      block: ``"basic"`` (two 3x3), ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"single"`` (one 3x3).
       bottleneck_stride: a bottleneck's stride is on the ``"first"`` 1x1 (the paper, the review) or on the
         ``"3x3"`` (torchvision).
       shortcut: option ``"A"``, ``"B"`` or ``"C"``.
       shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
       zero_init_last: whether the last BN of a unit starts with scale 0.
-      normalization: ``"batch"``, or ``"none"``: a bias in place of each BN.
+      normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
+      gate_bias: of the gates of highway layers, at the start.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
     """
 
@@ -36,7 +38,8 @@ class Layers:
     shortcut: str = "A"
     shortcut_padding: str = "end"
     zero_init_last: bool = False
-    normalization: str = "batch"
+    normalize: bool = True
+    gate_bias: float = -1.0
     bn_group: int = 0
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
@@ -55,7 +58,7 @@ class Layers:
           name: of the layer.
           last: whether it is the last of its unit, which ``zero_init_last`` is about.
         """
-        if self.normalization == "none":
+        if not self.normalize:
             return Bias(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
         return BatchNorm(
             group=self.bn_group,
@@ -71,3 +74,14 @@ class Layers:
     def probe(self, name: str) -> Probe:
         """The identity, to be called on a layer's response [N, H, W, C], where it can be looked at."""
         return Probe(axis_name=self.axis_name, name=name)
+
+    def dense(self, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+        """A dense layer with bias, computed in ``dtype``, to be called on [N, F]."""
+        return nn.Dense(
+            features,
+            kernel_init=self.kernel_init,
+            bias_init=zeros,
+            dtype=dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )

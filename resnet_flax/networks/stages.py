@@ -7,6 +7,7 @@ from jax import Array
 
 from resnet_flax.networks import probes
 from resnet_flax.networks.layers import Layers
+from resnet_flax.networks.units import Unit
 
 
 class Stage(nn.Module):
@@ -23,23 +24,26 @@ class Stage(nn.Module):
       stride: of the first unit.
       layers: how layers are made.
       unroll: whether the compiled program holds every unit, instead of a loop over them.
+      follows_activation: whether the stage is the network's first, right after the stem's ReLU.
     """
 
-    unit: type[nn.Module]
+    unit: type[Unit]
     units: int
     filters: int
     stride: int
     layers: Layers
     unroll: bool = False
+    follows_activation: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        x = self.unit(self.filters, self.stride, self.layers, name="first")(x, train)
+        first = self.unit(self.filters, self.stride, self.layers, self.follows_activation, name="first")
+        x = first(x, train)
         rest = self.units - 1
         if rest:
 
-            def apply(unit: nn.Module, x: Array, _: Any) -> tuple[Array, None]:
+            def apply(unit: Unit, x: Array, _: Any) -> tuple[Array, None]:
                 return unit(x, train), None
 
             scan = nn.scan(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from resnet_flax import config
@@ -41,8 +41,15 @@ MULTIPLY_ADDS = {
     (152, "first"): 11_282_415_616,
     (152, "3x3"): 11_513_626_624,
 }
-# Units whose sizes are pinned below; see test_every_unit_is_pinned.
-PINNED_UNITS = {"plain", "residual"}
+# Parameters of the other units, in the CIFAR family. Pre-activation: derived from arXiv:1603.05027, which prints 1.7M
+# and 10.2M. Highway: the plain twin's, and a gate of 9 f^2 + f for each layer that keeps its shape.
+UNIT_SIZES = {
+    ("preactivation", "basic", 110, "A"): 1_727_962,
+    ("preactivation", "bottleneck", 164, "B"): 1_703_258,
+    ("preactivation", "bottleneck", 1001, "B"): 10_327_706,
+    ("highway", "basic", 20, "A"): 269_722 + 6 * (9 * 16**2 + 16) + 5 * (9 * 32**2 + 32) + 5 * (9 * 64**2 + 64),
+    ("highway", "basic", 56, "A"): 853_018 + 18 * (9 * 16**2 + 16) + 17 * (9 * 32**2 + 32) + 17 * (9 * 64**2 + 64),
+}
 
 
 def network(family, block, depth, unit="residual", shortcut="A", classes=None, **keys):
@@ -82,9 +89,22 @@ def test_plain_twins(which):
     assert size(family, block, depth, "residual", "C") - plain == sum(every)
 
 
+@pytest.mark.parametrize(("which", "expected"), UNIT_SIZES.items(), ids=str)
+def test_sizes_of_other_units(which, expected):
+    unit, block, depth, shortcut = which
+    assert size("cifar", block, depth, unit, shortcut) == expected
+
+
+def test_convolutions_of_preactivation_1001():
+    """The kernels alone: the 10.2M that arXiv:1603.05027 prints."""
+    net = network("cifar", "bottleneck", 1001, "preactivation", "B")
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim >= 4) == 10_175_920
+
+
 def test_every_unit_is_pinned():
-    """A unit without a pinned size fails here: pin it above, then name it."""
-    assert set(UNITS) == PINNED_UNITS
+    """A unit without a pinned size fails here; plain ones are pinned as the twins of residual ones."""
+    assert set(UNITS) == {"plain", "residual"} | {which[0] for which in UNIT_SIZES}
 
 
 def test_every_family_and_depth_is_pinned():
@@ -109,7 +129,7 @@ def test_cifar_depths(block, n):
     """6n+2 and 9n+2, and what depth_of counts from the units."""
     layers = {"basic": 6, "bottleneck": 9}[block] * n + 2
     assert units_of("cifar", block, layers) == (n, n, n)
-    assert depth_of(block, (n, n, n)) == layers
+    assert depth_of("cifar", block, (n, n, n)) == layers
 
 
 @given(st.sampled_from(BLOCKS), st.integers(-10, 3000))
@@ -133,7 +153,8 @@ def test_depths_there_are_not(block, depth):
         (dict(initialization="kaiming"), "choose one of he, "),
         (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
         (dict(norm="none", zero_init_last=True), "there is no scale"),
-        (dict(unit="plain", zero_init_last=True), "fits units with a shortcut"),
+        (dict(unit="plain", zero_init_last=True), "it fits residual"),
+        (dict(unit="highway", block="bottleneck", depth=29), "no bottleneck form; choose model.block basic or single"),
     ],
     ids=str,
 )
@@ -148,6 +169,7 @@ def test_what_does_not_fit_is_refused(keys, message):
     st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(2, 11),
 )  # fmt: skip
 def test_any_side_and_channel_count(block, unit, shortcut, height, width, channels, classes):
+    assume(block in UNITS[unit].blocks)
     net = network("cifar", block, 11 if block == "bottleneck" else 8, unit, shortcut, classes)
     x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
     (logits, named), variables = jax.eval_shape(
@@ -180,7 +202,7 @@ def test_intermediates_are_those_the_logits_come_from():
 
 def test_width_multiplies_every_stage():
     net = network("cifar", "basic", 8, width=2.5)
-    assert (net.stem_filters, net.stage_filters) == (40, (40, 80, 160))
+    assert (net.stem.filters, net.stage_filters) == (40, (40, 80, 160))
     assert network("imagenet", "bottleneck", 50, width=0.25).stage_filters == (64, 128, 256, 512)
 
 
