@@ -24,8 +24,7 @@ class Run:
     @property
     def name(self) -> str:
         """Such as ``plain-56``."""
-        m = self.config.model
-        return f"{m.unit}-{'' if m.block == 'basic' else m.block + '-'}{m.depth}"
+        return configs.name_of(self.config)
 
 
 @dataclasses.dataclass(frozen=True)

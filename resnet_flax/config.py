@@ -18,8 +18,8 @@ from resnet_flax.errors import UserError
 
 # What a key with a few values may be.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model.family": ("cifar", "imagenet"),
-    "model.block": ("basic", "bottleneck"),
+    "model.family": ("cifar", "imagenet", "vgg", "highway"),
+    "model.block": ("basic", "bottleneck", "single"),
     "model.norm": ("batch", "none"),
     "model.shortcut": ("A", "B", "C"),
     "model.shortcut_padding": ("end", "both"),
@@ -68,10 +68,13 @@ def base() -> ConfigDict:
     c.model = ConfigDict()
     c.model.family = "cifar"
     c.model.unit = "residual"  # networks/units.py lists them
-    c.model.block = "basic"
+    c.model.block = "basic"  # layers of a unit: 3x3, 3x3; or "bottleneck": 1x1, 3x3, 1x1; or "single": 3x3
     c.model.depth = 20
     c.model.stage_units = ()  # units of each stage, in place of depth, e.g. (3, 4, 6)
+    c.model.stage_filters = ()  # of each stage's 3x3 convolutions, in place of the family's, e.g. (16, 32, 64)
     c.model.width = 1.0  # multiplies every stage's filters
+    c.model.hidden = ()  # widths of dense layers with ReLU before the last one, e.g. (4096, 4096)
+    c.model.dropout = 0.0  # fraction of features, after each of those or, where there are none, after pooling
     c.model.shortcut = "A"
     c.model.shortcut_padding = "end"  # where option A's zero channels go
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
@@ -130,22 +133,39 @@ def base() -> ConfigDict:
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH`` (``UNIT-basic-DEPTH``).
 
-    Where the name has no block it is ``basic`` in the CIFAR family, and Table 1's for that depth in the ImageNet
-    family. Which units and depths exist is checked by :func:`validate`.
+    Where the name has no block it is the family's usual one: ``basic`` in the CIFAR family, Table 1's for that depth
+    in the ImageNet family, ``single`` in the others. ``vgg-DEPTH`` sets the family as well, with dense layers of 4096
+    where the family was ImageNet's, else of 512, and dropout of a half. Which units and depths exist is checked by
+    :func:`validate`.
     """
     unit, _, rest = name.partition("-")
     block, _, depth = rest.rpartition("-")
-    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck"):
+    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck") or (unit == "vgg" and block):
         raise UserError(
-            f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56 or "
-            f"residual-bottleneck-164"
+            f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56, "
+            f"residual-bottleneck-164 or vgg-16"
         )
     c.model.unit, c.model.depth = unit, int(depth)
-    if block:
-        c.model.block = block
-    else:
-        c.model.block = "bottleneck" if c.model.family == "imagenet" and int(depth) not in (18, 34) else "basic"
+    if unit == "vgg":
+        c.model.hidden = (4096, 4096) if c.model.family == "imagenet" else (512, 512)
+        c.model.dropout = 0.5
+        c.model.family, c.model.unit = "vgg", "plain"
+    c.model.block = block or _usual_block(c.model.family, c.model.depth)
     return c
+
+
+def name_of(c: ConfigDict) -> str:
+    """The name of a config's network, as :func:`apply_name` reads it: ``plain-56``, ``residual-bottleneck-164``."""
+    m = c.model
+    unit = "vgg" if (m.family, m.unit) == ("vgg", "plain") else m.unit
+    block = "" if m.block == _usual_block(m.family, m.depth) else f"{m.block}-"
+    return f"{unit}-{block}{m.depth}"
+
+
+def _usual_block(family: str, depth: int) -> str:
+    if family in ("vgg", "highway"):
+        return "single"
+    return "bottleneck" if family == "imagenet" and depth not in (18, 34) else "basic"
 
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -221,7 +241,7 @@ def validate(c: ConfigDict) -> None:
     for key, bound in _ABOVE.items():
         if given[key] <= bound:
             raise UserError(f"{key}={given[key]} must be above {bound}")
-    for key in ("model.bn_momentum", "optimizer.momentum"):
+    for key in ("model.bn_momentum", "model.dropout", "optimizer.momentum"):
         if not 0 <= given[key] < 1:
             raise UserError(f"{key}={given[key]} must be in [0, 1)")
     if c.train.steps * c.train.batch_size >= 2**32:
@@ -275,8 +295,9 @@ def resolve(c: ConfigDict) -> ConfigDict:
     validate(c)
     c = c.copy_and_resolve_references()
     with c.unlocked():
+        for key in ("stage_units", "stage_filters", "hidden"):
+            c.model[key] = tuple(c.model[key])
         if c.model.stage_units:
-            c.model.stage_units = tuple(c.model.stage_units)
             c.model.depth = depth_of(c.model.family, c.model.block, c.model.stage_units)
         # Of gated units alone, so that one command line can hold for the runs of other units, too.
         if not UNITS[c.model.unit].gated:

@@ -1,6 +1,17 @@
 """The families of networks: which depths exist, and what each is made of.
 
 ``cifar`` and ``imagenet``: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2 and Table 1.
+
+``vgg``: "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556), Table 1, columns A, B,
+D and E; with a BN behind each convolution, which the paper, older than BN, does not have (``model.norm="none"``).
+
+``highway``: the 19 and 32 layers of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10. From the source: thin
+and deep 3x3 layers as in FitNets; highway layers where dimensions stay, plain ones where they change; a 1x1 convolution
+and global average pooling in place of fully connected layers; 2.3M and 1.25M parameters; no BN. The layout of 19 layers
+is that of the fourth FitNet (arXiv:1412.6550, appendix): 32, 32, 32, 48, 48, pool, 6 x 80, pool, 6 x 128, pool. Chosen
+here: ReLU where FitNets have maxout; 2x2 max pooling between the last three stages; a 1x1 convolution that keeps 128
+channels. The source does not give the layout of 32 layers; here its units are about those of 19 layers doubled, and its
+widths about 0.55 of theirs, so that it has 1.25M parameters. BN is a setting, as in every family.
 """
 
 import dataclasses
@@ -15,14 +26,16 @@ from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.network import Network, Stem
 from resnet_flax.networks.units import UNITS
 
-BLOCKS = ("basic", "bottleneck")
-_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3}
+BLOCKS = ("basic", "bottleneck", "single")
+_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
 
-# Table 1: units in each of the four stages.
+# Units in each stage, by block and depth.
 IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
 }
+VGG_UNITS = {"single": {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}}
+HIGHWAY_UNITS = {"single": {19: (2, 2, 6, 6), 32: (4, 5, 10, 10)}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,38 +43,65 @@ class Family:
     """What the networks of a family have in common.
 
     Attributes:
-      units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
-      blocks: that there are.
+      blocks: that its units can be made of.
       filters: of each stage's 3x3 convolutions.
       strides: of each stage.
-      stem: size and stride of its convolution, and whether max pooling follows.
       other_layers: layers with weights outside of units.
+      units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
+      filters_of: depths with filters of their own.
+      stem: size and stride of its convolution, and whether max pooling follows; None for no stem.
+      convolution_bias: whether convolutions have a bias beside that of their BN.
+      pools, flattens, last_pointwise: of :class:`Network`.
     """
 
-    units: Mapping[str, Mapping[int, tuple[int, ...]]] | None
     blocks: tuple[str, ...]
     filters: tuple[int, ...]
     strides: tuple[int, ...]
-    stem: tuple[int, int, bool]
     other_layers: int
+    units: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
+    filters_of: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    stem: tuple[int, int, bool] | None = (3, 1, False)
+    convolution_bias: bool = False
+    pools: bool = False
+    flattens: bool = False
+    last_pointwise: bool = False
 
 
 FAMILIES: dict[str, Family] = {
     "cifar": Family(
-        units=None,
         blocks=("basic", "bottleneck"),
         filters=(16, 32, 64),
         strides=(1, 2, 2),
-        stem=(3, 1, False),
-        other_layers=2,
+        other_layers=2,  # the stem, the dense layer
     ),
     "imagenet": Family(
-        units=IMAGENET_UNITS,
         blocks=tuple(IMAGENET_UNITS),
         filters=(64, 128, 256, 512),
         strides=(1, 2, 2, 2),
-        stem=(7, 2, True),
         other_layers=2,
+        units=IMAGENET_UNITS,
+        stem=(7, 2, True),
+    ),
+    "vgg": Family(
+        blocks=tuple(VGG_UNITS),
+        filters=(64, 128, 256, 512, 512),
+        strides=(1, 2, 2, 2, 2),
+        other_layers=3,  # dense ones, as the paper has it; `model.hidden` may say otherwise
+        units=VGG_UNITS,
+        stem=None,
+        convolution_bias=True,
+        pools=True,
+        flattens=True,
+    ),
+    "highway": Family(
+        blocks=tuple(HIGHWAY_UNITS),
+        filters=(32, 48, 80, 128),
+        strides=(1, 1, 2, 2),
+        other_layers=3,  # the stem, the 1x1 convolution, the dense layer
+        units=HIGHWAY_UNITS,
+        filters_of={32: (20, 28, 44, 70)},
+        pools=True,
+        last_pointwise=True,
     ),
 }
 
@@ -69,7 +109,7 @@ FAMILIES: dict[str, Family] = {
 def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
     """Units in each stage of the network of that depth.
 
-    CIFAR: 6n+2 layers (basic) or 9n+2 (bottleneck), three stages of n units. ImageNet: Table 1.
+    CIFAR: 6n+2 layers (basic) or 9n+2 (bottleneck), three stages of n units. The others: the depths in their tables.
 
     Raises:
       ValueError: the family or block is not known, or has no network of that depth; says which there are.
@@ -94,7 +134,7 @@ def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
 
 
 def depth_of(family: str, block: str, stage_units: tuple[int, ...]) -> int:
-    """Layers with weights: those of the units, the stem and the dense layer."""
+    """Layers with weights: those of the units, and the family's others (the stem, the dense layer, ...)."""
     return sum(stage_units) * _LAYERS_A_UNIT[block] + _family(family, block).other_layers
 
 
@@ -105,7 +145,7 @@ def _family(family: str, block: str) -> Family:
         raise ValueError(f"model.block={block!r} is not known; choose one of {', '.join(BLOCKS)}")
     blocks = FAMILIES[family].blocks
     if block not in blocks:
-        raise ValueError(f"the {family} family has no networks of model.block={block!r}; choose {' or '.join(blocks)}")
+        raise ValueError(f"model.block={block!r} does not fit the {family} family; choose {' or '.join(blocks)}")
     return FAMILIES[family]
 
 
@@ -131,16 +171,20 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
             f"stages of at least one unit"
         )
     expansion = 4 if model["block"] == "bottleneck" else 1
-    filters = [max(1, round(f * model["width"])) for f in form.filters[:stages]]
-    size, stride, pool = form.stem
+    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, form, stages)]
     return Network(
-        stem=Stem(filters[0], size, stride, pool),
+        stem=None if form.stem is None else Stem(filters[0], *form.stem),
         unit=UNITS[model["unit"]],
         stage_units=stage_units,
         stage_filters=tuple(f * expansion for f in filters),
         stage_strides=form.strides[:stages],
         classes=classes,
-        layers=_layers(model, bn_group, axis_name),
+        layers=_layers(model, form, bn_group, axis_name),
+        pools=form.pools,
+        flattens=form.flattens,
+        last_pointwise=form.last_pointwise,
+        hidden=tuple(model["hidden"]),
+        dropout=model["dropout"],
         unroll=model["unroll"],
     )
 
@@ -163,6 +207,16 @@ def _check_unit(model: Mapping[str, Any]) -> None:
         raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
 
 
+def _stage_filters(model: Mapping[str, Any], form: Family, stages: int) -> tuple[int, ...]:
+    given = tuple(model["stage_filters"])
+    if given and len(given) != stages:
+        raise ValueError(f"model.stage_filters={given} is of {len(given)} stages; the network has {stages}")
+    if given:
+        return given
+    named = None if model["stage_units"] else form.filters_of.get(model["depth"])
+    return (named or form.filters)[:stages]
+
+
 def _gate_bias(model: Mapping[str, Any]) -> float:
     if model["gate_bias"] is not None:
         return model["gate_bias"]
@@ -170,7 +224,7 @@ def _gate_bias(model: Mapping[str, Any]) -> float:
     return gate_bias(depth_of(model["family"], model["block"], stage_units) if stage_units else model["depth"])
 
 
-def _layers(model: Mapping[str, Any], bn_group: int, axis_name: str | None) -> Layers:
+def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: str | None) -> Layers:
     return Layers(
         kernel_init=initializer(model["initialization"]),
         dtype=jnp.dtype(model["dtype"]),
@@ -180,6 +234,8 @@ def _layers(model: Mapping[str, Any], bn_group: int, axis_name: str | None) -> L
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
+        # Without BN the bias in its place is the convolution's.
+        convolution_bias=form.convolution_bias and model["norm"] == "batch",
         normalize=model["norm"] == "batch",
         gate_bias=_gate_bias(model),
         bn_group=bn_group,

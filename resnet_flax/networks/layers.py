@@ -25,6 +25,7 @@ class Layers:
       shortcut: option ``"A"``, ``"B"`` or ``"C"``.
       shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
       zero_init_last: whether the last BN of a unit starts with scale 0.
+      convolution_bias: whether convolutions have a bias of their own.
       normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
       gate_bias: of the gates of highway layers, at the start.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
@@ -38,6 +39,7 @@ class Layers:
     shortcut: str = "A"
     shortcut_padding: str = "end"
     zero_init_last: bool = False
+    convolution_bias: bool = False
     normalize: bool = True
     gate_bias: float = -1.0
     bn_group: int = 0
@@ -46,10 +48,11 @@ class Layers:
     axis_name: str | None = None
 
     def convolution(self, filters: int, size: int, stride: int, name: str) -> Convolution:
-        """A convolution without bias, to be called on [N, H, W, C]."""
+        """A convolution, to be called on [N, H, W, C]."""
         return Convolution(
-            filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name
-        )
+            filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype,
+            use_bias=self.convolution_bias, name=name,
+        )  # fmt: skip
 
     def norm(self, name: str, last: bool = False) -> BatchNorm | Bias:
         """A batch normalisation, or the bias in its place, to be called on [N, H, W, C] and whether this is training.

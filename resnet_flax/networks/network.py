@@ -1,11 +1,13 @@
 """A network: stem, stages, head. Which ones there are is said in ``families.py``."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from resnet_flax.networks.dropout import dropout
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.stages import Stage
 from resnet_flax.networks.units import Unit
@@ -35,6 +37,8 @@ class Network(nn.Module):
       flattens: whether the dense layers see every position, after one more max pooling, not their average.
       last_pointwise: whether a 1x1 convolution, with BN and ReLU, follows the last stage.
       hidden: widths of dense layers with ReLU before the last one.
+      dropout: the fraction of features dropped in training: after each hidden layer, or where there is none after
+        pooling.
       unroll: whether the compiled program holds every unit, instead of a loop over them.
     """
 
@@ -49,11 +53,12 @@ class Network(nn.Module):
     flattens: bool = False
     last_pointwise: bool = False
     hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
     unroll: bool = False
 
     @nn.compact
     def __call__(
-        self, images: Array, train: bool = False, intermediates: bool = False
+        self, images: Array, train: bool = False, intermediates: bool = False, dropout_keys: Array | None = None
     ) -> Array | tuple[Array, dict[str, Array]]:
         """Classifies images.
 
@@ -61,6 +66,7 @@ class Network(nn.Module):
           images: [N, H, W, C], any sides and channels.
           train: whether BN uses the batch's statistics (and updates the collection ``batch_stats``).
           intermediates: whether to return, beside the logits, the named intermediates.
+          dropout_keys: [N], a random key for each image; needed in training where ``dropout`` is not 0.
 
         Returns:
           logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem`` (where there is one),
@@ -81,7 +87,7 @@ class Network(nn.Module):
             x = nn.relu(self.layers.norm(name="final_bn")(x, train))
         if self.last_pointwise:
             x = self._last_pointwise(x, train)
-        named["pooled"], named["logits"] = self._head(x)
+        named["pooled"], named["logits"] = self._head(x, self._dropout(train, dropout_keys))
         return (named["logits"], named) if intermediates else named["logits"]
 
     def _stem(self, x: Array, train: bool) -> Array:
@@ -95,7 +101,14 @@ class Network(nn.Module):
         x = self.layers.norm(name="last_conv_bn")(x, train)
         return nn.relu(self.layers.probe(name="last_pointwise")(x))
 
-    def _head(self, x: Array) -> tuple[Array, Array]:
+    def _dropout(self, train: bool, keys: Array | None) -> Callable[[Array, int], Array]:
+        if not train or self.dropout == 0:
+            return lambda x, _: x
+        if keys is None:
+            raise ValueError(f"model.dropout={self.dropout}: training needs dropout_keys, a random key for each image")
+        return lambda x, place: dropout(x, self.dropout, keys, place)
+
+    def _head(self, x: Array, drop: Callable[[Array, int], Array]) -> tuple[Array, Array]:
         """[N, H, W, C] -> the features that pooling gives, and the logits."""
         high = jnp.promote_types(x.dtype, jnp.float32)  # the mean and the loss are never bfloat16
         if self.flattens:
@@ -104,8 +117,10 @@ class Network(nn.Module):
         else:
             x = x.astype(high).mean((1, 2))
         pooled = x
+        if not self.hidden:
+            x = drop(x, 0)
         for i, width in enumerate(self.hidden, start=1):
-            x = nn.relu(self.layers.dense(width, self.layers.dtype, name=f"hidden{i}")(x))
+            x = drop(nn.relu(self.layers.dense(width, self.layers.dtype, name=f"hidden{i}")(x)), i)
         return pooled, self.layers.dense(self.classes, high, name="dense")(x)
 
 

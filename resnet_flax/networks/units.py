@@ -20,7 +20,7 @@ class Unit(nn.Module):
       filters: channels of the output.
       stride: of the unit, 1 or 2.
       layers: how layers are made, and which there are (``block``).
-      follows_activation: whether it is the network's first unit, right after the stem's ReLU.
+      follows_activation: whether it is the network's first unit, behind the stem's ReLU or on the images themselves.
     """
 
     filters: int

@@ -37,6 +37,16 @@ def test_scanned_and_unrolled_agree(double, unit, block, shortcut):
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-10), a, b)
 
 
+@pytest.mark.parametrize(("family", "unit"), [("vgg", "plain"), ("highway", "highway"), ("highway", "residual")])
+def test_scanned_and_unrolled_agree_where_units_are_single_layers(double, family, unit):
+    x, labels = images_and_labels(side=6)
+    keys = dict(block="single", family=family, stage_units=(3, 1), hidden=(5,), stage_filters=(8, 12))
+    scanned, unrolled = (network(unit, unroll=unroll, **keys) for unroll in (False, True))
+    variables = variables_of(scanned, x)
+    a, b = (loss_and_gradients(net, variables, x, labels) for net in (scanned, unrolled))
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-10), a, b)
+
+
 def test_scanned_and_unrolled_agree_in_float32():
     x, labels = images_and_labels()
     keys = dict(dtype="float32", param_dtype="float32")

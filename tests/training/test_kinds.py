@@ -10,6 +10,9 @@ from tests.training.small import small_config
 
 KINDS = {
     "without normalisation": ("plain-8", dict(model__norm="none")),
+    "pre-activation": ("preactivation-8", {}),
+    "highway": ("highway-8", {}),
+    "vgg, with dropout": ("vgg-11", dict(model__hidden=(24,))),
 }
 
 
