@@ -147,9 +147,7 @@ class _Run:
         return step
 
     def _name(self) -> str:
-        m = self.config.model
-        block = "" if m.block == "basic" else f"{m.block}-"
-        return f"{m.unit}-{block}{m.depth} on {self.config.data.name}"
+        return f"{configs.name_of(self.config.model)} on {self.config.data.name}"
 
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
         return MetricsLog(self.workdir, step) if jax.process_index() == 0 else NoMetricsLog()

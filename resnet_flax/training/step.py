@@ -47,6 +47,7 @@ def training_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
+    dropout_keys: Array | None = None,
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
 
@@ -57,11 +58,14 @@ def training_step(
       images: [n, H, W, C], this device's images.
       labels: [n] int32.
       axis_name: the mesh axis that the batch is split over, or None on one device.
+      dropout_keys: [n], where the network drops features: a random key for each image.
     """
 
     def loss_of(params: dict) -> tuple[Array, tuple[Array, dict]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        logits, updates = network.apply(
+            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
+        )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), (jnp.argmax(logits, -1) != labels, updates.get("batch_stats", {}))
 
@@ -98,8 +102,12 @@ def make_train_steps(
 
     def step(data: Resident, seed: Array, state: State) -> State:
         first = lax.axis_index(DATA_AXIS) * per_device
-        images, labels = dataclasses.replace(stream, seed=seed).batch(data, state.step, first, per_device)
-        return training_step(state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS)
+        batches = dataclasses.replace(stream, seed=seed)
+        images, labels = batches.batch(data, state.step, first, per_device)
+        keys = batches.keys("dropout", state.step, first, per_device) if network.dropout else None
+        return training_step(
+            state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys
+        )
 
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
     def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
