@@ -96,7 +96,7 @@ def _config_flags() -> Iterator[str]:
 def _check_config_flags(argv: list[str]) -> None:
     """Refuses a config file or key that does not exist, in our words instead of ml_collections'."""
     for name in _config_flags():
-        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
             flag, equals, value = argument.partition("=")
             if flag.lstrip("-") == name and flag.startswith("-"):
                 path = (value if equals else following).partition(":")[0]

@@ -283,7 +283,7 @@ def wanted(default: Any) -> str:
     if isinstance(default, tuple):
         return "a tuple of positive int, such as (2, 3)"
     if default is None:
-        return "a number, or None"
+        return "a float, or None"
     kind = type(default).__name__
     return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {default}" if default != "" else "")
 

@@ -1,5 +1,8 @@
 """A unit of one's own is a class and a line."""
 
+import inspect
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -45,3 +48,10 @@ def test_its_layers_can_be_looked_at(monkeypatch, double):
     gradient = jax.jit(jax.grad(loss))(seen["perturbations"])["stage1"]["rest"]["response2"]["response"]
     assert gradient.shape == (2, 8, 8, 8, 8)
     assert float(np.abs(gradient).max()) > 0
+
+
+def test_the_readme_shows_this_unit():
+    """Line for line, so that what the README promises is what is tested here."""
+    shown = Path("README.md").read_text()
+    assert inspect.getsource(ScaledUnit) in shown
+    assert 'UNITS["scaled"] = ScaledUnit' in shown
