@@ -30,12 +30,13 @@ def main() -> None:
     # A program that comes out of the cache would take no time to compile.
     jax.config.update("jax_enable_compilation_cache", False)
 
-    from experiments import cost_layers, cost_networks, cost_text, record
+    from experiments import cost_layers, cost_text, record
+    from resnet_flax.config import name_of
 
     configs, image, classes = _networks()
     if options.DRY_RUN.value:
         for c in configs:
-            print(f"{cost_networks.label(c)}: {_what(image)}, {_ROUNDS.value} rounds")
+            print(f"{name_of(c.model)}: {_what(image)}, {_ROUNDS.value} rounds")
         for stack in cost_layers.STACKS:
             print(f"{stack.name}: batch {_BATCH.value}, {_ROUNDS.value} rounds")
         return
@@ -89,6 +90,7 @@ def _measure(configs: Sequence[Any], image: tuple[int, int, int], classes: int) 
     import jax
 
     from experiments import cost_layers, cost_networks, timing
+    from resnet_flax.config import name_of
     from resnet_flax.progress import Progress
 
     batch, rounds = _BATCH.value, _ROUNDS.value
@@ -101,10 +103,10 @@ def _measure(configs: Sequence[Any], image: tuple[int, int, int], classes: int) 
         compiled = {}
         # Depth after depth of a unit: what else the machine does then does not fall on one depth alone.
         for c in sorted(configs, key=lambda c: c.model.unit):
-            label = cost_networks.label(c)
+            label = name_of(c.model)
             compiled[label] = cost_networks.training_call(c, image, classes, batch)
             done(f"compiled {label}")
-        labels = [cost_networks.label(c) for c in configs]
+        labels = [name_of(c.model) for c in configs]
         steps = {label: compiled[label][0] for label in labels}
         spreads = timing.by_turns(steps, rounds, _TURN_SECONDS.value, done)
         costs = [

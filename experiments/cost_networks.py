@@ -26,7 +26,7 @@ class Cost:
     """What a network costs.
 
     Attributes:
-      label: see :func:`label`.
+      label: its name, such as ``plain-56``.
       unit: of the network.
       depth: its layers with weights.
       parameters: numbers trained.
@@ -60,11 +60,6 @@ def units_with_a_basic_form() -> list[str]:
     return found
 
 
-def label(config: ConfigDict) -> str:
-    """Such as ``plain-56``."""
-    return f"{config.model.unit}-{config.model.depth}"
-
-
 def training_call(
     config: ConfigDict, image: tuple[int, int, int], classes: int, batch: int
 ) -> tuple[Callable[[], Any], float]:
@@ -77,14 +72,14 @@ def training_call(
     """
     network = build(config.model, classes)
     optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
-    # Run once: not worth the optimisation that its compilation would spend most of its time on.
-    start = jax.jit(lambda: initial_state(network, optimizer, config.seed, image)).lower()
-    state = start.compile({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})()
+    state = initial_state(network, optimizer, config.seed, image)
     keys = jax.random.split(jax.random.key(config.seed))
     images = jax.random.normal(keys[0], (batch, *image), config.model.param_dtype)
     labels = jax.random.randint(keys[1], (batch,), 0, classes)
     started = time.perf_counter()
-    step = jax.jit(partial(training_step, network=network, optimizer=optimizer), donate_argnums=0)
+    # The same features are dropped in every step: that takes as long.
+    more = {"dropout_keys": jax.random.split(keys[0], batch)} if getattr(network, "dropout", 0) else {}
+    step = jax.jit(partial(training_step, network=network, optimizer=optimizer, **more), donate_argnums=0)
     compiled = step.lower(state, images, labels).compile()
     seconds = time.perf_counter() - started
 
@@ -103,7 +98,7 @@ def cost(
     network: Network = build(config.model, classes)
     stages = by_stage(network, image, batch)
     return Cost(
-        label=label(config),
+        label=configs.name_of(config.model),
         unit=config.model.unit,
         depth=config.model.depth,
         parameters=sum(s.parameters for s in stages),

@@ -51,7 +51,7 @@ def _summary(config: ConfigDict, image_shape: tuple[int, int, int], classes: int
         raise UserError(f"images of {'x'.join(map(str, image_shape))}: {error}") from None
     counts = ("parameters", "multiply_adds", "activation_bytes")
     return {
-        "network": "-".join([model.unit, *(["bottleneck"] if model.block == "bottleneck" else []), str(model.depth)]),
+        "network": configs.name_of(model),
         "data": config.data.name,
         "image": image_shape,
         "classes": classes,

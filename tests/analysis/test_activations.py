@@ -74,7 +74,7 @@ def test_xla_sets_aside_as_much(name, batch, keys):
     c = config.load("configs/cifar10.py", name, keys)
     network, image = build(c.model, 10), (32, 32, 3)
     sgd = optimizer.build(c.optimizer, lambda step: 0.1)
-    at_start = jax.eval_shape(lambda: state.initial_state(network, sgd, 0, image))
+    at_start = state.abstract_state(network, sgd, image, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=sgd), donate_argnums=0)
     images = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     memory = step.lower(at_start, images, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile().memory_analysis()
