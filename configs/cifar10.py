@@ -21,7 +21,7 @@ from resnet_flax import config
 
 
 def get_config(name: str = "residual-20") -> ConfigDict:
-    """``UNIT-DEPTH`` (6n+2) or ``UNIT-bottleneck-DEPTH`` (9n+2)."""
+    """``UNIT-DEPTH`` (6n+2), ``UNIT-bottleneck-DEPTH`` (9n+2) or ``vgg-DEPTH`` (11, 13, 16, 19)."""
     c = config.base()  # whose values are this recipe's
     config.apply_name(c, name)
     c.train.bn_group = c.train.batch_size // 2

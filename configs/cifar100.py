@@ -12,7 +12,7 @@ from configs import cifar10
 
 
 def get_config(name: str = "residual-20") -> ConfigDict:
-    """``UNIT-DEPTH`` (6n+2) or ``UNIT-bottleneck-DEPTH`` (9n+2)."""
+    """``UNIT-DEPTH`` (6n+2), ``UNIT-bottleneck-DEPTH`` (9n+2) or ``vgg-DEPTH`` (11, 13, 16, 19)."""
     c = cifar10.get_config(name)
     c.data.name = "cifar100"
     return c

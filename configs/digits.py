@@ -16,7 +16,7 @@ from resnet_flax import config
 
 
 def get_config(name: str = "residual-20") -> ConfigDict:
-    """``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH``."""
+    """``UNIT-DEPTH``, ``UNIT-bottleneck-DEPTH`` or ``vgg-DEPTH``."""
     c = config.base()
     config.apply_name(c, name)
     c.data.name = "digits"

@@ -2,9 +2,9 @@
 
 python -m resnet_flax.summary --config=configs/imagenet.py:residual-50
 
-Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the first 1x1). 600k steps of 256
-images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error plateaus, for
-which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
+Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the first 1x1); vgg-11, 13, 16 and 19.
+600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error
+plateaus, for which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
 
 Training needs ImageNet as a stream from disk, which is not part of the project yet; until then the names serve as
 networks (counts, weights, backbones).
@@ -16,7 +16,7 @@ from resnet_flax import config
 
 
 def get_config(name: str = "residual-50") -> ConfigDict:
-    """``UNIT-DEPTH``, depth one of 18, 34, 50, 101, 152."""
+    """``UNIT-DEPTH``, depth one of 18, 34, 50, 101, 152; or ``vgg-DEPTH``, one of 11, 13, 16, 19."""
     c = config.base()
     c.model.family = "imagenet"
     config.apply_name(c, name)

@@ -2,8 +2,8 @@
 
 python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8,20,56 --grid model.unit=plain,residual
 
-Every --grid names a config key and its values; all combinations are run, with every seed. By default depths 8, 14,
-20, 32, 44 and 56 of plain and residual networks with seeds 0 and 1. Lines of the figure are the combinations of
+Every --grid names a config key and its values; all combinations are run, with every seed. By default depths 8, 20,
+32 and 56 of plain and residual networks with seeds 0 and 1. Lines of the figure are the combinations of
 whatever varies beside depth.
 """
 
@@ -17,7 +17,7 @@ from resnet_flax import command
 from resnet_flax.errors import UserError
 
 _GRID = flags.DEFINE_multi_string(
-    "grid", ["model.depth=8,14,20,32,44,56", "model.unit=plain,residual"], "KEY=VALUE,VALUE,... of the config."
+    "grid", ["model.depth=8,20,32,56", "model.unit=plain,residual"], "KEY=VALUE,VALUE,... of the config."
 )
 flags.set_default(options.SEEDS, ["0", "1"])
 

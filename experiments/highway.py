@@ -64,21 +64,21 @@ def _groups() -> dict[str, list[Any]]:
     if not _PUBLISHED.value:
         return groups
     part = "" if _WIDTH.value == 1 else f", {_WIDTH.value:g} of the width"
-    for name, equal in ((_PAPERS, False), (_EQUAL, True)):
-        groups[name] = []
-        for depth in (19, 32):
-            overrides: dict[str, Any] = {
-                "model.family": "highway", "model.block": "single", "model.depth": depth, "model.width": _WIDTH.value,
-            }  # fmt: skip
-            if equal:
-                overrides["model.stage_filters"] = _EQUAL_FILTERS
-            # The name's own depth is replaced: 19 is none of the twins' family.
-            groups[name].append(Case("highway-20", overrides, f"highway-{depth} of its paper, {name}{part}"))
+
+    def published(depth: int, widths: str, **more: Any) -> Any:
+        overrides = {
+            "model.family": "highway", "model.block": "single", "model.depth": depth, "model.width": _WIDTH.value,
+        }  # fmt: skip
+        # The name's own depth is replaced: 19 is none of the twins' family.
+        return Case("highway-20", overrides | more, f"highway-{depth} of its paper, {widths}{part}")
+
+    groups[_PAPERS] = [published(depth, "its widths") for depth in (19, 32)]
+    groups[_EQUAL] = [published(32, "the widths of 19 layers", **{"model.stage_filters": _FILTERS_OF_19})]
     return groups
 
 
-# Filters of the 19-layer network's stages, which the 32-layer one gets, too, at equal width.
-_EQUAL_FILTERS = (32, 48, 80, 128)
+# Of the 19-layer network's stages; the 32-layer one gets them, too, so that the pair differs in depth alone.
+_FILTERS_OF_19 = (32, 48, 80, 128)
 
 
 def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float]]]]:

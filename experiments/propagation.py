@@ -4,9 +4,9 @@ python -m experiments.propagation --workdir=runs/propagation [--units=plain,resi
 
 For every unit, depth, with and without batch normalisation, and for each initialisation: the norm of the loss's
 gradient with respect to each layer's weights and each 3x3 layer's response, and the standard deviation of those
-responses (arXiv:1512.03385, Fig. 7). After training, for the config's own initialisation. The notes print the
-review's claim (gradients vanish), the paper's (section 4.1: with BN they do not) and what was measured, side by side;
-no direction is assumed. layers.csv holds every number.
+responses (arXiv:1512.03385, Fig. 7). After training, too, for the config's own initialisation and a --fraction of its
+schedule. The notes print the review's claim (gradients vanish), the paper's (section 4.1: with BN they do not) and what
+was measured, side by side; no direction is assumed. layers.csv holds every number.
 """
 
 import dataclasses
@@ -23,6 +23,9 @@ _DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
 _NORMS = flags.DEFINE_list("norms", ["batch", "none"], "Values of model.norm.")
 _INITIALIZATIONS = flags.DEFINE_list("initializations", ["he", "lecun"], "Values of model.initialization.")
 _TRAINED = flags.DEFINE_bool("trained", True, "Also train the networks, and measure again.")
+_FRACTION = flags.DEFINE_float(
+    "fraction", 0.5, "Part of the config's steps and milestones to train for.", lower_bound=0, upper_bound=1
+)
 _IMAGES = flags.DEFINE_integer("images", 128, "Training images to measure on.", lower_bound=2)
 
 
@@ -59,7 +62,7 @@ def main() -> None:
         for case in cases
     ]
     untrained = plan(starts, options.whole_numbers(options.SEEDS)[:1])
-    outcomes = sweep.run(cases) if _TRAINED.value or options.DRY_RUN.value else []
+    outcomes = sweep.run([_shortened(case) for case in cases]) if _TRAINED.value or options.DRY_RUN.value else []
     if outcomes is None:
         return
     measured = _measure(untrained, outcomes)
@@ -76,10 +79,23 @@ def main() -> None:
         title="How signals and gradients travel",
         question="Do gradients vanish in deep plain networks? How large are the responses of layers? "
         "(arXiv:1512.03385, section 4.1 and Fig. 7)",
-        notes=_notes(measured),
+        notes=[*_notes(measured), *_protocol(outcomes)],
     )
     figures = propagation_figures.draw(measured, folder, data)
     sweep.finish(outcomes, record, figures, [summary])
+
+
+def _shortened(case: Any) -> Any:
+    """The case with the given fraction of its config's schedule."""
+    from experiments.runs import plan
+
+    if _FRACTION.value == 1:
+        return case
+    config = plan([case], [0])[0].config
+    steps = max(1, round(config.train.steps * _FRACTION.value))
+    milestones = tuple(sorted({max(1, round(m * _FRACTION.value)) for m in config.schedule.milestones}))
+    overrides = {**case.overrides, "train.steps": steps, "schedule.milestones": milestones}
+    return dataclasses.replace(case, overrides=overrides)
 
 
 def _measure(untrained: Sequence[Any], outcomes: Sequence[Any]) -> list[Measured]:
@@ -172,6 +188,13 @@ def _ratio(layers: Sequence[tuple[str, float]]) -> float:
     """The first 3x3 layer over the last: above 1, gradients grow on their way back; below, they shrink."""
     inner = [value for name, value in layers if not name.startswith(("dense", "hidden"))]
     return inner[0] / inner[-1] if inner[-1] else float("inf")
+
+
+def _protocol(outcomes: Sequence[Any]) -> list[str]:
+    if not outcomes:
+        return []
+    steps = outcomes[0].run.config.train.steps
+    return [f"Trained for {steps} steps, {_FRACTION.value:g} of the config's schedule."]
 
 
 def _notes(measured: Sequence[Measured]) -> list[str]:

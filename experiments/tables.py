@@ -5,13 +5,16 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments.record import Table
-from experiments.runs import Outcome
 from resnet_flax.progress import duration
 from resnet_flax.training.workdir import write_atomically
+
+if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
+    from experiments.runs import Outcome
 
 CAPTION = (
     "Errors at the final step (training: augmented stream, batch statistics, mean since the line of metrics before "
@@ -20,7 +23,7 @@ CAPTION = (
 _HEADER = ("network", "parameters", "seeds", "training error %", "test error %", "training time")
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
     """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
     The training error is the one on the augmented stream with batch statistics, mean since the line before the
@@ -29,7 +32,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return [(label, *_row(members)) for label, members in by_label(outcomes).items()]
 
 
-def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
     """The seeds of each label, in the order of the first."""
     found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -37,7 +40,7 @@ def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return found
 
 
-def _row(members: Sequence[Outcome]) -> tuple[str, ...]:
+def _row(members: Sequence["Outcome"]) -> tuple[str, ...]:
     whole = [o for o in members if not o.failure]
     failures = Counter(o.failure for o in members if o.failure)
     seeds = str(len(members))
@@ -58,12 +61,12 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(outcomes: Sequence["Outcome"]) -> str:
     """The table as Markdown."""
     return to_markdown(_HEADER, rows(outcomes))
 
 
-def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
+def write(outcomes: Sequence["Outcome"], folder: Path) -> Table:
     """Writes table.md and table.csv."""
     return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION)
 

@@ -18,8 +18,8 @@ from resnet_flax.errors import UserError
 
 # What a key with a few values may be.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "model.family": ("cifar", "imagenet"),
-    "model.block": ("basic", "bottleneck"),
+    "model.family": ("cifar", "imagenet", "vgg", "highway"),
+    "model.block": ("basic", "bottleneck", "single"),
     "model.shortcut": ("A", "B", "C"),
     "model.shortcut_padding": ("end", "both"),
     "model.bottleneck_stride": ("first", "3x3"),
@@ -53,6 +53,9 @@ _AT_LEAST = {
 }
 _ABOVE = {"model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
 
+# Keys that may be None, and the type they have where they are not.
+_OPTIONAL = {"model.gate_bias": float}
+
 # Where data lies does not change what a run computes, so these may differ when it goes on.
 LOCATIONS = ("data.data_dir", "data.download")
 
@@ -65,17 +68,20 @@ def base() -> ConfigDict:
     c.model = ConfigDict()
     c.model.family = "cifar"
     c.model.unit = "residual"  # networks/units.py lists them
-    c.model.block = "basic"
+    c.model.block = "basic"  # layers of a unit: 3x3, 3x3; or "bottleneck": 1x1, 3x3, 1x1; or "single": 3x3
     c.model.depth = 20
     c.model.stage_units = ()  # units of each stage, in place of depth, e.g. (3, 4, 6)
+    c.model.stage_filters = ()  # of each stage's 3x3 convolutions, in place of the family's, e.g. (16, 32, 64)
     c.model.width = 1.0  # multiplies every stage's filters
+    c.model.hidden = ()  # widths of dense layers with ReLU before the last one, e.g. (4096, 4096)
+    c.model.dropout = 0.0  # fraction of features, after each of those or, where there are none, after pooling
     c.model.shortcut = "A"
     c.model.shortcut_padding = "end"  # where option A's zero channels go
     c.model.bottleneck_stride = "first"  # the paper; "3x3" is torchvision's
     c.model.initialization = "he"
     c.model.zero_init_last = False
-    c.model.gate_bias = config_dict.placeholder(float)  # of highway gates at the start; None: by depth
-    c.model.norm = "batch"  # or "none": a bias in each BN's place
+    c.model.gate_bias = config_dict.placeholder(float)  # of highway gates at the start; None is by depth
+    c.model.norm = "batch"  # "none": a learned bias in place of each BN
     c.model.bn_momentum = 0.9
     c.model.bn_epsilon = 1e-5
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
@@ -127,28 +133,37 @@ def base() -> ConfigDict:
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH`` (``UNIT-basic-DEPTH``).
 
-    Where the name has no block it is ``basic`` in the CIFAR family, and Table 1's for that depth in the ImageNet
-    family. Which units and depths exist is checked by :func:`validate`.
+    Where the name has no block it is the family's usual one: ``basic`` in the CIFAR family, Table 1's for that depth
+    in the ImageNet family, ``single`` in the others. ``vgg-DEPTH`` sets the family as well, with dense layers of 4096
+    where the family was ImageNet's, else of 512, and dropout of a half. Which units and depths exist is checked by
+    :func:`validate`.
     """
     unit, _, rest = name.partition("-")
     block, _, depth = rest.rpartition("-")
-    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck"):
+    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck") or (unit == "vgg" and block):
         raise UserError(
-            f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56 or "
-            f"residual-bottleneck-164"
+            f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56, "
+            f"residual-bottleneck-164 or vgg-16"
         )
     c.model.unit, c.model.depth = unit, int(depth)
-    c.model.block = block or _usual_block(c.model.family, int(depth))
+    if unit == "vgg":
+        c.model.hidden = (4096, 4096) if c.model.family == "imagenet" else (512, 512)
+        c.model.dropout = 0.5
+        c.model.family, c.model.unit = "vgg", "plain"
+    c.model.block = block or _usual_block(c.model.family, c.model.depth)
     return c
 
 
 def name_of(model: Mapping[str, Any]) -> str:
-    """The shortest name that :func:`apply_name` turns into this section ``model``: ``residual-56``."""
+    """The shortest name that :func:`apply_name` turns into this section ``model``: ``residual-56``, ``vgg-16``."""
     unit, block, depth = model["unit"], model["block"], model["depth"]
+    unit = "vgg" if (model["family"], unit) == ("vgg", "plain") else unit
     return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
 
 
 def _usual_block(family: str, depth: int) -> str:
+    if family in ("vgg", "highway"):
+        return "single"
     return "bottleneck" if family == "imagenet" and depth not in (18, 34) else "basic"
 
 
@@ -233,13 +248,15 @@ def validate(c: ConfigDict) -> None:
     for key, bound in _ABOVE.items():
         if given[key] <= bound:
             raise UserError(f"{key}={given[key]} must be above {bound}")
-    for key in ("model.bn_momentum", "optimizer.momentum"):
+    for key in ("model.bn_momentum", "model.dropout", "optimizer.momentum"):
         if not 0 <= given[key] < 1:
             raise UserError(f"{key}={given[key]} must be in [0, 1)")
     if c.train.steps * c.train.batch_size >= 2**32:
         raise UserError(
             f"train.steps={c.train.steps} times train.batch_size={c.train.batch_size} must be below 2**32 images"
         )
+    if c.seed >= 2**32:
+        raise UserError(f"seed={c.seed} must be below 2**32")
     milestones = c.schedule.milestones
     if list(milestones) != sorted(set(milestones)):
         raise UserError(f"schedule.milestones={milestones} must grow")
@@ -248,10 +265,10 @@ def validate(c: ConfigDict) -> None:
 
 def _check_type(key: str, value: Any, default: Any) -> None:
     kind = type(default)
-    if default is None:
-        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
-            raise UserError(f"{key}={value!r} is of type {type(value).__name__}; it must be a number, or None")
-        return
+    if key in _OPTIONAL:
+        if value is None:
+            return
+        kind = _OPTIONAL[key]
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -265,6 +282,8 @@ def wanted(default: Any) -> str:
     """What a key with that default may be, in words."""
     if isinstance(default, tuple):
         return "a tuple of positive int, such as (2, 3)"
+    if default is None:
+        return "a float, or None"
     kind = type(default).__name__
     return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {default}" if default != "" else "")
 
@@ -287,14 +306,19 @@ def resolve(c: ConfigDict) -> ConfigDict:
     """
     from resnet_flax.networks import depth_of
     from resnet_flax.networks.highway import gate_bias
+    from resnet_flax.networks.units import UNITS
 
     validate(c)
     c = c.copy_and_resolve_references()
     with c.unlocked():
+        for key in ("stage_units", "stage_filters", "hidden"):
+            c.model[key] = tuple(c.model[key])
         if c.model.stage_units:
-            c.model.stage_units = tuple(c.model.stage_units)
-            c.model.depth = depth_of(c.model.block, c.model.stage_units)
-        if c.model.unit == "highway" and c.model.gate_bias is None:
+            c.model.depth = depth_of(c.model.family, c.model.block, c.model.stage_units)
+        # Of gated units alone, so that one command line can hold for the runs of other units, too.
+        if not UNITS[c.model.unit].gated:
+            c.model.gate_bias = None
+        elif c.model.gate_bias is None:
             c.model.gate_bias = gate_bias(c.model.depth)
         c.schedule.milestones = tuple(c.schedule.milestones)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:

@@ -26,28 +26,24 @@ flags.mark_flag_as_required("workdir")
 def main() -> None:
     """Evaluates a checkpoint and prints its loss and error."""
     from resnet_flax.data import resident
-    from resnet_flax.training import evaluation, loop, optimizer, state
+    from resnet_flax.training import evaluation, loop, trained
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import replicated
 
     workdir = Path(_WORKDIR.value)
     config = _config(workdir)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = _step(checkpoints, workdir)
     parts = loop.prepare(config)
     images = getattr(parts.dataset, _SPLIT.value)
     if not len(images):
         raise UserError(
             f"--split={_SPLIT.value}: the run set no images aside (data.validation=0); choose test or train"
         )
-
-    everywhere = replicated(parts.mesh)
-    abstract = state.abstract_state(
-        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), images.images.shape[1:], everywhere
-    )
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        restored = checkpoints.restore(abstract, _step(checkpoints, workdir))
+    restored = trained.restore(parts, workdir, step)
     evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
-    result = evaluate(restored.params, restored.batch_stats, resident.put(images, everywhere))
-    print(f"{workdir}: step {int(restored.step)} of {config.train.steps}")
+    result = evaluate(restored.params, restored.batch_stats, resident.put(images, replicated(parts.mesh)))
+    print(f"{workdir}: step {step} of {config.train.steps}")
     print(f"{_SPLIT.value} {result}")
 
 

@@ -1,4 +1,4 @@
-"""Eight CPU devices by default, strict dtype promotion, float32 unless a test asks for more."""
+"""Eight CPU devices by default, float32 unless a test asks for more; a cache of compiled programs of its own."""
 
 import os
 
@@ -10,7 +10,6 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The tests compile a lot; what two of them compile alike is compiled once.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
@@ -25,6 +24,9 @@ def double():
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """The user's own cache folder is neither read nor written, by fixtures of whole modules neither."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        # What two tests compile alike is compiled once.
+        jax.config.update("jax_compilation_cache_dir", str(cache / "tests"))
         yield

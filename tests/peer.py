@@ -1,68 +1,117 @@
-"""The paper's CIFAR networks in PyTorch, written apart from ours: what ours are compared with."""
+"""CIFAR networks in PyTorch, written apart from ours: what ours are compared with."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 
+def convolution(channels, filters, stride=1, size=3):
+    return nn.Conv2d(channels, filters, size, stride, padding=size // 2, bias=False)
+
+
+def option_a(x, filters, stride):
+    return functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, filters - x.shape[1]))
+
+
 class Unit(nn.Module):
+    """Plain or residual (arXiv:1512.03385)."""
+
     def __init__(self, channels, filters, stride, residual):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, filters, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, 1, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.residual, self.stride, self.new = residual, stride, filters - channels
+        self.conv1, self.bn1 = convolution(channels, filters, stride), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = convolution(filters, filters), nn.BatchNorm2d(filters)
+        self.residual, self.stride, self.filters = residual, stride, filters
 
     def forward(self, x):
         y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         if self.residual:
-            y = y + functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new))
+            y = y + option_a(x, self.filters, self.stride)
         return functional.relu(y)
 
 
-class CifarNetwork(nn.Module):
-    def __init__(self, n, residual):
+class PreActivation(nn.Module):
+    """arXiv:1603.05027, with option A, or where `projection` with option B."""
+
+    def __init__(self, channels, filters, stride, projection, first):
         super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(16)
+        if not first:
+            self.bn1 = nn.BatchNorm2d(channels)
+        self.conv1 = convolution(channels, filters, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(filters), convolution(filters, filters)
+        if projection and (stride, channels) != (1, filters):
+            self.shortcut_conv = convolution(channels, filters, stride, size=1)
+        self.stride, self.filters = stride, filters
+
+    def forward(self, x):
+        a = functional.relu(self.bn1(x)) if hasattr(self, "bn1") else x
+        y = self.conv2(functional.relu(self.bn2(self.conv1(a))))
+        if hasattr(self, "shortcut_conv"):
+            return y + self.shortcut_conv(a)
+        return y + option_a(x, self.filters, self.stride)
+
+
+class Highway(nn.Module):
+    """Two layers y = H T + x (1 - T) (arXiv:1507.06228); one that changes the shape is plain."""
+
+    def __init__(self, channels, filters, stride):
+        super().__init__()
+        self.conv1, self.bn1 = convolution(channels, filters, stride), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = convolution(filters, filters), nn.BatchNorm2d(filters)
+        if (stride, channels) == (1, filters):
+            self.gate1 = nn.Conv2d(filters, filters, 3, padding=1)
+        self.gate2 = nn.Conv2d(filters, filters, 3, padding=1)
+
+    def forward(self, x):
+        h = functional.relu(self.bn1(self.conv1(x)))
+        if hasattr(self, "gate1"):
+            t = torch.sigmoid(self.gate1(x))
+            h = h * t + x * (1 - t)
+        t = torch.sigmoid(self.gate2(h))
+        return functional.relu(self.bn2(self.conv2(h))) * t + h * (1 - t)
+
+
+class CifarNetwork(nn.Module):
+    def __init__(self, n, unit, final_bn=False):
+        super().__init__()
+        self.stem_conv, self.stem_bn = convolution(3, 16), nn.BatchNorm2d(16)
         units, channels = [], 16
         for filters in (16, 32, 64):
             for i in range(n):
-                units.append(Unit(channels, filters, 2 if i == 0 and filters > 16 else 1, residual))
+                units.append(unit(channels, filters, 2 if i == 0 and filters > 16 else 1, not units))
                 channels = filters
         self.units = nn.ModuleList(units)
+        if final_bn:
+            self.final_bn = nn.BatchNorm2d(64)
         self.dense = nn.Linear(64, 10)
         self.n = n
 
     def forward(self, x):
-        x = functional.relu(self.bn(self.conv(x)))
+        x = functional.relu(self.stem_bn(self.stem_conv(x)))
         for unit in self.units:
             x = unit(x)
+        if hasattr(self, "final_bn"):
+            x = functional.relu(self.final_bn(x))
         return self.dense(x.mean((2, 3)))
 
 
-def cifar_network(unit, n):
-    return CifarNetwork(n, residual=unit == "residual")
+def cifar_network(unit, n, shortcut="A"):
+    """The network of 6n+2 layers."""
+    units = {
+        "plain": lambda c, f, s, first: Unit(c, f, s, residual=False),
+        "residual": lambda c, f, s, first: Unit(c, f, s, residual=True),
+        "highway": lambda c, f, s, first: Highway(c, f, s),
+        "preactivation": lambda c, f, s, first: PreActivation(c, f, s, shortcut == "B", first),
+    }
+    return CifarNetwork(n, units[unit], final_bn=unit == "preactivation")
 
 
 def from_flax(model, params, batch_stats=None):
-    """Copies our variables into a peer."""
-
-    def convolution(layer, p):
-        layer.weight.data = torch.tensor(p["kernel"]).permute(3, 2, 0, 1).contiguous()
-
-    def norm(layer, p, s):
-        layer.weight.data, layer.bias.data = torch.tensor(p["scale"]), torch.tensor(p["bias"])
-        if s is not None:
-            layer.running_mean.data, layer.running_var.data = torch.tensor(s["mean"]), torch.tensor(s["var"])
-
+    """Copies our variables (or gradients, which have the same shapes) into a peer, layer by layer of the same name."""
     import jax
     import numpy as np
 
     params, batch_stats = (jax.tree.map(np.array, t) for t in (params, batch_stats))
-    convolution(model.conv, params["stem_conv"])
-    norm(model.bn, params["stem_bn"], batch_stats and batch_stats["stem_bn"])
+    _copy([m for m in model.named_children() if m[0] != "units"], params, batch_stats)
     for i, unit in enumerate(model.units):
         stage, place = f"stage{i // model.n + 1}", i % model.n
 
@@ -72,25 +121,44 @@ def from_flax(model, params, batch_stats=None):
             tree = tree[stage]
             return tree["first"] if place == 0 else jax.tree.map(lambda a: a[place - 1], tree["rest"])
 
-        p, s = mine(params), mine(batch_stats)
-        for j in (1, 2):
-            convolution(getattr(unit, f"conv{j}"), p[f"conv{j}"])
-            norm(getattr(unit, f"bn{j}"), p[f"bn{j}"], s and s[f"bn{j}"])
-    model.dense.weight.data = torch.tensor(params["dense"]["kernel"]).T.contiguous()
-    model.dense.bias.data = torch.tensor(params["dense"]["bias"])
+        _copy(list(unit.named_children()), mine(params), mine(batch_stats))
+
+
+def _copy(layers, params, batch_stats):
+    for name, layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            values = {"weight": params[name]["scale"], "bias": params[name]["bias"]}
+            if batch_stats is not None:
+                layer.running_mean.data = torch.tensor(batch_stats[name]["mean"])
+                layer.running_var.data = torch.tensor(batch_stats[name]["var"])
+        else:
+            kernel = (params[name]["conv"] if name.startswith("gate") else params[name])["kernel"]
+            values = {"weight": kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)}
+            if layer.bias is not None:
+                values["bias"] = params[name]["bias"]
+        for key, value in values.items():
+            assert getattr(layer, key).shape == value.shape, (name, key)
+            getattr(layer, key).data = torch.tensor(value.copy())
+    ours = {k for k in params if not k.startswith("stage")}
+    assert {name for name, _ in layers} == ours, "layers that only one of the two has"
+
+
+def loss_and_gradients(model, images, labels):
+    """The loss in training, and each parameter's gradient by name."""
+    model.train()
+    loss = functional.cross_entropy(
+        model(torch.tensor(images).permute(0, 3, 1, 2)), torch.tensor(labels, dtype=torch.long)
+    )
+    loss.backward()
+    return loss.item(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def steps(model, batches, rate):
     """Losses of SGD steps: momentum 0.9, weight decay 1e-4 on every parameter."""
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
-    model.train()
     losses = []
     for images, labels in batches:
-        loss = functional.cross_entropy(
-            model(torch.tensor(images).permute(0, 3, 1, 2)), torch.tensor(labels, dtype=torch.long)
-        )
         optimizer.zero_grad()
-        loss.backward()
+        losses.append(loss_and_gradients(model, images, labels)[0])
         optimizer.step()
-        losses.append(loss.item())
     return losses

@@ -70,8 +70,7 @@ def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ou
     found = []
     for data, metric in dict.fromkeys((n.data, n.metric) for n, _ in numbers):
         here = [(n, role) for n, role in numbers if (n.data, n.metric) == (data, metric)]
-        family = "imagenet" if data == "imagenet2012" else "cifar"
-        fitting = [run for run in runs if run.config.model.family == family]
+        fitting = [run for run in runs if (run.config.model.family == "imagenet") == (data == "imagenet2012")]
         found.append(_Builder(data, metric, here, fitting).build([t for t in given if _has(t, here)], only_ours))
     return [comparison for comparison in found if comparison.rows]
 
@@ -155,10 +154,12 @@ class _Builder:
     def _recipe(self, run: RunFolder, same: Sequence[published.Number]) -> list[str]:
         """What the recipe itself does otherwise than the sources of the numbers that the run stands beside.
 
-        Beside a network that nobody published, the sources of that unit's other depths are meant, or else all.
+        Beside a network that nobody published: than the sources of that unit's other depths; or else than all of
+        them, unless the recipe is one of theirs.
         """
         every = [n for n, _ in self.numbers]
-        beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit] or every
+        beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit]
+        beside = beside or [n for n in every if not n.differs] or every
         differences = dict.fromkeys(text for n in beside for text in n.differs)
         if any(n.evaluation == "10-crop" for n in beside):
             differences[_VIEW] = None

@@ -19,6 +19,7 @@ from resnet_flax.training import workdir as folders
 
 # Folders of a run that hold neither runs nor experiments, and many files.
 _SKIPPED = ("checkpoints", "damaged_checkpoints")
+_CRASH = "crash.txt"  # which experiments leave in the folder of a run that crashed
 _SECTIONS = ("model", "data", "optimizer", "schedule", "train")
 
 
@@ -33,6 +34,7 @@ class RunFolder:
       lines: its metrics.
       starts: a line each time it was started: when, on what.
       status: ``finished``, ``running``, or at which step it was interrupted, diverged or crashed.
+      reason: of a crash, a line, where it is known.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class RunFolder:
     lines: Sequence[Mapping[str, Any]]
     starts: Sequence[Mapping[str, Any]]
     status: str
+    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -164,6 +167,7 @@ class _Readers:
         self._root = root
         self._runs: dict[Path, RunFolder | UserError] = {}
         self.problems: list[str] = []
+        self._said_already: set[str] = set()  # in the place of an experiment
 
     def _label(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root.parent)).as_posix()
@@ -181,12 +185,13 @@ class _Readers:
                 problems.append(str(run))
             else:
                 runs.append(run)
+        self._said_already.update(problems)
         return Experiment(path, self._label(path), left, runs, problems)
 
     def run(self, path: Path) -> RunFolder | None:
         run = self._read(path)
         if isinstance(run, UserError):
-            if str(run) not in self.problems:
+            if str(run) not in self._said_already:
                 self.problems.append(str(run))
             return None
         return run
@@ -226,13 +231,15 @@ def read_run(path: Path, label: str) -> RunFolder:
         diverged = json.loads(file.read_text())["step"] if file.is_file() else None
         file = path / folders.INTERRUPTED
         interrupted = json.loads(file.read_text())["step"] if file.is_file() else None
+        file = path / _CRASH
+        crash = file.read_text(errors="replace").split("\n") if file.is_file() else []
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file: the run is not there") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: is not what a run writes: {error}") from None
-    steps = lines[-1]["step"] if lines else 0
+    steps, reason = lines[-1]["step"] if lines else 0, ""
     if steps >= config.train.steps:
         status = "finished"
     elif _is_locked(path):
@@ -241,11 +248,11 @@ def read_run(path: Path, label: str) -> RunFolder:
         status = f"diverged at step {diverged}"
     elif interrupted is not None:
         status = f"interrupted at step {interrupted}"
-    elif not starts:
+    elif not starts and not crash:
         status = "never started"
     else:
-        status = f"crashed after step {steps}"
-    return RunFolder(path, label, config, lines, starts, status)
+        status, reason = f"crashed after step {steps}", next((line for line in reversed(crash) if line.strip()), "")
+    return RunFolder(path, label, config, lines, starts, status, reason)
 
 
 def _is_locked(path: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,8 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "model.shortcut_padding": "zero channels of shortcuts at {} instead of {}",
     "model.bottleneck_stride": "stride of a bottleneck on its {} convolution instead of its {}",
     "model.initialization": "initialisation {} instead of {}",
+    "model.gate_bias": "gate bias {} instead of {}",
+    "model.norm": "normalisation {} instead of {}",
     "model.zero_init_last": ("last scale of every unit starting at 0", "last scale of every unit starting at 1"),
     "train.bn_group": "batch normalisation over {} images instead of {}",
     "model.bn_momentum": "batch-normalisation momentum {} instead of {}",
@@ -80,7 +83,7 @@ def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = N
       given: keys (dotted) in which the published network differs from the recipe's, such as its shortcut option.
     """
     file = "imagenet" if config.model.family == "imagenet" else "cifar10"
-    recipe = _canonical({**_load(f"configs/{file}.py", configs.name_of(config.model)), **(given or {})})
+    recipe = _canonical({**_values(f"configs/{file}.py", config), **(given or {})})
     run = _canonical(configs.flatten(config))
     unused = _unused(run)
     differing = [key for key, value in run.items() if key not in unused and recipe.get(key) != value]
@@ -124,6 +127,8 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
         unused += ["model.shortcut", "model.shortcut_padding"]
     if c["model.shortcut"] != "A":
         unused.append("model.shortcut_padding")
+    if c.get("model.norm") == "none":
+        unused += ["model.bn_momentum", "model.bn_epsilon", "train.bn_group"]
     if c["model.block"] != "bottleneck":
         unused.append("model.bottleneck_stride")
     return set(unused)
@@ -157,16 +162,32 @@ def _words(value: Any) -> str:
 
 
 @functools.cache
-def _load(file: str, name: str) -> dict[str, Any]:
-    return configs.flatten(configs.load(str(ROOT / file), name))
+def _load(file: str, name: str) -> ConfigDict:
+    return configs.load(str(ROOT / file), name)
+
+
+def _values(file: str, config: ConfigDict) -> dict[str, Any]:
+    """By dotted key, what a config file says for the network of a run."""
+    loaded = _load(file, configs.name_of(config.model))
+    values = configs.flatten(loaded)
+    derived = [k for k, v in configs.flatten(config).items() if v is not None and k in values and values[k] is None]
+    if derived:  # from others: they stand as numbers in a run's config, so they must here
+        same = loaded.copy_and_resolve_references()
+        with same.unlocked():
+            same.model.update({key.partition(".")[2]: config.model[key.partition(".")[2]] for key in _NETWORK})
+        try:
+            resolved = configs.flatten(configs.resolve(same))
+        except UserError:  # the file's values do not fit this network
+            return values
+        values |= {key: resolved[key] for key in derived}
+    return values
 
 
 def default_of(config: ConfigDict) -> tuple[str, dict[str, Any]]:
     """The config file that a run most likely came from, with its name, and that file's values by dotted key."""
     stem = "imagenet" if config.model.family == "imagenet" else config.data.name
     file = f"configs/{stem}.py" if (ROOT / "configs" / f"{stem}.py").is_file() else "configs/cifar10.py"
-    name = configs.name_of(config.model)
-    return f"{file}:{name}", _load(file, name)
+    return f"{file}:{configs.name_of(config.model)}", _values(file, config)
 
 
 def changed_keys(config: ConfigDict) -> dict[str, Any]:

@@ -255,7 +255,7 @@ def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:
     changed = [f"{key} = {_value(value)}" for key, value in protocol.changed_keys(run.config).items()]
     differs = protocol.protocol_differences(run.config)
     start = run.starts[-1] if run.starts else {}
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(f"It {run.status}: {run.reason}")] if run.reason else []
     if commands:
         blocks += [Text("Of the experiment:"), Code("\n".join(commands))]
     blocks += [Text("To run it again by itself:"), Code(protocol.train_command(run.config, run.label))]

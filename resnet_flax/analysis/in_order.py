@@ -29,7 +29,9 @@ def in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tup
     """
     stages = sorted((k for k in tree if re.fullmatch(r"stage\d+", k)), key=lambda k: int(k[5:]))
     before = {k: v for k, v in tree.items() if k.startswith("stem")}
-    after = {k: v for k, v in tree.items() if k not in before and k not in stages}
+    ends = sorted(
+        (k for k in tree if k not in before and k not in stages), key=lambda k: (k == "dense", "hidden" in k, k)
+    )
     found = _of_unit(before, leaf, layers, "")
     for stage in stages:
         found += _of_unit(tree[stage].get("first", {}), leaf, layers, f"{stage}.1.")
@@ -37,7 +39,9 @@ def in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tup
         units = {len(x) for x in jax.tree.leaves(rest)}
         for j in range(units.pop() if units else 0):
             found += _of_unit(jax.tree.map(lambda a, j=j: a[j], rest), leaf, layers, f"{stage}.{j + 2}.")
-    return found + _of_unit(after, leaf, layers, "")
+    for name in ends:
+        found += _of_unit({name: tree[name]}, leaf, layers, "")
+    return found
 
 
 def _of_unit(unit: Mapping[str, Any], leaf: str, layers: str, prefix: str) -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from resnet_flax.analysis.in_order import in_order, reduce_layers
 from resnet_flax.networks import Network
 
 # The layers along the network's main path: neither gates nor projections of shortcuts.
-_WEIGHTS = r"stem_conv|conv\d+|head_conv|hidden\d+|dense"
+_WEIGHTS = r"stem_conv|conv\d+|last_conv|hidden\d+|dense"
 _RESPONSES = r"stem_response|response\d+"
 
 Layers = list[tuple[str, float]]

@@ -71,7 +71,7 @@ class Stream:
     """The training stream: what the batch of a step is, as a function of the seed and the step.
 
     Attributes:
-      seed: of the run.
+      seed: of the run; an integer, or a uint32 scalar.
       batch_size: images a step, of all devices together.
       pad: zeros on each side before the random crop; 0 for none.
       flip: whether half of the images are mirrored.
@@ -79,7 +79,7 @@ class Stream:
       dtype: of the images that come out.
     """
 
-    seed: int
+    seed: int | Array
     batch_size: int
     pad: int
     flip: bool
@@ -96,10 +96,14 @@ class Stream:
         places = step.astype(jnp.uint32) * jnp.uint32(self.batch_size) + in_batch
         indices = stream_indices(stream_key(self.seed, "order"), places, data.labels.shape[0])
         images = self.normalization(data.images[indices], self.dtype)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.fold_in(stream_key(self.seed, "augmentation"), step), in_batch
-        )
+        keys = self.keys("augmentation", step, first, count)
         return jax.vmap(self._augment)(images, keys), data.labels[indices]
+
+    def keys(self, name: str, step: Array, first: Array, count: int) -> Array:
+        """A key for each of these places of a step's global batch, from a named stream of random numbers: [count]."""
+        in_batch = first.astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
+        of_step = jax.random.fold_in(stream_key(self.seed, name), step)
+        return jax.vmap(jax.random.fold_in, (None, 0))(of_step, in_batch)
 
     def _augment(self, image: Array, key: Array) -> Array:
         """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C]."""
@@ -114,8 +118,8 @@ class Stream:
         return image
 
 
-def stream_key(seed: int, name: str) -> Array:
-    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``."""
+def stream_key(seed: int | Array, name: str) -> Array:
+    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``; the seed in [0, 2**32)."""
     # A hash of our own: Python's differs from process to process.
     code = 0
     for byte in name.encode():

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from resnet_flax.networks.initialization import Initializer
+from resnet_flax.networks.initialization import Initializer, zeros
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -171,7 +171,7 @@ def _shifts(images: Array, size: int, stride: int) -> Array:
 
 
 class Convolution(nn.Module):
-    """A convolution layer without bias: :func:`convolution` with a kernel [K, K, C, filters].
+    """A convolution layer: :func:`convolution` with a kernel [K, K, C, filters], and a bias where it is asked for.
 
     Attributes:
       filters: channels of the output.
@@ -179,6 +179,7 @@ class Convolution(nn.Module):
       stride: of both directions.
       kernel_init: draws the kernel.
       dtype: of the computation; the kernel itself is kept in ``param_dtype``.
+      use_bias: whether there is a bias, a number for each filter, 0 at the start.
     """
 
     filters: int
@@ -187,10 +188,14 @@ class Convolution(nn.Module):
     kernel_init: Initializer
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
         shape = (self.size, self.size, x.shape[-1], self.filters)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        return convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        if self.use_bias:
+            y += self.param("bias", zeros, (self.filters,), self.param_dtype).astype(self.dtype)
+        return y

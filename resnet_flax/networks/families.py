@@ -1,132 +1,152 @@
 """The families of networks: which depths exist, and what each is made of.
 
-"Deep Residual Learning for Image Recognition" (arXiv:1512.03385), Table 1 (ImageNet) and section 4.2 (CIFAR-10).
+``cifar`` and ``imagenet``: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2 and Table 1.
+
+``vgg``: "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556), Table 1, columns A, B,
+D and E; with a BN behind each convolution, which the paper, older than BN, does not have (``model.norm="none"``).
+
+``highway``: the 19 and 32 layers of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10. From the source: thin
+and deep 3x3 layers as in FitNets; highway layers where dimensions stay, plain ones where they change; a 1x1 convolution
+and global average pooling in place of fully connected layers; 2.3M and 1.25M parameters; no BN. The layout of 19 layers
+is that of the fourth FitNet (arXiv:1412.6550, appendix): 32, 32, 32, 48, 48, pool, 6 x 80, pool, 6 x 128, pool. Chosen
+here: ReLU where FitNets have maxout; 2x2 max pooling between the last three stages; a 1x1 convolution that keeps 128
+channels. The source does not give the layout of 32 layers; here its units are about those of 19 layers doubled, and its
+widths about 0.55 of theirs, so that it has 1.25M parameters. BN is a setting, as in every family.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
 from resnet_flax.networks.highway import gate_bias
-from resnet_flax.networks.initialization import initializer, zeros
+from resnet_flax.networks.initialization import initializer
 from resnet_flax.networks.layers import Layers
-from resnet_flax.networks.stages import Stage
-from resnet_flax.networks.units import UNITS, Unit
+from resnet_flax.networks.network import Network, Stem
+from resnet_flax.networks.units import UNITS
 
-FAMILIES = ("cifar", "imagenet")
-BLOCKS = ("basic", "bottleneck")
+BLOCKS = ("basic", "bottleneck", "single")
+_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
 
-# Table 1: units in each of the four stages.
+# Units in each stage, by block and depth.
 IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
 }
-_STAGE_FILTERS = {"cifar": (16, 32, 64), "imagenet": (64, 128, 256, 512)}
-_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3}
+VGG_UNITS = {"single": {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}}
+HIGHWAY_UNITS = {"single": {19: (2, 2, 6, 6), 32: (4, 5, 10, 10)}}
 
 
-class Network(nn.Module):
-    """Stem, stages, global average pooling, one dense layer.
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the networks of a family have in common.
 
     Attributes:
-      family: ``"cifar"`` (3x3 stem; section 4.2) or ``"imagenet"`` (7x7 stem of stride 2, 3x3 max pooling of
-        stride 2; Table 1).
-      unit: class of the units.
-      stage_units: how many units each stage has.
-      stage_filters: channels of each stage's output.
-      stem_filters: channels of the stem's.
-      classes: length of the output.
-      layers: how layers are made.
-      unroll: whether the compiled program holds every unit, instead of a loop over them.
+      blocks: that its units can be made of.
+      filters: of each stage's 3x3 convolutions.
+      strides: of each stage.
+      other_layers: layers with weights outside of units.
+      units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
+      filters_of: depths with filters of their own.
+      stem: size and stride of its convolution, and whether max pooling follows; None for no stem.
+      convolution_bias: whether convolutions have a bias beside that of their BN.
+      pools, flattens, last_pointwise: of :class:`Network`.
     """
 
-    family: str
-    unit: type[Unit]
-    stage_units: tuple[int, ...]
-    stage_filters: tuple[int, ...]
-    stem_filters: int
-    classes: int
-    layers: Layers
-    unroll: bool = False
+    blocks: tuple[str, ...]
+    filters: tuple[int, ...]
+    strides: tuple[int, ...]
+    other_layers: int
+    units: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
+    filters_of: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    stem: tuple[int, int, bool] | None = (3, 1, False)
+    convolution_bias: bool = False
+    pools: bool = False
+    flattens: bool = False
+    last_pointwise: bool = False
 
-    @nn.compact
-    def __call__(
-        self, images: Array, train: bool = False, intermediates: bool = False
-    ) -> Array | tuple[Array, dict[str, Array]]:
-        """Classifies images.
 
-        Args:
-          images: [N, H, W, C], any sides and channels.
-          train: whether BN uses the batch's statistics (and updates the collection ``batch_stats``).
-          intermediates: whether to return, beside the logits, the named intermediates.
-
-        Returns:
-          logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem``, ``stage1``, ...
-          ([N, H', W', C'], the unit's output), ``pooled`` [N, C'] and ``logits``.
-        """
-        named: dict[str, Array] = {}
-        size, stride = (3, 1) if self.family == "cifar" else (7, 2)
-        x = self.layers.convolution(self.stem_filters, size, stride, name="stem_conv")(images)
-        x = self.layers.norm(name="stem_bn")(x, train)
-        x = nn.relu(self.layers.probe(name="stem_response")(x))
-        if self.family == "imagenet":
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        named["stem"] = x
-        for i, (units, filters) in enumerate(zip(self.stage_units, self.stage_filters, strict=True), start=1):
-            stride, is_first = (1, True) if i == 1 else (2, False)
-            stage = Stage(self.unit, units, filters, stride, self.layers, self.unroll, is_first, name=f"stage{i}")
-            x = named[f"stage{i}"] = stage(x, train)
-        if not self.unit.ends_activated:
-            x = nn.relu(self.layers.norm(name="final_bn")(x, train))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # the mean and the loss are never bfloat16
-        named["pooled"] = x.mean((1, 2))
-        named["logits"] = nn.Dense(
-            self.classes,
-            kernel_init=self.layers.kernel_init,
-            bias_init=zeros,
-            dtype=x.dtype,
-            param_dtype=self.layers.param_dtype,
-            name="dense",
-        )(named["pooled"])
-        return (named["logits"], named) if intermediates else named["logits"]
+FAMILIES: dict[str, Family] = {
+    "cifar": Family(
+        blocks=("basic", "bottleneck"),
+        filters=(16, 32, 64),
+        strides=(1, 2, 2),
+        other_layers=2,  # the stem, the dense layer
+    ),
+    "imagenet": Family(
+        blocks=tuple(IMAGENET_UNITS),
+        filters=(64, 128, 256, 512),
+        strides=(1, 2, 2, 2),
+        other_layers=2,
+        units=IMAGENET_UNITS,
+        stem=(7, 2, True),
+    ),
+    "vgg": Family(
+        blocks=tuple(VGG_UNITS),
+        filters=(64, 128, 256, 512, 512),
+        strides=(1, 2, 2, 2, 2),
+        other_layers=3,  # dense ones, as the paper has it; `model.hidden` may say otherwise
+        units=VGG_UNITS,
+        stem=None,
+        convolution_bias=True,
+        pools=True,
+        flattens=True,
+    ),
+    "highway": Family(
+        blocks=tuple(HIGHWAY_UNITS),
+        filters=(32, 48, 80, 128),
+        strides=(1, 1, 2, 2),
+        other_layers=3,  # the stem, the 1x1 convolution, the dense layer
+        units=HIGHWAY_UNITS,
+        filters_of={32: (20, 28, 44, 70)},
+        pools=True,
+        last_pointwise=True,
+    ),
+}
 
 
 def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
     """Units in each stage of the network of that depth.
 
-    CIFAR: 6n+2 layers (basic) or 9n+2 (bottleneck), three stages of n units. ImageNet: Table 1.
+    CIFAR: 6n+2 layers (basic) or 9n+2 (bottleneck), three stages of n units. The others: the depths in their tables.
 
     Raises:
       ValueError: the family or block is not known, or has no network of that depth; says which there are.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"model.family={family!r} is not known; choose one of {', '.join(FAMILIES)}")
-    if block not in BLOCKS:
-        raise ValueError(f"model.block={block!r} is not known; choose one of {', '.join(BLOCKS)}")
-    if family == "imagenet":
-        depths = IMAGENET_UNITS[block]
+    form = _family(family, block)
+    if form.units is not None:
+        depths = form.units[block]
         if depth not in depths:
-            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in IMAGENET_UNITS.items())
-            raise ValueError(f"model.depth={depth} is no {block} network of the imagenet family, which has {there_are}")
+            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in form.units.items())
+            raise ValueError(f"model.depth={depth} is no {block} network of the {family} family, which has {there_are}")
         return depths[depth]
     a_unit = 3 * _LAYERS_A_UNIT[block]
     n, remainder = divmod(depth - 2, a_unit)
     if n < 1 or remainder:
         near = sorted({max(n, 1), max(n, 0) + 1})
         raise ValueError(
-            f"model.depth={depth} is no {block} network of the cifar family, which has {a_unit}n+2 layers for "
+            f"model.depth={depth} is no {block} network of the {family} family, which has {a_unit}n+2 layers for "
             f"n >= 1: {', '.join(str(a_unit * k + 2) for k in (1, 2, 3))}, ...; near {depth}: "
             f"{', '.join(str(a_unit * k + 2) for k in near)}"
         )
     return (n, n, n)
 
 
-def depth_of(block: str, stage_units: tuple[int, ...]) -> int:
-    """Layers with weights: those of the units, the stem and the dense layer."""
-    return sum(stage_units) * _LAYERS_A_UNIT[block] + 2
+def depth_of(family: str, block: str, stage_units: tuple[int, ...]) -> int:
+    """Layers with weights: those of the units, and the family's others (the stem, the dense layer, ...)."""
+    return sum(stage_units) * _LAYERS_A_UNIT[block] + _family(family, block).other_layers
+
+
+def _family(family: str, block: str) -> Family:
+    if family not in FAMILIES:
+        raise ValueError(f"model.family={family!r} is not known; choose one of {', '.join(FAMILIES)}")
+    if block not in BLOCKS:
+        raise ValueError(f"model.block={block!r} is not known; choose one of {', '.join(BLOCKS)}")
+    blocks = FAMILIES[family].blocks
+    if block not in blocks:
+        raise ValueError(f"model.block={block!r} does not fit the {family} family; choose {' or '.join(blocks)}")
+    return FAMILIES[family]
 
 
 def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: str | None = None) -> Network:
@@ -141,58 +161,85 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
     Raises:
       ValueError: what does not fit, and what would.
     """
-    family, block = model["family"], model["block"]
-    stage_units = tuple(model["stage_units"]) or units_of(family, block, model["depth"])
-    filters = _STAGE_FILTERS.get(family, ())
-    if len(stage_units) > len(filters) or min(stage_units) < 1:
+    form = _family(model["family"], model["block"])
+    _check_unit(model)
+    stage_units = tuple(model["stage_units"]) or units_of(model["family"], model["block"], model["depth"])
+    stages = len(stage_units)
+    if stages > len(form.filters) or min(stage_units) < 1:
         raise ValueError(
-            f"model.stage_units={stage_units} does not fit the {family} family: 1 to {len(filters)} stages of at "
-            f"least one unit"
+            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(form.filters)} "
+            f"stages of at least one unit"
         )
-    if model["unit"] not in UNITS:
-        raise ValueError(f"model.unit={model['unit']!r} is not known; choose one of {', '.join(UNITS)}")
-    unit = UNITS[model["unit"]]
-    if block not in unit.blocks:
+    expansion = 4 if model["block"] == "bottleneck" else 1
+    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, form, stages)]
+    return Network(
+        stem=None if form.stem is None else Stem(filters[0], *form.stem),
+        unit=UNITS[model["unit"]],
+        stage_units=stage_units,
+        stage_filters=tuple(f * expansion for f in filters),
+        stage_strides=form.strides[:stages],
+        classes=classes,
+        layers=_layers(model, form, bn_group, axis_name),
+        pools=form.pools,
+        flattens=form.flattens,
+        last_pointwise=form.last_pointwise,
+        hidden=tuple(model["hidden"]),
+        dropout=model["dropout"],
+        unroll=model["unroll"],
+    )
+
+
+def _check_unit(model: Mapping[str, Any]) -> None:
+    name, block = model["unit"], model["block"]
+    if name not in UNITS:
+        raise ValueError(f"model.unit={name!r} is not known; choose one of {', '.join(UNITS)}")
+    if block not in UNITS[name].blocks:
         raise ValueError(
-            f"model.block={block!r} does not fit model.unit={model['unit']!r}, which can be {' or '.join(unit.blocks)}"
+            f"model.unit={name!r} has no {block} form; choose model.block {' or '.join(UNITS[name].blocks)}"
         )
-    if model["zero_init_last"] and not unit.can_start_as_identity:
-        fitting = ", ".join(name for name, u in UNITS.items() if u.can_start_as_identity)
+    if model["zero_init_last"] and not UNITS[name].can_start_as_identity:
+        fitting = ", ".join(other for other in UNITS if UNITS[other].can_start_as_identity)
         raise ValueError(
-            f"model.zero_init_last=True does not fit model.unit={model['unit']!r}: it sets the last BN scale before "
-            f"an addition to 0, which fits units with one there: {fitting}"
+            f"model.zero_init_last=True with model.unit={name!r}: what follows a unit's last BN would have no gradient "
+            f"and never learn; it fits {fitting}"
         )
     if model["zero_init_last"] and model["norm"] == "none":
-        raise ValueError("model.zero_init_last=True with model.norm='none': there is no BN whose scale could be 0")
-    expansion = 4 if block == "bottleneck" else 1
-    width = model["width"]
+        raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
 
-    def widened(f: int) -> int:
-        return max(1, round(f * width)) * expansion
 
-    layers = Layers(
+def _stage_filters(model: Mapping[str, Any], form: Family, stages: int) -> tuple[int, ...]:
+    given = tuple(model["stage_filters"])
+    if given and len(given) != stages:
+        raise ValueError(f"model.stage_filters={given} is of {len(given)} stages; the network has {stages}")
+    if given:
+        return given
+    named = None if model["stage_units"] else form.filters_of.get(model["depth"])
+    return (named or form.filters)[:stages]
+
+
+def _gate_bias(model: Mapping[str, Any]) -> float:
+    if model["gate_bias"] is not None:
+        return model["gate_bias"]
+    stage_units = tuple(model["stage_units"])
+    return gate_bias(depth_of(model["family"], model["block"], stage_units) if stage_units else model["depth"])
+
+
+def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: str | None) -> Layers:
+    return Layers(
         kernel_init=initializer(model["initialization"]),
         dtype=jnp.dtype(model["dtype"]),
         param_dtype=jnp.dtype(model["param_dtype"]),
-        block=block,
+        block=model["block"],
         bottleneck_stride=model["bottleneck_stride"],
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
+        # Without BN the bias in its place is the convolution's.
+        convolution_bias=form.convolution_bias and model["norm"] == "batch",
         normalize=model["norm"] == "batch",
-        gate_bias=gate_bias(depth_of(block, stage_units)) if model["gate_bias"] is None else model["gate_bias"],
+        gate_bias=_gate_bias(model),
         bn_group=bn_group,
         bn_momentum=model["bn_momentum"],
         bn_epsilon=model["bn_epsilon"],
         axis_name=axis_name,
-    )
-    return Network(
-        family=family,
-        unit=unit,
-        stage_units=stage_units,
-        stage_filters=tuple(widened(f) for f in filters[: len(stage_units)]),
-        stem_filters=max(1, round(filters[0] * width)),
-        classes=classes,
-        layers=layers,
-        unroll=model["unroll"],
     )

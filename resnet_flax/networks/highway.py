@@ -1,4 +1,4 @@
-"""Highway layers: a gate for each value decides how much of it is transformed and how much is carried on.
+"""Highway layers: a gate decides, value by value, how much of its input a layer transforms and how much it carries.
 
 "Training Very Deep Networks" (arXiv:1507.06228), section 2.
 """
@@ -10,23 +10,21 @@ from jax.nn import initializers
 
 from resnet_flax.networks import probes
 from resnet_flax.networks.convolution import Convolution
-from resnet_flax.networks.initialization import Initializer
 from resnet_flax.networks.layers import Layers
 
 
 def highway_layer(x: Array, filters: int, size: int, stride: int, layers: Layers, train: bool, i: int) -> Array:
-    """``y = H(x) T(x) + x (1 - T(x))`` (eq. 3), H a convolution, BN and ReLU; T see :class:`Gate`.
+    """``y = H(x) T(x) + x (1 - T(x))`` (eq. 3): H a convolution, BN and ReLU, T a :class:`Gate`.
 
-    T = 1 gives the plain layer, T = 0 the identity. Where H changes the shape there is no gate, and ``y = H(x)``:
-    the paper, too, changes dimensions with plain layers. Called inside a unit's ``__call__``: the layers ``conv{i}``,
-    ``bn{i}`` and ``gate{i}`` become the unit's.
+    T = 1 gives the plain layer and T = 0 the identity. A layer that changes the shape is the plain layer, without a
+    gate. Called inside a unit's ``__call__``: ``conv{i}``, ``bn{i}`` and ``gate{i}`` become the unit's layers.
 
     Args:
       x: [N, H, W, C].
       filters: channels of the result.
-      size: K of H's kernel, and of the gate's.
+      size: K of the kernels of H and T.
       stride: of H.
-      i: the layer's number in the unit.
+      i: number of the layer in its unit.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters].
@@ -36,20 +34,17 @@ def highway_layer(x: Array, filters: int, size: int, stride: int, layers: Layers
     h = nn.relu(layers.probe(name=f"response{i}")(h))
     if stride != 1 or x.shape[-1] != filters:
         return h
-    return h_or_x(h, x, Gate(filters, size, layers, name=f"gate{i}")(x))
-
-
-def h_or_x(h: Array, x: Array, t: Array) -> Array:
-    """Eq. 3, with one product less."""
-    return x + t * (h - x)
+    t = Gate(filters, size, layers, name=f"gate{i}")(x)
+    return h * t + x * (1 - t)
 
 
 class Gate(nn.Module):
-    """``T(x) = sigmoid(W_T x + b_T)``, with H's receptive field and no BN.
+    """``T(x) = sigmoid(W_T x + b_T)``, with the receptive field of H and no BN.
 
-    b_T starts below zero, so that a deep network starts by carrying (section 2.2). How W_T starts is not stated in
-    that section; here it is as small as a tenth of the network's own initialisation, so that the bias decides how far
-    gates are open at the start: with values of order 1, T is about sigmoid(b_T) everywhere.
+    The paper starts b_T below zero, so that a deep network begins by carrying, and leaves open how W_T starts. Here
+    W_T is a tenth of a draw of the network's own initialisation: W_T x is then small against b_T, and b_T alone
+    decides how far gates are open at the start, T = sigmoid(b_T). Drawn at full size, W_T x is of order 1, and a gate
+    meant for T = 0.1 starts at 0.13.
 
     Attributes:
       filters: channels of x and of T.
@@ -63,26 +58,25 @@ class Gate(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> T, [N, H, W, C], in (0, 1); the collection ``gates`` gets its mean as ``openness``."""
+        """[N, H, W, C] -> T, [N, H, W, C]; ``gates`` gets ``openness``, its mean over the global batch."""
         layers = self.layers
-        w = Convolution(
-            self.filters, self.size, 1, _tenth_of(layers.kernel_init), dtype=layers.dtype,
-            param_dtype=layers.param_dtype, name="conv",
-        )(x)  # fmt: skip
+
+        def tenth(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
+            return 0.1 * layers.kernel_init(key, shape, dtype)
+
+        convolution = Convolution(
+            self.filters, self.size, 1, tenth, dtype=layers.dtype, param_dtype=layers.param_dtype, name="conv"
+        )
         bias = self.param("bias", initializers.constant(layers.gate_bias), (self.filters,), layers.param_dtype)
-        t = nn.sigmoid(w + bias.astype(layers.dtype))
+        t = nn.sigmoid(convolution(x) + bias.astype(layers.dtype))
         if probes.is_asked(self, "gates"):
             probes.record(self, "gates", "openness", probes.mean_over_batch(t, layers.axis_name))
         return t
 
 
-def _tenth_of(initializer: Initializer) -> Initializer:
-    def tenth(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-        return 0.1 * initializer(key, shape, dtype)
-
-    return tenth
-
-
 def gate_bias(depth: int) -> float:
-    """b_T at the start by depth: -1, -2, -3 for convolutional networks of about 10, 20, 30 layers and more."""
-    return float(-min(max(round(depth / 10), 1), 3))
+    """b_T at the start: -1, -2, -3 for 10, 20 and 30 layers, of which the nearest is taken (-2 from 15, -3 from 25).
+
+    Beyond 30 layers it stays -3: the paper gives no more.
+    """
+    return -float(min(max((depth + 5) // 10, 1), 3))

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from resnet_flax.networks.convolution import Convolution
@@ -18,14 +19,15 @@ class Layers:
       kernel_init: draws kernels.
       dtype: of the computation (``model.dtype``).
       param_dtype: of the parameters (``model.param_dtype``).
-      block: ``"basic"`` (two 3x3) or ``"bottleneck"`` (1x1, 3x3, 1x1).
+      block: ``"basic"`` (two 3x3), ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"single"`` (one 3x3).
       bottleneck_stride: a bottleneck's stride is on the ``"first"`` 1x1 (the paper, the review) or on the
         ``"3x3"`` (torchvision).
       shortcut: option ``"A"``, ``"B"`` or ``"C"``.
       shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
       zero_init_last: whether the last BN of a unit starts with scale 0.
+      convolution_bias: whether convolutions have a bias of their own.
       normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
-      gate_bias: of the gates of highway units, at the start.
+      gate_bias: of the gates of highway layers, at the start.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
     """
 
@@ -37,6 +39,7 @@ class Layers:
     shortcut: str = "A"
     shortcut_padding: str = "end"
     zero_init_last: bool = False
+    convolution_bias: bool = False
     normalize: bool = True
     gate_bias: float = -1.0
     bn_group: int = 0
@@ -45,13 +48,19 @@ class Layers:
     axis_name: str | None = None
 
     def convolution(self, filters: int, size: int, stride: int, name: str) -> Convolution:
-        """A convolution without bias, to be called on [N, H, W, C]."""
+        """A convolution, to be called on [N, H, W, C]."""
         return Convolution(
-            filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name
-        )
+            filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype,
+            use_bias=self.convolution_bias, name=name,
+        )  # fmt: skip
 
     def norm(self, name: str, last: bool = False) -> BatchNorm | Bias:
-        """A batch normalisation, or the bias in its place, called on [N, H, W, C] and whether this is training."""
+        """A batch normalisation, or the bias in its place, to be called on [N, H, W, C] and whether this is training.
+
+        Args:
+          name: of the layer.
+          last: whether it is the last of its unit, which ``zero_init_last`` is about.
+        """
         if not self.normalize:
             return Bias(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
         return BatchNorm(
@@ -68,3 +77,14 @@ class Layers:
     def probe(self, name: str) -> Probe:
         """The identity, to be called on a layer's response [N, H, W, C], where it can be looked at."""
         return Probe(axis_name=self.axis_name, name=name)
+
+    def dense(self, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
+        """A dense layer with bias, computed in ``dtype``, to be called on [N, F]."""
+        return nn.Dense(
+            features,
+            kernel_init=self.kernel_init,
+            bias_init=zeros,
+            dtype=dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+        )

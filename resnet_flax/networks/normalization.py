@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, or over groups of it, on any number of devices; or only its bias."""
+"""Batch normalisation over the global batch, or over groups of it, on any number of devices; and its absence."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -66,7 +66,9 @@ class BatchNorm(nn.Module):
 
 
 class Bias(nn.Module):
-    """What is left of batch normalisation without the normalisation: a bias for each channel, 0 at the start.
+    """What stands in a BN's place where there is none (``model.norm="none"``): a learned bias a channel.
+
+    So networks were before BN: its variables are ``bias`` alone, zero at the start, and it has no statistics.
 
     Attributes:
       dtype: of the output.
@@ -78,7 +80,7 @@ class Bias(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """[N, H, W, C] -> [N, H, W, C], the same in training and evaluation."""
+        """[N, H, W, C] -> [N, H, W, C], in training or not."""
         bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
         return (x + bias).astype(self.dtype)
 

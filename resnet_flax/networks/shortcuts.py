@@ -28,18 +28,26 @@ def shortcut(x: Array, filters: int, stride: int, layers: Layers, train: bool) -
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters].
     """
-    if projection(x, filters, stride, layers):
+    if projects(x, filters, stride, layers):
         projected = layers.convolution(filters, 1, stride, name="shortcut_conv")(x)
         return layers.norm(name="shortcut_bn")(projected, train)
-    if stride == 1 and x.shape[-1] == filters:
+    return parameter_free(x, filters, stride, layers)
+
+
+def projects(x: Array, filters: int, stride: int, layers: Layers) -> bool:
+    """Whether the option puts a projection here."""
+    return layers.shortcut == "C" or (layers.shortcut == "B" and not _same_shape(x, filters, stride))
+
+
+def parameter_free(x: Array, filters: int, stride: int, layers: Layers) -> Array:
+    """The identity, or where the shape changes option A."""
+    if _same_shape(x, filters, stride):
         return x
     return subsample_and_pad(x, filters, stride, layers.shortcut_padding)
 
 
-def projection(x: Array, filters: int, stride: int, layers: Layers) -> bool:
-    """Whether the shortcut of a unit with that input and output is a projection, as ``layers.shortcut`` says."""
-    same_shape = stride == 1 and x.shape[-1] == filters
-    return layers.shortcut == "C" or (layers.shortcut == "B" and not same_shape)
+def _same_shape(x: Array, filters: int, stride: int) -> bool:
+    return stride == 1 and x.shape[-1] == filters
 
 
 def subsample_and_pad(x: Array, filters: int, stride: int, where: str) -> Array:

@@ -24,7 +24,7 @@ class Stage(nn.Module):
       stride: of the first unit.
       layers: how layers are made.
       unroll: whether the compiled program holds every unit, instead of a loop over them.
-      follows_activation: whether the stage is the network's first, right after the stem's ReLU.
+      follows_activation: whether the stage is the network's first: see :class:`~.units.Unit`.
     """
 
     unit: type[Unit]
@@ -43,7 +43,7 @@ class Stage(nn.Module):
         rest = self.units - 1
         if rest:
 
-            def apply(unit: nn.Module, x: Array, _: Any) -> tuple[Array, None]:
+            def apply(unit: Unit, x: Array, _: Any) -> tuple[Array, None]:
                 return unit(x, train), None
 
             scan = nn.scan(

@@ -1,25 +1,26 @@
 """The units that stages are made of: what one step of depth is.
 
-A unit is a class that takes ``filters``, ``stride`` and ``layers``, and maps ``(x, train)`` to its output. To
-add one: write the class here and name it in :data:`UNITS`.
+To add one: write its class here, or anywhere, and name it in :data:`UNITS`. ``tests/networks/test_new_unit.py`` does.
 """
+
+from typing import ClassVar
 
 import flax.linen as nn
 from jax import Array
 
 from resnet_flax.networks.highway import highway_layer
 from resnet_flax.networks.layers import Layers
-from resnet_flax.networks.shortcuts import projection, shortcut
+from resnet_flax.networks.shortcuts import parameter_free, projects, shortcut
 
 
 class Unit(nn.Module):
-    """What all units have.
+    """What every unit is given, and what its class may declare; a subclass says what it computes.
 
     Attributes:
       filters: channels of the output.
       stride: of the unit, 1 or 2.
-      layers: how layers are made, whether the unit is ``basic`` or ``bottleneck``, and the shortcut's option.
-      follows_activation: whether the unit is the network's first, right after the stem's ReLU.
+      layers: how layers are made, and which there are (``block``).
+      follows_activation: whether it is the network's first unit, behind the stem's ReLU or on the images themselves.
     """
 
     filters: int
@@ -27,12 +28,15 @@ class Unit(nn.Module):
     layers: Layers
     follows_activation: bool = False
 
-    # Declared by a class whose output has still to be normalised and activated, once, after the network's last unit.
-    ends_activated = True
-    # Declared by a class whose last BN stands right before an addition: with scale 0 it starts as the identity.
-    can_start_as_identity = False
-    # The blocks that the unit can be made of (``model.block``).
-    blocks = ("basic", "bottleneck")
+    # A class changes these where they do not hold for it.
+    blocks: ClassVar[tuple[str, ...]] = ("basic", "bottleneck", "single")  # that it can be made of
+    ends_activated: ClassVar[bool] = True  # if not, one more BN and ReLU follow the network's last unit
+    gated: ClassVar[bool] = False  # it has gates, whose bias at the start is `model.gate_bias`
+    can_start_as_identity: ClassVar[bool] = False  # it is, and still learns, where its last BN has scale 0
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
+        raise NotImplementedError
 
 
 class PlainUnit(Unit):
@@ -57,11 +61,13 @@ class ResidualUnit(Unit):
 
 
 class PreactivationUnit(Unit):
-    """``y = F(x) + shortcut(x)``, F being BN, ReLU, convolution, twice or thrice (arXiv:1603.05027, eq. 1, Fig. 4e).
+    """``y = F(x) + shortcut(x)``, where BN and ReLU come before each convolution of F (arXiv:1603.05027, Fig. 4e).
 
-    The first BN and ReLU of the network's first unit are the stem's own, before the two paths part; one more BN and
-    ReLU follow the last unit (the paper's appendix). A projection (options B and C) is a bare 1x1 convolution of the
-    activated input; the identity, and option A, are of the input itself, so that nothing stands in the signal's way.
+    Nothing comes after the addition, so the network's last unit is followed by a BN and a ReLU; and its first unit,
+    whose input the stem has activated already, begins with its convolution (the paper's appendix).
+
+    Where the shape changes, option A subsamples and pads x itself, as the identity elsewhere carries x itself: the
+    paper does not say of which tensor. A projection (B, C) is a bare 1x1 convolution of the activated x.
     """
 
     ends_activated = False
@@ -69,33 +75,33 @@ class PreactivationUnit(Unit):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        layers, y = self.layers, x
-        for i, (width, size, stride) in enumerate(convolutions(self.filters, self.stride, layers), start=1):
+        layers = self.layers
+        y = activated = x
+        for i, (filters, size, stride) in enumerate(convolutions(self.filters, self.stride, layers), start=1):
             if i > 1 or not self.follows_activation:
                 y = nn.relu(layers.norm(name=f"bn{i}")(y, train))
-            if i == 1:
-                activated = y
-            y = layers.convolution(width, size, stride, name=f"conv{i}")(y)
+            activated = y if i == 1 else activated
+            y = layers.convolution(filters, size, stride, name=f"conv{i}")(y)
             y = layers.probe(name=probe_name(size, i))(y)
-        if projection(x, self.filters, self.stride, layers):
-            # Named as in the other units, but without a BN of its own: the input has just had one.
+        if projects(x, self.filters, self.stride, layers):
             return y + layers.convolution(self.filters, 1, self.stride, name="shortcut_conv")(activated)
-        return y + shortcut(x, self.filters, self.stride, layers, train)
+        return y + parameter_free(x, self.filters, self.stride, layers)
 
 
 class HighwayUnit(Unit):
-    """Two highway layers, each with its gate: the twin of the plain unit (arXiv:1507.06228, eq. 3).
+    """Highway layers, each with its gate, where the plain unit has plain ones (arXiv:1507.06228, eq. 3).
 
-    A layer that changes the shape is a plain one, without a gate. See :func:`~.highway.highway_layer`.
+    There is no bottleneck form: its 1x1 layers change dimensions by design, and a gate needs them to stay.
     """
 
-    blocks = ("basic",)
+    blocks = ("basic", "single")
+    gated = True
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        for i, (width, size, stride) in enumerate(convolutions(self.filters, self.stride, self.layers), start=1):
-            x = highway_layer(x, width, size, stride, self.layers, train, i)
+        for i, (filters, size, stride) in enumerate(convolutions(self.filters, self.stride, self.layers), start=1):
+            x = highway_layer(x, filters, size, stride, self.layers, train, i)
         return x
 
 
@@ -113,9 +119,9 @@ def stacked_layers(x: Array, filters: int, stride: int, layers: Layers, train: b
 
     Called inside a unit's ``__call__``: the layers ``conv1``, ``bn1``, ... become the unit's.
     """
-    made_of = convolutions(filters, stride, layers)
-    for i, (width, size, step) in enumerate(made_of, start=1):
-        last = i == len(made_of)
+    planned = convolutions(filters, stride, layers)
+    for i, (width, size, step) in enumerate(planned, start=1):
+        last = i == len(planned)
         x = layers.convolution(width, size, step, name=f"conv{i}")(x)
         x = layers.norm(name=f"bn{i}", last=last)(x, train)
         x = layers.probe(name=probe_name(size, i))(x)
@@ -125,10 +131,13 @@ def stacked_layers(x: Array, filters: int, stride: int, layers: Layers, train: b
 
 
 def convolutions(filters: int, stride: int, layers: Layers) -> list[tuple[int, int, int]]:
-    """Filters, kernel size and stride of a unit's convolutions.
+    """(filters, size, stride) of each convolution of a unit, in order.
 
-    ``basic``: 3x3, 3x3. ``bottleneck``: 1x1 to filters / 4, 3x3, 1x1 back to filters (arXiv:1512.03385, Fig. 5).
+    ``single``: 3x3. ``basic``: 3x3, 3x3. ``bottleneck``: 1x1 to filters / 4, 3x3, 1x1 back to filters
+    (arXiv:1512.03385, Fig. 5).
     """
+    if layers.block == "single":
+        return [(filters, 3, stride)]
     if layers.block == "basic":
         return [(filters, 3, stride), (filters, 3, 1)]
     narrow = filters // 4
@@ -137,5 +146,5 @@ def convolutions(filters: int, stride: int, layers: Layers) -> list[tuple[int, i
 
 
 def probe_name(size: int, i: int) -> str:
-    """Of the probe on a unit's i-th convolution: those of 3x3 ones can be told apart (see ``probes.py``)."""
-    return f"{'response' if size == 3 else 'pointwise'}{i}"
+    """Name of the probe behind the i-th convolution: ``response1``; ``pointwise1`` where it is a 1x1."""
+    return f"{'pointwise' if size == 1 else 'response'}{i}"

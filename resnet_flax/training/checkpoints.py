@@ -1,5 +1,8 @@
 """Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best."""
 
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,6 +17,7 @@ from resnet_flax.training.state import State
 
 FOLDER = "checkpoints"  # in a run's folder
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
+_ITEM = "default"  # a checkpoint's folder in which the state lies
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
@@ -25,25 +29,28 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder.
-      keep: how many of the last to keep. With a validation split the best by its error is kept as well.
+      keep: how many of the last to keep.
+      keep_best: whether to keep the one with the least validation error as well.
       read_only: for a look at a folder that another process may be writing to.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1, read_only: bool = False) -> None:
-        self._workdir = workdir
+    def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
+        self._workdir, self._keep_best = workdir, keep_best
         policies = [preservation_policy.LatestN(keep)]
-        policies.append(
-            preservation_policy.BestN(
-                get_metric_fn=lambda metrics: metrics[_BEST], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        if keep_best:
+            policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
+        with _errors_only() if read_only else contextlib.nullcontext():
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                # The policy decides what is kept; without a best_fn, orbax would not write the errors it decides by.
+                best_fn=_validation_error if keep_best else None,
+                best_mode="min",
+                enable_async_checkpointing=True,
+                read_only=read_only,
             )
-        )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-            enable_async_checkpointing=True,
-            read_only=read_only,
-            **({"create": False, "save_interval_steps": 0} if read_only else {}),  # orbax warns of anything else
-        )
-        self._manager = ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+            # The item is named, although it is the only one: else the newest checkpoint, be it damaged, would decide
+            # how all of them are read.
+            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=(_ITEM,))
         self.last_saved: int | None = self._manager.latest_step()
 
     def steps(self) -> list[int]:
@@ -51,11 +58,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: State, validation_error: float | None = None) -> None:
-        """Starts to write a checkpoint; returns once the state has been copied."""
+        """Starts to write a checkpoint; returns once the state has been copied.
+
+        One without a validation error, where a signal stopped the run between two evaluations, is never the best.
+        """
         if step == self.last_saved:
             return
-        metrics = None if validation_error is None else {_BEST: validation_error}
-        self._manager.save(step, args=ocp.args.StandardSave(_copy(state)), metrics=metrics, force=True)
+        metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_copy(state))})
+        self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
 
     def restore(self, like: State, step: int | None = None) -> State | None:
@@ -71,9 +82,10 @@ class Checkpoints:
           UserError: there are checkpoints, and none of them can be read.
         """
         candidates = self.steps()[::-1] if step is None else [step]
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(like)})
         for candidate in candidates:
             try:
-                return self._manager.restore(candidate, args=ocp.args.StandardRestore(like))
+                return self._manager.restore(candidate, args=item)[_ITEM]
             except Exception as error:  # whatever a damaged file makes orbax raise
                 first_line = (str(error).strip().splitlines() or [""])[0]
                 logging.warning(
@@ -102,10 +114,10 @@ class Checkpoints:
         self.last_saved = self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step with the least validation error, if there is a validation split."""
-        errors = {s: (self._manager.metrics(s) or {}).get(_BEST) for s in self.steps()}
-        errors = {s: e for s, e in errors.items() if e is not None}
-        return min(errors, key=errors.get) if errors else None
+        """The step with the least validation error (the latest of several), if there is a validation split."""
+        errors = {s: _validation_error(self._manager.metrics(s) or {}) for s in self.steps()}
+        measured = [s for s, error in errors.items() if error < math.inf]
+        return min(measured, key=lambda s: (errors[s], -s), default=None)
 
     def wait(self) -> None:
         """Returns when everything saved is on disk."""
@@ -117,6 +129,32 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which a checkpoint whose metrics are damaged does not keep from opening the folder."""
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        try:
+            return super().metrics(step)
+        except ValueError as error:  # not JSON, or not text
+            logging.warning("the validation error of checkpoint %d cannot be read (%s)", step, error)
+            return None
+
+
+def _validation_error(metrics: dict[str, float]) -> float:
+    return metrics.get(_BEST, math.inf)
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """Without the three warnings in which orbax says that a folder opened for reading is not written to."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def has_checkpoint(workdir: Path, step: int) -> bool:

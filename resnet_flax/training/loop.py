@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -116,7 +115,7 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with Checkpoints(self.workdir, self.train.keep_checkpoints) as self.checkpoints:
+        with Checkpoints(self.workdir, self.train.keep_checkpoints, "validation" in self.held_out) as self.checkpoints:
             step = self._restore_or_initialize()
             if step >= self.train.steps:
                 raise UserError(
@@ -127,7 +126,7 @@ class _Run:
             if jax.process_index() == 0:
                 folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
             with self._log(step) as self.log:
-                compiled = self.steps.lower(self.state, self.train_data, np.int32(1)).compile()
+                compiled = self.steps.compile(self.state, self.train_data)
                 _say(
                     f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
                     f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
@@ -148,9 +147,7 @@ class _Run:
         return step
 
     def _name(self) -> str:
-        m = self.config.model
-        block = "" if m.block == "basic" else f"{m.block}-"
-        return f"{m.unit}-{block}{m.depth} on {self.config.data.name}"
+        return f"{configs.name_of(self.config.model)} on {self.config.data.name}"
 
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
         return MetricsLog(self.workdir, step) if jax.process_index() == 0 else NoMetricsLog()
@@ -168,7 +165,7 @@ class _Run:
                 if leave:
                     self._leave(step)
                 with pace.measure(count):
-                    self.state = jax.block_until_ready(compiled(self.state, self.train_data, np.int32(count)))
+                    self.state = jax.block_until_ready(compiled(self.state, self.train_data, count))
                 step += count
                 sums = jax.device_get(self.state.sums)
                 if sums.first_bad_step >= 0:

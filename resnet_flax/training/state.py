@@ -7,6 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -68,8 +69,9 @@ def initial_state(
     """
     # It runs once: on a CPU, all that LLVM could do for its random numbers takes seconds and changes no bit.
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    initialize = _initializer(network, optimizer, seed, image_shape)
-    return jax.jit(initialize, out_shardings=sharding, compiler_options=options)()
+    initialize = _initializer(network, optimizer, image_shape)
+    # The seed is an argument, so that runs which differ in nothing else share a compiled program.
+    return jax.jit(initialize, out_shardings=sharding, compiler_options=options)(np.uint32(seed))
 
 
 def abstract_state(
@@ -79,17 +81,17 @@ def abstract_state(
     sharding: jax.sharding.Sharding,
 ) -> State:
     """Shapes, dtypes and places of a state's arrays, and no arrays: what a checkpoint is restored as."""
-    shapes = jax.eval_shape(_initializer(network, optimizer, 0, image_shape))
+    shapes = jax.eval_shape(_initializer(network, optimizer, image_shape), np.uint32(0))
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
 
 
 def _initializer(
-    network: Network, optimizer: optax.GradientTransformation, seed: int, image_shape: tuple[int, int, int]
-) -> Callable[[], State]:
+    network: Network, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int]
+) -> Callable[[Array], State]:
     # One device's view of the network: initialisation sees no batch that is split.
     alone = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
-    def init() -> State:
+    def init(seed: Array) -> State:
         dtype = network.layers.param_dtype
         variables = alone.init(stream_key(seed, "parameters"), jnp.zeros((1, *image_shape), dtype), train=False)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})

@@ -1,10 +1,13 @@
 """One training step, and many of them in one call."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
@@ -14,7 +17,26 @@ from resnet_flax.networks import Network
 from resnet_flax.training.devices import DATA_AXIS
 from resnet_flax.training.state import State, Sums, no_sums
 
-TrainSteps = Callable[[State, Resident, int], State]
+
+@dataclasses.dataclass(frozen=True)
+class TrainSteps:
+    """``(state, data, count) -> state``: that many steps; the state is donated.
+
+    Attributes:
+      program: jitted; the seed is its last argument, so that runs that differ in nothing else share a compiled one.
+      seed: of the run.
+    """
+
+    program: Any
+    seed: int
+
+    def __call__(self, state: State, data: Resident, count: int) -> State:
+        return self.program(state, data, np.int32(count), np.uint32(self.seed))
+
+    def compile(self, state: State, data: Resident) -> Callable[[State, Resident, int], State]:
+        """The same, compiled now for arguments like these."""
+        compiled = self.program.lower(state, data, np.int32(1), np.uint32(self.seed)).compile()
+        return dataclasses.replace(self, program=compiled)
 
 
 def training_step(
@@ -25,6 +47,7 @@ def training_step(
     network: Network,
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
+    dropout_keys: Array | None = None,
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
 
@@ -35,11 +58,14 @@ def training_step(
       images: [n, H, W, C], this device's images.
       labels: [n] int32.
       axis_name: the mesh axis that the batch is split over, or None on one device.
+      dropout_keys: [n], where the network drops features: a random key for each image.
     """
 
     def loss_of(params: dict) -> tuple[Array, tuple[Array, dict]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updates = network.apply(variables, images, train=True, mutable=["batch_stats"])
+        logits, updates = network.apply(
+            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
+        )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), (jnp.argmax(logits, -1) != labels, updates.get("batch_stats", {}))
 
@@ -74,16 +100,20 @@ def make_train_steps(
     """
     per_device = stream.batch_size // mesh.size
 
-    def step(data: Resident, state: State) -> State:
+    def step(data: Resident, seed: Array, state: State) -> State:
         first = lax.axis_index(DATA_AXIS) * per_device
-        images, labels = stream.batch(data, state.step, first, per_device)
-        return training_step(state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS)
+        batches = dataclasses.replace(stream, seed=seed)
+        images, labels = batches.batch(data, state.step, first, per_device)
+        keys = batches.keys("dropout", state.step, first, per_device) if network.dropout else None
+        return training_step(
+            state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys
+        )
 
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
-    def steps(state: State, data: Resident, count: Array) -> State:
-        return lax.fori_loop(0, count, lambda _, s: step(data, s), state)
+    def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
+        return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
 
-    return jax.jit(steps, donate_argnums=0)
+    return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -35,12 +35,17 @@ def load(config: ConfigDict, workdir: Path, step: int | None = None) -> Trained:
       UserError: a checkpoint cannot be read.
     """
     parts = loop.prepare(config)
+    return Trained(parts, restore(parts, workdir, step))
+
+
+def restore(parts: loop.Parts, workdir: Path, step: int | None = None) -> State:
+    """The state alone, where the parts are there already."""
     like = abstract_state(
-        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), parts.dataset.train.images.shape[1:],
-        replicated(parts.mesh),
+        parts.network, optimizer.build(parts.config.optimizer, lambda step: 0.0),
+        parts.dataset.train.images.shape[1:], replicated(parts.mesh),
     )  # fmt: skip
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return Trained(parts, checkpoints.restore(like, step))
+        return checkpoints.restore(like, step)
 
 
 def on_one_device(network: Network) -> Network:

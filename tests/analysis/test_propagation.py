@@ -135,7 +135,8 @@ def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
 
 def test_layers_come_in_the_order_of_the_network():
     tree = {
-        "dense": {"kernel": 9}, "stage10": {"first": {"conv1": {"kernel": 8}}}, "stem_conv": {"kernel": 0},
+        "dense": {"kernel": 9}, "hidden1": {"kernel": 8.5}, "last_conv": {"kernel": 8.2},
+        "stage10": {"first": {"conv1": {"kernel": 8}}}, "stem_conv": {"kernel": 0},
         "stage2": {
             "first": {"conv1": {"kernel": 1}, "bn1": {"scale": -1}},
             "rest": {"conv1": {"kernel": np.array([2, 4])}, "conv2": {"kernel": np.array([3, 5])}},
@@ -143,5 +144,5 @@ def test_layers_come_in_the_order_of_the_network():
     }  # fmt: skip
     assert in_order(tree, "kernel") == [
         ("stem_conv", 0), ("stage2.1.conv1", 1), ("stage2.2.conv1", 2), ("stage2.2.conv2", 3), ("stage2.3.conv1", 4),
-        ("stage2.3.conv2", 5), ("stage10.1.conv1", 8), ("dense", 9),
+        ("stage2.3.conv2", 5), ("stage10.1.conv1", 8), ("last_conv", 8.2), ("hidden1", 8.5), ("dense", 9),
     ]  # fmt: skip

@@ -54,14 +54,15 @@ def check_record(folder, name, runs):
                 "plain-20 without BN",
             ],
         ),
-        ("highway", ["highway-20", "plain-32", "highway-19 of its paper, equal width, 0.5 of the width"]),
+        ("highway", ["highway-20", "plain-32", "highway-32 of its paper, the widths of 19 layers, 0.5 of the width"]),
         ("propagation", ["preactivation-56", "highway-20 without BN"]),
     ],
 )
 def test_the_runs_it_plans(tmp_path, name, planned):
     output = experiment(name, tmp_path / "x", "--dry-run")
     for label in planned:
-        assert f": {label} on digits, seed 0: 8 steps" in output
+        steps = 4 if name == "propagation" else 8
+        assert f": {label} on digits, seed 0: {steps} steps" in output
     assert not (tmp_path / "x").exists()
 
 

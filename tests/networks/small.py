@@ -27,7 +27,9 @@ def variables_of(net, x, seed=1):
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
-            axes = 3 if "dense" not in path[-2].key else 1  # a scanned layer has one more, in front
+            axes = (
+                1 if leaf.ndim == 2 else 3
+            )  # of a dense layer, or of a convolution; scanned ones have one more in front
             return rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[-1 - axes : -1]))
         start = 1 if path[-1].key in ("scale", "var") else 0
         return start + rng.uniform(-0.3, 0.3, leaf.shape)

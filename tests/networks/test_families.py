@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from resnet_flax import config
 from resnet_flax.analysis import counts
 from resnet_flax.networks import build, depth_of, units_of
-from resnet_flax.networks.families import BLOCKS, FAMILIES, IMAGENET_UNITS
+from resnet_flax.networks.families import BLOCKS, FAMILIES, HIGHWAY_UNITS, IMAGENET_UNITS, VGG_UNITS
 from resnet_flax.networks.units import UNITS
 
+CIFAR_BLOCKS = FAMILIES["cifar"].blocks
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
 
 # Parameters. CIFAR: derived from the paper's section 4.2 (option A, 10 classes); its Table 6 gives them as 0.27M,
@@ -41,15 +42,24 @@ MULTIPLY_ADDS = {
     (152, "first"): 11_282_415_616,
     (152, "3x3"): 11_513_626_624,
 }
-# Parameters of the other units. Pre-activation: derived from arXiv:1603.05027, which gives 1.7M and 10.2M (its own
-# count for 1001 layers is of the convolutions, see test_convolutions_of_preactivation_1001). Highway: the plain
-# twin's, and a gate of 9 f^2 + f in each layer that keeps its shape.
+# 1,000 classes, with BN: torchvision's vgg11_bn, ..., vgg19_bn. Parameters, and multiply-adds, which torchvision prints
+# as 7.61e9, 11.31e9, 15.47e9 and 19.63e9.
+VGG_SIZES = {
+    11: (132_868_840, 7_609_090_048),
+    13: (133_053_736, 11_308_466_176),
+    16: (138_365_992, 15_470_264_320),
+    19: (143_678_248, 19_632_062_464),
+}
+# CIFAR-10. Parameters with BN, and as arXiv:1507.06228 prints them, in millions and to as many digits.
+HIGHWAY_SIZES = {19: (2_292_266, "2.3"), 32: (1_246_796, "1.25")}
+# Parameters of the other units, in the CIFAR family. Pre-activation: derived from arXiv:1603.05027, which prints 1.7M
+# and 10.2M. Highway: the plain twin's, and a gate of 9 f^2 + f for each layer that keeps its shape.
 UNIT_SIZES = {
     ("preactivation", "basic", 110, "A"): 1_727_962,
     ("preactivation", "bottleneck", 164, "B"): 1_703_258,
     ("preactivation", "bottleneck", 1001, "B"): 10_327_706,
     ("highway", "basic", 20, "A"): 269_722 + 6 * (9 * 16**2 + 16) + 5 * (9 * 32**2 + 32) + 5 * (9 * 64**2 + 64),
-    ("highway", "basic", 32, "A"): 464_154 + 10 * (9 * 16**2 + 16) + 9 * (9 * 32**2 + 32) + 9 * (9 * 64**2 + 64),
+    ("highway", "basic", 56, "A"): 853_018 + 18 * (9 * 16**2 + 16) + 17 * (9 * 32**2 + 32) + 17 * (9 * 64**2 + 64),
 }
 
 
@@ -97,42 +107,57 @@ def test_sizes_of_other_units(which, expected):
 
 
 def test_convolutions_of_preactivation_1001():
-    """The paper's 10.2M are the convolutions' kernels."""
+    """The kernels alone: the 10.2M that arXiv:1603.05027 prints."""
     net = network("cifar", "bottleneck", 1001, "preactivation", "B")
-    x = jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
-    kernels = [leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim >= 4]
-    assert sum(kernels) == 10_175_920
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim >= 4) == 10_175_920
 
 
 def test_every_unit_is_pinned():
-    """A unit without a pinned size fails here: pin it above. Plain ones are pinned as twins of residual ones."""
+    """A unit without a pinned size fails here; plain ones are pinned as the twins of residual ones."""
     assert set(UNITS) == {"plain", "residual"} | {which[0] for which in UNIT_SIZES}
 
 
-def test_without_bn_there_is_a_bias_in_its_place():
-    """A BN has a scale and a bias a channel; the bias stays."""
-    x = jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32)
-    for unit in sorted(UNITS):
-        with_bn, without = (
-            jax.eval_shape(network("cifar", "basic", 20, unit, norm=norm).init, jax.random.key(0), x)
-            for norm in ("batch", "none")
-        )
-        assert set(without) == {"params"}
-        scales = [leaf.size for path, leaf in jax.tree.leaves_with_path(with_bn["params"]) if path[-1].key == "scale"]
-        count = {
-            name: sum(leaf.size for leaf in jax.tree.leaves(v["params"]))
-            for name, v in (("with", with_bn), ("without", without))
-        }
-        assert count["with"] - count["without"] == sum(scales)
+@pytest.mark.parametrize(("depth", "expected"), VGG_SIZES.items())
+def test_vggs_sizes(depth, expected):
+    c = config.resolve(config.load("configs/imagenet.py", f"vgg-{depth}"))
+    net = build(c.model, 1000)
+    assert (counts.parameters(net, IMAGENET), counts.multiply_adds(net, IMAGENET)) == expected
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(16, 138_357_544), (19, 143_667_240)])
+def test_vggs_own_sizes_without_bn(depth, expected):
+    """The paper's networks, and torchvision's vgg16 and vgg19: a BN's bias is then the convolution's only one."""
+    c = config.resolve(config.load("configs/imagenet.py", f"vgg-{depth}", {"model.norm": "none"}))
+    assert counts.parameters(build(c.model, 1000), IMAGENET) == expected
+
+
+@pytest.mark.parametrize(("depth", "expected"), HIGHWAY_SIZES.items())
+def test_sizes_of_the_highway_family(depth, expected):
+    """With and without BN the printed number; the twins have the same layers, and no gates."""
+    parameters, printed = expected
+    ours = network("highway", "single", depth, "highway", classes=10)
+    assert counts.parameters(ours, CIFAR) == parameters
+    digits = len(printed.partition(".")[2])
+    for norm in ("batch", "none"):
+        count = counts.parameters(network("highway", "single", depth, "highway", classes=10, norm=norm), CIFAR)
+        assert f"{count / 1e6:.{digits}f}" == printed
+    plain, residual = (network("highway", "single", depth, unit, classes=10) for unit in ("plain", "residual"))
+    assert (plain.stage_units, plain.stage_filters) == (ours.stage_units, ours.stage_filters)
+    stages = enumerate(zip(ours.stage_filters, ours.stage_units, strict=True))
+    gates = sum((9 * f * f + f) * (n - (i > 0)) for i, (f, n) in stages)  # the first layer of stages 2, 3, 4 is plain
+    assert counts.parameters(plain, CIFAR) == counts.parameters(residual, CIFAR) == parameters - gates
 
 
 def test_every_family_and_depth_is_pinned():
     """A family or a named depth without a pinned size fails here."""
-    assert {k[0] for k in SIZES} == set(FAMILIES)
+    assert {k[0] for k in SIZES} | {"vgg", "highway"} == set(FAMILIES)
+    assert set(VGG_SIZES) == set(VGG_UNITS["single"])
+    assert set(HIGHWAY_SIZES) == set(HIGHWAY_UNITS["single"])
+    assert {name for name, family in FAMILIES.items() if family.units is None} == {"cifar"}
     pinned = {(k[1], k[2]) for k in SIZES if k[0] == "imagenet"}
     assert pinned == {(block, depth) for block, depths in IMAGENET_UNITS.items() for depth in depths}
-    assert {k[1] for k in SIZES} == set(BLOCKS)
+    assert {k[1] for k in SIZES} | {"single"} == set(BLOCKS)
     assert {depth for depth, _ in MULTIPLY_ADDS} == {depth for _, depth in pinned}
 
 
@@ -144,15 +169,15 @@ def test_published_multiply_adds(which, expected):
     assert ours == expected
 
 
-@given(st.sampled_from(BLOCKS), st.integers(1, 400))
+@given(st.sampled_from(CIFAR_BLOCKS), st.integers(1, 400))
 def test_cifar_depths(block, n):
     """6n+2 and 9n+2, and what depth_of counts from the units."""
     layers = {"basic": 6, "bottleneck": 9}[block] * n + 2
     assert units_of("cifar", block, layers) == (n, n, n)
-    assert depth_of(block, (n, n, n)) == layers
+    assert depth_of("cifar", block, (n, n, n)) == layers
 
 
-@given(st.sampled_from(BLOCKS), st.integers(-10, 3000))
+@given(st.sampled_from(CIFAR_BLOCKS), st.integers(-10, 3000))
 def test_depths_there_are_not(block, depth):
     layers = {"basic": 6, "bottleneck": 9}[block]
     if depth > 2 and (depth - 2) % layers == 0:
@@ -168,16 +193,18 @@ def test_depths_there_are_not(block, depth):
         (dict(family="imagenet", block="bottleneck", depth=34), "which has basic: 18, 34; bottleneck: 50, 101, 152"),
         (dict(depth=21), r"20, \.\.\.; near 21: 20, 26"),
         (dict(unit="residul"), "choose one of plain, residual"),
-        (dict(family="svhn"), "choose one of cifar, imagenet"),
-        (dict(block="wide"), "choose one of basic, bottleneck"),
+        (dict(family="vgg", block="single", depth=17), "the vgg family, which has single: 11, 13, 16, 19"),
+        (dict(family="highway", block="single", depth=20), "the highway family, which has single: 19, 32"),
+        (dict(family="vgg"), "model.block='basic' does not fit the vgg family; choose single"),
+        (dict(block="single"), "does not fit the cifar family; choose basic or bottleneck"),
+        (dict(stage_filters=(16, 32)), r"model.stage_filters=\(16, 32\) is of 2 stages; the network has 3"),
+        (dict(family="svhn"), "choose one of cifar, imagenet, vgg, highway"),
+        (dict(block="wide"), "choose one of basic, bottleneck, single"),
         (dict(initialization="kaiming"), "choose one of he, "),
         (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
-        (dict(unit="plain", zero_init_last=True), "does not fit model.unit='plain': .* with one there: residual"),
-        (dict(zero_init_last=True, norm="none"), "there is no BN whose scale could be 0"),
-        (
-            dict(unit="highway", block="bottleneck", depth=29),
-            "model.block='bottleneck' does not fit model.unit='highway'",
-        ),
+        (dict(norm="none", zero_init_last=True), "there is no scale"),
+        (dict(unit="plain", zero_init_last=True), "it fits residual"),
+        (dict(unit="highway", block="bottleneck", depth=29), "no bottleneck form; choose model.block basic or single"),
     ],
     ids=str,
 )
@@ -188,7 +215,7 @@ def test_what_does_not_fit_is_refused(keys, message):
 
 
 @given(
-    st.sampled_from(BLOCKS), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"),
+    st.sampled_from(CIFAR_BLOCKS), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"),
     st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(2, 11),
 )  # fmt: skip
 def test_any_side_and_channel_count(block, unit, shortcut, height, width, channels, classes):
@@ -211,6 +238,64 @@ def test_any_side_and_channel_count(block, unit, shortcut, height, width, channe
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+@given(
+    st.sampled_from([("vgg", depth) for depth in VGG_UNITS["single"]] + [("highway", 19), ("highway", 32)]),
+    st.sampled_from(sorted(UNITS)), st.integers(1, 40), st.integers(1, 40), st.integers(1, 4),
+)  # fmt: skip
+def test_any_side_and_channel_count_where_pooling_halves(which, unit, height, width, channels):
+    """Sides are halved and rounded up before each stage of stride 2; vgg's dense layers see one more pooling."""
+    family, depth = which
+    net = network(family, "single", depth, unit, classes=7, hidden=(5, 6))
+    x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
+    (logits, named), variables = jax.eval_shape(
+        lambda key, x: net.init_with_output(key, x, False, True), jax.random.key(0), x
+    )
+    side = (height, width)
+    for i, (stride, filters) in enumerate(zip(net.stage_strides, net.stage_filters, strict=True), start=1):
+        side = tuple(-(-s // stride) for s in side)
+        assert named[f"stage{i}"].shape == (2, *side, filters)
+    positions = (-(-side[0] // 2)) * (-(-side[1] // 2)) if family == "vgg" else 1
+    assert named["pooled"].shape == (2, net.stage_filters[-1] * positions)
+    assert variables["params"]["hidden1"]["kernel"].shape == (named["pooled"].shape[1], 5)
+    assert variables["params"]["dense"]["kernel"].shape == (6, 7)
+    assert logits.shape == (2, 7)
+    assert ("stem" in named) == (family == "highway")
+    assert depth_of(family, "single", net.stage_units) == sum(net.stage_units) + 3 == depth
+
+
+def test_stage_filters_take_the_place_of_the_familys():
+    net = network("cifar", "bottleneck", 29, stage_filters=(8, 24, 40), width=0.5)
+    assert (net.stem.filters, net.stage_filters) == (4, (16, 48, 80))
+    assert network("highway", "single", 32, "plain", stage_filters=(1, 2, 3, 4)).stage_filters == (1, 2, 3, 4)
+    # A tuple of units is a network of its own: its widths do not depend on how deep it happens to be.
+    assert network("highway", "single", 32, "plain", stage_units=(4, 5, 10, 10)).stage_filters == (32, 48, 80, 128)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("cifar10", "plain-56"), ("cifar10", "residual-bottleneck-164"), ("digits", "highway-20"),
+        ("imagenet", "residual-34"), ("imagenet", "preactivation-152"), ("imagenet", "vgg-16"), ("cifar100", "vgg-11"),
+        ("highway", "highway-19"), ("highway", "plain-32"), ("highway", "preactivation-19"),
+    ],
+)  # fmt: skip
+def test_names_name_networks(file, name):
+    """The name of a config is the one it was asked for by, and config.json keeps the network."""
+    c = config.resolve(config.load(f"configs/{file}.py", name))
+    assert config.name_of(c.model) == name
+    again = config.resolve(config.from_json(config.to_json(c)))
+    assert config.differences(c, again) == []
+    assert build(again.model, 10) == build(c.model, 10)
+
+
+def test_vggs_dense_layers_fit_the_data():
+    for file, hidden in (("imagenet", (4096, 4096)), ("cifar10", (512, 512)), ("digits", (512, 512))):
+        model = config.load(f"configs/{file}.py", "vgg-16").model
+        assert (model.family, model.unit, model.block, model.hidden) == ("vgg", "plain", "single", hidden)
+        assert model.dropout == 0.5
+    assert config.base().model.dropout == 0
+
+
 def test_intermediates_are_those_the_logits_come_from():
     net = network("cifar", "basic", 8, stage_units=(1, 2))
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
@@ -225,7 +310,7 @@ def test_intermediates_are_those_the_logits_come_from():
 
 def test_width_multiplies_every_stage():
     net = network("cifar", "basic", 8, width=2.5)
-    assert (net.stem_filters, net.stage_filters) == (40, (40, 80, 160))
+    assert (net.stem.filters, net.stage_filters) == (40, (40, 80, 160))
     assert network("imagenet", "bottleneck", 50, width=0.25).stage_filters == (64, 128, 256, 512)
 
 

@@ -9,7 +9,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from resnet_flax.networks.normalization import BatchNorm
+from resnet_flax.networks.units import UNITS
 from resnet_flax.training.devices import DATA_AXIS, data_mesh
+from tests.networks.small import images_and_labels, network, variables_of
 
 
 def numpy_batch_norm(x, group, scale, bias, eps=1e-5):
@@ -84,3 +86,31 @@ def test_a_large_mean_does_not_make_the_variance_negative():
     layer = BatchNorm()
     y, _ = layer.apply(layer.init(jax.random.key(0), x, True), x, True, mutable=["batch_stats"])
     assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS))
+def test_without_it_every_bn_is_a_bias(double, unit):
+    """Same names and places; the bias is a BN's of mean 0, variance 1 and scale 1, in training and evaluation."""
+    x, _ = images_and_labels()
+    normalised, bare = network(unit, bn_epsilon=1e-300), network(unit, norm="none")
+    variables = variables_of(normalised, x)
+    assert set(jax.eval_shape(bare.init, jax.random.key(0), x)) == {"params"}
+
+    def neutral(path, leaf):
+        return jnp.zeros_like(leaf) if path[-1].key == "mean" else jnp.ones_like(leaf)
+
+    def without_scales(tree):
+        if not isinstance(tree, dict):
+            return tree
+        return {k: without_scales(v) for k, v in tree.items() if k != "scale"}
+
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.ones_like(leaf) if path[-1].key == "scale" else leaf, variables["params"]
+    )
+    statistics = jax.tree_util.tree_map_with_path(neutral, variables["batch_stats"])
+    expected = jax.jit(normalised.apply)({"params": params, "batch_stats": statistics}, x)
+    apply = jax.jit(lambda p, train: bare.apply({"params": p}, x, train), static_argnums=1)
+    for train in (False, True):
+        np.testing.assert_allclose(apply(without_scales(params), train), expected, rtol=1e-9)
+    start = jax.tree.map(jnp.shape, without_scales(params))
+    assert jax.tree.map(jnp.shape, jax.eval_shape(bare.init, jax.random.key(0), x)["params"]) == start

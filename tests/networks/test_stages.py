@@ -6,32 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from resnet_flax import config
-from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from tests.networks.small import images_and_labels, network, variables_of
 
-CASES = [(unit, block, "A") for unit in sorted(UNITS) for block in UNITS[unit].blocks]
+CASES = [
+    (unit, block, "A") for unit in sorted(UNITS) for block in ("basic", "bottleneck") if block in UNITS[unit].blocks
+]
 CASES += [("residual", "bottleneck", "C"), ("preactivation", "bottleneck", "B")]
-
-
-def network(unit, block, shortcut, unroll, dtype="float64"):
-    c = config.base()
-    c.model.update(
-        unit=unit, block=block, shortcut=shortcut, unroll=unroll, stage_units=(3, 2), param_dtype=dtype,
-        dtype=dtype, width=0.5,
-    )  # fmt: skip
-    return build(c.model, classes=10)
-
-
-def example():
-    rng = np.random.default_rng(0)
-    return jnp.asarray(rng.standard_normal((6, 8, 8, 3))), jnp.asarray(rng.integers(0, 10, 6), jnp.int32)
 
 
 def loss_and_gradients(net, variables, x, labels):
     def loss(params, x):
-        given = {"params": params, "batch_stats": variables["batch_stats"]}
-        logits, updates = net.apply(given, x, True, mutable=["batch_stats"])
+        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updates)
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
@@ -40,9 +26,9 @@ def loss_and_gradients(net, variables, x, labels):
 @pytest.mark.parametrize(("unit", "block", "shortcut"), CASES)
 def test_scanned_and_unrolled_agree(double, unit, block, shortcut):
     """Outputs, updated statistics and gradients, from the same variables: to rounding, here of float64."""
-    x, labels = example()
-    scanned, unrolled = (network(unit, block, shortcut, unroll) for unroll in (False, True))
-    variables = jax.jit(scanned.init)(jax.random.key(0), x)
+    x, labels = images_and_labels()
+    scanned, unrolled = (network(unit, block, shortcut=shortcut, unroll=unroll) for unroll in (False, True))
+    variables = variables_of(scanned, x)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
         jnp.shape, jax.eval_shape(unrolled.init, jax.random.key(0), x)
     )
@@ -51,10 +37,21 @@ def test_scanned_and_unrolled_agree(double, unit, block, shortcut):
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-10), a, b)
 
 
+@pytest.mark.parametrize(("family", "unit"), [("vgg", "plain"), ("highway", "highway"), ("highway", "residual")])
+def test_scanned_and_unrolled_agree_where_units_are_single_layers(double, family, unit):
+    x, labels = images_and_labels(side=6)
+    keys = dict(block="single", family=family, stage_units=(3, 1), hidden=(5,), stage_filters=(8, 12))
+    scanned, unrolled = (network(unit, unroll=unroll, **keys) for unroll in (False, True))
+    variables = variables_of(scanned, x)
+    a, b = (loss_and_gradients(net, variables, x, labels) for net in (scanned, unrolled))
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-8, atol=1e-10), a, b)
+
+
 def test_scanned_and_unrolled_agree_in_float32():
-    x, labels = (a.astype(t) for a, t in zip(example(), (jnp.float32, jnp.int32), strict=True))
-    nets = [network("residual", "basic", "A", unroll, "float32") for unroll in (False, True)]
-    variables = jax.jit(nets[0].init)(jax.random.key(0), x)
+    x, labels = images_and_labels()
+    keys = dict(dtype="float32", param_dtype="float32")
+    nets = [network("residual", unroll=unroll, **keys) for unroll in (False, True)]
+    variables = variables_of(nets[0], x.astype(jnp.float32))
     a, b = (loss_and_gradients(n, variables, x, labels) for n in nets)
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-3, atol=2e-5), a, b)
 
@@ -62,12 +59,9 @@ def test_scanned_and_unrolled_agree_in_float32():
 @pytest.mark.parametrize("unit", sorted(UNITS))
 def test_a_stage_is_its_units_in_turn(double, unit):
     """The stem, then unit after unit applied by hand with its own slice of the stacked variables."""
-    x, _ = example()
-    net = network(unit, "basic", "A", unroll=False)
-    variables = jax.jit(net.init)(jax.random.key(0), x)
-    # Statistics and scales that differ from unit to unit, so that a wrong order would show.
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(lambda a: a + rng.uniform(0, 0.3, a.shape), variables)
+    x, _ = images_and_labels()
+    net = network(unit)
+    variables = variables_of(net, x)
     _, named = jax.jit(net.apply, static_argnums=(2, 3))(variables, x, False, True)
 
     y = named["stem"]
@@ -83,7 +77,7 @@ def test_a_stage_is_its_units_in_turn(double, unit):
 
 
 def test_units_start_with_different_kernels():
-    net = network("residual", "basic", "A", False, "float32")
+    net = network("residual", dtype="float32", param_dtype="float32")
     variables = jax.jit(net.init)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
     kernels = variables["params"]["stage1"]["rest"]["conv1"]["kernel"]
     assert len(np.unique(np.asarray(kernels[:, 0, 0, 0, 0]))) == len(kernels) == 2

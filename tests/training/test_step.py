@@ -10,6 +10,7 @@ import pytest
 from resnet_flax import config
 from resnet_flax.data import resident, sources
 from resnet_flax.networks import build
+from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.schedule import learning_rate
@@ -70,9 +71,9 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def run_on(devices, split, bn_group=0, dtype="float32"):
+def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys):
     """State after the calls of ``split`` steps each, on the first ``devices`` devices."""
-    c, _ = network_of("residual", 8, dtype, width=0.25)
+    c, _ = network_of(unit, 8, dtype, width=0.25, **keys)
     network = build(c.model, 10, bn_group, DATA_AXIS)
     data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
@@ -85,18 +86,28 @@ def run_on(devices, split, bn_group=0, dtype="float32"):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize("bn_group", [0, 8, 2])
-def test_eight_devices_are_one(double, bn_group):
+@pytest.mark.parametrize(
+    ("unit", "bn_group"), [("residual", 0), ("residual", 8), ("residual", 2), ("preactivation", 0), ("highway", 0)]
+)
+def test_eight_devices_are_one(double, unit, bn_group):
     """BN over the global batch, over two devices' shares, and within a device's."""
-    one = run_on(1, [10], bn_group, "float64")
-    eight = run_on(8, [10], bn_group, "float64")
+    one = run_on(1, [10], bn_group, "float64", unit)
+    eight = run_on(8, [10], bn_group, "float64", unit)
     assert one.sums.images == eight.sums.images == 320
     assert one.sums.errors == eight.sums.errors
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
 
 
-def test_splitting_steps_into_calls_changes_no_bit():
-    a, b = run_on(8, [7]), run_on(8, [1, 4, 2])
+def test_eight_devices_drop_the_same_features_as_one(double):
+    one, eight = (run_on(devices, [10], 0, "float64", dropout=0.3, hidden=(12,)) for devices in (1, 8))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
+    undropped = run_on(1, [10], 0, "float64", hidden=(12,))
+    assert abs(float(one.sums.loss / undropped.sums.loss) - 1) > 1e-3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_splitting_steps_into_calls_changes_no_bit(rate):
+    a, b = run_on(8, [7], dropout=rate), run_on(8, [1, 4, 2], dropout=rate)
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert a.step == 7
 
@@ -113,7 +124,7 @@ def test_one_program_for_every_number_of_steps():
     on_device = resident.put(data, replicated(mesh))
     for count in (1, 3, 2):
         state = forget_sums(steps(state, on_device, np.int32(count)))
-    assert steps._cache_size() == 1
+    assert steps.program._cache_size() == 1
 
 
 def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
@@ -125,6 +136,21 @@ def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
     for images in (good, good, good * jnp.nan, good):
         state = step(state, images, labels)
     assert state.sums.first_bad_step == 2
+
+
+def test_without_dropout_no_mask_is_drawn(monkeypatch):
+    """Neither masks nor the keys for them are in the program."""
+    drawn = []
+    keys = resident.Stream.keys
+    monkeypatch.setattr(
+        resident.Stream, "keys", lambda self, name, *rest: drawn.append(name) or keys(self, name, *rest)
+    )
+    monkeypatch.setattr("resnet_flax.networks.network.dropout", lambda x, *_: drawn.append("mask") or x)
+    run_on(1, [1])
+    assert set(drawn) == {"augmentation"}
+    drawn.clear()
+    run_on(1, [1], dropout=0.1)
+    assert set(drawn) == {"augmentation", "dropout", "mask"}
 
 
 def equations(jaxpr):
@@ -139,7 +165,7 @@ def equations(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("unit", ["plain", "residual"])
+@pytest.mark.parametrize("unit", sorted(UNITS))
 def test_the_program_does_not_grow_with_depth(unit):
     """ResNet-1202's step has as many equations as ResNet-20's, so compiling takes as long; unrolled it has more."""
 
@@ -156,7 +182,8 @@ def test_the_program_does_not_grow_with_depth(unit):
 
 def test_the_state_holds_no_random_key():
     c, network = network_of("residual", 8)
-    state = jax.eval_shape(lambda: initial_state(network, optimizers.build(c.optimizer, lambda s: 0.1), 0, (8, 8, 1)))
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.1)
+    state = abstract_state(network, optimizer, (8, 8, 1), replicated(data_mesh()))
     assert not [a for a in jax.tree.leaves(state) if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key)]
 
 

@@ -1,0 +1,198 @@
+"""What a run does otherwise than the paper, in words; and the command that runs it again."""
+
+import shlex
+
+import pytest
+from absl import flags
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import config_flags
+
+from experiments.reporting.protocol import NOT_PROTOCOL, protocol_differences, train_command
+from resnet_flax import config as configs
+from resnet_flax.networks.families import IMAGENET_UNITS
+from tests.experiments.folders import config
+
+RECIPES = [
+    ("residual-20", "configs/cifar10.py"),
+    ("plain-110", "configs/cifar10.py"),
+    ("residual-bottleneck-164", "configs/cifar10.py"),
+    ("residual-50", "configs/imagenet.py"),
+    ("plain-18", "configs/imagenet.py"),
+]
+
+
+@pytest.mark.parametrize(("name", "file"), RECIPES)
+def test_the_recipe_itself_differs_in_nothing(name, file):
+    assert protocol_differences(config(name, file)) == []
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    data_dir=st.text("abc/", max_size=5),
+    every=st.integers(1, 10**6),
+    flag=st.booleans(),
+)
+def test_what_a_run_does_not_learn_from_is_no_difference(seed, data_dir, every, flag):
+    of = config(
+        "residual-20", "configs/cifar10.py", seed=seed, data__data_dir=data_dir, data__download=flag,
+        train__log_every=every, train__eval_every=every, train__checkpoint_every=every, train__eval_batch_size=every,
+        train__eval_train=flag, train__keep_checkpoints=every, model__unroll=flag, data__image_size=32,
+        optimizer__beta1=0.5, schedule__warmup_learning_rate=0.5, schedule__decay_steps=every,
+        model__bottleneck_stride="3x3", train__bn_group=64, model__stage_units=(3, 3, 3) if flag else (),
+    )  # fmt: skip
+    assert protocol_differences(of) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "differences"),
+    [
+        ({"train__steps": 6400}, ["6,400 steps instead of 64,000"]),
+        ({"train__steps": 64_001}, ["64,001 steps instead of 64,000"]),
+        (
+            {"schedule__milestones": (3200, 4800)},
+            ["learning rate divided at 3,200, 4,800 steps instead of 32,000, 48,000"],
+        ),
+        ({"optimizer__learning_rate": 0.01}, ["learning rate 0.01 instead of 0.1"]),
+        (
+            {"train__batch_size": 64},
+            ["batches of 64 images instead of 128"],
+        ),
+        ({"train__bn_group": 0}, ["batch normalisation over 128 images instead of 64"]),
+        ({"data__image_size": 16}, ["images of side 16 instead of 32"]),
+        ({"data__validation": 5000}, ["5,000 training images set aside instead of 0"]),
+        ({"data__pad": 2}, ["padding 2 instead of 4 pixels"]),
+        ({"data__flip": False}, ["no random flips"]),
+        ({"data__normalization": "channel"}, ["images normalised by channel instead of pixel_mean"]),
+        ({"optimizer__weight_decay": 5e-4}, ["weight decay 0.0005 instead of 0.0001"]),
+        ({"optimizer__decay": "kernels"}, ["weight decay on kernels instead of all"]),
+        ({"optimizer__nesterov": True}, ["Nesterov momentum"]),
+        ({"optimizer__name": "adamw"}, ["optimizer adamw instead of sgd"]),
+        (
+            {"optimizer__name": "adamw", "optimizer__beta2": 0.95},
+            ["optimizer adamw instead of sgd", "optimizer.beta2 0.95 instead of 0.999"],
+        ),
+        ({"schedule__name": "cosine"}, ["cosine schedule instead of piecewise"]),
+        (
+            {"schedule__name": "cosine", "schedule__decay_steps": 100},
+            ["cosine schedule instead of piecewise", "half a cosine over 100 steps"],
+        ),
+        ({"schedule__warmup_steps": 400}, ["400 steps of warm-up instead of 0"]),
+        ({"model__width": 0.25}, ["width 0.25 instead of 1"]),
+        ({"model__shortcut": "B"}, ["shortcut option B instead of A"]),
+        ({"model__shortcut_padding": "both"}, ["zero channels of shortcuts at both instead of end"]),
+        ({"model__initialization": "lecun"}, ["initialisation lecun instead of he"]),
+        ({"model__zero_init_last": True}, ["last scale of every unit starting at 0"]),
+        ({"model__bn_momentum": 0.99}, ["batch-normalisation momentum 0.99 instead of 0.9"]),
+        ({"model__dtype": "bfloat16"}, ["computed in bfloat16 instead of float32"]),
+        ({"model__stage_units": (4, 3, 2)}, ["stages of 4, 3, 2 units instead of the usual"]),
+    ],
+    ids=lambda v: ",".join(v) if isinstance(v, dict) else "",
+)
+def test_what_differs_is_said(changes, differences):
+    assert protocol_differences(config("residual-20", "configs/cifar10.py", **changes)) == differences
+
+
+def test_every_other_key_makes_a_difference():
+    """Whatever key is changed, alone, is either named here as one that does not matter, or said."""
+    base = configs.flatten(config("residual-20", "configs/cifar10.py"))
+    silent = []
+    for key, value in base.items():
+        other = {bool: True, int: 7, float: 0.77, str: "other", tuple: (5,), type(None): 0.77}[type(value)]
+        other = (not value) if isinstance(value, bool) else other
+        changed = config("residual-20", "configs/cifar10.py")
+        with changed.unlocked():
+            changed.update_from_flattened_dict({key: other})
+        if key not in ("model.family", "model.unit", "model.block", "model.depth") and not protocol_differences(
+            changed
+        ):
+            silent.append(key)
+    without_effect = [  # with SGD, a piecewise rate, no warm-up, and units that are no bottlenecks
+        "model.bottleneck_stride", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon",
+        "schedule.decay_steps", "schedule.warmup_learning_rate",
+    ]  # fmt: skip
+    assert sorted(silent) == sorted([*NOT_PROTOCOL, *without_effect])
+
+
+def test_what_follows_from_others_is_compared_as_it_is_resolved():
+    of = config("highway-20", "configs/cifar10.py")
+    assert of.model.gate_bias is not None
+    assert protocol_differences(of) == []
+    assert "gate_bias" not in train_command(of, "runs/x")
+    given = of.model.gate_bias - 1
+    assert protocol_differences(config("highway-20", "configs/cifar10.py", model__gate_bias=given)) == [
+        f"gate bias {given:g} instead of {of.model.gate_bias:g}"
+    ]
+
+
+def test_without_normalisation_its_settings_do_not_matter():
+    of = config("residual-20", "configs/cifar10.py", model__norm="none", model__bn_momentum=0.5, train__bn_group=0)
+    assert protocol_differences(of) == ["normalisation none instead of batch"]
+
+
+def test_plain_networks_have_no_shortcuts_to_differ_in():
+    assert protocol_differences(config("plain-20", "configs/cifar10.py", model__shortcut="C")) == []
+
+
+def test_digits_and_cifar100():
+    assert protocol_differences(config("plain-56"))[:2] == [
+        "data set digits instead of cifar10",
+        "images of side 8 instead of 32",
+    ]
+    assert protocol_differences(config("plain-56", "configs/cifar100.py")) == ["data set cifar100 instead of cifar10"]
+
+
+def test_a_published_variant_is_no_difference():
+    of = config("residual-34", "configs/imagenet.py", model__shortcut="C")
+    assert protocol_differences(of) == ["shortcut option C instead of B"]
+    assert protocol_differences(of, {"model.shortcut": "C"}) == []
+
+
+names = st.one_of(
+    st.builds(
+        "{}-{}".format,
+        st.sampled_from(["plain", "residual", "preactivation"]),
+        st.integers(1, 40).map(lambda n: 6 * n + 2),
+    ),
+    st.builds("residual-bottleneck-{}".format, st.integers(1, 40).map(lambda n: 9 * n + 2)),
+)
+
+
+@given(name=names)
+def test_a_name_is_found_again(name):
+    assert configs.name_of(configs.apply_name(configs.base(), name).model) == name
+
+
+@pytest.mark.parametrize("depth", [d for by in IMAGENET_UNITS.values() for d in by])
+def test_a_name_of_imagenet_is_found_again(depth):
+    of = configs.load("configs/imagenet.py", f"residual-{depth}")
+    assert configs.name_of(of.model) == f"residual-{depth}"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "changes"),
+    [
+        ("plain-56", "configs/digits.py", {}),
+        ("residual-20", "configs/digits.py", {"seed": 3, "model__width": 0.25, "data__data_dir": "a folder/$x"}),
+        ("residual-bottleneck-29", "configs/cifar10.py", {"data__flip": False, "schedule__milestones": ()}),
+        ("residual-110", "configs/cifar100.py", {"model__stage_units": (2, 3), "optimizer__nesterov": True}),
+        ("residual-50", "configs/imagenet.py", {"schedule__name": "cosine", "optimizer__learning_rate": 1e-5}),
+    ],
+)
+def test_the_command_that_runs_it_again_means_the_same_config(monkeypatch, name, file, changes):
+    of = config(name, file, **changes)
+    python, script, *arguments = shlex.split(train_command(of, "runs/x"))
+    assert (python, script, arguments.pop()) == ("python", "train.py", "--workdir=runs/x-again")
+    monkeypatch.setattr("sys.argv", [script, *arguments])  # where config_flags looks for overrides
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    values([script, *arguments])
+    assert configs.flatten(configs.resolve(holder.value)) == configs.flatten(of)
+
+
+def test_a_config_of_another_version_is_run_again_from_its_json():
+    of = config("residual-20")
+    with of.unlocked():
+        of.model.dropout = 0.5
+    assert "--config=configs/from_json.py:runs/x/config.json" in train_command(of, "runs/x")
+    assert protocol_differences(of)[-1] == "model.dropout 0.5 instead of none"

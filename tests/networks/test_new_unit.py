@@ -1,0 +1,57 @@
+"""A unit of one's own is a class and a line."""
+
+import inspect
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from resnet_flax.networks.shortcuts import shortcut
+from resnet_flax.networks.units import UNITS, Unit, stacked_layers
+from resnet_flax.training import loop
+from tests.networks.small import images_and_labels, network, variables_of
+from tests.training.small import small_config
+
+
+class ScaledUnit(Unit):
+    """``y = relu(F(x) / 10 + shortcut(x))``."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        branch = stacked_layers(x, self.filters, self.stride, self.layers, train)
+        return nn.relu(0.1 * branch + shortcut(x, self.filters, self.stride, self.layers, train))
+
+
+def test_it_trains_like_any_other(monkeypatch, tmp_path):
+    monkeypatch.setitem(UNITS, "scaled", ScaledUnit)
+    c = small_config(
+        "scaled-8", model__width=1.0, optimizer__learning_rate=0.1, train__steps=60, schedule__name="constant"
+    )
+    c.train.log_every = c.train.eval_every = c.train.checkpoint_every = 60
+    assert loop.run(c, tmp_path)["test_error"] < 0.6  # chance is 0.9
+
+
+def test_its_layers_can_be_looked_at(monkeypatch, double):
+    """In a scanned stage: statistics, responses and the gradients with respect to them."""
+    monkeypatch.setitem(UNITS, "scaled", ScaledUnit)
+    net = network("scaled")
+    x, _ = images_and_labels()
+    variables = variables_of(net, x)
+    _, seen = net.apply(variables, x, True, mutable=["batch_stats", "responses", "perturbations"])
+    rest = {name: found["stage1"]["rest"] for name, found in seen.items()}
+    assert rest["batch_stats"]["bn2"]["mean"].shape == (2, 8)
+    deviations = rest["responses"]["response2"]["deviation"]
+    assert deviations.shape == (2,)
+    assert (np.asarray(deviations) > 0).all()
+    loss = lambda p: net.apply({**variables, "perturbations": p}, x).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(seen["perturbations"])["stage1"]["rest"]["response2"]["response"]
+    assert gradient.shape == (2, 8, 8, 8, 8)
+    assert float(np.abs(gradient).max()) > 0
+
+
+def test_the_readme_shows_this_unit():
+    """Line for line, so that what the README promises is what is tested here."""
+    shown = Path("README.md").read_text()
+    assert inspect.getsource(ScaledUnit) in shown
+    assert 'UNITS["scaled"] = ScaledUnit' in shown

@@ -1,0 +1,207 @@
+"""Configs: names, what is refused and in which words, and that JSON brings back what was written."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_flax import config
+from resnet_flax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+KEYS = config.flatten(config.base())
+
+# Values of each kind that fit every key of that kind, and some that fit none.
+FITTING = {
+    int: st.integers(1, 10_000),
+    float: st.floats(1e-6, 0.99),
+    bool: st.booleans(),
+    str: st.text(),
+    tuple: st.lists(st.integers(1, 10_000), unique=True).map(lambda steps: tuple(sorted(steps))),
+}
+OTHER_TYPES = {
+    int: [1.5, "1", None, True],
+    float: ["0.1", None, float("nan"), float("inf")],
+    bool: [1, "True", None],
+    str: [1, None, ("a",)],
+    tuple: [5, "5", (0,), (1.5,), ("a",), (-3, 4)],
+}
+
+
+def with_values(**values):
+    c = config.base()
+    with c.ignore_type(), c.unlocked():
+        for key, value in values.items():
+            section, _, name = key.replace("__", ".").rpartition(".")
+            (c[section] if section else c)[name] = value
+    return c
+
+
+def refusal(**values):
+    with pytest.raises(UserError) as found:
+        config.validate(with_values(**values))
+    message = str(found.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def test_the_base_is_the_papers_cifar10_recipe():
+    """Section 4.2 of arXiv:1512.03385."""
+    c = config.base()
+    config.validate(c)
+    assert (c.train.steps, c.train.batch_size, c.schedule.milestones, c.schedule.factor) == (
+        64_000, 128, (32_000, 48_000), 0.1,
+    )  # fmt: skip
+    assert (c.optimizer.name, c.optimizer.learning_rate, c.optimizer.momentum) == ("sgd", 0.1, 0.9)
+    assert (c.optimizer.weight_decay, c.model.shortcut, c.model.initialization) == (1e-4, "A", "he")
+    assert (c.data.pad, c.data.flip, c.data.normalization, c.model.zero_init_last) == (4, True, "pixel_mean", False)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_read_somewhere(key):
+    name = key.rpartition(".")[2]
+    sources = [p for p in [*(ROOT / "resnet_flax").rglob("*.py"), ROOT / "train.py"] if p.name != "config.py"]
+    assert any(re.search(rf"""(\.|\[")({name})\b""", p.read_text()) for p in sources)
+
+
+@pytest.mark.parametrize("key", [*config.CHOICES, *config._AT_LEAST, *config._ABOVE, *config.LOCATIONS])
+def test_every_rule_is_of_a_key(key):
+    assert key in KEYS
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "unit", "block", "depth"),
+    [
+        ("residual-56", "cifar", "residual", "basic", 56),
+        ("plain-bottleneck-164", "cifar", "plain", "bottleneck", 164),
+        ("residual-basic-110", "cifar", "residual", "basic", 110),
+        ("residual-34", "imagenet", "residual", "basic", 34),
+        ("residual-50", "imagenet", "residual", "bottleneck", 50),
+        ("plain-18", "imagenet", "plain", "basic", 18),
+    ],
+)
+def test_names(name, family, unit, block, depth):
+    c = config.base()
+    c.model.family = family
+    config.apply_name(c, name)
+    assert (c.model.unit, c.model.block, c.model.depth) == (unit, block, depth)
+    config.validate(c)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "residual", "residual-", "-20", "20", "residual-2x", "residual-wide-20", "a-b-c-1"]
+)
+def test_other_names_are_refused(name):
+    with pytest.raises(UserError, match=rf"{re.escape(repr(name))} is not UNIT-DEPTH .* such as residual-56"):
+        config.apply_name(config.base(), name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, default in KEYS.items() for value in OTHER_TYPES[type(default)]], ids=str
+)
+def test_another_type_is_refused(key, value):
+    message = refusal(**{key: value})
+    assert message.startswith(f"{key}={value!r} is of type {type(value).__name__}; it must be a")
+
+
+@pytest.mark.parametrize("key", config.CHOICES)
+def test_another_choice_is_refused_and_the_choices_are_listed(key):
+    message = refusal(**{key: "other"})
+    assert message == f"{key}='other' is not known; choose one of {', '.join(config.CHOICES[key])}"
+
+
+@pytest.mark.parametrize("key", config._AT_LEAST)
+def test_a_number_too_small_is_refused(key):
+    least = config._AT_LEAST[key]
+    assert re.fullmatch(rf"{key}={least - 1}(\.0)? must be at least {least}", refusal(**{key: least - 1}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate=0.0 must be above 0"),
+        ({"optimizer.momentum": 1.0}, r"optimizer.momentum=1.0 must be in \[0, 1\)"),
+        ({"model.bn_momentum": -0.1}, r"model.bn_momentum=-0.1 must be in \[0, 1\)"),
+        ({"schedule.milestones": (5, 5)}, r"schedule.milestones=\(5, 5\) must grow"),
+        ({"train.steps": 2**25}, r"must be below 2\*\*32 images"),
+        ({"model.depth": 21}, "model.depth=21 is no basic network"),
+        ({"model.unit": "residul"}, "model.unit='residul' is not known; choose one of plain, residual"),
+        ({"model.initialization": "hee"}, "model.initialization='hee' is not known; choose one of he, "),
+        ({"model.stage_units": (1, 2, 3, 4)}, "does not fit the cifar family: 1 to 3 stages"),
+        ({"train.batchsize": 5}, "config has no key 'train.batchsize'; did you mean train.batch_size"),
+        ({"moodel": 5}, "config has no key 'moodel'; did you mean "),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(values, message):
+    assert re.search(message, refusal(**values))
+
+
+def test_a_missing_key_is_named():
+    c = config.base()
+    with c.unlocked():
+        del c.train.steps
+    with pytest.raises(UserError, match="lacks the key 'train.steps'"):
+        config.validate(c)
+
+
+@given(st.data())
+def test_json_brings_back_what_was_written(data):
+    """Values of any kind, in any keys; what came back is a config like any other and written out alike."""
+    keys = data.draw(st.lists(st.sampled_from(list(KEYS)), unique=True))
+    c = with_values(**{key: data.draw(FITTING[type(KEYS[key])], label=key) for key in keys})
+    again = config.from_json(config.to_json(c))
+    assert config.flatten(again) == config.flatten(c)
+    assert config.to_json(again) == config.to_json(c)
+    assert config.differences(again, c) == []
+
+
+@given(st.data())
+def test_what_differs_is_named_with_both_values(data):
+    key = data.draw(st.sampled_from(list(KEYS)))
+    there, now = data.draw(st.lists(FITTING[type(KEYS[key])], min_size=2, max_size=2, unique=True))
+    found = config.differences(with_values(**{key: there}), with_values(**{key: now}))
+    may_differ = key in config.LOCATIONS or (key == "train.steps" and now > there)
+    assert found == ([] if may_differ else [f"{key}: {there!r} there, {now!r} now"])
+
+
+def test_what_follows_from_other_values_is_written_out():
+    c = config.resolve(with_values(**{"model.stage_units": (3, 4, 6), "schedule.name": "cosine"}))
+    assert c.model.depth == 2 * 13 + 2
+    assert c.schedule.decay_steps == 64_000
+    assert config.flatten(config.resolve(c)) == config.flatten(c)
+
+
+def test_resolving_leaves_the_given_config_alone():
+    c = with_values(**{"schedule.name": "cosine"})
+    config.resolve(c)
+    assert c.schedule.decay_steps == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_the_configs_that_come_along(path):
+    if path.stem == "from_json":
+        with pytest.raises(UserError, match="name a run's config.json after the colon"):
+            config.load(str(path))
+        return
+    c = config.load(str(path), "plain-34" if path.stem == "imagenet" else "plain-20", {"train.steps": 7})
+    config.validate(c)
+    assert (c.model.unit, c.train.steps) == ("plain", 7)
+    config.validate(config.load(str(path)))
+    with pytest.raises(UserError, match="no key 'train.step'; did you mean train.steps"):
+        config.load(str(path), overrides={"train.step": 7})
+
+
+def test_cifar10_of_110_layers_warms_up_and_bottlenecks_project():
+    c = config.load("configs/cifar10.py", "residual-110")
+    assert (c.schedule.warmup_steps, c.schedule.warmup_learning_rate, c.train.bn_group) == (400, 0.01, 64)
+    assert config.load("configs/cifar10.py", "residual-56").schedule.warmup_steps == 0
+    assert config.load("configs/cifar10.py", "residual-bottleneck-164").model.shortcut == "B"
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="has no function get_config"):
+        config.load(str(tmp_path / "empty.py"))

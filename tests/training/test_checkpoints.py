@@ -1,0 +1,248 @@
+"""Checkpoints: the same bits come back; damaged ones are passed over and said so; which ones are kept."""
+
+import math
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_flax.errors import UserError
+from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints, has_checkpoint
+from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.state import State, no_sums
+
+
+def mesh_of(devices):
+    return jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
+
+
+def state_at(step, devices=8):
+    """A small state whose numbers say which step it is of."""
+    rng = np.random.default_rng(step)
+    kernel = rng.standard_normal((64, 64)).astype(np.float32)
+    state = State(
+        step=np.int32(step),
+        params={"dense": {"kernel": kernel, "bias": kernel[0]}},
+        batch_stats={"bn": {"mean": kernel[1]}},
+        opt_state=(np.int32(step), {"dense": {"kernel": -kernel}}),
+        sums=jax.device_get(no_sums(jnp.float32)),
+    )
+    return jax.device_put(state, replicated(mesh_of(devices)))
+
+
+def like(devices=8):
+    sharding = replicated(mesh_of(devices))
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state_at(0))
+
+
+def save(workdir, steps, **keys):
+    with Checkpoints(workdir, **{"keep": 10, **keys}) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, state_at(step))
+
+
+def assert_is_of_step(state, step):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(state_at(step)))
+
+
+# The reads that orbax gives up when one fails are coroutines that nobody awaits.
+abandoned_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_the_same_bits_come_back_on_any_number_of_devices(tmp_path, devices):
+    save(tmp_path, [5])
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(like(devices))
+    assert_is_of_step(restored, 5)
+    assert restored.params["dense"]["kernel"].sharding.num_devices == devices
+
+
+def test_an_empty_folder_holds_none(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(like()) is None
+        assert (checkpoints.steps(), checkpoints.last_saved, checkpoints.best_step()) == ([], None, None)
+
+
+def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
+    """The next training step is given the same buffers, while orbax still writes."""
+    step = jax.jit(lambda s: jax.tree.map(lambda a: a * 0 - 1, s), donate_argnums=0)
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        for number in range(1, 6):
+            state = state_at(number)
+            checkpoints.save(number, state)
+            jax.block_until_ready(step(state))
+        checkpoints.wait()
+        for number in range(1, 6):
+            assert_is_of_step(checkpoints.restore(like(), number), number)
+
+
+def test_a_step_is_saved_once(tmp_path):
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        checkpoints.save(5, state_at(5))
+        checkpoints.save(5, state_at(6))
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert checkpoints.last_saved == 5
+        checkpoints.save(5, state_at(6))
+        assert_is_of_step(checkpoints.restore(like()), 5)
+
+
+def files(workdir, step):
+    found = [p for p in (workdir / FOLDER / str(step)).rglob("*") if p.is_file() and p.stat().st_size]
+    return sorted(found, key=lambda p: p.stat().st_size)
+
+
+def cut_the_largest(workdir, step):
+    path = files(workdir, step)[-1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_bits_of_the_largest(workdir, step):
+    path = files(workdir, step)[-1]
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 4, len(content) // 2):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+def empty_all(workdir, step):
+    for path in files(workdir, step):
+        path.write_bytes(b"")
+
+
+def delete_arrays(workdir, step):
+    shutil.rmtree(workdir / FOLDER / str(step) / "default")
+
+
+DAMAGES = [cut_the_largest, flip_bits_of_the_largest, empty_all, delete_arrays]
+
+
+@abandoned_reads
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
+def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage, caplog):
+    save(tmp_path, [10, 20, 30])
+    damage(tmp_path, 30)
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert_is_of_step(checkpoints.restore(like()), 20)
+        assert [m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / FOLDER} cannot be read (")]
+        checkpoints.set_aside_after(20)
+        assert (checkpoints.steps(), checkpoints.last_saved) == ([10, 20], 20)
+        checkpoints.save(30, state_at(30))  # in its place
+    assert (tmp_path / DAMAGED / "30").is_dir()
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert_is_of_step(checkpoints.restore(like()), 30)
+
+
+def test_damaged_ones_are_never_written_over(tmp_path):
+    for _ in range(3):
+        save(tmp_path, [10, 20])
+        with Checkpoints(tmp_path, keep=10) as checkpoints:
+            checkpoints.set_aside_after(10)
+    assert sorted(p.name for p in (tmp_path / DAMAGED).iterdir()) == ["20", "20-again", "20-again-again"]
+
+
+@abandoned_reads
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
+def test_all_damaged_is_one_line(tmp_path, damage):
+    save(tmp_path, [10, 20])
+    for step in (10, 20):
+        damage(tmp_path, step)
+    with (
+        Checkpoints(tmp_path, keep=10) as checkpoints,
+        pytest.raises(
+            UserError, match=r"none of its checkpoints \(20, 10\) can be read; .* move the run's folder away"
+        ) as e,
+    ):
+        checkpoints.restore(like())
+    assert len(str(e.value).splitlines()) == 1
+    assert sorted(p.name for p in (tmp_path / FOLDER).iterdir() if p.name.isdecimal()) == ["10", "20"]
+
+
+def test_one_half_written_by_a_crash_does_not_count(tmp_path):
+    save(tmp_path, [10, 20])
+    folder = tmp_path / FOLDER
+    (folder / "20").rename(folder / "20.orbax-checkpoint-tmp")
+    assert (has_checkpoint(tmp_path, 10), has_checkpoint(tmp_path, 20)) == (True, False)
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert checkpoints.steps() == [10]
+        assert_is_of_step(checkpoints.restore(like()), 10)
+        checkpoints.save(20, state_at(20))
+    assert sorted(p.name for p in folder.iterdir()) == ["10", "20"]
+
+
+def kept_of(saves, keep):
+    """The last `keep`, and of those there were the best: what a list and a loop say."""
+    there = {}
+    for step, error in saves:
+        there[step] = math.inf if error is None else error
+        best = min(there, key=lambda s: (there[s], -s))
+        there = {s: there[s] for s in there if s in sorted(there)[-keep:] or s == best}
+    return there
+
+
+@settings(max_examples=12)
+@given(
+    errors=st.lists(st.sampled_from([None, 0.1, 0.2, 0.3]), min_size=1, max_size=5),
+    keep=st.integers(1, 2),
+    restarts=st.sets(st.integers(1, 4), max_size=2),
+)
+def test_the_last_are_kept_and_the_best_by_validation_error(tmp_path_factory, errors, keep, restarts):
+    """However often a run is stopped between them; those that a signal wrote have no error."""
+    workdir = tmp_path_factory.mktemp("kept")
+    saves = [(10 * i, error) for i, error in enumerate(errors, start=1)]
+    checkpoints = Checkpoints(workdir, keep, keep_best=True)
+    for i, (step, error) in enumerate(saves):
+        if i in restarts:
+            checkpoints.__exit__()
+            checkpoints = Checkpoints(workdir, keep, keep_best=True)
+        checkpoints.save(step, state_at(step), error)
+    checkpoints.__exit__()
+
+    expected = kept_of(saves, keep)
+    measured = [s for s in expected if expected[s] < math.inf]
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps()[-keep:] == sorted(expected)[-keep:]
+        assert checkpoints.best_step() == min(measured, key=lambda s: (expected[s], -s), default=None)
+        assert len(checkpoints.steps()) <= keep + 1
+        if measured:
+            assert_is_of_step(checkpoints.restore(like(), checkpoints.best_step()), checkpoints.best_step())
+
+
+@pytest.mark.parametrize("content", [b"", b'{"validation', bytes(range(128, 256))])
+def test_a_damaged_validation_error_costs_only_itself(tmp_path, caplog, content):
+    with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
+        for step in (10, 20):
+            checkpoints.save(step, state_at(step), step / 100)
+    (tmp_path / FOLDER / "10" / "metrics" / "metrics").write_bytes(content)
+    for keys in ({"keep": 10, "keep_best": True}, {"read_only": True}):
+        with Checkpoints(tmp_path, **keys) as checkpoints:
+            assert checkpoints.best_step() == 20
+            assert_is_of_step(checkpoints.restore(like(), 10), 10)
+    assert any(m.startswith("the validation error of checkpoint 10 cannot be read (") for m in caplog.messages)
+
+
+def test_without_a_validation_split_there_is_no_best(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (10, 20, 30):
+            checkpoints.save(step, state_at(step))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([20, 30], None)
+
+
+def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
+    save(tmp_path, [10, 20])
+    (tmp_path / FOLDER / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
+
+    def content():
+        return {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+
+    before = content()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [10, 20]
+        assert_is_of_step(checkpoints.restore(like()), 20)
+    assert content() == before
+    assert caplog.messages == []

@@ -1,0 +1,199 @@
+"""A run, from its first line of metrics to its last checkpoint."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.data import resident, sources
+from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.networks import build
+from resnet_flax.training import loop
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.metrics import WALL_CLOCK, read
+from resnet_flax.training.state import abstract_state
+from tests.training.small import small_config
+from tests.training.test_metrics import scalars
+
+
+def tiny_config(**overrides):
+    """One stage of two units: compiled in seconds."""
+    return small_config(
+        **{
+            "model__stage_units": (2,), "train__steps": 16, "train__log_every": 2, "train__eval_every": 4,
+            "train__checkpoint_every": 4, "train__keep_checkpoints": 1, "train__eval_train": True,
+            "data__validation": 100, "optimizer__learning_rate": 0.1, "schedule__milestones": (5, 9),
+        }
+        | overrides
+    )  # fmt: skip
+
+
+def steady(workdir):
+    """The run's metrics, less what a clock gives."""
+    return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in read(workdir)]
+
+
+def restored(workdir, c, step=None):
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        network = build(c.model, 10)
+        like = abstract_state(network, optimizers.build(c.optimizer, lambda s: 0.0), (8, 8, 1), replicated(data_mesh()))
+        return jax.device_get(checkpoints.restore(like, step))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("loop") / "run"
+    c = tiny_config()
+    returned = loop.run(c, workdir)
+    return workdir, config.resolve(c), returned
+
+
+def test_the_lines(run):
+    workdir, _, returned = run
+    lines = read(workdir)
+    assert returned == lines[-1]
+    assert [line["step"] for line in lines] == list(range(2, 17, 2))
+    for line in lines:
+        assert line["epoch"] == line["step"] * 16 / 1342
+        # The rate of the step before the line, 0.1 divided by 10 from step 5 and again from step 9.
+        assert line["learning_rate"] == pytest.approx(0.1 * 0.1 ** ((line["step"] > 5) + (line["step"] > 9)))
+        assert 0 <= line["train_error"] <= 1
+        assert line["images_per_second"] == pytest.approx(32 / line["seconds"])
+        evaluated = {"test_loss", "test_error", "validation_loss", "validation_error", "train_error_clean"}
+        assert evaluated & line.keys() == (evaluated if line["step"] % 4 == 0 else set())
+
+
+def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
+    """Image by image, with a network that knows of no mesh."""
+    workdir, c, _ = run
+    state, data = restored(workdir, c), sources.load(c.data)
+    normalization = resident.normalization(c.data.normalization, data.train)
+    network = build(c.model, 10)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    forward = jax.jit(lambda images: network.apply(variables, normalization(images, np.float32)))
+    final = read(workdir)[-1]
+    for name, images in (("test_error", data.test), ("validation_error", data.validation)):
+        wrong = np.argmax(forward(images.images), -1) != images.labels
+        assert final[name] == wrong.mean()
+    wrong = np.argmax(forward(data.train.images), -1) != data.train.labels
+    assert final["train_error_clean"] == wrong.mean()
+    assert state.step == 16
+    assert state.sums.images == 0  # forgotten with the last line
+
+
+def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):
+    workdir, c, _ = run
+    every_step = config.from_json(config.to_json(c))
+    every_step.train.log_every = 1
+    loop.run(every_step, tmp_path)
+    single = {line["step"]: line for line in read(tmp_path)}
+    for line in read(workdir):
+        pair = single[line["step"] - 1], single[line["step"]]
+        for key in ("train_loss", "train_error"):
+            assert line[key] == pytest.approx(np.mean([p[key] for p in pair]), rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path, c).params, restored(workdir, c).params)
+
+
+def test_the_best_by_validation_error_is_kept(run):
+    workdir, _, _ = run
+    errors = {line["step"]: line["validation_error"] for line in read(workdir) if "validation_error" in line}
+    best = min(errors, key=lambda s: (errors[s], -s))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.best_step() == best
+        assert set(checkpoints.steps()) == {best, 16}
+
+
+def test_the_test_set_chooses_nothing(run, tmp_path, monkeypatch):
+    """With other labels on the test images, all but the test loss and error stays as it was."""
+    workdir, c, _ = run
+    load = sources.load
+
+    def load_with_other_test_labels(data):
+        dataset = load(data)
+        other = dataclasses.replace(dataset.test, labels=np.roll(dataset.test.labels, 1))
+        return dataclasses.replace(dataset, test=other)
+
+    monkeypatch.setattr(sources, "load", load_with_other_test_labels)
+    loop.run(c, tmp_path)
+
+    def without_test(folder):
+        return [{k: v for k, v in line.items() if not k.startswith("test_")} for line in steady(folder)]
+
+    assert without_test(tmp_path) == without_test(workdir)
+    assert steady(tmp_path) != steady(workdir)
+    kept = [sorted(p.name for p in (folder / FOLDER).iterdir()) for folder in (workdir, tmp_path)]
+    assert kept[0] == kept[1]
+    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path, c), restored(workdir, c))
+
+
+def test_tensorboard_shows_the_same_numbers(run):
+    workdir, _, _ = run
+    drawn = scalars(workdir)
+    for line in read(workdir):
+        for key in line.keys() - {"step"}:
+            assert drawn[key].pop(line["step"]) == pytest.approx(line[key], rel=1e-6)
+    assert not any(drawn.values())
+
+
+def test_config_json_is_enough_to_run_again(run, tmp_path):
+    workdir, c, _ = run
+    again = config.load("configs/from_json.py", str(workdir / "config.json"))
+    assert config.flatten(again) == config.flatten(c)
+    loop.run(again, tmp_path)
+    assert steady(tmp_path) == steady(workdir)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # reads that orbax gives up
+def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
+    workdir, c, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    newest = tmp_path / "run" / FOLDER / "16"
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (tmp_path / "run" / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in read(workdir) if line["step"] < 16)
+    )
+    steps = sorted(int(p.name) for p in (workdir / FOLDER).iterdir())
+    if len(steps) == 1:  # the last was the best, too
+        with pytest.raises(UserError, match=r"none of its checkpoints \(16\) can be read"):
+            loop.run(c, tmp_path / "run")
+        return
+    loop.run(c, tmp_path / "run")
+    assert f"goes on at step {steps[0]} of 16" in capfd.readouterr().err
+    assert (tmp_path / "run" / DAMAGED / "16").is_dir()
+    assert steady(tmp_path / "run") == steady(workdir)
+    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "run", c, 16), restored(workdir, c, 16))
+
+
+def test_a_folder_whose_metrics_are_lost_says_so(run, tmp_path):
+    workdir, c, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="holds the checkpoint of the last step, 16, but its metrics.jsonl does not"):
+        loop.run(c, tmp_path / "run")
+
+
+def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path):
+    workdir, c, _ = run
+    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM and saved at step \d+ of 16"):
+        loop.run(c, tmp_path)
+    timer.join()
+    loop.run(c, tmp_path)
+    assert steady(tmp_path) == steady(workdir)
+
+
+@pytest.mark.parametrize(("step", "every", "following"), [(0, 5, 5), (4, 5, 5), (5, 5, 10), (0, 1, 1), (7, 1, 8)])
+def test_the_next_multiple(step, every, following):
+    assert loop._next(step, every) == following

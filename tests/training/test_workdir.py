@@ -1,0 +1,125 @@
+"""A run's folder: one process at a time, one config, finished or not."""
+
+import json
+
+import pytest
+
+from resnet_flax import config
+from resnet_flax.errors import UserError
+from resnet_flax.training import workdir as folders
+from resnet_flax.training.metrics import FILE
+from tests.training.small import small_config
+
+
+def finished_folder(path, c):
+    folders.write_config(path, c)
+    (path / FILE).write_text(json.dumps({"step": c.train.steps}) + "\n")
+    (path / "checkpoints" / str(c.train.steps)).mkdir(parents=True)
+    return path
+
+
+def resolved(**overrides):
+    return config.resolve(small_config(**overrides))
+
+
+def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path):
+    with folders.locked(tmp_path / "new" / "run"):
+        assert (tmp_path / "new" / "run").is_dir()
+        with (
+            pytest.raises(UserError, match=r"new/run: another process is running there; wait for it"),
+            folders.locked(tmp_path / "new" / "run"),
+        ):
+            pass
+    with folders.locked(tmp_path / "new" / "run"):
+        pass
+
+
+def test_an_error_frees_the_folder(tmp_path):
+    def fail():
+        with folders.locked(tmp_path):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with folders.locked(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="file/run: cannot be made: Not a directory"),
+        folders.locked(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({}, None),
+        ({"train__steps": 13}, None),
+        ({"data__download": False}, None),
+        ({"train__steps": 11}, "train.steps: 12 there, 11 now"),
+        ({"seed": 1, "model__width": 0.5}, "differ in model.width: 0.25 there, 0.5 now; seed: 0 there, 1 now"),
+    ],
+    ids=str,
+)
+def test_a_run_of_another_config_is_refused(tmp_path, overrides, message):
+    folders.check_config(tmp_path, resolved())  # an empty folder takes any
+    folders.write_config(tmp_path, resolved())
+    if message is None:
+        folders.check_config(tmp_path, resolved(**overrides))
+    else:
+        with pytest.raises(UserError, match=message):
+            folders.check_config(tmp_path, resolved(**overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "finished"),
+    [
+        ({}, True),
+        ({"data__download": False}, True),  # where data lie changes nothing
+        ({"train__steps": 13}, False),
+        ({"seed": 1}, False),
+    ],
+    ids=str,
+)
+def test_finished_is_this_config_to_its_last_step(tmp_path, overrides, finished):
+    finished_folder(tmp_path, resolved())
+    assert folders.is_finished(tmp_path, resolved(**overrides)) is finished
+
+
+@pytest.mark.parametrize("lost", ["config", "metrics", "checkpoint", "last line"])
+def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
+    finished_folder(tmp_path, resolved())
+    if lost == "config":
+        (tmp_path / folders.CONFIG).unlink()
+    elif lost == "metrics":
+        (tmp_path / FILE).unlink()
+    elif lost == "checkpoint":
+        (tmp_path / "checkpoints" / "12").rename(tmp_path / "checkpoints" / "8")
+    else:
+        (tmp_path / FILE).write_text('{"step": 8}\n')
+    assert not folders.is_finished(tmp_path, resolved())
+
+
+def test_what_is_written_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "file"
+    folders.write_atomically(path, "old")
+    with pytest.raises(TypeError):
+        folders.write_atomically(path, None)
+    assert path.read_text() == "old"
+    folders.write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_each_start_adds_a_line_that_says_on_what(tmp_path):
+    folders.record_start(tmp_path, 0, 269_722, 10)
+    folders.record_start(tmp_path, 500, 269_722, 10)
+    first, second = (json.loads(text) for text in (tmp_path / folders.STARTS).read_text().splitlines())
+    assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
+    assert first["devices"] == 8
+    versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
+    assert versions | {"commit", "device", "processes", "cores", "processor", "matmul_precision"} <= first.keys()
