@@ -78,8 +78,9 @@ def training_call(
     labels = jax.random.randint(keys[1], (batch,), 0, classes)
     started = time.perf_counter()
     # The same features are dropped in every step: that takes as long.
-    more = {"dropout_keys": jax.random.split(keys[0], batch)} if getattr(network, "dropout", 0) else {}
-    step = jax.jit(partial(training_step, network=network, optimizer=optimizer, **more), donate_argnums=0)
+    dropped = jax.random.split(keys[0], batch) if network.dropout else None
+    step = partial(training_step, network=network, optimizer=optimizer, dropout_keys=dropped)
+    step = jax.jit(step, donate_argnums=0)
     compiled = step.lower(state, images, labels).compile()
     seconds = time.perf_counter() - started
 

@@ -93,12 +93,16 @@ def _training(
 
     def forward(variables: dict[str, Any], images: Array, labels: Array) -> tuple[list[Array], list[Array]]:
         state = {name: value for name, value in variables.items() if name != "params"}
-        drops = getattr(network, "dropout", 0)
-        more = {"dropout_keys": jax.random.split(jax.random.key(0), len(labels))} if drops else {}
+        keys = jax.random.split(jax.random.key(0), len(labels)) if network.dropout else None
 
         def loss_of(params: Any) -> tuple[Array, list[Array]]:
             (logits, named), _ = network.apply(
-                {"params": params, **state}, images, train=True, intermediates=True, mutable=list(state), **more
+                {"params": params, **state},
+                images,
+                train=True,
+                intermediates=True,
+                mutable=list(state),
+                dropout_keys=keys,
             )
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), [named[name] for name in names]

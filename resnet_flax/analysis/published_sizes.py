@@ -12,8 +12,8 @@ from resnet_flax.networks import units_of
 
 # Keys of the section `model` that change neither parameters nor multiply-adds.
 _NO_MATTER = {
-    "stage_units", "initialization", "zero_init_last", "dropout", "shortcut_padding", "bn_momentum", "bn_epsilon",
-    "dtype", "param_dtype", "unroll",
+    "stage_units", "initialization", "gate_bias", "zero_init_last", "dropout", "shortcut_padding", "bn_momentum",
+    "bn_epsilon", "dtype", "param_dtype", "unroll",
 }  # fmt: skip
 
 
@@ -64,7 +64,8 @@ def _is_of(row: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     expected = {**config.base().model, **row}
     for key, value in model.items():
         fitting = expected[key] if isinstance(expected[key], list) else [expected[key]]
-        if key not in _NO_MATTER and value not in fitting:
+        # What is a tuple in a config is a list in JSON.
+        if key not in _NO_MATTER and value not in [tuple(v) if isinstance(v, list) else v for v in fitting]:
             return False
     stage_units = tuple(model["stage_units"])
     return not stage_units or stage_units == units_of(model["family"], model["block"], model["depth"])

@@ -67,6 +67,30 @@ def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
     assert all(s.parameters > 0 and s.multiply_adds > 0 and s.activation_bytes > 0 for s in stages)
 
 
+@pytest.mark.parametrize(
+    ("family", "unit", "depth", "names"),
+    [
+        ("vgg", "plain", 11, ["stage1", "stage2", "stage3", "stage4", "stage5", "head"]),
+        ("highway", "highway", 19, ["stem", "stage1", "stage2", "stage3", "stage4", "head"]),
+    ],
+)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_other_families(family, unit, depth, names, norm):
+    """Whatever comes before the first stage and after the last one, and whether features are dropped."""
+    net = network(
+        f"{unit}-20", family=family, block="single", depth=depth, width=0.25, hidden=(24, 16), dropout=0.5, norm=norm
+    )
+    stages = by_stage(net, CIFAR, 4)
+    assert [s.name for s in stages] == names
+    assert [s.units for s in stages if s.name.startswith("stage")] == list(net.stage_units)
+    assert sum(s.parameters for s in stages) == counts.parameters(net, CIFAR)
+    assert sum(s.multiply_adds for s in stages) == counts.multiply_adds(net, CIFAR)
+    features = net.stage_filters[-1]
+    dense = [(features, 24), (24, 16), (16, 10)]
+    pointwise = features * features + (2 if norm == "batch" else 1) * features if family == "highway" else 0
+    assert stages[-1].parameters == pointwise + sum(a * b + b for a, b in dense)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_stage_is_not_its_neighbours(unit):
     """A longer second stage costs more there and nowhere else: a unit of it after the other."""

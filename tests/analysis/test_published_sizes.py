@@ -17,7 +17,7 @@ def configs_of(row):
         keys = {key: value[pick] if isinstance(value, list) else value for key, value in row["model"].items()}
         if keys["unit"] in UNITS:
             c = config.base()
-            c.model.update(keys)
+            c.model.update({k: tuple(v) if isinstance(v, list) else v for k, v in keys.items()})
             yield config.resolve(c)
 
 
