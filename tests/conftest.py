@@ -2,8 +2,10 @@
 
 import os
 
-# Before jax is imported. More devices than one by default: what holds only on one device is then found out.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Before jax is imported. More devices than one by default: what holds only on one device is then found out. Most of
+# the tests' time is compiling small programs: LLVM leaves them as they are, which halves it. Commands that tests start
+# (tests/commands.py) have flags of their own, and run as they do for users.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
