@@ -73,7 +73,7 @@ class Network(nn.Module):
           ``stage1``, ... ([N, H', W', C'], what the last unit puts out), ``pooled`` [N, C'] and ``logits``.
         """
         named: dict[str, Array] = {}
-        x = images
+        x = images.astype(self.layers.dtype)
         if self.stem is not None:
             x = named["stem"] = self._stem(x, train)
         for i, (units, filters, stride) in enumerate(

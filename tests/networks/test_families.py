@@ -324,11 +324,19 @@ def test_bottleneck_strides():
     assert counts.multiply_adds(second, CIFAR) - counts.multiply_adds(first, CIFAR) == more
 
 
-def test_dtype_is_of_the_computation_only():
-    net = network("cifar", "basic", 8, dtype="bfloat16")
-    x = jnp.ones((2, 8, 8, 1))
-    (logits, named), variables = jax.jit(net.init_with_output, static_argnums=(2, 3))(jax.random.key(0), x, False, True)
-    assert named["stage3"].dtype == jnp.bfloat16
+@pytest.mark.parametrize("unit", sorted(UNITS))
+@pytest.mark.parametrize(
+    ("family", "block", "depth"), [("cifar", "basic", 14), ("vgg", "single", 11), ("highway", "single", 19)]
+)
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_dtype_is_of_the_computation_only(family, block, depth, unit, norm):
+    """Every stage computes in bfloat16; parameters, statistics and logits are float32."""
+    net = network(family, block, depth, unit, dtype="bfloat16", hidden=(8,), norm=norm)
+    x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    (logits, named), variables = jax.eval_shape(
+        lambda key, x: net.init_with_output(key, x, False, True), jax.random.key(0), x
+    )
+    assert {a.dtype for name, a in named.items() if a.ndim == 4} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
