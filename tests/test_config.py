@@ -20,6 +20,7 @@ FITTING = {
     bool: st.booleans(),
     str: st.text(),
     tuple: st.lists(st.integers(1, 10_000), unique=True).map(lambda steps: tuple(sorted(steps))),
+    type(None): st.none() | st.floats(-9, 9),  # a number that follows from others where it is None
 }
 OTHER_TYPES = {
     int: [1.5, "1", None, True],
@@ -27,6 +28,7 @@ OTHER_TYPES = {
     bool: [1, "True", None],
     str: [1, None, ("a",)],
     tuple: [5, "5", (0,), (1.5,), ("a",), (-3, 4)],
+    type(None): ["0.1", float("nan"), (1.0,)],
 }
 
 
@@ -186,7 +188,8 @@ def test_the_configs_that_come_along(path):
         with pytest.raises(UserError, match="name a run's config.json after the colon"):
             config.load(str(path))
         return
-    c = config.load(str(path), "plain-34" if path.stem == "imagenet" else "plain-20", {"train.steps": 7})
+    name = {"imagenet": "plain-34", "highway": "plain-19"}.get(path.stem, "plain-20")
+    c = config.load(str(path), name, {"train.steps": 7})
     config.validate(c)
     assert (c.model.unit, c.train.steps) == ("plain", 7)
     config.validate(config.load(str(path)))
