@@ -20,10 +20,10 @@ experiments: setup
 	$(RUN) -m experiments.all --config=configs/digits.py --workdir=runs/all
 
 test: setup-dev lint
-	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile
+	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --durations=15
 
 test-all: setup-peer lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=15
 
 lint: setup-dev
 	$(RUN) -m ruff check .
