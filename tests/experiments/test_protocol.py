@@ -193,6 +193,6 @@ def test_the_command_that_runs_it_again_means_the_same_config(monkeypatch, name,
 def test_a_config_of_another_version_is_run_again_from_its_json():
     of = config("residual-20")
     with of.unlocked():
-        of.model.dropout = 0.5
+        of.model.squeeze = 0.5
     assert "--config=configs/from_json.py:runs/x/config.json" in train_command(of, "runs/x")
-    assert protocol_differences(of)[-1] == "model.dropout 0.5 instead of none"
+    assert protocol_differences(of)[-1] == "model.squeeze 0.5 instead of none"

@@ -229,8 +229,8 @@ def test_plain_vs_residual(tmp_path):
     assert code == 0, output
     table = (tmp_path / "table.md").read_text()
     assert table in output
-    assert [row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]] == ["plain-4", "residual-4"]
-    finals = [100 * lines(tmp_path / f"plain-8-seed{s}")[-1]["test_error"] for s in (0, 1)]
+    assert [row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]] == ["plain-8", "residual-8"]
+    finals = [100 * lines(next(tmp_path.glob(f"runs/plain-8-*seed{s}")))[-1]["test_error"] for s in (0, 1)]
     assert f"{np.mean(finals):.2f} ± {np.std(finals, ddof=1):.2f}" in table
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
