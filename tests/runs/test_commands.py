@@ -45,6 +45,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, "--workdr=runs/x"], "unknown flag --workdr; did you mean --workdir"),
         ([DIGITS, WORKDIR, "--quick"], "unknown flag --quick"),
         ([DIGITS, WORKDIR, "extra"], "argument 'extra' is not a flag"),
+        ([], "--(config|workdir) is missing"),
         ([DIGITS], "--workdir is missing: Folder of the run"),
         ([WORKDIR], "--config is missing: FILE:UNIT-DEPTH, such as configs/digits.py:plain-56"),
         ([DIGITS, WORKDIR, "--processes=2"], "--coordinator, --processes and --process belong together"),
@@ -229,8 +230,9 @@ def test_plain_vs_residual(tmp_path):
     assert code == 0, output
     table = (tmp_path / "table.md").read_text()
     assert table in output
-    assert [row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]] == ["plain-4", "residual-4"]
-    finals = [100 * lines(tmp_path / f"plain-8-seed{s}")[-1]["test_error"] for s in (0, 1)]
+    assert [row.split(" | ")[0].strip("| ") for row in table.splitlines()[2:]] == ["plain-8", "residual-8"]
+    folders = [next((tmp_path / "runs").glob(f"plain-8-*seed{s}")) for s in (0, 1)]
+    finals = [100 * lines(folder)[-1]["test_error"] for folder in folders]
     assert f"{np.mean(finals):.2f} ± {np.std(finals, ddof=1):.2f}" in table
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
