@@ -1,5 +1,6 @@
 """Checkpoints: the same bits come back; damaged ones are passed over and said so; which ones are kept."""
 
+import gc
 import math
 import shutil
 
@@ -49,8 +50,17 @@ def assert_is_of_step(state, step):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(state_at(step)))
 
 
-# The reads that orbax gives up when one fails are coroutines that nobody awaits.
-abandoned_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.fixture
+def _collected():
+    """What a test leaves to the garbage collector is collected before the next test, which would be blamed for it."""
+    yield
+    gc.collect()
+
+
+def abandoned_reads(test):
+    """The reads that orbax gives up when one fails are coroutines that nobody awaits."""
+    ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    return ignored(pytest.mark.usefixtures("_collected")(test))
 
 
 @pytest.mark.parametrize("devices", [1, 3, 8])

@@ -22,6 +22,7 @@ from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.metrics import WALL_CLOCK, read
 from resnet_flax.training.state import abstract_state
 from tests.training.small import small_config
+from tests.training.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
 from tests.training.test_metrics import scalars
 
 
@@ -152,7 +153,7 @@ def test_config_json_is_enough_to_run_again(run, tmp_path):
     assert steady(tmp_path) == steady(workdir)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # reads that orbax gives up
+@abandoned_reads
 def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
