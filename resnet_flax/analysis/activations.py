@@ -71,13 +71,20 @@ def _is_unrolled(equation: core.JaxprEqn) -> bool:
 def _in_unrolled_loop(loop: core.JaxprEqn, kept: set[core.Var]) -> dict[core.Var, int]:
     """Bytes of what the rounds leave, counted as outside loops."""
     body, length = loop.params["jaxpr"].jaxpr, loop.params["length"]
-    consts, carries = loop.params["num_consts"], loop.params["num_carry"]
+    # What is carried has the same shape in a round and outside; what is stacked has one axis more outside. (How many of
+    # which there are stands in the parameters of a scan under names that differ from jax to jax.)
+    carries = _alike(loop.outvars, body.outvars)
+    consts = _alike(loop.invars, body.invars) - carries
     stacked = zip(loop.outvars[carries:], body.outvars[carries:], strict=True)
     left = {v: inner for v, inner in stacked if v in kept}
     # What a round gets from the one before is an activation; all else that it gets is there anyway.
     there = [*body.invars[:consts], *body.invars[consts + carries :]]
     a_round = kept_bytes(body, list(left.values()), there)
     return {v: length * a_round.get(inner, 0) for v, inner in left.items()}
+
+
+def _alike(outside: Sequence[core.Var], inside: Sequence[core.Var]) -> int:
+    return sum(a.aval.shape == b.aval.shape for a, b in zip(outside, inside, strict=True))
 
 
 def _size(v: core.Var) -> int:
