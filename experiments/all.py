@@ -52,6 +52,9 @@ def main() -> None:
 
 def _arguments(name: str, folder: Path) -> list[str]:
     """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
+    apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(("--config", "--seeds"))]
+    if apart:
+        raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(("--config", "--seeds")) and "=" in a]
     given += ["--dry-run"] if options.DRY_RUN.value else []
     runs = Path(options.RUNS.value) if options.RUNS.value else folder / "runs"

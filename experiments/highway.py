@@ -161,10 +161,12 @@ def _draw_gates(gates: dict, path: Any, title: str) -> Any:
 
 
 def _notes(gates: dict) -> list[str]:
-    notes = [
-        "The widths of the paper's 32-layer network are not published in what was at hand; the docstring of its "
-        "family says what was chosen. Batch normalisation is on in all of these networks; the paper had none."
-    ]
+    notes = []
+    if _PUBLISHED.value:
+        notes.append(
+            "The source does not give the widths of its 32-layer network; resnet_flax/networks/families.py says what "
+            "was chosen. The source has no batch normalisation; model.norm says whether these networks have."
+        )
     for label, moments in gates.items():
         before, after = (sum(v for _, v in m) / len(m) for m in moments.values())
         notes.append(f"{label}: mean openness of the gates {before:.3f} at initialisation, {after:.3f} after training.")

@@ -20,10 +20,11 @@ def run(cases: Iterable[Case]) -> list[Outcome] | None:
 def finish(outcomes: Sequence[Outcome], drafted: Record, figures: Sequence[Figure], more: Sequence[Table] = ()) -> None:
     """Writes the table of errors and the record, prints where they are, and raises if a run failed."""
     folder = options.workdir()
-    errors = tables.write(outcomes, folder)
-    complete = dataclasses.replace(drafted, figures=tuple(figures), tables=(errors, *more))
+    errors = [tables.write(outcomes, folder)] if outcomes else []  # an experiment may only measure
+    complete = dataclasses.replace(drafted, figures=tuple(figures), tables=(*errors, *more))
     record.write(complete, folder, [o.run.workdir for o in outcomes])
-    print(tables.markdown(outcomes))
+    if outcomes:
+        print(tables.markdown(outcomes))
     for figure in figures:
         print(f"figure: {folder / figure.file}")
     raise_failures(outcomes)
