@@ -74,11 +74,16 @@ def write(outcomes: Sequence["Outcome"], folder: Path) -> Table:
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
     """Any table: as CSV under that name, and as Markdown beside it; returns what the report says of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue())
+    write_atomically(path, to_csv(header, rows))
     write_atomically(path.with_suffix(".md"), to_markdown(header, rows))
     return Table(path.name, caption)
+
+
+def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as CSV, its header first."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

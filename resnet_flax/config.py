@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.shortcut_padding": ("end", "both"),
     "model.bottleneck_stride": ("first", "3x3"),
     "model.norm": ("batch", "none"),
+    "model.remat": ("none", "unit", "stage"),
     "model.dtype": ("float32", "bfloat16", "float16", "float64"),
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
@@ -86,6 +87,7 @@ def base() -> ConfigDict:
     c.model.bn_epsilon = 1e-5
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     c.model.param_dtype = "float32"
+    c.model.remat = "none"  # or "unit", "stage": what the backward pass computes again instead of keeping it
     c.model.unroll = False  # every unit in the compiled program, instead of a loop over them
 
     c.data = ConfigDict()

@@ -13,7 +13,7 @@ from resnet_flax.networks import units_of
 # Keys of the section `model` that change neither parameters nor multiply-adds.
 _NO_MATTER = {
     "stage_units", "initialization", "gate_bias", "zero_init_last", "dropout", "shortcut_padding", "bn_momentum",
-    "bn_epsilon", "dtype", "param_dtype", "unroll",
+    "bn_epsilon", "dtype", "param_dtype", "unroll", "remat",
 }  # fmt: skip
 
 

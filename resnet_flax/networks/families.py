@@ -186,6 +186,7 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
         hidden=tuple(model["hidden"]),
         dropout=model["dropout"],
         unroll=model["unroll"],
+        remat=model["remat"],
     )
 
 

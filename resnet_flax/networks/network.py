@@ -40,6 +40,9 @@ class Network(nn.Module):
       dropout: the fraction of features dropped in training: after each hidden layer, or where there is none after
         pooling.
       unroll: whether the compiled program holds every unit, instead of a loop over them.
+      remat: what the backward pass computes again, instead of keeping all that it needs: ``"none"``; each ``"unit"``
+        from its input; each ``"stage"`` from its input, and in it each unit from its own, so that units' inputs are
+        kept for one stage at a time. (On a CPU, XLA starts on all stages early and keeps as much as with ``"unit"``.)
     """
 
     stem: Stem | None
@@ -55,6 +58,7 @@ class Network(nn.Module):
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
     unroll: bool = False
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -74,6 +78,11 @@ class Network(nn.Module):
         """
         named: dict[str, Array] = {}
         x = images.astype(self.layers.dtype)
+
+        def apply(stage: Stage, x: Array) -> Array:
+            return stage(x, train)
+
+        apply = nn.remat(apply) if self.remat == "stage" else apply
         if self.stem is not None:
             x = named["stem"] = self._stem(x, train)
         for i, (units, filters, stride) in enumerate(
@@ -81,8 +90,11 @@ class Network(nn.Module):
         ):
             if self.pools and stride == 2:
                 x, stride = halve(x), 1
-            stage = Stage(self.unit, units, filters, stride, self.layers, self.unroll, i == 1, name=f"stage{i}")
-            x = named[f"stage{i}"] = stage(x, train)
+            stage = Stage(
+                self.unit, units, filters, stride, self.layers, self.unroll, self.remat != "none", i == 1,
+                name=f"stage{i}",
+            )  # fmt: skip
+            x = named[f"stage{i}"] = apply(stage, x)
         if not self.unit.ends_activated:
             x = nn.relu(self.layers.norm(name="final_bn")(x, train))
         if self.last_pointwise:

@@ -24,6 +24,7 @@ class Stage(nn.Module):
       stride: of the first unit.
       layers: how layers are made.
       unroll: whether the compiled program holds every unit, instead of a loop over them.
+      remat: whether the backward pass computes each unit again from its input, instead of keeping what it needs of it.
       follows_activation: whether the stage is the network's first: see :class:`~.units.Unit`.
     """
 
@@ -33,21 +34,27 @@ class Stage(nn.Module):
     stride: int
     layers: Layers
     unroll: bool = False
+    remat: bool = False
     follows_activation: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
         first = self.unit(self.filters, self.stride, self.layers, self.follows_activation, name="first")
-        x = first(x, train)
+
+        def apply(unit: Unit, x: Array, _: Any) -> tuple[Array, None]:
+            return unit(x, train), None
+
+        in_loop = apply
+        if self.remat:
+            # Outside of a loop, XLA would find that a unit is computed twice, and keep what it knows of the first time.
+            apply, in_loop = nn.remat(apply), nn.remat(apply, prevent_cse=self.unroll)
+        x, _ = apply(first, x, None)
         rest = self.units - 1
         if rest:
 
-            def apply(unit: Unit, x: Array, _: Any) -> tuple[Array, None]:
-                return unit(x, train), None
-
             scan = nn.scan(
-                apply,
+                in_loop,
                 variable_axes=dict.fromkeys(("params", "batch_stats", "intermediates", *probes.COLLECTIONS), 0),
                 split_rngs={"params": True},
                 length=rest,

@@ -1,0 +1,66 @@
+"""The flags that every benchmark has, and how it hands over what it measured."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments import tables
+from experiments.record import command
+from resnet_flax.errors import UserError
+from resnet_flax.training import workdir
+
+OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is printed; its folder is made.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each is measured, all by turns.", lower_bound=1)
+
+
+def numbers(flag: flags.FlagHolder) -> list[int]:
+    """The values of a list flag, whole numbers of at least 1; a mistake in it names the flag."""
+    given = f"--{flag.name}={','.join(flag.value)}"
+    if not flag.value or not all(text.isdecimal() and int(text) for text in flag.value):
+        raise UserError(f"{given} must be whole numbers of at least 1 with commas between")
+    return [int(text) for text in flag.value]
+
+
+def choices(flag: flags.FlagHolder, known: Sequence[str]) -> list[str]:
+    """The values of a list flag, each one of those known."""
+    unknown = [value for value in flag.value if value not in known]
+    if unknown or not flag.value:
+        raise UserError(f"--{flag.name}={','.join(flag.value)}: choose from {', '.join(known)}")
+    return list(flag.value)
+
+
+def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequence[str] = ()) -> None:
+    """Prints the table and where it was measured; writes both where ``--output`` says.
+
+    The CSV begins with comment lines (``# key: value``): command, date, machine, versions, commit.
+
+    Args:
+      header: names of the columns, with units.
+      rows: of text.
+      packages: peers that were measured, whose versions belong beside ours.
+    """
+    measured_on = _measured_on(packages)
+    print(tables.to_markdown(header, rows))
+    print("\n".join(f"{key}: {value}" for key, value in measured_on.items()))
+    if OUTPUT.value:
+        path = Path(OUTPUT.value)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            comments = "".join(f"# {key}: {json.dumps(value)}\n" for key, value in measured_on.items())
+            workdir.write_atomically(path, comments + tables.to_csv(header, rows))
+        except OSError as error:
+            raise UserError(f"--output={path}: cannot be written: {error.strerror}") from None
+        print(f"written: {path}", file=sys.stderr)
+
+
+def _measured_on(packages: Sequence[str]) -> dict[str, Any]:
+    import datetime
+    from importlib import metadata
+
+    versions = {name: metadata.version(name) for name in packages}
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"command": command(), "date": date, **workdir.environment(), **versions}

@@ -1,0 +1,96 @@
+"""Our training step as a run takes it: many steps a call, data and augmentation on the device."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data import resident, shapes
+from resnet_flax.data.images import Images
+from resnet_flax.data.resident import Normalization, Resident, Stream
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.state import State, initial_state
+from resnet_flax.training.step import TrainSteps, make_train_steps
+
+
+@dataclasses.dataclass
+class Training:
+    """A training step, its state, and random images to train on.
+
+    Attributes:
+      config: resolved.
+      steps: ``(state, data, count) -> state``.
+      state: of the run; donated at each call.
+      data: on the device.
+    """
+
+    config: ConfigDict
+    steps: TrainSteps
+    state: State
+    data: Resident
+
+    def compile(self) -> jax.stages.Compiled:
+        """Compiles the steps; further calls use what comes out."""
+        self.steps = self.steps.compile(self.state, self.data)
+        return self.steps.program
+
+    def run(self, count: int) -> Any:
+        """That many steps in one call."""
+        self.state = self.steps(self.state, self.data, count)
+        return self.state.sums
+
+
+def named(name: str, **keys: Any) -> ConfigDict:
+    """The config of ``FILE:NAME`` in configs/, such as ``cifar10:residual-20``, with these keys set.
+
+    The peers' bottlenecks have their stride on the 3x3, as torchvision's, and so have these.
+    """
+    file, _, network = name.partition(":")
+    config = configs.load(f"configs/{file}.py", network or None)
+    if config.model.block == "bottleneck":
+        keys = {"model.bottleneck_stride": "3x3"} | keys
+    config.update_from_flattened_dict(keys)
+    return configs.resolve(config)
+
+
+def shape_and_classes(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
+    """The shape (H, W, C) of the images of the config's data set, and how many classes it has, without reading it."""
+    shape, classes = shapes.image_shape(config.data), shapes.classes(config.data)
+    if shape is None or classes is None:
+        raise UserError(
+            f"data.name={config.data.name!r}: the shape of its images is not known without reading it; choose a "
+            f"config of digits, cifar10, cifar100 or imagenet"
+        )
+    return shape, classes
+
+
+def training(config: ConfigDict, images: int = 1024) -> Training:
+    """Ready to compile or to run, by the config's recipe, on that many random images in place of its data set."""
+    shape, classes = shape_and_classes(config)
+    mesh = data_mesh()
+    network = build(config.model, classes, config.train.bn_group, DATA_AXIS)
+    optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+    mean = Normalization(np.full(shape, 0.5), np.ones(1))
+    dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
+    stream = Stream(config.seed, config.train.batch_size, config.data.pad, config.data.flip, mean, dtype)
+    state = initial_state(network, optimizer, config.seed, shape, replicated(mesh))
+    rng = np.random.default_rng(0)
+    data = resident.put(
+        Images(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, classes, images).astype(np.int32)),
+        replicated(mesh),
+    )
+    return Training(config, make_train_steps(network, optimizer, stream, mesh), state, data)
+
+
+def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:
+    """``run(count)``: that many steps in one call, compiled at the first."""
+    return training(config, images).run

@@ -1,0 +1,123 @@
+"""The same networks and step in PyTorch: channels_last, autocast in bfloat16, compiled where asked for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.peers.networks import Layout
+
+
+def convolution(channels: int, filters: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
+    """Padded by half its size, no bias."""
+    return nn.Conv2d(channels, filters, size, stride, padding=size // 2, bias=False)
+
+
+def option_a(x: Tensor, filters: int, stride: int) -> Tensor:
+    """The shortcut without parameters: every stride-th position, zeros as further channels."""
+    return functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, filters - x.shape[1]))
+
+
+class _Unit(nn.Module):
+    def __init__(self, channels: int, filters: int, stride: int, layout: Layout) -> None:
+        super().__init__()
+        self.stride, self.out = stride, filters * (4 if layout.bottleneck else 1)
+        sizes = ((1, filters), (3, filters), (1, self.out)) if layout.bottleneck else ((3, filters), (3, filters))
+        layers: list[nn.Module] = []
+        inputs = channels
+        for i, (size, outputs) in enumerate(sizes):
+            layers += [nn.ReLU(inplace=True)] if i else []
+            strided = i == (1 if layout.bottleneck and layout.stride_on_3x3 else 0)
+            layers += [convolution(inputs, outputs, stride if strided else 1, size), nn.BatchNorm2d(outputs)]
+            inputs = outputs
+        self.branch = nn.Sequential(*layers)
+        self.shortcut = None
+        if layout.projection and (stride, channels) != (1, self.out):
+            self.shortcut = nn.Sequential(convolution(channels, self.out, stride, 1), nn.BatchNorm2d(self.out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        elif x.shape != y.shape:
+            x = option_a(x, self.out, self.stride)
+        return functional.relu(x + y, inplace=True)
+
+
+class ResNet(nn.Module):
+    """A residual network of that layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        size, stride = (7, 2) if layout.large_stem else (3, 1)
+        width = layout.filters[0]
+        self.stem = nn.Sequential(convolution(3, width, stride, size), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(3, 2, 1) if layout.large_stem else nn.Identity()
+        units, channels = [], width
+        for stage, (count, filters) in enumerate(zip(layout.stage_units, layout.filters, strict=True)):
+            for i in range(count):
+                units.append(_Unit(channels, filters, 2 if stage and i == 0 else 1, layout))
+                channels = units[-1].out
+        self.units = nn.Sequential(*units)
+        self.dense = nn.Linear(channels, layout.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] -> logits [N, classes]."""
+        return self.dense(self.units(self.pool(self.stem(x))).mean((2, 3)))
+
+
+def network_of(layout: Layout) -> nn.Module:
+    """Torchvision's where it is installed and has this network, else the one above."""
+    if layout.stage_units == (3, 4, 6, 3) and layout.large_stem and layout.bottleneck and layout.stride_on_3x3:
+        try:
+            from torchvision.models import resnet50
+        except ImportError:
+            pass
+        else:
+            return resnet50(num_classes=layout.classes)
+    return ResNet(layout)
+
+
+class _Done:
+    """Waits for the device; jax.block_until_ready calls it."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self.loss = loss
+
+    def block_until_ready(self) -> "_Done":
+        self.loss.item()
+        return self
+
+
+def training(layout: Layout, dtype: str, batch: int, compiled: bool) -> Callable[[int], Any]:
+    """``run(count)``: that many SGD steps (momentum 0.9, decay 1e-4) on one random batch.
+
+    On a GPU where there is one, in float32 with TF32 (as XLA computes there).
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(0)
+    model = network_of(layout).to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, fused=device == "cuda")
+    images = torch.randn(batch, 3, layout.side, layout.side, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, layout.classes, (batch,), device=device)
+
+    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(device, getattr(torch, dtype), enabled=dtype != "float32"):
+            return functional.cross_entropy(model(images), labels)
+
+    loss_of = torch.compile(loss_of, mode="max-autotune" if device == "cuda" else "default") if compiled else loss_of
+
+    def run(count: int) -> Any:
+        for _ in range(count):
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(images, labels)
+            loss.backward()
+            optimizer.step()
+        return _Done(loss.detach())
+
+    return run

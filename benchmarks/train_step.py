@@ -1,0 +1,116 @@
+"""Images a second of a whole training step: ours beside PyTorch and the obvious Flax version, all by turns in one run.
+
+python -m benchmarks.train_step [--networks=cifar10:residual-20,imagenet:residual-50] [--batches=32,128]
+    [--dtypes=float32,bfloat16] [--peers=flax,pytorch,pytorch-compiled] [--rounds=5] [--output=FILE.csv]
+
+Forward, backward, optimizer and BN statistics; ours draws, crops and flips its batch on the device besides, the peers
+are given one that is there. PyTorch is channels_last, in bfloat16 by autocast, and measured where it is installed
+(requirements-peer.txt); torchvision's own ResNet-50 where that is. BN normalises the batch, in ours too.
+Defaults on a CPU: ResNet-20, batch 128, float32, about 3 minutes on 2 cores. On a GPU: everything.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import flags
+
+from benchmarks import options
+from resnet_flax import command
+
+CIFAR = ("cifar10:residual-20", "cifar10:residual-56", "cifar10:residual-110")
+IMAGENET = ("imagenet:residual-18", "imagenet:residual-50")
+PEERS = ("flax", "pytorch", "pytorch-compiled")
+
+_NETWORKS = flags.DEFINE_list("networks", None, "FILE:NAME of configs. Default: ResNet-20 on a CPU, all on a GPU.")
+_BATCHES = flags.DEFINE_list("batches", None, "Images a step. Default: 128 on a CPU; on a GPU also larger ones.")
+_DTYPES = flags.DEFINE_list("dtypes", None, "Of the computation. Default: float32 on a CPU, bfloat16 too on a GPU.")
+_PEERS = flags.DEFINE_list("peers", list(PEERS), "Whom to measure beside.")
+_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 2.0, "A turn takes about so long.", lower_bound=0)
+_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 1 on a CPU, 50 on a GPU.", lower_bound=1)
+
+_HEADER = ("network", "dtype", "batch", "who", "images/s", "least", "most", "ms a step", "ours over it")
+
+
+def main() -> None:
+    """Measures every combination, and hands over one table; its rows are shown as they come, too."""
+    import jax
+
+    peers = options.choices(_PEERS, PEERS)
+    if importlib.util.find_spec("torch") is None:
+        peers = [peer for peer in peers if not peer.startswith("pytorch")]
+        print("PyTorch is not installed: measured without it", file=sys.stderr)
+    rows = []
+    for name, dtype, batch in _cases(jax.default_backend() == "gpu"):
+        rows += _measure(name, dtype, batch, peers)
+        jax.clear_caches()
+    packages = [p for p in ("torch", "torchvision") if importlib.util.find_spec(p)] if len(peers) > 1 else []
+    options.hand_over(_HEADER, rows, packages)
+
+
+def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
+    networks = _NETWORKS.value or ((*CIFAR, *IMAGENET) if gpu else CIFAR[:1])
+    _DTYPES.value = _DTYPES.value or (["float32", "bfloat16"] if gpu else ["float32"])
+    dtypes = options.choices(_DTYPES, ("float32", "bfloat16"))
+    for name in networks:
+        usual = ["128"] if not gpu else ["128", "512"] if name.startswith("cifar") else ["64", "256"]
+        batches = options.numbers(_BATCHES) if _BATCHES.value else [int(b) for b in usual]
+        yield from ((name, dtype, batch) for dtype in dtypes for batch in batches)
+
+
+def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[str, ...]]:
+    """A row for each of those measured; ``-`` where one fails, with the reason on stderr."""
+    import jax
+
+    from experiments.timing import by_turns
+    from resnet_flax.progress import Progress
+
+    count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 1)
+    calls: dict[str, Callable[[], Any]] = {}
+    for who, make in _contestants(name, dtype, batch, peers):
+        try:
+            run = make()
+            jax.block_until_ready(run(1))
+        except Exception as error:  # what a peer's compiler raises where it does not work; ours must
+            if who == "ours":
+                raise
+            print(f"{who} cannot run {name}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+            continue
+        calls[who] = lambda run=run: run(count)
+    title = f"{name}, {dtype}, batch {batch}"
+    with Progress(len(calls) * options.ROUNDS.value, title, "turns") as progress:
+        spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
+    rows = []
+    for who, spread in spreads.items():
+        images = [batch * count / seconds for seconds in (spread.median, spread.most, spread.least)]
+        ratio = spread.over(spreads["ours"]).text()
+        step = f"{1e3 * spread.median / count:.4g}"
+        rows.append((name, dtype, str(batch), who, *(f"{i:.4g}" for i in images), step, ratio))
+        print("  ".join(rows[-1]), file=sys.stderr)
+    return rows
+
+
+def _contestants(
+    name: str, dtype: str, batch: int, peers: list[str]
+) -> Iterator[tuple[str, Callable[[], Callable[[int], Any]]]]:
+    """Who, and what makes its ``run(count)``."""
+    from benchmarks import ours
+    from benchmarks.peers import flax_obvious
+    from benchmarks.peers.networks import layout_of
+
+    config = ours.named(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
+    shape, classes = ours.shape_and_classes(config)
+    layout = layout_of(config, classes, shape[0])
+    yield "ours", lambda: ours.run(config)
+    if "flax" in peers:
+        yield "flax", lambda: flax_obvious.training(layout, dtype, batch)
+    for peer in peers:
+        if peer.startswith("pytorch"):
+            from benchmarks.peers import pytorch
+
+            yield peer, lambda peer=peer: pytorch.training(layout, dtype, batch, peer == "pytorch-compiled")
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)

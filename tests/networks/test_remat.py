@@ -1,0 +1,91 @@
+"""Rematerialisation: the same numbers from less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from resnet_flax import config
+from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.networks import build
+from resnet_flax.networks.units import UNITS
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.state import abstract_state
+from resnet_flax.training.step import training_step
+from tests.networks.small import images_and_labels, network, variables_of
+
+GIB = 2**30
+
+
+def gradients(net, variables, x, labels):
+    def loss(params, x):
+        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updates)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
+
+
+CASES = [(unit, "unit", False) for unit in sorted(UNITS)]
+CASES += [("residual", "unit", True), ("residual", "stage", False)]
+
+
+@pytest.mark.parametrize(("unit", "remat", "unroll"), CASES)
+def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
+    """Loss, logits, updated statistics, and the gradients of parameters and images."""
+    x, labels = images_and_labels()
+    plainly, again = network(unit), network(unit, remat=remat, unroll=unroll)
+    variables = variables_of(plainly, x)
+    a, b = (gradients(net, variables, x, labels) for net in (plainly, again))
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
+
+
+@pytest.mark.parametrize("remat", ["unit", "stage"])
+def test_variables_and_probes_are_the_same(double, remat):
+    x, _ = images_and_labels()
+    plainly, again = network("highway"), network("highway", remat=remat)
+    a, b = (jax.eval_shape(net.init, jax.random.key(0), x) for net in (plainly, again))
+    assert a == b
+    variables = variables_of(plainly, x)
+    seen = [
+        jax.jit(lambda v, net=net: net.apply(v, x, True, mutable=["batch_stats", "responses", "gates"]))(variables)[1]
+        for net in (plainly, again)
+    ]
+    assert set(seen[0]) == {"batch_stats", "responses", "gates"}
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9), *seen)
+
+
+def memory_of_a_step(remat):
+    """Bytes of arguments, outputs and temporaries of ResNet-1202's training step at batch 128, as XLA plans them."""
+    c = config.base()
+    c.model.update(depth=1202, remat=remat)
+    net, everywhere = build(c.model, 10), replicated(data_mesh())
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.1)
+    state = abstract_state(net, optimizer, (32, 32, 3), everywhere)
+    images, labels = (
+        jax.ShapeDtypeStruct((128, *shape), dtype, sharding=everywhere)
+        for shape, dtype in (((32, 32, 3), jnp.float32), ((), jnp.int32))
+    )
+    step = jax.jit(lambda s, x, y: training_step(s, x, y, network=net, optimizer=optimizer), donate_argnums=0)
+    m = step.lower(state, images, labels).compile().memory_analysis()
+    return m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+
+
+def test_1202_layers_train_within_4_gib():
+    assert memory_of_a_step("unit") < 4 * GIB
+    assert memory_of_a_step("none") > 8 * GIB
+
+
+def test_what_is_kept_is_a_stage_s_or_each_unit_s_input():
+    """Of 56 layers, by hand: a stage keeps what its units put out (but for its last), or nothing but its own."""
+    side, batch = 32, 4
+    kept = {}
+    for remat in ("unit", "stage"):
+        c = config.base()
+        c.model.update(depth=56, remat=remat)
+        kept[remat] = {s.name: s.activation_bytes for s in by_stage(build(c.model, 10), (side, side, 3), batch)}
+    unit_outputs = [4 * batch * side**2 * 16 // 2**i for i in range(3)]
+    assert [kept["unit"][f"stage{i}"] for i in (1, 2)] == [9 * size for size in unit_outputs[:2]]
+    assert kept["unit"]["stage3"] == 8 * unit_outputs[2]  # its output is only averaged
+    assert [kept["stage"][f"stage{i}"] for i in (1, 2, 3)] == [*unit_outputs[:2], 0]
