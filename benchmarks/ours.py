@@ -31,12 +31,14 @@ class Training:
       steps: ``(state, data, count) -> state``.
       state: of the run; donated at each call.
       data: on the device.
+      stream: what makes batches of it.
     """
 
     config: ConfigDict
     steps: TrainSteps
     state: State
     data: Resident
+    stream: Stream
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the steps; further calls use what comes out."""
@@ -88,7 +90,7 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
         Images(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, classes, images).astype(np.int32)),
         replicated(mesh),
     )
-    return Training(config, make_train_steps(network, optimizer, stream, mesh), state, data)
+    return Training(config, make_train_steps(network, optimizer, stream, mesh), state, data, stream)
 
 
 def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:

@@ -85,11 +85,11 @@ def _xla_forward(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _xla_input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    return jax.vjp(lambda x: _xla_forward(x, kernel, stride), x)[1](dy)[0]
+    return jax.linear_transpose(lambda x: _xla_forward(x, kernel, stride), x)(dy)[0]
 
 
 def _xla_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    return jax.vjp(lambda kernel: _xla_forward(x, kernel, stride), kernel)[1](dy)[0]
+    return jax.linear_transpose(lambda kernel: _xla_forward(x, kernel, stride), kernel)(dy)[0]
 
 
 def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:

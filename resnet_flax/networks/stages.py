@@ -52,7 +52,6 @@ class Stage(nn.Module):
         x, _ = apply(first, x, None)
         rest = self.units - 1
         if rest:
-
             scan = nn.scan(
                 in_loop,
                 variable_axes=dict.fromkeys(("params", "batch_stats", "intermediates", *probes.COLLECTIONS), 0),

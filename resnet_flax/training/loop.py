@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -99,8 +100,8 @@ class _Run:
         c, mesh = self.config, parts.mesh
         everywhere = replicated(mesh)
         dataset = parts.dataset
-        self.rate = learning_rate(c.optimizer, c.schedule)
-        self.optimizer = optimizers.build(c.optimizer, self.rate)
+        rate = learning_rate(c.optimizer, c.schedule)
+        self.rate, self.optimizer = jax.jit(rate), optimizers.build(c.optimizer, rate)
         stream = resident.Stream(
             c.seed, self.train.batch_size, c.data.pad, c.data.flip, parts.normalization,
             jnp.promote_types(c.model.param_dtype, jnp.float32),
@@ -197,7 +198,7 @@ class _Run:
             "epoch": step * self.train.batch_size / len(self.parts.dataset.train),
             "train_loss": float(sums.loss) / images,
             "train_error": int(sums.errors) / images,
-            "learning_rate": float(self.rate(step - 1)),
+            "learning_rate": float(self.rate(jax.device_put(np.int32(step - 1)))),
             "images_per_second": (images - self.since_images) / seconds,
             "seconds": seconds,
         }

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from resnet_flax.data.resident import Resident, Stream
 from resnet_flax.networks import Network
-from resnet_flax.training.devices import DATA_AXIS
+from resnet_flax.training.devices import DATA_AXIS, replicated
 from resnet_flax.training.state import State, Sums, no_sums
 
 
@@ -25,18 +25,24 @@ class TrainSteps:
     Attributes:
       program: jitted; the seed is its last argument, so that runs that differ in nothing else share a compiled one.
       seed: of the run.
+      everywhere: the sharding of what every device holds whole.
     """
 
     program: Any
     seed: int
+    everywhere: jax.sharding.Sharding
 
     def __call__(self, state: State, data: Resident, count: int) -> State:
-        return self.program(state, data, np.int32(count), np.uint32(self.seed))
+        return self.program(state, data, *self._numbers(count))
 
     def compile(self, state: State, data: Resident) -> Callable[[State, Resident, int], State]:
         """The same, compiled now for arguments like these."""
-        compiled = self.program.lower(state, data, np.int32(1), np.uint32(self.seed)).compile()
+        compiled = self.program.lower(state, data, *self._numbers(1)).compile()
         return dataclasses.replace(self, program=compiled)
+
+    def _numbers(self, count: int) -> tuple[Array, Array]:
+        """The count and the seed on all devices: all that goes there between two calls."""
+        return jax.device_put((np.int32(count), np.uint32(self.seed)), self.everywhere)
 
 
 def training_step(
@@ -113,7 +119,7 @@ def make_train_steps(
     def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
         return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
 
-    return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed)
+    return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -6,6 +6,7 @@ import pytest
 from jax import lax
 
 from resnet_flax.analysis.counts import multiply_adds_of
+from resnet_flax.networks.convolution import convolution
 
 
 def test_a_matrix_product():
@@ -33,6 +34,23 @@ def test_of_branches_the_most():
         return lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x)
 
     assert multiply_adds_of(f, jnp.ones((3, 3))) == 54
+
+
+def test_where_the_platform_chooses_the_one_of_other_platforms():
+    def f(x):
+        return lax.platform_dependent(x, cpu=lambda x: x @ x @ x, default=lambda x: x @ x)
+
+    assert multiply_adds_of(f, jnp.ones((3, 3))) == 27
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_gradients_of_a_convolution_cost_as_much_as_it_does(stride):
+    """Each multiply-add forward has one in either gradient: stuffed zeros are none."""
+    x, kernel = jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 6, 10))
+    forward = multiply_adds_of(lambda x, k: convolution(x, k, stride), x, kernel)
+    assert forward == 2 * (8 // stride) ** 2 * 10 * 9 * 6
+    both = multiply_adds_of(jax.grad(lambda x, k: convolution(x, k, stride).sum(), argnums=(0, 1)), x, kernel)
+    assert both == 3 * forward
 
 
 def test_an_endless_loop_is_refused():

@@ -1,0 +1,80 @@
+"""Images a second that the data paths deliver, beside what a training step eats.
+
+python -m benchmarks.input [--network=cifar10:residual-20] [--batches=128] [--rounds=5] [--output=FILE.csv]
+
+"resident" is the path of data sets that live on the device: order, gather, mean, crop and flip, compiled alone. "start"
+is reading CIFAR-10 from its cache, where data.data_dir or TFDS_DATA_DIR has it. Under a minute on 2 CPU cores.
+"""
+
+import sys
+import time
+
+from absl import flags
+
+from benchmarks import options
+from resnet_flax import command
+from resnet_flax.errors import UserError
+
+_NETWORK = flags.DEFINE_string("network", "cifar10:residual-20", "FILE:NAME of the config that eats.")
+_BATCHES = flags.DEFINE_list("batches", ["128"], "Images a step.")
+
+_HEADER = ("what", "batch", "images/s", "least", "most", "times what the step eats")
+
+
+def main() -> None:
+    """Measures the input and the step by turns, and hands over the table."""
+    from experiments.timing import by_turns
+
+    rows = []
+    for batch in options.numbers(_BATCHES):
+        calls = _calls(batch)
+        spreads = by_turns(calls, options.ROUNDS.value, 1.0, lambda _: None)
+        for name, spread in spreads.items():
+            images = [batch / seconds for seconds in (spread.median, spread.most, spread.least)]
+            times = spreads["step"].over(spread).text()
+            rows.append((name, str(batch), *(f"{i:.4g}" for i in images), times))
+    rows += _start()
+    options.hand_over(_HEADER, rows)
+
+
+def _calls(batch: int) -> dict:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from benchmarks import ours
+
+    config = ours.named(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
+    training = ours.training(config)
+    stream = training.stream
+    deliver = jax.jit(lambda data, step: stream.batch(data, step, jnp.int32(0), batch))
+    step = np.int32(0)
+
+    def resident() -> object:
+        nonlocal step
+        step += np.int32(1)
+        return deliver(training.data, step)
+
+    return {"step": lambda: training.run(1), "resident": resident}
+
+
+def _start() -> list[tuple[str, ...]]:
+    """A row for reading CIFAR-10 from the cache of decoded images; none where CIFAR-10 is not there."""
+    from resnet_flax import config as configs
+    from resnet_flax.data import sources
+
+    data = dict(configs.base().data) | {"download": False}
+    try:
+        sources.load(data)  # decodes it the first time
+        start = time.perf_counter()
+        images = sources.load(data)
+    except UserError as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return []
+    seconds = time.perf_counter() - start
+    count = len(images.train) + len(images.test)
+    return [(f"start from the cache, {seconds:.2f} s", "-", f"{count / seconds:.4g}", "-", "-", "-")]
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)

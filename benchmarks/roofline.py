@@ -1,0 +1,120 @@
+"""How near a training step comes to what the machine can do: its arithmetic and its traffic against measured rates.
+
+python -m benchmarks.roofline [--networks=cifar10:residual-20] [--batches=128] [--dtypes=float32] [--output=FILE.csv]
+
+Multiply-adds are counted from the program (loops as often as they run, zeros between the positions of a strided
+convolution's gradient not at all) and set beside a large matrix product of the same dtype; bytes are what XLA counts
+for the unrolled program, set beside a large copy. (On a CPU, XLA counts the rounds of the kernel gradient's own loops
+once, so bytes are too few there.) The fraction nearer to 1 is what bounds the step, if any does. Under 2 minutes on 2
+CPU cores.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from absl import flags
+
+from benchmarks import options
+from resnet_flax import command
+
+_NETWORKS = flags.DEFINE_list("networks", ["cifar10:residual-20"], "FILE:NAME of configs.")
+_BATCHES = flags.DEFINE_list("batches", ["128"], "Images a step.")
+_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Of the computation: float32, bfloat16.")
+_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 1 on a CPU, 50 on a GPU.", lower_bound=1)
+_MATRIX = flags.DEFINE_integer("matrix", None, "Side of the matrices. Default: 2048 on a CPU, 8192 on a GPU.", 1)
+
+_HEADER = (
+    "network", "dtype", "batch", "ms a step", "GFLOP a step", "GFLOP/s", "of the matrix rate", "GB a step", "GB/s",
+    "of the copy rate",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Measures the machine and each step by turns, and hands over the table."""
+    rows = []
+    for dtype in options.choices(_DTYPES, ("float32", "bfloat16")):
+        for name in _NETWORKS.value:
+            rows += [_row(name, dtype, batch) for batch in options.numbers(_BATCHES)]
+    options.hand_over(_HEADER, rows)
+
+
+def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
+    import jax
+
+    from benchmarks import ours
+    from experiments.timing import by_turns
+    from resnet_flax.progress import Progress
+
+    gpu = jax.default_backend() == "gpu"
+    count, side = _STEPS_A_CALL.value or (50 if gpu else 1), _MATRIX.value or (8192 if gpu else 2048)
+    keys = {"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0}
+    training = ours.training(ours.named(name, **keys))
+    flops, moved = 2 * multiply_adds(training), bytes_moved(ours.named(name, **keys, **{"model.unroll": True}))
+    calls = {"step": partial(training.run, count), "matrix": _matrix_product(side, dtype), "copy": _copy(gpu)}
+    with Progress(3 * options.ROUNDS.value, f"{name}, {dtype}, batch {batch}", "turns") as progress:
+        seconds = by_turns(calls, options.ROUNDS.value, 1.0, lambda what: progress.update(1, what))
+    step = seconds["step"].median / count
+    matrix_rate = 2 * side**3 / seconds["matrix"].median
+    copy_rate = _copied(gpu) / seconds["copy"].median
+    return (
+        name, dtype, str(batch), f"{1e3 * step:.4g}",
+        f"{flops / 1e9:.4g}", f"{flops / step / 1e9:.4g}",
+        f"{flops / step / matrix_rate:.1%} of {matrix_rate / 1e9:.4g}",
+        f"{moved / 1e9:.3g}", f"{moved / step / 1e9:.3g}", f"{moved / step / copy_rate:.1%} of {copy_rate / 1e9:.3g}",
+    )  # fmt: skip
+
+
+def multiply_adds(training: Any) -> int:
+    """Those of one training step, counted from its program."""
+    import jax
+    import numpy as np
+
+    from benchmarks import ours
+    from resnet_flax.analysis.counts import multiply_adds_of
+    from resnet_flax.networks import build
+    from resnet_flax.training import optimizer as optimizers
+    from resnet_flax.training.step import training_step
+
+    config = training.config
+    shape, classes = ours.shape_and_classes(config)
+    step = partial(
+        training_step,
+        network=build(config.model, classes),
+        optimizer=optimizers.build(config.optimizer, lambda _: 0.1),
+    )
+    images = jax.ShapeDtypeStruct((config.train.batch_size, *shape), np.float32)
+    return multiply_adds_of(step, training.state, images, jax.ShapeDtypeStruct(images.shape[:1], np.int32))
+
+
+def bytes_moved(config: Any) -> float:
+    """What XLA counts that a compiled step reads and writes; the body of a loop counts once."""
+    from benchmarks import ours
+
+    analysis = ours.training(config, images=config.train.batch_size).compile().cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["bytes accessed"]
+
+
+def _matrix_product(side: int, dtype: str) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    a, b = (jax.random.normal(jax.random.key(i), (side, side), jnp.dtype(dtype)) for i in range(2))
+    return partial(jax.jit(jnp.dot), a, b)
+
+
+def _copied(gpu: bool) -> int:
+    """Bytes read and written by a copy, far more than caches hold."""
+    return 2 * (4 << 30 if gpu else 256 << 20)
+
+
+def _copy(gpu: bool) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.zeros(_copied(gpu) // 2 // 4, jnp.float32)
+    return partial(jax.jit(lambda x: x + 1), x)
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)

@@ -1,0 +1,108 @@
+"""What must not creep into the loop: compiling again, transfers from the host, more arithmetic than the network's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.analysis import counts
+from resnet_flax.analysis.counts import multiply_adds_of
+from resnet_flax.networks import build
+from resnet_flax.training import loop
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.state import abstract_state
+from resnet_flax.training.step import TrainSteps, training_step
+from tests.training.small import small_config
+
+
+def long_config():
+    """Steps in calls of all lengths, evaluations and checkpoints at different steps."""
+    return small_config(
+        model__stage_units=(2,), train__steps=40, train__log_every=3, train__eval_every=10, train__checkpoint_every=8
+    )
+
+
+def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
+    """The first checkpoint and the first evaluation are the last new calls; the programs compiled until then do."""
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    try:
+        seen = {}
+        call = TrainSteps.__call__
+
+        def counted(self, state, data, count):
+            seen[int(state.step)] = len(compiled)
+            return call(self, state, data, count)
+
+        monkeypatch.setattr(TrainSteps, "__call__", counted)
+        loop.run(long_config(), tmp_path / "run")
+    finally:
+        jax.monitoring.clear_event_listeners()
+    warm = min(step for step in seen if step >= 20)
+    assert seen[warm] > 0
+    assert len([step for step in seen if step > warm]) >= 5
+    assert len(compiled) == seen[warm]
+
+
+def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
+    """In the loop, only what says so (the number of steps); in a call of the steps, nothing at all."""
+    calls = []
+
+    def guarded(self, state, data, count):
+        numbers = self._numbers(count)
+        calls.append(count)
+        with jax.transfer_guard_host_to_device("disallow_explicit"):
+            return jax.block_until_ready(self.program(state, data, *numbers))
+
+    inner = loop._Run._loop
+
+    def guarded_loop(self, *arguments):
+        with jax.transfer_guard_host_to_device("disallow"):
+            return inner(self, *arguments)
+
+    monkeypatch.setattr(TrainSteps, "__call__", guarded)
+    monkeypatch.setattr(loop._Run, "_loop", guarded_loop)
+    loop.run(long_config(), tmp_path / "run")
+    assert sum(calls) == 40
+
+
+def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
+    """One that is put into the loop on purpose."""
+
+    def careless(self, state, data, count):
+        jnp.asarray(np.ones(3)) + 1
+        return self.program(state, data, *self._numbers(count))
+
+    monkeypatch.setattr(TrainSteps, "__call__", careless)
+    with jax.transfer_guard_host_to_device("disallow"), pytest.raises(Exception, match="transfer"):
+        loop.run(long_config(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "image"),
+    [
+        ("cifar10", "residual-20", (32, 32, 3)),
+        ("cifar10", "plain-56", (32, 32, 3)),
+        ("cifar10", "residual-bottleneck-164", (32, 32, 3)),
+        ("cifar10", "highway-20", (32, 32, 3)),
+        ("cifar10", "preactivation-110", (32, 32, 3)),
+        ("imagenet", "residual-50", (224, 224, 3)),
+        ("imagenet", "vgg-16", (224, 224, 3)),
+    ],
+)
+def test_a_step_multiplies_three_times_what_the_network_does(file, name, image):
+    """Once forward, once for the gradient of each input but the images, once for that of each kernel: within 3%."""
+    c = config.load(f"configs/{file}.py", name)
+    network, batch = build(c.model, 10), 4
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.1)
+    state = abstract_state(network, optimizer, image, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    images, labels = jax.ShapeDtypeStruct((batch, *image), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch)) if network.dropout else None
+    step = lambda s, x, y, k: training_step(  # noqa: E731
+        s, x, y, network=network, optimizer=optimizer, dropout_keys=k
+    )
+    counted = multiply_adds_of(step, state, images, labels, keys)
+    assert counted == pytest.approx(3 * batch * counts.multiply_adds(network, image), rel=0.03)
