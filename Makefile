@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3 || command -v python)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev setup-peer curves experiments test test-all lint clean
+.PHONY: help setup setup-dev setup-peer curves experiments benchmarks test test-all lint clean
 
 help:
 	@echo 'make curves     the main job on the embedded data: trains 4 networks, draws runs/curves/curves.png'
 	@echo 'make experiments  every experiment on the embedded data, and the report: runs/all/report.html'
+	@echo 'make benchmarks speed and memory beside PyTorch and plain Flax: runs/benchmarks/*.csv'
 	@echo 'make test       sets up and runs the tests'
 	@echo 'make test-all   the long tests, too, and those that compare with PyTorch'
 	@echo 'make lint       ruff'
@@ -18,6 +19,11 @@ curves: setup
 
 experiments: setup
 	$(RUN) -m experiments.all --config=configs/digits.py --workdir=runs/all
+
+# What a machine can do, on a CPU in about half an hour; on a GPU networks, batches and dtypes are more.
+benchmarks: setup-peer
+	for name in train_step convolution compile_time memory input roofline time_to_figure; do \
+	  $(RUN) -m benchmarks.$$name --output=runs/benchmarks/$$name.csv || exit $$?; done
 
 test: setup-dev lint
 	$(RUN) -m pytest -m 'not slow' -n 2 --dist loadfile --durations=15

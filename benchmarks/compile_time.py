@@ -75,7 +75,7 @@ def main() -> None:
     from resnet_flax.progress import Progress
 
     cases = [(depth, False) for depth in options.numbers(_DEPTHS)]
-    cases += [(depth, True) for depth in (options.numbers(_UNROLLED) if _UNROLLED.value != [""] else [])]
+    cases += [(depth, True) for depth in (options.numbers(_UNROLLED) if _UNROLLED.value else [])]
     measured: dict[tuple[int, bool, bool], list[Seconds]] = {}
     with Progress(2 * len(cases) * options.ROUNDS.value, "compiling", "programs") as progress:
         for _ in range(options.ROUNDS.value):

@@ -25,8 +25,10 @@ def numbers(flag: flags.FlagHolder) -> list[int]:
     return [int(text) for text in flag.value]
 
 
-def choices(flag: flags.FlagHolder, known: Sequence[str]) -> list[str]:
-    """The values of a list flag, each one of those known."""
+def choices(flag: flags.FlagHolder, known: Sequence[str], default: Sequence[str] = ()) -> list[str]:
+    """The values of a list flag, each one of those known; the default where it is not given."""
+    if flag.value is None:
+        return list(default)
     unknown = [value for value in flag.value if value not in known]
     if unknown or not flag.value:
         raise UserError(f"--{flag.name}={','.join(flag.value)}: choose from {', '.join(known)}")

@@ -51,8 +51,7 @@ def main() -> None:
 
 def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
     networks = _NETWORKS.value or ((*CIFAR, *IMAGENET) if gpu else CIFAR[:1])
-    _DTYPES.value = _DTYPES.value or (["float32", "bfloat16"] if gpu else ["float32"])
-    dtypes = options.choices(_DTYPES, ("float32", "bfloat16"))
+    dtypes = options.choices(_DTYPES, ("float32", "bfloat16"), ("float32", "bfloat16") if gpu else ("float32",))
     for name in networks:
         usual = ["128"] if not gpu else ["128", "512"] if name.startswith("cifar") else ["64", "256"]
         batches = options.numbers(_BATCHES) if _BATCHES.value else [int(b) for b in usual]

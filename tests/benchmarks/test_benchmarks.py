@@ -1,0 +1,130 @@
+"""Each benchmark, small: the table that it prints, and the CSV with machine, versions and commit."""
+
+import csv
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from benchmarks import ours
+from resnet_flax.analysis.counts import parameters
+from resnet_flax.networks import build
+from tests.commands import streams
+
+
+def run(tmp_path, module, *arguments):
+    """Its rows by column, and what the comment lines say."""
+    path = tmp_path / "new" / "table.csv"
+    code, out, error = streams("-m", f"benchmarks.{module}", *arguments, f"--output={path}")
+    assert code == 0, error
+    text = path.read_text().splitlines()
+    comments = dict(line[2:].split(": ", 1) for line in text if line.startswith("# "))
+    rows = list(csv.DictReader(line for line in text if not line.startswith("# ")))
+    for row in rows:
+        assert f"| {' | '.join(row.values())} |" in out
+    about = {key: json.loads(value) for key, value in comments.items()}
+    assert about["command"].startswith(f"python -m benchmarks.{module} ")
+    assert {"date", "jax", "commit", "processor", "cores", "device"} <= about.keys()
+    return rows, about
+
+
+def test_train_step(tmp_path):
+    peers = ["flax", "pytorch"] if importlib.util.find_spec("torch") else ["flax"]
+    small = ["--networks=digits:residual-8", "--batches=4", "--rounds=3", "--turn_seconds=0"]
+    rows, about = run(tmp_path, "train_step", *small, "--peers=flax,pytorch")
+    assert [row["who"] for row in rows] == ["ours", *peers]
+    for row in rows:
+        assert float(row["least"]) <= float(row["images/s"]) <= float(row["most"])
+        assert float(row["images/s"]) == pytest.approx(4e3 / float(row["ms a step"]), rel=2e-3)
+    assert rows[0]["ours over it"] == "1 (1 to 1)"
+    assert ("torch" in about) == ("pytorch" in peers)
+
+
+@pytest.mark.slow
+def test_compile_time(tmp_path):
+    rows, _ = run(tmp_path, "compile_time", "--depths=8,14", "--unrolled=14", "--rounds=1")
+    assert [(row["network"], row["program"], row["cache"]) for row in rows] == [
+        (f"ResNet-{depth}", program, cache)
+        for depth, program in ((8, "scanned"), (14, "scanned"), (14, "unrolled"))
+        for cache in ("none", "cached")
+    ]
+    assert all(
+        float(cached["seconds"]) < float(cold["seconds"]) for cold, cached in zip(*[iter(rows)] * 2, strict=True)
+    )
+
+
+@pytest.mark.slow
+def test_memory(tmp_path):
+    rows, _ = run(tmp_path, "memory", "--depths=32", "--remats=none,unit", "--batch=16", "--step_batch=4")
+    planned, again = (float(row["planned MiB"]) for row in rows)
+    assert 2 * again < planned
+    assert all(float(row["its peak MiB"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_input(tmp_path):
+    rows, _ = run(tmp_path, "input", "--network=cifar10:residual-8", "--batches=4", "--rounds=1")
+    assert [row["what"] for row in rows][:2] == ["step", "resident"]
+    assert float(rows[1]["images/s"]) > float(rows[0]["images/s"])
+
+
+@pytest.mark.slow
+def test_roofline(tmp_path):
+    rows, _ = run(tmp_path, "roofline", "--networks=cifar10:residual-8", "--batches=4", "--rounds=1", "--matrix=64")
+    (row,) = rows
+    # ResNet-8: 12.5M multiply-adds an image forward, three times that in a step, less the images' own gradient.
+    assert float(row["GFLOP a step"]) == pytest.approx(2 * 4 * (3 * 12.46 - 0.442) / 1e3, rel=0.02)
+
+
+@pytest.mark.slow
+def test_time_to_figure(tmp_path):
+    short = [f"--argument={a}" for a in ("--depths=8", "--units=plain", "--config.train.steps=20")]
+    rows, _ = run(tmp_path, "time_to_figure", "--argument=--config=configs/digits.py", *short)
+    assert [row["phase"].rpartition(": ")[2] for row in rows] == [
+        "starting Python and the libraries", "data, network, compiling", "training and evaluating", "total",
+    ]  # fmt: skip
+    assert sum(float(row["seconds"]) for row in rows[:-1]) == pytest.approx(float(rows[-1]["seconds"]), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train_step", "--networks=cifar10:plain-20"], "the peers are residual networks"),
+        (["train_step", "--networks=cifar99:residual-20"], "configs/cifar99.py"),
+        (["train_step", "--dtypes=float8"], "--dtypes=float8: choose from float32, bfloat16"),
+        (["memory", "--depths=20,x"], "--depths=20,x must be whole numbers"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    code, out, error = streams("-m", f"benchmarks.{arguments[0]}", *arguments[1:])
+    assert (code, out) == (2, "")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar10:residual-20", "cifar10:residual-bottleneck-20", "imagenet:residual-18", "imagenet:residual-50"]
+)
+def test_the_peers_have_our_parameters(name):
+    """As many as ours, in Flax and in PyTorch, and logits of the right shape."""
+    from benchmarks.peers import flax_obvious
+    from benchmarks.peers.networks import layout_of
+
+    config = ours.named(name)
+    shape, classes = ours.shape_and_classes(config)
+    layout = layout_of(config, classes, shape[0])
+    expected = parameters(build(config.model, classes), shape)
+    network = flax_obvious.ResNet(layout, "float32")
+    images = jax.ShapeDtypeStruct((2, *shape), "float32")
+    logits, variables = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), images)
+    assert logits.shape == (2, classes)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
+
+    torch = pytest.importorskip("torch")
+    from benchmarks.peers import pytorch
+
+    with torch.device("meta"):
+        model = pytorch.ResNet(layout)
+        assert model(torch.zeros(2, shape[2], *shape[:2])).shape == (2, classes)
+    assert sum(p.numel() for p in model.parameters()) == expected
