@@ -6,11 +6,12 @@ Forward it is XLA's convolution: NHWC images, HWIO kernels, padding ``K // 2`` o
 Backward it is XLA's own on GPU and TPU. On a CPU, XLA's gradients of a convolution are slow, above all in a
 loop body (https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a loop. There we write
 
-* the gradient of the input as a *forward* convolution of the output's gradient (zeros stuffed in for a
-  stride) with the kernel flipped in space and transposed in channels;
-* the gradient of the kernel as matrix products over chunks of the batch whose columns fit the cache.
+* the gradient of the input as a *forward* convolution of the output's gradient with the kernel flipped in space
+  and transposed in channels; for a stride, as one convolution that makes all positions between two at once;
+* the gradient of the kernel as matrix products over chunks of the batch whose columns fit the cache;
+* the convolution itself, and so the gradient of the input, as such matrix products, where that is faster.
 
-``benchmarks/convolution.py`` measures each choice that stands here as a number.
+``python -m benchmarks.convolution`` measures these choices against others.
 """
 
 from functools import partial
@@ -24,9 +25,12 @@ from resnet_flax.networks.initialization import Initializer, zeros
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-# Elements of the columns that one matrix product of the kernel's gradient reads: 2 to 4 MB of float32 are
-# the fastest on CPUs with 1 MB of L2 a core; four times as many halve the rate.
-_COLUMN_ELEMENTS = 1 << 19
+# Elements of the columns that one matrix product reads, in chunks of the batch: what is fastest on CPUs with 1 MB of
+# L2 a core. Twice as many, or half as many, cost 10% to 20%.
+_COLUMN_ELEMENTS = 1 << 20
+
+# Below so many channels, or where an image alone fills the columns, XLA's convolution is the faster one.
+_MATRIX_CHANNELS = 32
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -44,14 +48,9 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
 
     Reverse-mode derivatives of any order; forward mode (``jax.jvp``) is not defined.
     """
-    height, width = x.shape[1:3]
-    if min(height, width) < kernel.shape[0]:
-        # XLA's CPU convolution is ten times slower where the kernel is larger than the image, as in the
-        # last stage on 8x8 digits.
-        return lax.platform_dependent(
-            x, kernel, cpu=partial(_matrix_forward, stride=stride), default=partial(_xla_forward, stride=stride)
-        )
-    return _xla_forward(x, kernel, stride=stride)
+    return lax.platform_dependent(
+        x, kernel, cpu=partial(_cpu_forward, stride=stride), default=partial(_xla_forward, stride=stride)
+    )
 
 
 def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -92,6 +91,20 @@ def _xla_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Arr
     return jax.linear_transpose(lambda kernel: _xla_forward(x, kernel, stride), kernel)(dy)[0]
 
 
+def _cpu_forward(x: Array, kernel: Array, stride: int) -> Array:
+    size, _, channels, _ = kernel.shape
+    images, height, width, _ = x.shape
+    if min(height, width) < size:
+        # As in the last stage on 8x8 digits. XLA's convolution is ten times slower there.
+        return _matrix_forward(x, kernel, stride)
+    chunk = _chunk(images, height * width * size * size * channels)
+    if (size, stride) == (3, 1) and channels >= _MATRIX_CHANNELS and (chunk > 1 or images == 1):
+        chunks = x.reshape(images // chunk, chunk, height, width, channels)
+        y = lax.map(lambda x: _matrix_forward(x, kernel, stride), chunks)
+        return y.reshape(images, height, width, -1)
+    return _xla_forward(x, kernel, stride)
+
+
 def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
     """The same convolution as one matrix product of the K*K shifts of the images."""
     size, _, channels, filters = kernel.shape
@@ -99,16 +112,22 @@ def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
     return jnp.dot(columns, kernel.reshape(size * size * channels, filters))
 
 
+def _chunk(images: int, elements: int) -> int:
+    """How many images a matrix product takes, each of which fills its columns with ``elements``: divides ``images``."""
+    most = max(1, min(images, _COLUMN_ELEMENTS // elements))
+    return next(n for n in range(most, 0, -1) if images % n == 0)
+
+
 def _cpu_input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
     size = kernel.shape[0]
     if size == 1:
-        dx = jnp.dot(dy, kernel[0, 0].T)
-        return _stuff_zeros(dx, stride, x.shape[1:3])
-    dy = _stuff_zeros(dy, stride, x.shape[1:3])  # [N, H, W, F]
+        return _spread(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
+    if stride > 1:
+        return _strided_input_gradient(kernel, dy, stride, x.shape[1:3])
     return convolution(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
-def _stuff_zeros(dy: Array, stride: int, sides: tuple[int, int]) -> Array:
+def _spread(dy: Array, stride: int, sides: tuple[int, int]) -> Array:
     """Puts ``stride - 1`` zeros between the positions of dy, so that its sides are those of the input."""
     if stride == 1:
         return dy
@@ -117,12 +136,34 @@ def _stuff_zeros(dy: Array, stride: int, sides: tuple[int, int]) -> Array:
     return lax.pad(dy, jnp.zeros((), dy.dtype), padding)
 
 
+def _strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[int, int]) -> Array:
+    """The input's gradient without zeros between the positions of the output's.
+
+    Position ``s i + r`` of the input, 0 <= r < s, meets position ``i - d`` of the output at the kernel's entry
+    ``s d + r + K//2``. So the kernel, filled up with zeros to whole rows of s entries, is a kernel over d that makes
+    all r at once: [N, H', W', F] -> [N, H', W', s * s * C], which are then laid side by side.
+    """
+    size, _, channels, filters = kernel.shape
+    pad = size // 2
+    before = -pad % stride
+    taps = -(-(size + before) // stride)
+    least = -(pad + before) // stride  # d of the first tap
+    filled = jnp.pad(kernel, ((before, taps * stride - size - before),) * 2 + ((0, 0), (0, 0)))
+    split = filled.reshape(taps, stride, taps, stride, channels, filters)
+    by_phase = jnp.flip(split, (0, 2)).transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, filters, -1)
+    padding = ((taps - 1 + least, -least),) * 2
+    phases = lax.conv_general_dilated(dy, by_phase, (1, 1), padding, dimension_numbers=_DIMENSIONS)
+    images, height, width, _ = dy.shape
+    phases = phases.reshape(images, height, width, stride, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    return phases.reshape(images, height * stride, width * stride, channels)[:, : sides[0], : sides[1]]
+
+
 def _cpu_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
     """Sums, over chunks of the batch, products of columns that fit the cache.
 
-    For stride 1 the columns are the K*K shifts of the *output's* gradient, [C, n] x [n, K*K*F]: the wide side
-    of the product is then the fast one. For a stride they are the shifts of the input, of which only every
-    stride-th is needed: [K*K*C, n] x [n, F].
+    For stride 1 the columns are the K shifts of the input along its height, and those of the *output's* gradient along
+    its width: [K*C, n] x [n, K*F], a K-th of the copying that K*K shifts of one of them take. For a stride they are the
+    K*K shifts of the input, of which only every stride-th is needed: [K*K*C, n] x [n, F].
     """
     size, _, channels, filters = kernel.shape
     accumulator = jnp.promote_types(kernel.dtype, jnp.float32)
@@ -131,33 +172,34 @@ def _cpu_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Arr
         product = jnp.einsum("nhwc,nhwf->cf", x, dy, preferred_element_type=accumulator)
         return product.astype(kernel.dtype)[None, None]
 
-    of_output = stride == 1
-    columns_of, rows = (dy, x) if of_output else (x, dy)
-    positions = rows.shape[1] * rows.shape[2]
-    width = size * size * columns_of.shape[3]
-    chunk = max(1, min(x.shape[0], _COLUMN_ELEMENTS // (positions * width)))
-    chunks = -(-x.shape[0] // chunk)
-    chunk = -(-x.shape[0] // chunks)
-    missing = chunks * chunk - x.shape[0]  # a last chunk is filled up with zeros, which add nothing
+    images, height, width, _ = dy.shape
+    left, right = (size * channels, size * filters) if stride == 1 else (size * size * channels, filters)
+    chunk = _chunk(images, height * width * (left + right))
 
     def split(images: Array) -> Array:
-        images = jnp.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        return images.reshape(chunks, chunk, *images.shape[1:])
+        return images.reshape(-1, chunk, *images.shape[1:])
 
     def add(total: Array, parts: tuple[Array, Array]) -> tuple[Array, None]:
-        wide, narrow = parts
-        columns = _shifts(wide, size, stride).reshape(-1, width)
-        narrow = narrow.reshape(columns.shape[0], -1)
-        return total + jnp.dot(narrow.T, columns, preferred_element_type=accumulator), None
+        x, dy = parts
+        if stride == 1:
+            x, dy = _shifts_along(x, size, 1), _shifts_along(dy, size, 2)
+        else:
+            x = _shifts(x, size, stride)
+        x, dy = x.reshape(-1, left), dy.reshape(-1, right)
+        return total + jnp.dot(x.T, dy, preferred_element_type=accumulator), None
 
-    total = jnp.zeros((rows.shape[3], width), accumulator)
-    total, _ = lax.scan(add, total, (split(columns_of), split(rows)))
-    if of_output:
-        # A shift of the output by (a, b) meets the kernel's entry at the other end: (K-1-a, K-1-b).
-        dkernel = jnp.flip(total.reshape(channels, size, size, filters), (1, 2)).transpose(1, 2, 0, 3)
-    else:
-        dkernel = total.reshape(filters, size, size, channels).transpose(1, 2, 3, 0)
-    return dkernel.astype(kernel.dtype)
+    total, _ = lax.scan(add, jnp.zeros((left, right), accumulator), (split(x), split(dy)))
+    if stride == 1:
+        # A shift of the output by b meets the kernel's entry at the other end, K-1-b.
+        total = jnp.flip(total.reshape(size, channels, size, filters), 2).transpose(0, 2, 1, 3)
+    return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _shifts_along(images: Array, size: int, axis: int) -> Array:
+    """The ``size`` shifts of padded images along one axis, side by side: [N, H, W, C] -> [N, H, W, size*C]."""
+    pad, side = size // 2, images.shape[axis]
+    padded = jnp.pad(images, [(pad, pad) if i == axis else (0, 0) for i in range(4)])
+    return jnp.concatenate([lax.slice_in_dim(padded, a, a + side, axis=axis) for a in range(size)], axis=-1)
 
 
 def _shifts(images: Array, size: int, stride: int) -> Array:

@@ -100,9 +100,10 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
             raise ValueError(f"train.bn_group={group} does not divide the {images} images of a device")
         grouped = x.reshape(images // group, group, *x.shape[1:])
         mean = grouped.mean((1, 2, 3))
-        return mean, _variance(mean, jnp.square(grouped).mean((1, 2, 3))), values
+        return mean, _variance(mean, (grouped * grouped).mean((1, 2, 3))), values
 
-    moments = jnp.stack([x.mean((0, 1, 2)), jnp.square(x).mean((0, 1, 2))])  # [2, C]
+    # x * x and not its square, whose derivative would keep 2 x for the backward pass beside x.
+    moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])  # [2, C]
     if group > images:
         if group % images or (images * devices) % group:
             raise ValueError(

@@ -58,8 +58,10 @@ def test_equals_xla_to_the_last_digits_in_float64(double, size, stride, side):
     dy = jnp.asarray(np.random.default_rng(1).standard_normal(xla(x, kernel, stride).shape))
     ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)
     theirs = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)[1](dy)
-    for a, b in zip(ours, theirs, strict=True):
+    elsewhere = [f(x, kernel, dy, stride) for f in (module._xla_input_gradient, module._xla_kernel_gradient)]
+    for a, b, c in zip(ours, theirs, elsewhere, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(c, b, rtol=1e-12, atol=1e-12)
 
 
 def test_second_derivatives_agree_with_finite_differences(double):
@@ -68,13 +70,18 @@ def test_second_derivatives_agree_with_finite_differences(double):
         check_grads(lambda x, k, s=stride: jnp.sin(convolution(x, k, s)), (x, kernel), order=2, modes=["rev"])
 
 
-def test_chunks_of_the_batch_that_do_not_divide_it(monkeypatch):
-    x, kernel = inputs(0, 7, 6, 6, 3, 4, 3)
-    dy = xla(x, kernel, 1)
-    expected = jax.vjp(lambda k: xla(x, k, 1), kernel)[1](dy)[0]
-    monkeypatch.setattr(module, "_COLUMN_ELEMENTS", 2 * 36 * 36)  # two images a chunk: four chunks, one place empty
-    ours = module._cpu_kernel_gradient(x, kernel, dy, 1)
-    np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-4)
+@pytest.mark.parametrize("images", [1, 7, 12])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_chunks_of_the_batch(double, monkeypatch, images, stride):
+    """Forward and backward by matrix products, an image or a few at a time, whatever number of them there is."""
+    x, kernel = inputs(0, images, 6, 7, 32, 4, 3, np.float64)
+    expected, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
+    for in_columns in (1, 5):
+        monkeypatch.setattr(module, "_COLUMN_ELEMENTS", in_columns * 6 * 7 * 9 * 32)
+        y, ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
+        np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
+        for a, b in zip(ours(expected), pull(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
