@@ -21,7 +21,7 @@ from resnet_flax import command
 _NETWORKS = flags.DEFINE_list("networks", ["cifar10:residual-20"], "FILE:NAME of configs.")
 _BATCHES = flags.DEFINE_list("batches", ["128"], "Images a step.")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Of the computation: float32, bfloat16.")
-_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 1 on a CPU, 50 on a GPU.", lower_bound=1)
+_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 4 on a CPU, 50 on a GPU.", lower_bound=1)
 _MATRIX = flags.DEFINE_integer("matrix", None, "Side of the matrices. Default: 2048 on a CPU, 8192 on a GPU.", 1)
 
 _HEADER = (
@@ -47,7 +47,7 @@ def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
     from resnet_flax.progress import Progress
 
     gpu = jax.default_backend() == "gpu"
-    count, side = _STEPS_A_CALL.value or (50 if gpu else 1), _MATRIX.value or (8192 if gpu else 2048)
+    count, side = _STEPS_A_CALL.value or (50 if gpu else 4), _MATRIX.value or (8192 if gpu else 2048)
     keys = {"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0}
     training = ours.training(ours.named(name, **keys))
     flops, moved = 2 * multiply_adds(training), bytes_moved(ours.named(name, **keys, **{"model.unroll": True}))

@@ -29,7 +29,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # L2 a core. Twice as many, or half as many, cost 10% to 20%.
 _COLUMN_ELEMENTS = 1 << 20
 
-# Below so many channels, or where an image alone fills the columns, XLA's convolution is the faster one.
+# Below so many channels, where an image alone fills the columns, or a few chunks hold the batch, XLA's own is faster.
 _MATRIX_CHANNELS = 32
 
 
@@ -92,16 +92,15 @@ def _xla_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Arr
 
 
 def _cpu_forward(x: Array, kernel: Array, stride: int) -> Array:
-    size, _, channels, _ = kernel.shape
+    size, _, channels, filters = kernel.shape
     images, height, width, _ = x.shape
     if min(height, width) < size:
         # As in the last stage on 8x8 digits. XLA's convolution is ten times slower there.
         return _matrix_forward(x, kernel, stride)
-    chunk = _chunk(images, height * width * size * size * channels)
-    if (size, stride) == (3, 1) and channels >= _MATRIX_CHANNELS and (chunk > 1 or images == 1):
+    chunk = _chunk(images, height * width * size * (channels + filters))
+    if (size, stride) == (3, 1) and channels >= _MATRIX_CHANNELS and 1 < chunk <= images // 4:
         chunks = x.reshape(images // chunk, chunk, height, width, channels)
-        y = lax.map(lambda x: _matrix_forward(x, kernel, stride), chunks)
-        return y.reshape(images, height, width, -1)
+        return lax.map(partial(_row_forward, kernel=kernel), chunks).reshape(images, height, width, filters)
     return _xla_forward(x, kernel, stride)
 
 
@@ -110,6 +109,16 @@ def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
     size, _, channels, filters = kernel.shape
     columns = _shifts(x, size, stride)  # [N, H', W', K*K*C]
     return jnp.dot(columns, kernel.reshape(size * size * channels, filters))
+
+
+def _row_forward(x: Array, kernel: Array) -> Array:
+    """The same, stride 1, as a product of K shifts along the height, [n, K*C] x [K*C, K*F]; then K shifts are added."""
+    size, _, channels, filters = kernel.shape
+    width, pad = x.shape[2], size // 2
+    weights = kernel.transpose(0, 2, 1, 3).reshape(size * channels, size * filters)
+    y = jnp.dot(_shifts_along(x, size, 1), weights)  # [N, H, W, K*F]
+    y = jnp.pad(y, ((0, 0), (0, 0), (pad, pad), (0, 0)))
+    return sum(y[:, :, b : b + width, b * filters : (b + 1) * filters] for b in range(size))
 
 
 def _chunk(images: int, elements: int) -> int:

@@ -1,0 +1,115 @@
+"""The convolution and its two gradients, layer by layer: ours beside XLA's own and beside other formulations.
+
+python -m benchmarks.convolution [--layers=32x16x16,32x16x32/2] [--batch=128] [--rounds=5] [--output=FILE.csv]
+
+A layer is SIDExCHANNELSxFILTERS, a stride behind a slash; kernels are 3x3. "ours" is what resnet_flax/networks/
+convolution.py chooses on a CPU (on a GPU it chooses XLA's). About 2 minutes on 2 CPU cores.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from benchmarks import options
+from resnet_flax import command
+from resnet_flax.errors import UserError
+
+_LAYERS = flags.DEFINE_list(
+    "layers", ["32x16x16", "16x32x32", "8x64x64", "32x16x32/2", "16x32x64/2"],
+    "Default: those of the CIFAR networks.",
+)  # fmt: skip
+_BATCH = flags.DEFINE_integer("batch", 128, "Images.", lower_bound=1)
+_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 0.2, "A turn takes about so long.", lower_bound=0)
+
+_HEADER = ("layer", "what", "how", "ms", "least", "most", "GFLOP/s", "ours over it")
+
+
+class Layer(NamedTuple):
+    """A 3x3 convolution of square images."""
+
+    name: str
+    side: int
+    channels: int
+    filters: int
+    stride: int
+
+
+def main() -> None:
+    """Measures every formulation of every layer by turns, and hands over the table."""
+    from experiments.timing import by_turns
+    from resnet_flax.progress import Progress
+
+    layers, rows = [_layer(text) for text in _LAYERS.value], []
+    with Progress(len(layers), "convolutions", "layers") as progress:
+        for layer in layers:
+            calls = _calls(layer, _BATCH.value)
+            spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
+            flops = 2 * 9 * _BATCH.value * -((-layer.side // layer.stride) ** 2) * layer.channels * layer.filters
+            for (what, how), s in spreads.items():
+                times = (f"{1e3 * seconds:.3g}" for seconds in (s.median, s.least, s.most))
+                ratio = s.over(spreads[what, "ours"]).text()
+                rows.append((layer.name, what, how, *times, f"{flops / s.median / 1e9:.4g}", ratio))
+            progress.update(1, layer.name)
+    options.hand_over(_HEADER, rows)
+
+
+def _layer(text: str) -> Layer:
+    found = re.fullmatch(r"(\d+)x(\d+)x(\d+)(?:/(\d))?", text)
+    if not found or not all(int(number) for number in found.groups("1")):
+        raise UserError(f"--layers={text}: must be SIDExCHANNELSxFILTERS, or that with /STRIDE, such as 32x16x32/2")
+    return Layer(text, *(int(number) for number in found.groups("1")))
+
+
+def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Compiled calls by what is computed and how."""
+    import jax
+
+    from resnet_flax.networks import convolution as ours
+
+    keys = [jax.random.key(i) for i in range(3)]
+    x = jax.random.normal(keys[0], (batch, layer.side, layer.side, layer.channels))
+    kernel = jax.random.normal(keys[1], (3, 3, layer.channels, layer.filters)) / 3
+    stride = layer.stride
+    dy = jax.random.normal(keys[2], jax.eval_shape(lambda x, k: ours.convolution(x, k, stride), x, kernel).shape)
+
+    def pulled(x: Any, kernel: Any, dy: Any, which: int) -> Any:
+        return jax.vjp(lambda *a: ours.convolution(*a, stride), x, kernel)[1](dy)[which]
+
+    ways = {
+        ("forward", "ours"): lambda x, kernel, dy: ours.convolution(x, kernel, stride),
+        ("forward", "XLA's"): lambda x, kernel, dy: ours._xla_forward(x, kernel, stride),
+        ("forward", "9 shifts, whole batch"): lambda x, kernel, dy: ours._matrix_forward(x, kernel, stride),
+        ("input gradient", "ours"): partial(pulled, which=0),
+        ("input gradient", "XLA's"): lambda x, kernel, dy: ours._xla_input_gradient(x, kernel, dy, stride),
+        ("kernel gradient", "ours"): partial(pulled, which=1),
+        ("kernel gradient", "XLA's"): lambda x, kernel, dy: ours._xla_kernel_gradient(x, kernel, dy, stride),
+        ("kernel gradient", "9 shifts, whole batch"): partial(_by_shifts_of_the_input, stride=stride),
+    }
+    if stride > 1:
+        ways["input gradient", "zeros put between"] = partial(_from_spread_gradient, stride=stride)
+    return {name: partial(jax.jit(way), x, kernel, dy) for name, way in ways.items()}
+
+
+def _from_spread_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
+    """The input's gradient as a forward convolution of the output's with zeros between its positions."""
+    import jax.numpy as jnp
+
+    from resnet_flax.networks import convolution as ours
+
+    spread = ours._spread(dy, stride, x.shape[1:3])
+    return ours._xla_forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
+
+
+def _by_shifts_of_the_input(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
+    """The kernel's gradient as one matrix product of all shifts of all images."""
+    from resnet_flax.networks import convolution as ours
+
+    columns = ours._shifts(x, 3, stride).reshape(-1, 9 * x.shape[-1])
+    return (columns.T @ dy.reshape(-1, dy.shape[-1])).reshape(kernel.shape)
+
+
+if __name__ == "__main__":
+    command.run(main, uses_devices=True)
