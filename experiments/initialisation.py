@@ -3,6 +3,8 @@
 python -m experiments.initialisation --workdir=runs/initialisation [--depths=20] [--seeds=0,1]
 
 The paper uses He's (arXiv:1502.01852); zero-initialised last scales are a habit of later years, and not the paper's.
+These are compared with option B shortcuts: with option A, the channels that a stage adds would be 0 at the start and,
+behind a ReLU, for ever.
 """
 
 from absl import flags
@@ -27,16 +29,18 @@ def main() -> None:
         for unit in ("plain", "residual"):
             for how in _INITIALIZATIONS.value:
                 cases.append(Case(f"{unit}-{depth}", {"model.initialization": how}, f"{unit}-{depth} {how}"))
-        for how in ("he", "lecun"):
-            overrides = {"model.initialization": how, "model.zero_init_last": True}
-            cases.append(Case(f"residual-{depth}", overrides, f"residual-{depth} {how}, last scale 0"))
+        for how, zero in (("he", False), ("he", True), ("lecun", True)):
+            overrides = {"model.initialization": how, "model.zero_init_last": zero, "model.shortcut": "B"}
+            label = f"residual-{depth} B {how}" + (", last scale 0" if zero else "")
+            cases.append(Case(f"residual-{depth}", overrides, label))
     outcomes = sweep.run(cases)
     if outcomes is None:
         return
 
     def how(outcome: "Outcome") -> str:  # noqa: F821 (imported where it is used)
         model = outcome.run.config.model
-        return model.initialization + (", last scale 0" if model.zero_init_last else "")
+        option = "B " if model.unit == "residual" and model.shortcut == "B" else ""
+        return option + model.initialization + (", last scale 0" if model.zero_init_last else "")
 
     data, folder = outcomes[0].run.config.data.name, options.workdir()
     figures = [

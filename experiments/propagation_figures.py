@@ -41,7 +41,7 @@ def _gradients(measured: Sequence[Any], path: Path, title: str) -> Figure:
             _lines(
                 ax, [m for m in measured if m.norm == norm], measured, lambda m, q=quantity: getattr(m.propagation, q)
             )
-            ax.set_yscale("log")
+            _logarithmic(ax)
             ax.set_title(f"{what}, {norm}")
     for ax in axes[-1]:
         ax.set_xlabel("layer, from the input to the output")
@@ -50,7 +50,7 @@ def _gradients(measured: Sequence[Any], path: Path, title: str) -> Figure:
     _legend(figure, measured)
     figure.suptitle(title, fontsize=11)
     style.save(figure, path)
-    return Figure(path.name, f"{title}. L2 norms over a batch, against the layer; logarithmic.")
+    return Figure(path.name, f"{title}. L2 norms over a batch, against the layer; logarithmic, gaps are 0.")
 
 
 def _responses(measured: Sequence[Any], path: Path, title: str) -> Figure:
@@ -69,7 +69,7 @@ def _responses(measured: Sequence[Any], path: Path, title: str) -> Figure:
             ax.set_title(f"{order}, {norm}")
             deviations = [v for m in chosen for _, v in m.propagation.responses if v > 0]
             if deviations and max(deviations) > 50 * float(np.median(deviations)):
-                ax.set_yscale("log")
+                _logarithmic(ax)
             else:
                 ax.set_ylim(bottom=0)
         row[0].set_ylabel("standard deviation")
@@ -81,8 +81,17 @@ def _responses(measured: Sequence[Any], path: Path, title: str) -> Figure:
     return Figure(
         path.name,
         f"{title} (the paper's Fig. 7). Standard deviation of each 3x3 layer's response: after BN, before the "
-        f"nonlinearity or the addition; in pre-activation units the convolution's output.",
+        f"nonlinearity or the addition; in pre-activation units the convolution's output. On a logarithmic axis, gaps "
+        f"are 0: layers that have died.",
     )
+
+
+def _logarithmic(ax: Any) -> None:
+    """What is exactly 0, as in a layer that has died, becomes a gap, not a line to the bottom."""
+    for line in ax.lines:
+        values = np.asarray(line.get_ydata(), float)
+        line.set_ydata(np.where(values > 0, values, np.nan))
+    ax.set_yscale("log")
 
 
 def _lines(ax: Any, chosen: Sequence[Any], everyone: Sequence[Any], values: Callable[[Any], Any]) -> None:

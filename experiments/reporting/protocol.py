@@ -24,6 +24,7 @@ NOT_PROTOCOL = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "model.unroll",
+    "model.remat",
 )
 
 # Which network it is, is compared by name.

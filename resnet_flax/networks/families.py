@@ -204,6 +204,11 @@ def _check_unit(model: Mapping[str, Any]) -> None:
             f"model.zero_init_last=True with model.unit={name!r}: what follows a unit's last BN would have no gradient "
             f"and never learn; it fits {fitting}"
         )
+    if model["zero_init_last"] and model["shortcut"] == "A" and UNITS[name].ends_activated:
+        raise ValueError(
+            "model.zero_init_last=True with model.shortcut='A': the channels that a stage adds would start at 0, where "
+            "the ReLU after the addition has no gradient, and never learn; choose model.shortcut B or C"
+        )
     if model["zero_init_last"] and model["norm"] == "none":
         raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
 

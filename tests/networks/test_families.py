@@ -202,7 +202,8 @@ def test_depths_there_are_not(block, depth):
         (dict(block="wide"), "choose one of basic, bottleneck, single"),
         (dict(initialization="kaiming"), "choose one of he, "),
         (dict(stage_units=(1, 2, 3, 4)), "1 to 3 stages"),
-        (dict(norm="none", zero_init_last=True), "there is no scale"),
+        (dict(norm="none", zero_init_last=True, shortcut="B"), "there is no scale"),
+        (dict(zero_init_last=True), "choose model.shortcut B or C"),
         (dict(unit="plain", zero_init_last=True), "it fits residual"),
         (dict(unit="highway", block="bottleneck", depth=29), "no bottleneck form; choose model.block basic or single"),
     ],
@@ -343,8 +344,23 @@ def test_dtype_is_of_the_computation_only(family, block, depth, unit, norm):
 
 @pytest.mark.parametrize("unit", ["residual"])
 def test_zero_initialised_last_scale_makes_units_the_identity(unit):
-    net = network("cifar", "basic", 20, unit, zero_init_last=True, stage_units=(4,))
+    net = network("cifar", "basic", 20, unit, zero_init_last=True, stage_units=(4,), shortcut="B")
     x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)
     _, named = net.apply(variables, x, False, True)
     np.testing.assert_allclose(named["stage1"], named["stem"], atol=1e-6)
+
+
+def test_with_zero_initialised_last_scales_every_one_of_them_learns():
+    """Option B: each has a gradient at the start. (With option A those of new channels would have none.)"""
+    net = network("cifar", "basic", 14, "residual", zero_init_last=True, shortcut="B")
+    x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+    variables = jax.jit(net.init)(jax.random.key(1), x)
+
+    def loss(params):
+        return jnp.square(net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])[0] - 1).sum()
+
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    for stage in ("stage1", "stage2", "stage3"):
+        for units in ("first", "rest"):
+            assert (gradients[stage][units]["bn2"]["scale"] != 0).mean() > 0.9, (stage, units)
