@@ -1,20 +1,26 @@
 """Compile time does not grow with depth: ResNet-1202's training step is ready as soon as ResNet-20's."""
 
 import json
-import statistics
 
 from tests.commands import streams
 
+# Of processor time, not the clock's: that grows with whatever else the machine does.
+PROGRAM = """
+import json
+from benchmarks.compile_time import measure
+for depth in (20, 1202, 1202, 20):
+    print(json.dumps([depth, measure(depth).processor]))
+"""
+
 
 def test_1202_layers_compile_as_fast_as_20():
-    """Traced, initialised, compiled at CIFAR's shapes and batch 128, without a cache; medians of three, alternating."""
-    code, out, error = streams("-m", "tests.runs.compile_time", *["20", "1202"] * 3)
+    """Traced, initialised, compiled at CIFAR's shapes and batch 128, without a cache; the better of two each."""
+    code, out, error = streams("-c", PROGRAM)
     assert code == 0, error
     seconds = {20: [], 1202: []}
     for line in out.splitlines():
         depth, value = json.loads(line)
         seconds[depth].append(value)
-    shallow, deep = (statistics.median(seconds[depth]) for depth in (20, 1202))
-    assert len(seconds[1202]) == 3
-    assert deep <= 1.2 * shallow, seconds
-    assert max(shallow, deep) < 20, seconds
+    assert len(seconds[20]) == len(seconds[1202]) == 2
+    assert min(seconds[1202]) <= 1.2 * min(seconds[20]), seconds
+    assert max(map(min, seconds.values())) < 20, seconds

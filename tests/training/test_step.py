@@ -47,12 +47,12 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
         c, network = network_of(unit, 20, dtype)
         rng = np.random.default_rng(0)
         batches = [
-            (rng.standard_normal((16, 32, 32, 3)).astype(dtype), rng.integers(0, 10, 16).astype(np.int32))
+            (rng.standard_normal((16, 16, 16, 3)).astype(dtype), rng.integers(0, 10, 16).astype(np.int32))
             for _ in range(10)
         ]
         c.optimizer.learning_rate = rate
         optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
-        state = initial_state(network, optimizer, 0, (32, 32, 3))
+        state = initial_state(network, optimizer, 0, (16, 16, 3))
         peer = cifar_network(unit, 3).to(getattr(torch, dtype))
         from_flax(peer, state.params)
         theirs = steps(peer, batches, rate)
