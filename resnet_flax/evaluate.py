@@ -1,12 +1,15 @@
 """Loss and error of a trained network:
 
 python -m resnet_flax.evaluate --workdir=runs/r20 [--split=test] [--step=800]
+python -m resnet_flax.evaluate --config=configs/cifar10.py:residual-20 --weights=resnet20.th
 
-Of the newest checkpoint, or with --step=best of the one with the least validation error. --config is only needed to
-evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME --config.data.data_dir=...
-The last line is such as `test error 8.27% (827 of 10000), loss 0.3012`.
+Of a run's newest checkpoint, or with --step=best of the one with the least validation error; --config is then only
+needed to evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME
+--config.data.data_dir=... Or of a file of weights: .safetensors, or PyTorch's .th, .pth, .pt (PyTorch is not needed,
+and nothing in the file is run). The last line is such as `test error 8.27% (827 of 10000), loss 0.3012`.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -18,33 +21,52 @@ from resnet_flax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "File of weights, in place of a run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ("test", "validation", "train"), "Images to evaluate on.")
 _STEP = flags.DEFINE_string("step", "latest", "Checkpoint: a step, 'latest', or 'best' (by validation error).")
-flags.mark_flag_as_required("workdir")
 
 
 def main() -> None:
-    """Evaluates a checkpoint and prints its loss and error."""
+    """Evaluates a checkpoint or a file of weights, and prints the loss and the error."""
     from resnet_flax.data import resident
     from resnet_flax.training import evaluation, loop, trained
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import replicated
 
-    workdir = Path(_WORKDIR.value)
-    config = _config(workdir)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = _step(checkpoints, workdir)
+    if (_WORKDIR.value is None) == (_WEIGHTS.value is None):
+        raise UserError("give either --workdir=FOLDER of a run or --weights=FILE")
+    if _WEIGHTS.value:
+        from resnet_flax.interchange import weights
+
+        file = weights.read(Path(_WEIGHTS.value))
+        config = weights.config_of(file, _CONFIG.value, set_keys("config"))
+    else:
+        workdir = Path(_WORKDIR.value)
+        config = _config(workdir)
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            step = checkpoints.choose(_STEP.value)
     parts = loop.prepare(config)
     images = getattr(parts.dataset, _SPLIT.value)
     if not len(images):
         raise UserError(
             f"--split={_SPLIT.value}: the run set no images aside (data.validation=0); choose test or train"
         )
-    restored = trained.restore(parts, workdir, step)
+    if _WEIGHTS.value:
+        variables = weights.variables(file, parts)
+        print(file.path)
+    else:
+        variables = trained.Trained(parts, trained.restore(parts, workdir, step)).variables
+        print(f"{workdir}: step {step} of {config.train.steps}")
     evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
-    result = evaluate(restored.params, restored.batch_stats, resident.put(images, replicated(parts.mesh)))
-    print(f"{workdir}: step {step} of {config.train.steps}")
+    data = resident.put(images, replicated(parts.mesh))
+    result = evaluate(variables["params"], variables.get("batch_stats", {}), data)
     print(f"{_SPLIT.value} {result}")
+
+
+def set_keys(flag: str) -> set[str]:
+    """The keys of a config flag that the command line sets: ``{"data.data_dir"}`` of ``--config.data.data_dir=...``."""
+    found = (argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-"))
+    return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
 
 
 def _config(workdir: Path) -> ConfigDict:
@@ -67,22 +89,6 @@ def _config(workdir: Path) -> ConfigDict:
             if f"data.{key}" not in configs.LOCATIONS:
                 given.data[key] = trained.data[key]
     return given
-
-
-def _step(checkpoints: "Checkpoints", workdir: Path) -> int:  # noqa: F821 (imported where it is used)
-    there, wanted = checkpoints.steps(), _STEP.value
-    if not there:
-        raise UserError(f"--workdir={workdir}: the run has no checkpoint yet")
-    if wanted == "latest":
-        return there[-1]
-    if wanted == "best":
-        best = checkpoints.best_step()
-        if best is None:
-            raise UserError("--step=best: the run has no validation split (data.validation=0) to choose by")
-        return best
-    if not wanted.isdecimal() or int(wanted) not in there:
-        raise UserError(f"--step={wanted}: choose 'latest', 'best', or one of {', '.join(map(str, there))}")
-    return int(wanted)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,26 @@ class Checkpoints:
         measured = [s for s, error in errors.items() if error < math.inf]
         return min(measured, key=lambda s: (errors[s], -s), default=None)
 
+    def choose(self, wanted: str) -> int:
+        """The step that a user names: a number, ``latest``, or ``best`` (by validation error).
+
+        Raises:
+          UserError: there is no such checkpoint; says which there are.
+        """
+        there = self.steps()
+        if not there:
+            raise UserError(f"--workdir={self._workdir}: the run has no checkpoint yet")
+        if wanted == "latest":
+            return there[-1]
+        if wanted == "best":
+            best = self.best_step()
+            if best is None:
+                raise UserError("--step=best: the run has no validation split (data.validation=0) to choose by")
+            return best
+        if not wanted.isdecimal() or int(wanted) not in there:
+            raise UserError(f"--step={wanted}: choose 'latest', 'best', or one of {', '.join(map(str, there))}")
+        return int(wanted)
+
     def wait(self) -> None:
         """Returns when everything saved is on disk."""
         self._manager.wait_until_finished()

@@ -1,0 +1,1 @@
+"""Weights in and out: safetensors, PyTorch's files and names."""

@@ -1,0 +1,89 @@
+"""Files of weights: tensors by name, and what the file says about them."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import pickles
+
+_CONFIG = "resnet_flax.config"  # among a safetensors file's metadata: the JSON of the config that trained it
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """What a file holds.
+
+    Attributes:
+      path: of the file.
+      tensors: by PyTorch's names.
+      config: JSON of the config that trained them, where the file has it.
+    """
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    config: str | None = None
+
+
+def read(path: Path) -> Weights:
+    """Reads a ``.safetensors``, ``.th``, ``.pth`` or ``.pt`` file.
+
+    Raises:
+      UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py``).
+    """
+    if not path.is_file():
+        raise UserError(f"--weights={path}: there is no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".th", ".pth", ".pt"):
+        return Weights(path, _state_dict(pickles.read(path), path))
+    raise UserError(f"--weights={path}: must be a .safetensors, .th, .pth or .pt file")
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], config: str) -> None:
+    """Writes a ``.safetensors`` file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    if path.suffix != ".safetensors":
+        raise UserError(f"--output={path}: must end in .safetensors")
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, {"format": "pt", _CONFIG: config}
+        )
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
+
+
+def _read_safetensors(path: Path) -> Weights:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError, TypeError) as error:
+        raise UserError(f"{path}: not a readable safetensors file: {error}") from None
+    config = metadata.get(_CONFIG)
+    if config is not None:
+        try:
+            json.loads(config)
+        except ValueError:
+            raise UserError(f"{path}: the config in its metadata is not JSON") from None
+    return Weights(path, tensors, config)
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
+    """The tensors by name: the object itself, or what stands there under the usual keys."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, np.ndarray) for v in loaded.values()):
+        raise UserError(f"{path}: holds no state dict: no tensors by name, at the top or under 'state_dict'")
+    return dict(loaded)

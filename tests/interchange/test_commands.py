@@ -1,0 +1,67 @@
+"""The commands: a peer's file evaluated, a run exported and evaluated again."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands import ROOT, command, finish, train
+
+PEER = ROOT.parent / "shared" / "weights" / "akamaster" / "resnet20-12fca82f.th"
+CIFAR10 = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "tfds"
+
+
+@pytest.mark.skipif(
+    not PEER.is_file() or not (Path(CIFAR10) / "cifar10").is_dir(), reason="needs akamaster's weights and CIFAR-10"
+)
+def test_the_peers_resnet_20_errs_on_827_images():
+    """The error that akamaster publishes for it, on all 10,000 test images."""
+    arguments = ["--config=configs/cifar10.py:residual-20", f"--config.data.data_dir={CIFAR10}", f"--weights={PEER}"]
+    code, output = command("-m", "resnet_flax.evaluate", *arguments)
+    assert code == 0, output
+    assert "test error 8.27% (827 of 10000)" in output
+    assert "model.shortcut_padding=both, data.normalization=imagenet" in output
+
+
+def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
+    workdir, exported = tmp_path / "run", tmp_path / "new" / "r8.safetensors"
+    code, output = finish(train(workdir, "--config.train.steps=20", "--config.model.width=0.25"))
+    assert code == 0, output
+    code, expected = command("-m", "resnet_flax.evaluate", f"--workdir={workdir}")
+    assert code == 0, expected
+    code, output = command("-m", "resnet_flax.export", f"--workdir={workdir}", f"--output={exported}")
+    assert code == 0, output
+    assert "tensors of residual-8, step 20" in output
+    code, found = command("-m", "resnet_flax.evaluate", f"--weights={exported}")
+    assert code == 0, found
+    assert found.splitlines()[-1] == expected.splitlines()[-1]
+    code, output = command(
+        "-m", "resnet_flax.evaluate", f"--weights={exported}", "--config=configs/digits.py:residual-14"
+    )
+    assert code == 2
+    assert "holds another network than --config names" in output
+
+    from safetensors.numpy import load_file, safe_open
+
+    tensors = load_file(exported)
+    assert tensors["conv1.weight"].shape == (4, 1, 3, 3)
+    assert tensors["linear.weight"].dtype == np.float32
+    with safe_open(exported, framework="numpy") as file:
+        assert json.loads(file.metadata()["resnet_flax.config"])["model"]["depth"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --workdir=FOLDER of a run or --weights=FILE"),
+        (["--weights=nowhere.th", "--config=configs/digits.py"], "--weights=nowhere.th: there is no such file"),
+        (["--weights=README.md", "--config=configs/digits.py"], "must be a .safetensors, .th, .pth or .pt file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    code, output = command("-m", "resnet_flax.evaluate", *arguments)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output

@@ -1,0 +1,91 @@
+"""PyTorch's names and layouts: there and back to the same bits, and the same logits there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resnet_flax import config
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import files, names
+from resnet_flax.networks import build
+from resnet_flax.networks.units import UNITS
+from tests.networks.small import variables_of
+
+
+def network(family="cifar", block="basic", depth=20, **keys):
+    c = config.base()
+    c.model.update(dict(family=family, block=block, depth=depth) | keys)
+    return build(c.model, 10)
+
+
+def weights(tensors):
+    return files.Weights("there.th", dict(tensors))
+
+
+def there_and_back(net, shape, family="cifar"):
+    x = jnp.zeros((1, *shape))
+    variables = variables_of(net, x)
+    entries = names.entries(net, shape, family)
+    tensors = names.to_pytorch(entries, variables)
+    back = names.from_pytorch(entries, weights(tensors), "it")
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    assert sum(t.size for t in tensors.values()) == sum(leaf.size for leaf in jax.tree.leaves(variables))
+    return variables, tensors
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 6), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"))
+def test_any_depth_and_unit_comes_back_bit_for_bit(n, unit, shortcut):
+    there_and_back(network(depth=6 * n + 2, unit=unit, shortcut=shortcut, width=0.25), (8, 8, 3))
+
+
+@pytest.mark.parametrize(("block", "depth"), [("basic", 18), ("bottleneck", 50)])
+def test_torchvisions_names(block, depth):
+    net = network("imagenet", block, depth, shortcut="B", width=0.125)
+    _, tensors = there_and_back(net, (32, 32, 3), "imagenet")
+    expected = {"conv1.weight", "bn1.running_var", "layer2.0.downsample.0.weight", "layer2.0.downsample.1.bias",
+                "layer4.1.conv2.weight", "fc.weight", "fc.bias"}  # fmt: skip
+    assert expected <= tensors.keys()
+    torchvision = pytest.importorskip("torchvision")
+    theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
+    assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize(("option", "padding"), [("A", "end"), ("A", "both"), ("B", "end")])
+def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding):
+    torch = pytest.importorskip("torch")
+    from tests.interchange.torch_model import Network, logits
+
+    net = network(depth=14, shortcut=option, shortcut_padding=padding)
+    variables, tensors = there_and_back(net, (16, 16, 3))
+    model = Network(2, option, padding == "both")
+    result = model.load_state_dict({k: torch.tensor(v) for k, v in tensors.items()}, strict=False)
+    assert not result.unexpected_keys
+    assert all(name.endswith("num_batches_tracked") for name in result.missing_keys)
+    images = np.random.default_rng(0).standard_normal((4, 16, 16, 3)).astype(np.float32)
+    ours = jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, images)
+    np.testing.assert_allclose(ours, logits(model, images), rtol=1e-4, atol=1e-4)
+
+    # And back, as a data-parallel model names them.
+    saved = {f"module.{name}": value.numpy() for name, value in model.state_dict().items()}
+    again = names.from_pytorch(names.entries(net, (16, 16, 3), "cifar"), weights(saved), "it")
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_what_does_not_fit_is_named():
+    net = network(depth=20)
+    entries = names.entries(net, (32, 32, 3), "cifar")
+    tensors = names.to_pytorch(entries, variables_of(net, jnp.zeros((1, 32, 32, 3))))
+    deeper = names.entries(network(depth=32), (32, 32, 3), "cifar")
+    with pytest.raises(
+        UserError, match=r"does not fit it: missing: .*layer1\.3.* more; the file's stages have 3, 3, 3"
+    ):
+        names.from_pytorch(deeper, weights(tensors), "it")
+    with pytest.raises(UserError, match=r"left over: extra"):
+        names.from_pytorch(entries, weights(tensors | {"extra": np.ones(1)}), "it")
+    with pytest.raises(UserError, match=r"of another shape: linear\.bias is \(3,\) and must be \(10,\)"):
+        names.from_pytorch(entries, weights(tensors | {"linear.bias": np.ones(3)}), "it")
