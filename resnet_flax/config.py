@@ -29,6 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
     "optimizer.name": ("sgd", "adamw"),
+    "optimizer.momentum_form": ("gradient", "update"),
     "optimizer.decay": ("all", "kernels"),
     "schedule.name": ("piecewise", "cosine", "constant"),
 }
@@ -104,6 +105,7 @@ def base() -> ConfigDict:
     c.optimizer.name = "sgd"
     c.optimizer.learning_rate = 0.1
     c.optimizer.momentum = 0.9
+    c.optimizer.momentum_form = "gradient"  # or "update", the momentum of the paper's framework
     c.optimizer.nesterov = False
     c.optimizer.weight_decay = 1e-4  # coupled (L2) in sgd, decoupled in adamw
     c.optimizer.decay = "all"  # or "kernels": neither BN's scale and bias nor the dense layer's bias

@@ -23,6 +23,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by d
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "File of weights, in place of a run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ("test", "validation", "train"), "Images to evaluate on.")
+_REESTIMATE = flags.DEFINE_bool(
+    "reestimate_bn", False, "Replace BN's running statistics by their average over the training images."
+)
 _STEP = flags.DEFINE_string("step", "latest", "Checkpoint: a step, 'latest', or 'best' (by validation error).")
 
 
@@ -58,6 +61,16 @@ def main() -> None:
         variables = trained.Trained(parts, trained.restore(parts, workdir, step)).variables
         print(f"{workdir}: step {step} of {config.train.steps}")
     evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
+    if _REESTIMATE.value:
+        from resnet_flax.training.reestimation import make_reestimate
+
+        if not variables.get("batch_stats"):
+            raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
+        batch = config.train.bn_group or config.train.batch_size
+        reestimate = make_reestimate(parts.network, parts.normalization, batch)
+        train = resident.put(parts.dataset.train, replicated(parts.mesh))
+        variables = {**variables, "batch_stats": reestimate(variables["params"], train)}
+        print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
     data = resident.put(images, replicated(parts.mesh))
     result = evaluate(variables["params"], variables.get("batch_stats", {}), data)
     print(f"{_SPLIT.value} {result}")

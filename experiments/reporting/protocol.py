@@ -46,6 +46,7 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "schedule.warmup_steps": "{} steps of warm-up instead of {}",
     "schedule.warmup_learning_rate": "warm-up at a learning rate of {} instead of {}",
     "optimizer.momentum": "momentum {} instead of {}",
+    "optimizer.momentum_form": "momentum of the {} instead of the {}",
     "optimizer.nesterov": ("Nesterov momentum", "no Nesterov momentum"),
     "optimizer.weight_decay": "weight decay {} instead of {}",
     "optimizer.decay": "weight decay on {} instead of {}",
@@ -115,7 +116,7 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
     if not c["data.image_size"]:  # of a data set that this project does not know
         unused.append("data.image_size")
     if c["optimizer.name"] == "adamw":
-        unused += ["optimizer.momentum", "optimizer.nesterov"]
+        unused += ["optimizer.momentum", "optimizer.momentum_form", "optimizer.nesterov"]
     else:
         unused += ["optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"]
     if c["schedule.name"] != "piecewise":

@@ -14,6 +14,10 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     ``decay`` says which parameters decay: ``all`` (as in the framework of the paper, which does not say), or only
     the ``kernels`` of convolutions and of the dense layer.
 
+    ``momentum_form`` says what the momentum is of. ``gradient``: ``v = m v + g; w -= rate v``, as in PyTorch and optax.
+    ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ where the rate
+    changes: after a drop to a tenth, ``update`` goes on for some steps with what the large rate gathered.
+
     Args:
       optimizer: the section of a config.
       rate: step -> learning rate.
@@ -28,10 +32,11 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
             weight_decay=optimizer["weight_decay"],
             mask=mask,
         )
-    return optax.chain(
-        optax.add_decayed_weights(optimizer["weight_decay"], mask),
-        optax.sgd(rate, momentum=optimizer["momentum"], nesterov=optimizer["nesterov"]),
-    )
+    decay = optax.add_decayed_weights(optimizer["weight_decay"], mask)
+    momentum, scale = optimizer["momentum"], optax.scale_by_learning_rate(rate)
+    if optimizer["momentum_form"] == "update":
+        return optax.chain(decay, scale, optax.trace(momentum, optimizer["nesterov"]))
+    return optax.chain(decay, optax.sgd(rate, momentum=momentum, nesterov=optimizer["nesterov"]))
 
 
 def _is_kernel(params: Any) -> Any:

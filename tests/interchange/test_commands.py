@@ -25,6 +25,32 @@ def test_the_peers_resnet_20_errs_on_827_images():
     assert "model.shortcut_padding=both, data.normalization=imagenet" in output
 
 
+@pytest.mark.skipif(not PEER.is_file(), reason="needs akamaster's weights")
+def test_the_peers_logits_are_pytorchs():
+    """The file read by PyTorch itself, into a network of its own, and by us."""
+    torch = pytest.importorskip("torch")
+    import jax
+
+    from resnet_flax import config
+    from resnet_flax.interchange import files, names
+    from resnet_flax.networks import build
+    from tests.interchange.torch_model import Network, logits
+
+    state = torch.load(PEER, map_location="cpu", weights_only=True)["state_dict"]
+    model = Network(3, "A", both=True)
+    model.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=False)
+
+    c = config.base()
+    c.model.shortcut_padding = "both"
+    network = build(c.model, 10)
+    file = files.read(PEER)
+    assert names.is_akamaster(file)
+    variables = names.from_pytorch(names.entries(network, (32, 32, 3), "cifar"), file, "residual-20")
+    images = np.random.default_rng(0).standard_normal((16, 32, 32, 3)).astype(np.float32)
+    ours = jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, images)
+    np.testing.assert_allclose(ours, logits(model, images), rtol=1e-4, atol=1e-4)
+
+
 def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
     workdir, exported = tmp_path / "run", tmp_path / "new" / "r8.safetensors"
     code, output = finish(train(workdir, "--config.train.steps=20", "--config.model.width=0.25"))
@@ -37,6 +63,10 @@ def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
     code, found = command("-m", "resnet_flax.evaluate", f"--weights={exported}")
     assert code == 0, found
     assert found.splitlines()[-1] == expected.splitlines()[-1]
+    code, output = command("-m", "resnet_flax.evaluate", f"--weights={exported}", "--reestimate_bn", "--split=train")
+    assert code == 0, output
+    assert "BN statistics: averages over 1442 training images, 32 at a time" in output
+    assert output.splitlines()[-1].startswith("train error ")
     code, output = command(
         "-m", "resnet_flax.evaluate", f"--weights={exported}", "--config=configs/digits.py:residual-14"
     )

@@ -1,5 +1,7 @@
 """PyTorch's names and layouts: there and back to the same bits, and the same logits there."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,10 @@ def test_torchvisions_names(block, depth):
     expected = {"conv1.weight", "bn1.running_var", "layer2.0.downsample.0.weight", "layer2.0.downsample.1.bias",
                 "layer4.1.conv2.weight", "fc.weight", "fc.bias"}  # fmt: skip
     assert expected <= tensors.keys()
-    torchvision = pytest.importorskip("torchvision")
+    if importlib.util.find_spec("torchvision") is None:
+        return  # all but the comparison with the module itself
+    import torchvision
+
     theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
     assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
 

@@ -45,6 +45,26 @@ def test_sgd_with_momentum_and_coupled_decay(double, nesterov, decay):
             np.testing.assert_allclose(ours[layer][name], w, rtol=1e-12)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_of_the_update(double, nesterov):
+    """v = m v + lr (g + wd w); w -= v. The rate goes into the buffer, as in Caffe."""
+
+    def rate(step):
+        return jnp.where(step < 2, 0.1, 0.01)
+
+    ours = run(rate, weight_decay=0.05, momentum_form="update", nesterov=nesterov)
+    theirs = run(rate, weight_decay=0.05, nesterov=nesterov)
+    for layer, leaves in PARAMS.items():
+        for name, w in leaves.items():
+            v, w = np.zeros_like(w), w.copy()
+            for step, gradients in enumerate(GRADIENTS):
+                u = (0.1 if step < 2 else 0.01) * (gradients[layer][name] + 0.05 * w)
+                v = 0.9 * v + u
+                w = w - (u + 0.9 * v if nesterov else v)
+            np.testing.assert_allclose(ours[layer][name], w, rtol=1e-12)
+            assert not np.allclose(theirs[layer][name], w, rtol=1e-6)
+
+
 def test_adamw(double):
     """Loshchilov & Hutter (arXiv:1711.05101), algorithm 2."""
     ours = run(lambda step: 0.1, name="adamw", weight_decay=0.05, decay="kernels")

@@ -1,0 +1,42 @@
+"""Re-estimated BN statistics, against a loop over batches by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_flax.data import resident
+from resnet_flax.data.images import Images
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.reestimation import make_reestimate
+from tests.networks.small import network, variables_of
+
+
+@pytest.mark.parametrize("batch_size", [5, 23, 100])
+def test_the_average_of_what_each_batch_shows(double, batch_size):
+    """23 images, in batches of 5 (the last of 3), in one, and in one that is larger than there are images."""
+    rng = np.random.default_rng(0)
+    data = Images(rng.integers(0, 256, (23, 8, 8, 3), np.uint8), np.zeros(23, np.int32))
+    normalization = resident.normalization("none", data)
+    net = network("residual")
+    x = normalization(jnp.asarray(data.images), jnp.float64)
+    variables = variables_of(net, x[:1])
+    found = make_reestimate(net, normalization, batch_size)(
+        variables["params"], resident.put(data, replicated(data_mesh()))
+    )
+
+    expected = jax.tree.map(np.zeros_like, variables["batch_stats"])
+    # A running statistic moves by a tenth towards what the batch shows.
+    for i in range(0, 23, batch_size):
+        batch = x[i : i + batch_size]
+        share = len(batch) / 23
+        _, new = net.apply(variables, batch, True, mutable=["batch_stats"])
+        expected = jax.tree.map(
+            lambda total, old, new, share=share: total + share * (new - 0.9 * old) / 0.1,
+            expected, variables["batch_stats"], new["batch_stats"],
+        )  # fmt: skip
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), found, expected)
+    stem = found["stem_bn"]["mean"]
+    convolved = net.apply(variables, x, True, mutable=["batch_stats", "intermediates"], capture_intermediates=True)
+    response = convolved[1]["intermediates"]["stem_conv"]["__call__"][0]
+    np.testing.assert_allclose(stem, response.mean((0, 1, 2)), rtol=1e-9)
