@@ -42,7 +42,12 @@ class TrainSteps:
 
     def _numbers(self, count: int) -> tuple[Array, Array]:
         """The count and the seed on all devices: all that goes there between two calls."""
-        return jax.device_put((np.int32(count), np.uint32(self.seed)), self.everywhere)
+        # Device by device: a device_put to all would have several hosts compare what each of them gives.
+        devices = sorted(self.everywhere.addressable_devices, key=lambda device: device.id)
+        return tuple(
+            jax.make_array_from_single_device_arrays((), self.everywhere, [jax.device_put(n, d) for d in devices])
+            for n in (np.int32(count), np.uint32(self.seed))
+        )
 
 
 def training_step(
