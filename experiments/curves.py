@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -80,14 +81,18 @@ def draw(
 
 
 def _draw_line(ax: Axes, outcomes: Sequence[Outcome], color: str) -> None:
-    styles = {"train_error": (0.9, "--"), "test_error": (2.2, "-")}
-    for key, (width, dashes) in styles.items():
-        series = [{line["step"]: 100 * line[key] for line in o.lines if key in line} for o in outcomes]
-        steps = sorted(set.intersection(*(set(s) for s in series)))
-        if not steps:
-            continue
-        values = np.array([[s[step] for step in steps] for s in series])
-        mean, deviation = values.mean(0), values.std(0, ddof=1) if len(series) > 1 else np.zeros(len(steps))
-        ax.plot(steps, mean, color=color, linewidth=width, linestyle=dashes)
-        if len(series) > 1:
-            ax.fill_between(steps, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+    draw_series(ax, outcomes, "train_error", color=color, linewidth=0.9, linestyle="--")
+    draw_series(ax, outcomes, "test_error", color=color, linewidth=2.2)
+
+
+def draw_series(ax: Axes, outcomes: Sequence[Outcome], key: str, color: str, **line: Any) -> None:
+    """An error in % against steps: the mean of the seeds, and with several a band of one standard deviation."""
+    series = [{line["step"]: 100 * line[key] for line in o.lines if key in line} for o in outcomes]
+    steps = sorted(set.intersection(*(set(s) for s in series)))
+    if not steps:
+        return
+    values = np.array([[s[step] for step in steps] for s in series])
+    ax.plot(steps, values.mean(0), color=color, **line)
+    if len(series) > 1:
+        mean, deviation = values.mean(0), values.std(0, ddof=1)
+        ax.fill_between(steps, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)

@@ -1,5 +1,6 @@
 """The flags that every experiment has."""
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -7,8 +8,11 @@ from ml_collections import config_flags
 
 from resnet_flax.errors import UserError
 
+# By the name of the command: ml_collections lets no one change the default later.
+_DEFAULT_CONFIG = "configs/cifar10.py" if Path(sys.argv[0]).stem == "cifar10" else "configs/digits.py"
+
 CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/digits.py", "Config file; networks come from the experiment. Overrides hold for every run."
+    "config", _DEFAULT_CONFIG, "Config file; networks come from the experiment. Overrides hold for every run."
 )
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; figures and tables show their mean and standard deviation.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.")

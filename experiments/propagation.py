@@ -16,6 +16,7 @@ from typing import Any
 from absl import flags
 
 from experiments import options
+from experiments.propagation_measured import Measured
 from resnet_flax import command
 
 _UNITS = flags.DEFINE_list("units", ["plain", "residual", "highway", "preactivation"], "Units of the networks.")
@@ -29,26 +30,11 @@ _FRACTION = flags.DEFINE_float(
 _IMAGES = flags.DEFINE_integer("images", 128, "Training images to measure on.", lower_bound=2)
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A network at a moment, and what was measured in it (None where it could not be trained)."""
-
-    config: Any
-    when: str
-    propagation: Any
-    failure: str = ""
-
-    @property
-    def norm(self) -> str:
-        """As figures call it."""
-        return "with BN" if self.config.model.norm == "batch" else "without BN"
-
-
 def main() -> None:
     """Trains what is missing, measures, and writes figures, tables and notes."""
     from experiments import propagation_figures, sweep, tables
     from experiments.record import Record
-    from experiments.runs import Case, plan
+    from experiments.runs import Case, plan, shortened
 
     cases = [
         Case(f"{unit}-{depth}", {"model.norm": norm}, f"{unit}-{depth}{'' if norm == 'batch' else ' without BN'}")
@@ -62,7 +48,8 @@ def main() -> None:
         for case in cases
     ]
     untrained = plan(starts, options.whole_numbers(options.SEEDS)[:1])
-    outcomes = sweep.run([_shortened(case) for case in cases]) if _TRAINED.value or options.DRY_RUN.value else []
+    trained = [shortened(case, _FRACTION.value) for case in cases]
+    outcomes = sweep.run(trained) if _TRAINED.value or options.DRY_RUN.value else []
     if outcomes is None:
         return
     measured = _measure(untrained, outcomes)
@@ -85,69 +72,23 @@ def main() -> None:
     sweep.finish(outcomes, record, figures, [summary])
 
 
-def _shortened(case: Any) -> Any:
-    """The case with the given fraction of its config's schedule."""
-    from experiments.runs import plan
-
-    if _FRACTION.value == 1:
-        return case
-    config = plan([case], [0])[0].config
-    steps = max(1, round(config.train.steps * _FRACTION.value))
-    milestones = tuple(sorted({max(1, round(m * _FRACTION.value)) for m in config.schedule.milestones}))
-    overrides = {**case.overrides, "train.steps": steps, "schedule.milestones": milestones}
-    return dataclasses.replace(case, overrides=overrides)
-
-
 def _measure(untrained: Sequence[Any], outcomes: Sequence[Any]) -> list[Measured]:
+    from experiments.propagation_measured import after_training, at_initialization
     from resnet_flax.progress import Progress
 
+    images = _IMAGES.value
     first = untrained[0].config.seed
     trained = [o for o in outcomes if o.run.config.seed == first]
     found = []
     with Progress(len(untrained) + len(trained), "measuring propagation", "networks") as progress:
         for run in untrained:
-            found.append(Measured(run.config, "at initialisation", _at_initialization(run.config)))
+            found.append(Measured(run.config, "at initialisation", at_initialization(run.config, images)))
             progress.update(1)
         for outcome in trained:
-            seen = None if outcome.failure else _after_training(outcome.run)
+            seen = None if outcome.failure else after_training(outcome.run, images)
             found.append(Measured(outcome.run.config, "after training", seen, outcome.failure))
             progress.update(1)
     return found
-
-
-def _at_initialization(config: Any) -> Any:
-    from resnet_flax.analysis import propagation
-    from resnet_flax.training import loop, optimizer, state
-    from resnet_flax.training.trained import on_one_device
-
-    parts = loop.prepare(config)
-    start = state.initial_state(
-        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), config.seed,
-        parts.dataset.train.images.shape[1:],
-    )  # fmt: skip
-    variables = {"params": start.params, "batch_stats": start.batch_stats}
-    return propagation.measure(on_one_device(parts.network), variables, *_batch(parts))
-
-
-def _after_training(run: Any) -> Any:
-    import jax
-
-    from resnet_flax.analysis import propagation
-    from resnet_flax.training import trained
-
-    found = trained.load(run.config, run.workdir)
-    variables = jax.device_get(found.variables)
-    return propagation.measure(trained.on_one_device(found.parts.network), variables, *_batch(found.parts))
-
-
-def _batch(parts: Any) -> tuple[Any, Any]:
-    """The first training images, without augmentation."""
-    import jax.numpy as jnp
-
-    train = parts.dataset.train
-    count = min(_IMAGES.value, len(train))
-    dtype = jnp.promote_types(parts.config.model.param_dtype, jnp.float32)
-    return parts.normalization(jnp.asarray(train.images[:count]), dtype), jnp.asarray(train.labels[:count])
 
 
 def _key(m: Measured) -> tuple[str, ...]:

@@ -105,6 +105,29 @@ def plan(cases: Iterable[Case], seeds: Sequence[int]) -> list[Run]:
     return list(planned.values())
 
 
+def shortened(case: Case, fraction: float) -> Case:
+    """The case with that fraction of its config's schedule: steps, milestones, warm-up; evaluated 16 times or more."""
+    if fraction == 1:
+        return case
+    config = plan([case], [0])[0].config
+
+    def part(steps: int) -> int:
+        return max(1, round(steps * fraction))
+
+    steps = part(config.train.steps)
+    overrides: dict[str, Any] = {
+        "train.steps": steps,
+        "schedule.milestones": tuple(sorted({part(m) for m in config.schedule.milestones})),
+    }
+    if config.schedule.warmup_steps:
+        overrides["schedule.warmup_steps"] = part(config.schedule.warmup_steps)
+    every = max(1, steps // 16)
+    for key in ("log_every", "eval_every"):
+        if config.train[key] > every:
+            overrides[f"train.{key}"] = every
+    return dataclasses.replace(case, overrides={**overrides, **case.overrides})
+
+
 def _run(case: Case, seed: int) -> Run:
     path = config_flags.get_config_filename(flags.FLAGS[options.CONFIG.name]).partition(":")[0]
     given = config_flags.get_override_values(flags.FLAGS[options.CONFIG.name])

@@ -44,7 +44,7 @@ def check_record(folder, name, runs):
     [
         ("plain_vs_residual", ["plain-20", "residual-20", "plain-56", "residual-56"]),
         ("shortcuts", ["plain-20", "residual-20 A", "residual-20 B", "residual-20 C"]),
-        ("initialisation", ["plain-20 he", "residual-20 orthogonal", "residual-20 he, last scale 0"]),
+        ("initialisation", ["plain-20 he", "residual-20 orthogonal", "residual-20 B he, last scale 0"]),
         (
             "claims",
             [
@@ -122,3 +122,37 @@ def test_all_of_them_and_the_report(tmp_path):
     code, output = command(*arguments, timeout=1000)
     assert code == 0, output
     assert starts == {p: p.read_text() for p in tmp_path.glob("runs/*/starts.jsonl")}
+
+
+def test_cifar10_plans_the_papers_runs(tmp_path):
+    """Ten networks of 64,000 steps; a tenth of the schedule, its milestones and warm-up, by one flag."""
+    whole = ["-m", "experiments.cifar10", f"--workdir={tmp_path}", "--dry-run"]
+    code, output = command(*whole)
+    assert code == 0, output
+    lines = [line.partition(": ")[2] for line in output.splitlines() if " on cifar10, seed 0: " in line]
+    names = [f"{unit}-{depth}" for unit in ("plain", "residual") for depth in (20, 32, 44, 56)]
+    names += ["residual-110", "residual-1202"]
+    assert lines == [f"{name} on cifar10, seed 0: 64000 steps" for name in names]
+    code, output = command(*whole, "--fraction=0.1", "--networks=residual-110")
+    assert code == 0, output
+    assert "milestones=3200,4800-warmup_steps=40" in output
+    assert "seed 0: 6400 steps" in output
+    code, output = command(*whole, "--networks=highway-20")
+    assert (code, "the paper's are plain-DEPTH and residual-DEPTH" in output) == (2, True)
+
+
+def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
+    """The whole path, small: runs, the paper's Figs. 1, 6 and 7, the table, and the protocol beside them."""
+    folder = tmp_path / "cifar10"
+    given = ["--networks=plain-8,residual-8", "--fraction=0.5", "--images=8"]
+    code, output = command(
+        "-m", "experiments.cifar10", f"--workdir={folder}", "--config=configs/digits.py", *SMALL, *given
+    )
+    assert code == 0, output
+    record = check_record(folder, "cifar10", runs=2)
+    assert [figure["file"] for figure in record["figures"]] == ["figure6.png", "figure1.png", "figure7.png"]
+    assert all("0.5 of the schedule" in figure["caption"] for figure in record["figures"])
+    assert record["notes"] == [
+        "A shortened protocol: 0.5 of the config's schedule, 4 steps. Its errors are not to be read as the paper's."
+    ]
+    assert "| plain-8 |" in output

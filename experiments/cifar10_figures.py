@@ -1,0 +1,75 @@
+"""The paper's Fig. 1 and Fig. 7, from runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from experiments import curves, style
+from experiments.record import Figure
+from experiments.runs import Outcome
+from experiments.style import plt
+
+
+def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
+    """Training error on the left, test error on the right, of the shallowest and the deepest network, a colour each."""
+    depths = sorted({o.run.config.model.depth for o in outcomes})
+    depths = depths if len(depths) < 2 else [depths[0], depths[-1]]
+    figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.9), sharex=True, sharey=True, layout="constrained")
+    colors = dict(zip(depths, style.colors(len(depths)), strict=True))
+    for ax, (key, what) in zip(
+        axes, {"train_error": "training error (augmented stream)", "test_error": "test error"}.items(), strict=True
+    ):
+        for depth in depths:
+            chosen = [o for o in outcomes if o.run.config.model.depth == depth and o.lines]
+            if chosen:
+                curves.draw_series(ax, chosen, key, color=colors[depth], linewidth=1.8)
+        ax.set_title(what)
+        ax.set_xlabel("training step")
+        ax.set_xlim(left=0)
+        ax.set_ylim(0, 100)
+    axes[0].set_ylabel("error (%)")
+    style.legend_below(figure, [Line2D([], [], color=colors[d], linewidth=2, label=f"{d} layers") for d in depths])
+    figure.suptitle(title, fontsize=11)
+    style.save(figure, path)
+    return Figure(path.name, f"{title}. Plain networks of {' and '.join(map(str, depths))} layers, error in % by step.")
+
+
+def figure_7(outcomes: Sequence[Outcome], path: Path, title: str, images: int) -> list[Figure]:
+    """Standard deviations of the 3x3 layers' responses of finished runs of the first seed: in order, and sorted."""
+    from experiments.propagation_measured import after_training
+
+    first = min(o.run.config.seed for o in outcomes)
+    finished = [o for o in outcomes if not o.failure and o.run.config.seed == first]
+    if not finished:
+        return []
+    responses = {o.run.label: [v for _, v in after_training(o.run, images).responses] for o in finished}
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 4), sharey=True, layout="constrained")
+    colors = style.colors(len(finished))
+    for ax, (order, arrange) in zip(
+        axes, {"in layer order": list, "sorted by size": lambda v: sorted(v, reverse=True)}.items(), strict=True
+    ):
+        for i, (outcome, color) in enumerate(zip(finished, colors, strict=True)):
+            values = arrange(responses[outcome.run.label])
+            plain = outcome.run.config.model.unit == "plain"
+            ax.plot(
+                np.arange(1, len(values) + 1), values, color=color, linewidth=1.3, linestyle="--" if plain else "-",
+                marker=style.MARKERS[i % len(style.MARKERS)], markersize=3.5, markevery=max(1, len(values) // 8),
+                label=outcome.run.config.model.unit + f"-{outcome.run.config.model.depth}",
+            )  # fmt: skip
+        ax.set_title(order)
+        ax.set_ylim(bottom=0)
+    axes[0].set_xlabel("layer, from the input to the output")
+    axes[1].set_xlabel("layer, by size")
+    axes[0].set_ylabel("standard deviation")
+    style.legend_below(figure, axes[0].get_legend_handles_labels()[0])
+    figure.suptitle(f"{title}: the paper's Fig. 7", fontsize=11)
+    style.save(figure, path)
+    return [
+        Figure(
+            path.name,
+            f"{title}: the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
+            f"nonlinearity or the addition, on {images} training images; plain networks dashed. Seed {first}.",
+        )
+    ]

@@ -1,0 +1,56 @@
+"""Propagation in a network at a moment: at its start, or as a run has left it."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A network at a moment, and what was measured in it (None where it could not be trained)."""
+
+    config: Any
+    when: str
+    propagation: Any
+    failure: str = ""
+
+    @property
+    def norm(self) -> str:
+        """As figures call it."""
+        return "with BN" if self.config.model.norm == "batch" else "without BN"
+
+
+def at_initialization(config: Any, images: int) -> Any:
+    """The propagation in a config's network as it starts, on so many of its training images."""
+    from resnet_flax.analysis import propagation
+    from resnet_flax.training import loop, optimizer, state
+    from resnet_flax.training.trained import on_one_device
+
+    parts = loop.prepare(config)
+    start = state.initial_state(
+        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), config.seed,
+        parts.dataset.train.images.shape[1:],
+    )  # fmt: skip
+    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    return propagation.measure(on_one_device(parts.network), variables, *_batch(parts, images))
+
+
+def after_training(run: Any, images: int) -> Any:
+    """The propagation in a finished run's network, on so many of its training images."""
+    import jax
+
+    from resnet_flax.analysis import propagation
+    from resnet_flax.training import trained
+
+    found = trained.load(run.config, run.workdir)
+    variables = jax.device_get(found.variables)
+    return propagation.measure(trained.on_one_device(found.parts.network), variables, *_batch(found.parts, images))
+
+
+def _batch(parts: Any, images: int) -> tuple[Any, Any]:
+    """The first training images, without augmentation."""
+    import jax.numpy as jnp
+
+    train = parts.dataset.train
+    count = min(images, len(train))
+    dtype = jnp.promote_types(parts.config.model.param_dtype, jnp.float32)
+    return parts.normalization(jnp.asarray(train.images[:count]), dtype), jnp.asarray(train.labels[:count])
