@@ -8,7 +8,7 @@ of padding, a random 32x32 crop, a random flip; the mean image subtracted; param
 single-view test. Networks of 110 layers and more start at 0.01 for 400 steps.
 
 Test error to expect for residual-20, 32, 44, 56, 110: 8.75, 7.51, 7.17, 6.97, 6.61 +- 0.16 (the paper's Table 6).
-About 0.45 s a step for residual-20 on 2 CPU cores (8 hours in all).
+About 0.36 s a step for residual-20 on 2 CPU cores (6 hours and a half in all).
 
 The paper chose its schedule on 45k/5k images: --config.data.validation=5000. A quick look, 16x16 images and a tenth
 of the schedule: configs/cifar10.py:residual-20 with
