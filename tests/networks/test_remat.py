@@ -27,7 +27,9 @@ def gradients(net, variables, x, labels):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
 
 
-CASES = [(unit, "unit", False) for unit in sorted(UNITS)]
+CASES = [
+    pytest.param(unit, "unit", False, marks=() if unit == "highway" else pytest.mark.slow) for unit in sorted(UNITS)
+]
 CASES += [("residual", "unit", True), ("residual", "stage", False)]
 
 

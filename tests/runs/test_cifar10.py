@@ -36,6 +36,7 @@ def test_residual_20_learns(tmp_path):
     assert found[400] < 0.55, found  # of steps 301 to 400
 
 
+@pytest.mark.slow
 def test_small_images_are_soon_better_than_chance(tmp_path):
     """60 steps on images of 16x16: 90% would be chance."""
     found = errors(

@@ -16,7 +16,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k in ("pre-activation", "highway") else k for k in KINDS]
+)
 def test_a_run_stopped_half_way(kind, tmp_path):
     name, keys = KINDS[kind]
     keys = dict(train__steps=8, schedule__name="constant", optimizer__learning_rate=0.01) | keys

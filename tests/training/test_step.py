@@ -87,7 +87,14 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
 
 
 @pytest.mark.parametrize(
-    ("unit", "bn_group"), [("residual", 0), ("residual", 8), ("residual", 2), ("preactivation", 0), ("highway", 0)]
+    ("unit", "bn_group"),
+    [
+        ("residual", 0),
+        ("residual", 8),
+        ("residual", 2),
+        pytest.param("preactivation", 0, marks=pytest.mark.slow),
+        pytest.param("highway", 0, marks=pytest.mark.slow),
+    ],
 )
 def test_eight_devices_are_one(double, unit, bn_group):
     """BN over the global batch, over two devices' shares, and within a device's."""
