@@ -25,8 +25,8 @@ _STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 4 on a CPU,
 _MATRIX = flags.DEFINE_integer("matrix", None, "Side of the matrices. Default: 2048 on a CPU, 8192 on a GPU.", 1)
 
 _HEADER = (
-    "network", "dtype", "batch", "ms a step", "GFLOP a step", "GFLOP/s", "a matrix product's", "% of it", "GB a step",
-    "GB/s", "a copy's", "% of it",
+    "network", "dtype", "batch", "ms a step", "GFLOP a step", "GFLOP/s", "a matrix product's", "% of that",
+    "GB a step", "GB/s", "a copy's", "% of the copy's",
 )  # fmt: skip
 
 

@@ -32,8 +32,8 @@ def finish(process, timeout=300):
     return process.returncode, output
 
 
-def command(*arguments, **keys):
-    return finish(start(*arguments, **keys))
+def command(*arguments, timeout=300, **keys):
+    return finish(start(*arguments, **keys), timeout)
 
 
 def streams(*arguments, **keys):

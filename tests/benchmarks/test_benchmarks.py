@@ -58,7 +58,7 @@ def test_compile_time(tmp_path):
 def test_memory(tmp_path):
     rows, _ = run(tmp_path, "memory", "--depths=32", "--remats=none,unit", "--batch=16", "--step_batch=4")
     planned, again = (float(row["planned MiB"]) for row in rows)
-    assert 2 * again < planned
+    assert again < 0.7 * planned
     assert all(float(row["its peak MiB"]) > 0 for row in rows)
 
 
