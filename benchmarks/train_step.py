@@ -45,7 +45,8 @@ def main() -> None:
     for name, dtype, batch in _cases(jax.default_backend() == "gpu"):
         rows += _measure(name, dtype, batch, peers)
         jax.clear_caches()
-    packages = [p for p in ("torch", "torchvision") if importlib.util.find_spec(p)] if len(peers) > 1 else []
+    measured_torch = any(peer.startswith("pytorch") for peer in peers)
+    packages = [p for p in ("torch", "torchvision") if measured_torch and importlib.util.find_spec(p)]
     options.hand_over(_HEADER, rows, packages)
 
 
@@ -59,7 +60,7 @@ def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
 
 
 def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[str, ...]]:
-    """A row for each of those measured; ``-`` where one fails, with the reason on stderr."""
+    """A row for each of those measured; none for a peer that fails, whose reason goes to stderr."""
     import jax
 
     from experiments.timing import by_turns
