@@ -22,7 +22,8 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     config.apply_name(c, name)
     c.model.shortcut = "B"
     c.data.name = "imagenet2012"
-    c.data.image_size = 224
+    c.data.image_size, c.data.resize = 224, 256
+    c.data.interpolation = "bilinear"
     c.data.pad = 0
 
     images, batch_size = 1_281_167, 256

@@ -31,7 +31,7 @@ _IMAGES = flags.DEFINE_integer("images", 128, "Training images on which layer re
 
 def main() -> None:
     """Runs what is missing, then writes the figures and the table."""
-    from experiments import cifar10_figures, curves, sweep
+    from experiments import cifar10_figures, sweep
     from experiments.record import Record
     from experiments.runs import Case, shortened
 
@@ -44,7 +44,7 @@ def main() -> None:
     data, folder = outcomes[0].run.config.data.name, options.workdir()
     protocol = _protocol(outcomes)
     title = f"{data}{'' if _FRACTION.value == 1 else f', {_FRACTION.value:g} of the schedule'}"
-    figures = [curves.draw(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6", panel=_panel)]
+    figures = [cifar10_figures.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
     plain = [o for o in outcomes if o.run.config.model.unit == "plain"]
     if plain:
         figures.append(cifar10_figures.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
@@ -58,12 +58,6 @@ def main() -> None:
         notes=[protocol],
     )
     sweep.finish(outcomes, record, figures)
-
-
-def _panel(outcome: Any) -> str:
-    """Fig. 6's three: plain; residual; the deepest."""
-    model = outcome.run.config.model
-    return "residual, 110 layers and more" if model.depth >= 110 and model.unit == "residual" else model.unit
 
 
 def _protocol(outcomes: Sequence[Any]) -> str:

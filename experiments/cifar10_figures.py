@@ -1,15 +1,67 @@
-"""The paper's Fig. 1 and Fig. 7, from runs."""
+"""The paper's Figs. 1, 6 and 7, from runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments import curves, style
+from experiments import curves, published, style
 from experiments.record import Figure
 from experiments.runs import Outcome
 from experiments.style import plt
+
+# Whose final test errors stand beside a panel: a table of published numbers, and what its column is called.
+_PUBLISHED = {
+    "plain": ("cifar10_plain", "a public\nrerun"),
+    "residual": ("cifar10_table6", "the paper,\nTable 6"),
+}
+_GAP = 5.0  # between two numbers, in % of the axis
+
+
+def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
+    """Plain, residual, and 110 layers and more: a panel each; beside it the published test errors of its networks."""
+    figure = curves.draw(outcomes, path, title, panel=_panel, beside=_draw_published)
+    return Figure(
+        figure.file,
+        f"{figure.caption} Right of a panel: published test errors in % of the same networks after 64k steps on 32x32 "
+        f"images (residual: the paper's Table 6; plain, which the paper only draws: a public rerun).",
+    )
+
+
+def _panel(outcome: Outcome) -> str:
+    """Fig. 6's three: plain; residual; the deepest."""
+    model = outcome.run.config.model
+    return "residual, 110 layers and more" if model.depth >= 110 and model.unit == "residual" else model.unit
+
+
+def _draw_published(ax: Axes, panel: str, colors: Mapping[str, str]) -> None:
+    """A tick at the right edge for each published test error, and the number beside it, moved apart where they meet."""
+    unit = panel.partition(",")[0]
+    table, by = _PUBLISHED[unit]
+    deepest = panel != unit
+    found = {}
+    for number in published.read(table).numbers:
+        name, _, depth = number.network.rpartition("-")
+        line = f"{depth} layers"
+        shown = name == unit and number.metric == "test error %" and number.statistic != "best" and line in colors
+        if shown and (int(depth) >= 110 and unit == "residual") == deepest:
+            found[line] = number.value
+    bottom = 0.0
+    for line, value in sorted(found.items(), key=lambda item: item[1]):
+        ax.plot([1, 1.025], [value, value], transform=ax.get_yaxis_transform(), clip_on=False, color=colors[line])
+        place = max(value, bottom)
+        ax.annotate(
+            f"{value:.2f}", (1.04, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=8,
+            color=colors[line], annotation_clip=False,
+        )  # fmt: skip
+        bottom = place + _GAP
+    if found:
+        ax.annotate(
+            by, (1.04, bottom), xycoords=ax.get_yaxis_transform(), va="bottom", fontsize=8, color="0.3",
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:

@@ -1,6 +1,6 @@
 """Error against steps, in the manner of the paper's Figs. 1 and 6."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,15 @@ def draw(
     title: str,
     panel: Callable[[Outcome], str] = lambda o: o.run.config.model.unit,
     line: Callable[[Outcome], str] = lambda o: f"{o.run.config.model.depth} layers",
+    beside: Callable[[Axes, str, Mapping[str, str]], None] | None = None,
 ) -> Figure:
     """A panel for each unit: training error thin and dashed, test error bold, a colour a depth.
 
     With several seeds: their mean, and a band of one standard deviation either side. What a panel and a line stand
     for can be given.
+
+    Args:
+      beside: draws what else belongs to a panel, given its axes, its name, and the colour of each line by its name.
 
     Returns:
       What the report says of it.
@@ -48,6 +52,8 @@ def draw(
             chosen = [o for o in outcomes if (panel(o), line(o)) == (name, text) and o.lines]
             if chosen:
                 _draw_line(ax, chosen, colors[text])
+        if beside is not None:
+            beside(ax, name, colors)
         failures = sorted({o.failure for o in outcomes if panel(o) == name and o.failure})
         if failures:
             ax.annotate(

@@ -87,6 +87,7 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
     import jax.numpy as jnp
 
     from resnet_flax.analysis.gates import openness
+    from resnet_flax.networks import on_one_device
     from resnet_flax.training import optimizer as optimizers
     from resnet_flax.training import state, trained
 
@@ -96,11 +97,11 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
         if outcome.failure or config.model.unit != "highway" or config.seed != first:
             continue
         run = trained.load(config, outcome.run.workdir)
-        network, train = trained.on_one_device(run.parts.network), run.parts.dataset.train
+        network, train = on_one_device(run.parts.network), run.parts.dataset.train
         dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
         images = run.parts.normalization(jnp.asarray(train.images[:128]), dtype)
         optimizer = optimizers.build(config.optimizer, lambda step: 0.0)
-        start = state.initial_state(run.parts.network, optimizer, config.seed, train.images.shape[1:])
+        start = state.initial_state(run.parts.network, optimizer, config.seed, run.parts.image_shape)
         moments = {
             "at initialisation": {"params": start.params, "batch_stats": start.batch_stats},
             "after training": jax.device_get(run.variables),

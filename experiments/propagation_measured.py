@@ -22,13 +22,13 @@ class Measured:
 def at_initialization(config: Any, images: int) -> Any:
     """The propagation in a config's network as it starts, on so many of its training images."""
     from resnet_flax.analysis import propagation
+    from resnet_flax.networks import on_one_device
     from resnet_flax.training import loop, optimizer, state
-    from resnet_flax.training.trained import on_one_device
 
     parts = loop.prepare(config)
     start = state.initial_state(
         parts.network, optimizer.build(config.optimizer, lambda step: 0.0), config.seed,
-        parts.dataset.train.images.shape[1:],
+        parts.image_shape,
     )  # fmt: skip
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     return propagation.measure(on_one_device(parts.network), variables, *_batch(parts, images))
@@ -39,11 +39,12 @@ def after_training(run: Any, images: int) -> Any:
     import jax
 
     from resnet_flax.analysis import propagation
+    from resnet_flax.networks import on_one_device
     from resnet_flax.training import trained
 
     found = trained.load(run.config, run.workdir)
     variables = jax.device_get(found.variables)
-    return propagation.measure(trained.on_one_device(found.parts.network), variables, *_batch(found.parts, images))
+    return propagation.measure(on_one_device(found.parts.network), variables, *_batch(found.parts, images))
 
 
 def _batch(parts: Any, images: int) -> tuple[Any, Any]:

@@ -21,12 +21,30 @@ _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there a
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax detects (a cluster, TPU pods).")
 
+_arguments: list[str] = []
 
-def run(main: Callable[[], None], uses_devices: bool = False) -> None:
+
+def arguments() -> list[str]:
+    """What stands on the command line beside the flags, of a command that takes such."""
+    return list(_arguments)
+
+
+def set_keys(flag: str) -> set[str]:
+    """The keys of a config flag that the command line sets: ``{"data.data_dir"}`` of ``--config.data.data_dir=...``."""
+    found = (argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-"))
+    return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
+
+
+def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = False) -> None:
     """Parses the flags, calls main, and exits with its code.
 
     0 done, 1 failed in part, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one
     line on stderr.
+
+    Args:
+      main: the command's work.
+      uses_devices: whether jax's devices and cache are set up before it.
+      arguments: whether there may be arguments that are no flags, before, between or after them.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave_at_once)
@@ -34,9 +52,12 @@ def run(main: Callable[[], None], uses_devices: bool = False) -> None:
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             print(_help())
             return
+        sys.argv[1:] = _underscored(sys.argv[1:])  # in place: ml_collections, and others, read it
+        flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
         rest = _parse(sys.argv)
-        if len(rest) > 1:
+        if len(rest) > 1 and not arguments:
             raise UserError(f"argument {rest[1]!r} is not a flag; flags begin with --")
+        _arguments[:] = rest[1:]
         if uses_devices:
             _set_up_devices()
         main()
@@ -66,6 +87,19 @@ def _help() -> str:
     described = [flags.FLAGS.module_help(m).strip("\n") for m in sorted(modules, key=__name__.__eq__)]
     keys = "--config.KEY=VALUE sets a key of the config; resnet_flax/config.py says which there are."
     return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, keys])
+
+
+def _underscored(given: list[str]) -> list[str]:
+    """``--batch-size=1`` becomes ``--batch_size=1``: dashes in names are underscores, where no flag has the dashes."""
+    flags_end = given.index("--") if "--" in given else len(given)
+
+    def name(argument: str) -> str:
+        flag, equals, value = argument.partition("=")
+        if not flag.startswith("--") or flag[2:] in flags.FLAGS:
+            return argument
+        return "--" + flag[2:].replace("-", "_") + equals + value
+
+    return [name(argument) for argument in given[:flags_end]] + given[flags_end:]
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -27,10 +27,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.remat": ("none", "unit", "stage"),
     "model.dtype": ("float32", "bfloat16", "float16", "float64"),
     "model.param_dtype": ("float32", "float64"),
-    "data.normalization": ("pixel_mean", "channel", "imagenet", "none"),
+    "data.normalization": ("pixel_mean", "channel", "imagenet", "caffe", "none"),
+    "data.interpolation": ("box", "bilinear", "bicubic"),
     "optimizer.name": ("sgd", "adamw"),
     "optimizer.momentum_form": ("gradient", "update"),
     "optimizer.decay": ("all", "kernels"),
+    "optimizer.trainable": ("all", "head"),
     "schedule.name": ("piecewise", "cosine", "constant"),
 }
 
@@ -38,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 _AT_LEAST = {
     "seed": 0,
     "data.image_size": 0,
+    "data.resize": 0,
     "data.validation": 0,
     "data.pad": 0,
     "optimizer.weight_decay": 0,
@@ -59,7 +62,7 @@ _ABOVE = {"model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
 _OPTIONAL = {"model.gate_bias": float}
 
 # Where data lies does not change what a run computes, so these may differ when it goes on.
-LOCATIONS = ("data.data_dir", "data.download")
+LOCATIONS = ("data.data_dir", "data.folder", "data.download")
 
 
 def base() -> ConfigDict:
@@ -95,7 +98,10 @@ def base() -> ConfigDict:
     c.data.name = "cifar10"
     c.data.data_dir = ""  # TFDS_DATA_DIR, or ~/tensorflow_datasets
     c.data.download = True  # CIFAR-10 and -100, where they are not found
-    c.data.image_size = 0  # resize to that side; 0 leaves images as they are
+    c.data.folder = ""  # of photographs, in a folder for each class; takes the place of `name`
+    c.data.image_size = 0  # resize to that side; 0 leaves images as they are; of photographs, the side of the crop
+    c.data.resize = 0  # photographs: the shorter side before the crop; 0 is image_size
+    c.data.interpolation = "box"  # of that resizing, always with antialiasing
     c.data.validation = 0  # training images set aside, always the same; 5000 is the paper's split
     c.data.normalization = "pixel_mean"  # after division by 255
     c.data.pad = 4  # zeros on each side, before a random crop
@@ -108,10 +114,16 @@ def base() -> ConfigDict:
     c.optimizer.momentum_form = "gradient"  # or "update", the momentum of the paper's framework
     c.optimizer.nesterov = False
     c.optimizer.weight_decay = 1e-4  # coupled (L2) in sgd, decoupled in adamw
+    c.optimizer.trainable = "all"  # or "head": the dense layers alone, the rest stays as it is, BN's statistics too
     c.optimizer.decay = "all"  # or "kernels": neither BN's scale and bias nor the dense layer's bias
     c.optimizer.beta1 = 0.9  # adamw
     c.optimizer.beta2 = 0.999
     c.optimizer.epsilon = 1e-8
+
+    c.init = ConfigDict()
+    c.init.weights = ""  # file to start from (fine-tuning) in place of random values
+    c.init.reset_head = False  # the last dense layer starts at random nonetheless, for classes of one's own
+    c.init.adopt = True  # take from that file's layout how its images are normalised, its strides and BN's epsilon
 
     c.schedule = ConfigDict()
     c.schedule.name = "piecewise"
@@ -324,6 +336,8 @@ def resolve(c: ConfigDict) -> ConfigDict:
             c.model.gate_bias = None
         elif c.model.gate_bias is None:
             c.model.gate_bias = gate_bias(c.model.depth)
+        if c.data.folder:
+            c.data.name = "folder"
         c.schedule.milestones = tuple(c.schedule.milestones)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps

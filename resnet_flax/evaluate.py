@@ -1,16 +1,22 @@
-"""Loss and error of a trained network:
+r"""Loss and error of a trained network:
 
 python -m resnet_flax.evaluate --workdir=runs/r20 [--split=test] [--step=800]
 python -m resnet_flax.evaluate --config=configs/cifar10.py:residual-20 --weights=resnet20.th
+python -m resnet_flax.evaluate --config=configs/imagenet.py:residual-50 --weights=resnet50.pth \
+    --config.data.folder=FOLDER [--view=10crop]
 
 Of a run's newest checkpoint, or with --step=best of the one with the least validation error; --config is then only
 needed to evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME
---config.data.data_dir=... Or of a file of weights: .safetensors, or PyTorch's .th, .pth, .pt (PyTorch is not needed,
-and nothing in the file is run). The last line is such as `test error 8.27% (827 of 10000), loss 0.3012`.
+--config.data.data_dir=... Or of a file of weights: .safetensors, PyTorch's .th, .pth, .pt, or Keras's .h5 (neither
+PyTorch nor Keras is needed, and nothing in the file is run). The last line is such as
+`test error 8.27% (827 of 10000), loss 0.3012`.
+
+Photographs in a folder are looked at in one --view (arXiv:1512.03385, section 3.4): the center crop; 10crop, averaged;
+or multiscale, fully convolutional at several scales, averaged.
 """
 
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -19,10 +25,15 @@ from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 
+if TYPE_CHECKING:
+    from resnet_flax.data.folders import ImageFolder
+    from resnet_flax.model import Model
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "File of weights, in place of a run.")
 _SPLIT = flags.DEFINE_enum("split", "test", ("test", "validation", "train"), "Images to evaluate on.")
+_VIEW = flags.DEFINE_enum("view", "center", ("center", "10crop", "multiscale"), "How photographs are looked at.")
 _REESTIMATE = flags.DEFINE_bool(
     "reestimate_bn", False, "Replace BN's running statistics by their average over the training images."
 )
@@ -31,21 +42,37 @@ _STEP = flags.DEFINE_string("step", "latest", "Checkpoint: a step, 'latest', or 
 
 def main() -> None:
     """Evaluates a checkpoint or a file of weights, and prints the loss and the error."""
+    if (_WORKDIR.value is None) == (_WEIGHTS.value is None):
+        raise UserError("give either --workdir=FOLDER of a run or --weights=FILE")
+    file = None
+    if _WEIGHTS.value:
+        from resnet_flax.interchange import weights
+
+        file = weights.read(Path(_WEIGHTS.value))
+        config = weights.config_of(file, _CONFIG.value, command.set_keys("config"))
+    else:
+        config = _config(Path(_WORKDIR.value))
+    if config.data.folder:
+        _evaluate_photographs(config)
+        return
+    if _VIEW.value != "center":
+        raise UserError(f"--view={_VIEW.value} is for photographs in a folder; name it in --config.data.folder")
+    _evaluate_data_set(config, file)
+
+
+def _evaluate_data_set(config: ConfigDict, file: Any) -> None:
+    """Of images that lie on the device: each once, whole.
+
+    Args:
+      file: the weights, or None for a run.
+    """
     from resnet_flax.data import resident
     from resnet_flax.training import evaluation, loop, trained
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import replicated
 
-    if (_WORKDIR.value is None) == (_WEIGHTS.value is None):
-        raise UserError("give either --workdir=FOLDER of a run or --weights=FILE")
-    if _WEIGHTS.value:
-        from resnet_flax.interchange import weights
-
-        file = weights.read(Path(_WEIGHTS.value))
-        config = weights.config_of(file, _CONFIG.value, set_keys("config"))
-    else:
+    if file is None:
         workdir = Path(_WORKDIR.value)
-        config = _config(workdir)
         with Checkpoints(workdir, read_only=True) as checkpoints:
             step = checkpoints.choose(_STEP.value)
     parts = loop.prepare(config)
@@ -54,32 +81,91 @@ def main() -> None:
         raise UserError(
             f"--split={_SPLIT.value}: the run set no images aside (data.validation=0); choose test or train"
         )
-    if _WEIGHTS.value:
-        variables = weights.variables(file, parts)
+    everywhere = replicated(parts.mesh)
+    if file is not None:
+        import jax
+
+        from resnet_flax.interchange import weights
+        from resnet_flax.networks import on_one_device
+
+        found = weights.variables(file, on_one_device(parts.network), parts.image_shape, config.model)
+        variables = jax.device_put(found, everywhere)
         print(file.path)
     else:
         variables = trained.Trained(parts, trained.restore(parts, workdir, step)).variables
         print(f"{workdir}: step {step} of {config.train.steps}")
-    evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
     if _REESTIMATE.value:
-        from resnet_flax.training.reestimation import make_reestimate
-
-        if not variables.get("batch_stats"):
-            raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
-        batch = config.train.bn_group or config.train.batch_size
-        reestimate = make_reestimate(parts.network, parts.normalization, batch)
-        train = resident.put(parts.dataset.train, replicated(parts.mesh))
-        variables = {**variables, "batch_stats": reestimate(variables["params"], train)}
-        print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
-    data = resident.put(images, replicated(parts.mesh))
-    result = evaluate(variables["params"], variables.get("batch_stats", {}), data)
+        variables = _reestimated(variables, parts)
+    evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
+    result = evaluate(variables["params"], variables.get("batch_stats", {}), resident.put(images, everywhere))
     print(f"{_SPLIT.value} {result}")
 
 
-def set_keys(flag: str) -> set[str]:
-    """The keys of a config flag that the command line sets: ``{"data.data_dir"}`` of ``--config.data.data_dir=...``."""
-    found = (argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-"))
-    return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
+def _evaluate_photographs(config: ConfigDict) -> None:
+    """Of the photographs in a folder: decoded from their files, in the views asked for."""
+    from resnet_flax import model
+    from resnet_flax.analysis import scoring
+    from resnet_flax.data import folders
+    from resnet_flax.training import loop
+    from resnet_flax.training.evaluation import of_probabilities
+
+    found = folders.scan(Path(config.data.folder))
+    if _SPLIT.value == "validation":
+        raise UserError(f"--split=validation: {found.folder} has train and test images; choose one of them")
+    if _WEIGHTS.value:
+        net = model.from_weights(Path(_WEIGHTS.value), _CONFIG.value, command.set_keys("config"))
+        print(_WEIGHTS.value)
+    else:
+        net = model.from_run(Path(_WORKDIR.value), _STEP.value)
+        print(f"{_WORKDIR.value}: step {net.step} of {config.train.steps}")
+    _check_classes(net, found)
+    variables = net.variables
+    if _REESTIMATE.value:
+        variables = _reestimated(variables, loop.prepare(config))
+    examples = found.train if _SPLIT.value == "train" else found.test
+    paths, labels = zip(*examples, strict=True)
+    probabilities = scoring.probabilities(
+        net.network, variables, net.preprocessing, paths, _VIEW.value, config.train.eval_batch_size
+    )
+    size = net.preprocessing.image_size
+    seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
+    print(f"{len(paths)} photographs in {found.folder}, {seen.get(_VIEW.value, 'fully convolutional, several scales')}")
+    if len(found.classes) > 5:
+        wrong = scoring.top_k_error(probabilities, labels, 5)
+        print(f"{_SPLIT.value} top-5 error {wrong / len(paths):.2%} ({wrong} of {len(paths)})")
+    print(f"{_SPLIT.value} {of_probabilities(probabilities, labels)}")
+
+
+def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
+    """The variables with BN's statistics as averages over the training images."""
+    from resnet_flax.data import resident
+    from resnet_flax.training.devices import replicated
+    from resnet_flax.training.reestimation import make_reestimate
+
+    if not variables.get("batch_stats"):
+        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
+    batch = parts.config.train.bn_group or parts.config.train.batch_size
+    reestimate = make_reestimate(parts.network, parts.normalization, batch, crop=parts.crop)
+    train = resident.put(parts.dataset.train, replicated(parts.mesh))
+    print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
+    return {**variables, "batch_stats": reestimate(variables["params"], train)}
+
+
+def _check_classes(net: "Model", found: "ImageFolder") -> None:
+    """Refuses a folder whose classes are not the network's.
+
+    ImageNet's folders are named by WordNet numbers, whose order is that of the names; so of a thousand classes only
+    the number is compared.
+    """
+    theirs, ours = found.classes, net.preprocessing.classes
+    if len(theirs) == len(ours) and (theirs == ours or len(ours) == 1000 or ours[0] == "class 0"):
+        return
+    only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
+            for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
+    raise UserError(
+        f"{found.folder}: its {len(theirs)} classes are not the {len(ours)} of the network: only the folder has "
+        f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
+    )
 
 
 def _config(workdir: Path) -> ConfigDict:

@@ -188,7 +188,7 @@ def test_the_configs_that_come_along(path):
         with pytest.raises(UserError, match="name a run's config.json after the colon"):
             config.load(str(path))
         return
-    name = {"imagenet": "plain-34", "highway": "plain-19"}.get(path.stem, "plain-20")
+    name = {"imagenet": "plain-34", "folder": "plain-34", "highway": "plain-19"}.get(path.stem, "plain-20")
     c = config.load(str(path), name, {"train.steps": 7})
     config.validate(c)
     assert (c.model.unit, c.train.steps) == ("plain", 7)

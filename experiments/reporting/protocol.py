@@ -25,6 +25,7 @@ NOT_PROTOCOL = (
     "train.keep_checkpoints",
     "model.unroll",
     "model.remat",
+    "init.adopt",
 )
 
 # Which network it is, is compared by name.
@@ -34,6 +35,11 @@ _NETWORK = ("model.family", "model.unit", "model.block", "model.depth")
 _PHRASES: dict[str, str | tuple[str, str]] = {
     "data.name": "data set {} instead of {}",
     "data.image_size": "images of side {} instead of {}",
+    "data.resize": "shorter side {} before the crop instead of {}",
+    "data.interpolation": "{} interpolation instead of {}",
+    "init.weights": "started from the weights {}",
+    "init.reset_head": ("last layer started at random", "last layer of those weights"),
+    "optimizer.trainable": "training of {} instead of {}",
     "data.validation": "{} training images set aside instead of {}",
     "train.steps": "{} steps instead of {}",
     "train.batch_size": "batches of {} images instead of {}",
@@ -115,6 +121,10 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
     unused = [*NOT_PROTOCOL, *_NETWORK]
     if not c["data.image_size"]:  # of a data set that this project does not know
         unused.append("data.image_size")
+    if c["data.image_size"] == _SIDES.get(c["data.name"]):
+        unused.append("data.interpolation")
+    if not c["init.weights"]:
+        unused.append("init.reset_head")
     if c["optimizer.name"] == "adamw":
         unused += ["optimizer.momentum", "optimizer.momentum_form", "optimizer.nesterov"]
     else:

@@ -14,6 +14,7 @@ from resnet_flax.data.order import stream_indices
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
 
 
 @flax.struct.dataclass
@@ -46,14 +47,17 @@ def normalization(name: str, train: Images) -> Normalization:
 
     ``pixel_mean``: minus the mean image, no division (arXiv:1512.03385, section 4.2). ``channel``: minus each
     channel's mean, divided by its standard deviation. ``imagenet``: the constants many PyTorch ports use.
+    ``caffe``: pixels from 0 to 255 less the channels' means that Caffe's and Keras's networks use, in the order RGB.
     ``none``: only the division by 255.
     """
     channels = train.images.shape[-1]
     if name == "none":
         return Normalization(np.zeros(1), np.ones(1))
-    if name == "imagenet":
+    if name in ("imagenet", "caffe"):
         if channels != 3:
-            raise ValueError(f"data.normalization='imagenet' is for 3 channels; the images have {channels}")
+            raise ValueError(f"data.normalization={name!r} is for 3 channels; the images have {channels}")
+        if name == "caffe":
+            return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
         return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
     # In float64, and from sums of integers: the same bits whatever the order of summation.
     mean_image = train.images.sum(0, dtype=np.uint64) / (255 * len(train))
@@ -77,6 +81,7 @@ class Stream:
       flip: whether half of the images are mirrored.
       normalization: of pixels; comes before the padding, so zeros are the mean's place.
       dtype: of the images that come out.
+      crop: the side of a random crop out of the padded images; 0 for that of the images themselves.
     """
 
     seed: int | Array
@@ -85,12 +90,13 @@ class Stream:
     flip: bool
     normalization: Normalization
     dtype: jnp.dtype
+    crop: int = 0
 
     def batch(self, data: Resident, step: Array, first: Array, count: int) -> tuple[Array, Array]:
         """Images and labels at the places ``first`` ... ``first + count - 1`` of a step's global batch.
 
         Returns:
-          images [count, H, W, C] of ``dtype``, and labels [count] int32.
+          images [count, H, W, C] of ``dtype`` (H and W are ``crop`` where that is set), and labels [count] int32.
         """
         in_batch = first.astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
         places = step.astype(jnp.uint32) * jnp.uint32(self.batch_size) + in_batch
@@ -106,16 +112,38 @@ class Stream:
         return jax.vmap(jax.random.fold_in, (None, 0))(of_step, in_batch)
 
     def _augment(self, image: Array, key: Array) -> Array:
-        """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C]."""
+        """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""
         # Integers drawn from raw bits: the same with and without 64-bit types.
         bits = jax.random.bits(key, (3,), jnp.uint32)
-        if self.pad:
+        if self.pad or self.crop:
             padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
-            top, left = (bits[:2] % jnp.uint32(2 * self.pad + 1)).astype(jnp.int32)
-            image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), image.shape)
+            shape, places = image.shape, jnp.uint32(2 * self.pad + 1)
+            if self.crop:
+                shape, places = self._cropped(padded.shape)
+            top, left = (bits[:2] % places).astype(jnp.int32)
+            image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), shape)
         if self.flip:
             image = jnp.where(bits[2] & 1, image[:, ::-1], image)
         return image
+
+    def _cropped(self, padded: tuple[int, int, int]) -> tuple[tuple[int, int, int], Array]:
+        """The shape of a crop out of a padded image of that shape, and its vertical and horizontal places."""
+        height, width, channels = padded
+        if self.crop > min(height, width):
+            raise ValueError(f"a crop of {self.crop} is larger than the padded images, {height}x{width}")
+        places = jnp.asarray([height - self.crop + 1, width - self.crop + 1], jnp.uint32)
+        return (self.crop, self.crop, channels), places
+
+
+def center(images: Array, side: int) -> Array:
+    """The central crop, where torchvision takes it: [N, H, W, C] -> [N, side, side, C]; a side of 0 leaves all."""
+    height, width = images.shape[1:3]
+    if side in (0, height) and side in (0, width):
+        return images
+    if side > min(height, width):
+        raise ValueError(f"a crop of {side} is larger than the images, {height}x{width}")
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return images[:, top : top + side, left : left + side]
 
 
 def stream_key(seed: int | Array, name: str) -> Array:

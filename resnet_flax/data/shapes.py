@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-# Side (None where images differ: data.image_size says), channels, classes.
-_KNOWN: dict[str, tuple[int | None, int, int]] = {
+# Side (None where images differ: data.image_size says), channels, classes (None where only the folder tells).
+_KNOWN: dict[str, tuple[int | None, int, int | None]] = {
     "digits": (8, 1, 10),
     "cifar10": (32, 3, 10),
     "cifar100": (32, 3, 100),
     "imagenet2012": (None, 3, 1000),
+    "folder": (None, 3, None),
 }
 
 

@@ -1,12 +1,13 @@
-"""Data sets by name: the embedded digits, CIFAR-10 and -100, and any prepared TFDS set; no TensorFlow."""
+"""Data sets by name: the embedded digits, CIFAR-10 and -100, any prepared TFDS set; folders; no TensorFlow."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,38 +18,73 @@ from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
 
 
+class _Size(NamedTuple):
+    """What images are resized to: a side in pixels (0 leaves them as they are), by a filter of ``decoding``."""
+
+    side: int
+    interpolation: str = "box"
+
+    def cache_name(self, name: str) -> str:
+        """The name in the cache: other filters than the box have entries of their own."""
+        return name if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}"
+
+
 def load(data: Mapping[str, Any]) -> Dataset:
     """The data set that the section ``data`` of a config names.
 
-    Looks, in this order, for: the embedded digits; a prepared TFDS data set in ``data.data_dir`` (by default
-    ``TFDS_DATA_DIR``, else ``~/tensorflow_datasets``); for CIFAR, an archive of its authors there; for CIFAR and
-    where ``data.download`` is on, that archive on the web.
+    With ``data.folder``, the photographs there (:mod:`resnet_flax.data.folders`). Otherwise looks, in this order,
+    for: the embedded digits; a prepared TFDS data set in ``data.data_dir`` (by default ``TFDS_DATA_DIR``, else
+    ``~/tensorflow_datasets``); for CIFAR, an archive of its authors there; for CIFAR and where ``data.download`` is
+    on, that archive on the web.
 
     Raises:
       UserError: nothing found, and where it was looked for; or what was found does not fit.
     """
-    name, size = data["name"], data["image_size"]
-    if name == "digits":
+    name, size = data["name"], _Size(data["image_size"], data.get("interpolation", "box"))
+    if data.get("folder"):
+        name = data["folder"]
+        train, test, classes = _photographs(data)
+    elif name == "folder":
+        raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
+    elif name == "digits":
         train, test, classes = _digits(size)
     else:
-        folder = _data_dir(data["data_dir"])
-        prepared = _find_prepared(name, folder)
-        archive = archives.find(name, folder) if name in archives.ARCHIVES else None
-        if prepared is None and archive is None:
-            if name not in archives.ARCHIVES or not data["download"]:
-                raise UserError(_nothing_found(name, folder))
-            archive = archives.download(name, folder)
-        if prepared is not None:
-            files = [p for p in prepared.iterdir() if p.is_file()]
-            train, test, classes = cached(name, files, size, lambda: _read_prepared(prepared, size))
-        else:
-            train, test, classes = cached(name, [archive], size, lambda: _resized(archives.read(name, archive), size))
+        train, test, classes = _named(data, size)
     if data["validation"] >= len(train):
         raise UserError(
             f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
         )
     train, validation = split_off_validation(train, data["validation"])
     return Dataset(train=train, test=test, validation=validation, classes=classes)
+
+
+def _photographs(data: Mapping[str, Any]) -> Splits:
+    # Imported here, as PIL is elsewhere: other data sets do without.
+    from resnet_flax.data import folders
+
+    side, interpolation = folders.decoded_side(data), data.get("interpolation", "box")
+    found = folders.scan(Path(data["folder"]))
+    labelled = found.train + found.test
+    # Links may put the same files into other classes or splits, which the files themselves do not tell.
+    files = [[str(path.relative_to(found.folder)), label] for path, label in labelled]
+    layout = hashlib.sha256(json.dumps([found.classes, len(found.train), files]).encode()).hexdigest()[:8]
+    name = f"folder-{found.folder.resolve().name[:40]}-{interpolation}-{layout}"
+    return cached(name, [path for path, _ in labelled], side, lambda: folders.decode(found, side, interpolation))
+
+
+def _named(data: Mapping[str, Any], size: _Size) -> Splits:
+    name, folder = data["name"], _data_dir(data["data_dir"])
+    prepared = _find_prepared(name, folder)
+    archive = archives.find(name, folder) if name in archives.ARCHIVES else None
+    if prepared is None and archive is None:
+        if name not in archives.ARCHIVES or not data["download"]:
+            raise UserError(_nothing_found(name, folder))
+        archive = archives.download(name, folder)
+    entry = size.cache_name(name)
+    if prepared is not None:
+        files = [p for p in prepared.iterdir() if p.is_file()]
+        return cached(entry, files, size.side, lambda: _read_prepared(prepared, size))
+    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size))
 
 
 def _data_dir(given: str) -> Path:
@@ -72,7 +108,7 @@ def _nothing_found(name: str, folder: Path) -> str:
     return f"data.name={name!r}: looked for {looked}, and found nothing; {hint}"
 
 
-def _digits(size: int) -> Splits:
+def _digits(size: _Size) -> Splits:
     """The 1,797 8x8 digits inside scikit-learn, always split alike: every fifth image of a class is for testing.
 
     Their grey values 0 to 16 become 0 to 255.
@@ -106,7 +142,7 @@ def _is_prepared(folder: Path, name: str) -> bool:
     return info.is_file() and json.loads(info.read_text()).get("name") == name.partition("/")[0]
 
 
-def _read_prepared(folder: Path, size: int) -> Splits:
+def _read_prepared(folder: Path, size: _Size) -> Splits:
     # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
     with contextlib.redirect_stdout(io.StringIO()):
         import tensorflow_datasets as tfds
@@ -135,7 +171,7 @@ def _read_prepared(folder: Path, size: int) -> Splits:
     return _decode(sources[0], folder, "train", size), _decode(sources[1], folder, test, size), classes
 
 
-def _decode(source: Any, folder: Path, split: str, size: int) -> Images:
+def _decode(source: Any, folder: Path, split: str, size: _Size) -> Images:
     images, labels = [], []
     with Progress(len(source), f"decoding {folder.parent.name} {split}", "images") as progress:
         for i in range(len(source)):
@@ -156,26 +192,29 @@ def _decode(source: Any, folder: Path, split: str, size: int) -> Images:
     return Images(np.stack(images), np.asarray(labels, np.int32))
 
 
-def _resized(splits: Splits, size: int) -> Splits:
+def _resized(splits: Splits, size: _Size) -> Splits:
     train, test, classes = splits
     return _resized_images(train, size), _resized_images(test, size), classes
 
 
-def _resized_images(data: Images, size: int) -> Images:
-    if size in (0, data.images.shape[1]):
+def _resized_images(data: Images, size: _Size) -> Images:
+    if size.side in (0, data.images.shape[1]):
         return data
     return Images(np.stack([_resize(image, size) for image in data.images]), data.labels)
 
 
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Box-filtered to size x size, uint8; 0 leaves it as it is."""
-    if not size or image.shape[:2] == (size, size):
+def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
+    """Filtered to a square of that side, uint8."""
+    side = size.side
+    if not side or image.shape[:2] == (side, side):
         return image
     from PIL import Image
 
+    from resnet_flax.data.decoding import resampling
+
     grey = image.shape[-1] == 1
-    resized = Image.fromarray(image[..., 0] if grey else image).resize((size, size), Image.Resampling.BOX)
-    return np.asarray(resized).reshape(size, size, image.shape[-1])
+    resized = Image.fromarray(image[..., 0] if grey else image).resize((side, side), resampling(size.interpolation))
+    return np.asarray(resized).reshape(side, side, image.shape[-1])
 
 
 def _first_line(error: Exception) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import pickles
+from resnet_flax.interchange import hdf5, pickles
 
-_CONFIG = "resnet_flax.config"  # among a safetensors file's metadata: the JSON of the config that trained it
+# Among a safetensors file's metadata: the JSON of the config that trained it, and of what came before the network.
+_CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,17 +21,19 @@ class Weights:
 
     Attributes:
       path: of the file.
-      tensors: by PyTorch's names.
+      tensors: by the names of one of ``layouts.py``.
       config: JSON of the config that trained them, where the file has it.
+      preprocessing: JSON of :class:`~resnet_flax.data.preprocessing.Preprocessing`, likewise.
     """
 
     path: Path
     tensors: dict[str, np.ndarray]
     config: str | None = None
+    preprocessing: str | None = None
 
 
 def read(path: Path) -> Weights:
-    """Reads a ``.safetensors``, ``.th``, ``.pth`` or ``.pt`` file.
+    """Reads a ``.safetensors``, ``.th``, ``.pth``, ``.pt`` or ``.h5`` file.
 
     Raises:
       UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py``).
@@ -41,10 +44,12 @@ def read(path: Path) -> Weights:
         return _read_safetensors(path)
     if path.suffix in (".th", ".pth", ".pt"):
         return Weights(path, _state_dict(pickles.read(path), path))
-    raise UserError(f"--weights={path}: must be a .safetensors, .th, .pth or .pt file")
+    if path.suffix in (".h5", ".hdf5"):
+        return Weights(path, hdf5.read(path))
+    raise UserError(f"--weights={path}: must be a .safetensors, .th, .pth, .pt or .h5 file")
 
 
-def write(path: Path, tensors: Mapping[str, np.ndarray], config: str) -> None:
+def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:
     """Writes a ``.safetensors`` file, whole or not at all."""
     from safetensors.numpy import save_file
 
@@ -53,9 +58,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, {"format": "pt", _CONFIG: config}
-        )
+        metadata = {"format": "pt", _CONFIG: config, _PREPROCESSING: preprocessing}
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
@@ -70,13 +74,12 @@ def _read_safetensors(path: Path) -> Weights:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, TypeError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-    config = metadata.get(_CONFIG)
-    if config is not None:
+    for key in (_CONFIG, _PREPROCESSING):
         try:
-            json.loads(config)
+            json.loads(metadata.get(key, "{}"))
         except ValueError:
-            raise UserError(f"{path}: the config in its metadata is not JSON") from None
-    return Weights(path, tensors, config)
+            raise UserError(f"{path}: {key} in its metadata is not JSON") from None
+    return Weights(path, tensors, metadata.get(_CONFIG), metadata.get(_PREPROCESSING))
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:

@@ -1,13 +1,11 @@
-"""PyTorch's names and layouts for the variables of our networks, and back.
+"""A network's variables as a file's tensors, in the names and axes of one of ``layouts.py``, and back.
 
-CIFAR networks are named as in akamaster's repository (``layer1.0.conv1.weight``, ``linear``, ``shortcut.0``),
-ImageNet's as in torchvision (``fc``, ``downsample.0``); either is understood in a file. What they have no name for
-keeps ours.
-A scanned stage's stacked variables are taken apart, unit by unit: ``layer1.0`` is ``stage1.first``, ``layer1.1`` the
-first of ``stage1.rest``.
+A scanned stage's stacked variables are taken apart, unit by unit: in PyTorch's names ``layer1.0`` is
+``stage1.first``, ``layer1.1`` the first of ``stage1.rest``.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,86 +15,109 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
+from resnet_flax.interchange.layouts import Layout, of_family, of_names
 from resnet_flax.networks import Network
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-_LAYERS = {"stem_conv": "conv1", "stem_bn": "bn1", "shortcut_conv": "shortcut.0", "shortcut_bn": "shortcut.1"}
+HEAD = "dense"  # our name of the layer whose length is the number of classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of PyTorch's, and where ours is.
+    """One tensor of ours in a file.
 
     Attributes:
-      name: PyTorch's.
+      name: in the file.
       path: collection, modules and leaf of ours.
       index: of the unit in a scanned stage's stack, or None.
-      shape: of PyTorch's tensor.
+      shape: of the file's tensor.
+      absorbed: name of the file's tensor that is subtracted from it, or None.
     """
 
     name: str
     path: tuple[str, ...]
     index: int | None
     shape: tuple[int, ...]
+    absorbed: str | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Ours, from the network's top."""
+        return self.path[1:-1]
 
 
-def entries(network: Network, image_shape: tuple[int, int, int], family: str) -> list[Entry]:
+def entries(network: Network, image_shape: tuple[int, int, int], layout: Layout | str) -> list[Entry]:
     """Every tensor of a network, in our order.
 
     Args:
       image_shape: (H, W, C).
-      family: ``imagenet`` for torchvision's names, else akamaster's.
+      layout: of the file; or a family's name, for the layout in which we write its networks.
     """
+    layout = of_family(layout) if isinstance(layout, str) else layout
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
     found = []
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         path = tuple(key.key for key in key_path)
+        _, *modules, name = path
         for index, shape in _units(path, leaf.shape):
-            name = _name(path, index)
-            if family == "imagenet":
-                name = _as_torchvision(name)
-            found.append(Entry(name, path, index, _their_shape(shape)))
+            their_shape = layout.to_theirs(np.broadcast_to(np.float32(0), shape), tuple(modules)).shape
+            absorbed = None
+            if name == "mean" and modules[-1] in layout.absorbed:
+                absorbed = layout.tensor((*modules[:-1], layout.absorbed[modules[-1]]), "bias", index)
+            found.append(Entry(layout.tensor(tuple(modules), name, index), path, index, their_shape, absorbed))
     return found
 
 
-def to_pytorch(entries: list[Entry], variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Our variables by PyTorch's names, in its layouts: kernels OIHW and [out, in]."""
+def to_tensors(
+    network: Network, image_shape: tuple[int, int, int], variables: Mapping[str, Any], layout: Layout | str
+) -> dict[str, np.ndarray]:
+    """Our variables by a layout's names, in its axes: ``{name: array}``.
+
+    Raises:
+      ValueError: the layout has tensors that ours were merged with (Keras's biases), so it is only read.
+    """
+    layout = of_family(layout) if isinstance(layout, str) else layout
+    if layout.absorbed:
+        raise ValueError(f"{layout.name} layout is only read")
     tensors = {}
-    for entry in entries:
+    for entry in entries(network, image_shape, layout):
         value = np.asarray(_at(variables, entry.path))
-        tensors[entry.name] = _to_theirs(value if entry.index is None else value[entry.index])
+        tensors[entry.name] = layout.to_theirs(value if entry.index is None else value[entry.index], entry.modules)
     return tensors
 
 
-def from_pytorch(entries: list[Entry], weights: Weights, what: str) -> dict[str, Any]:
+def from_tensors(
+    network: Network,
+    image_shape: tuple[int, int, int],
+    weights: Weights,
+    what: str,
+    layout: Layout,
+    head: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Our variables from a file's tensors.
 
     Args:
       what: the network, in words, for messages.
+      layout: of the file.
+      head: variables whose last dense layer is taken in place of the file's, whatever that is.
 
     Raises:
       UserError: tensors are missing, left over or of another shape; it names them.
     """
-    given = {_plain(name): tensor for name, tensor in weights.tensors.items()}
-    given = {name: tensor for name, tensor in given.items() if not name.endswith("num_batches_tracked")}
-    wanted = {_plain(entry.name): entry for entry in entries}
-    problems = [
-        _listed("missing", [wanted[name].name for name in wanted if name not in given]),
-        _listed("left over", [name for name in given if name not in wanted]),
-        _listed(
-            "of another shape",
-            [f"{entry.name} is {given[name].shape} and must be {entry.shape}"
-             for name, entry in wanted.items() if name in given and given[name].shape != entry.shape],
-        ),
-    ]  # fmt: skip
-    if any(problems):
-        held = _held(given)
-        raise UserError(f"{weights.path}: does not fit {what}: {'; '.join(p for p in problems if p)}{held}")
-
+    wanted = entries(network, image_shape, layout)
+    given = {name.removeprefix(layout.prefix): tensor for name, tensor in weights.tensors.items()}
+    given = {name: tensor for name, tensor in given.items() if not name.endswith(layout.ignored)}
     variables: dict[str, Any] = {}
+    if head is not None:
+        its_head = layout.layer((HEAD,), None) + layout.separator
+        given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
+        wanted = [entry for entry in wanted if entry.modules != (HEAD,)]
+        variables = {"params": {HEAD: jax.tree.map(np.asarray, head["params"][HEAD])}}
+    _check(wanted, given, weights, what, layout)
+
     stacks: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for name, entry in wanted.items():
-        value = _to_ours(given[name])
+    for entry in wanted:
+        value = layout.to_ours(given[entry.name], entry.modules)
+        value = value - given[entry.absorbed] if entry.absorbed else value
         if entry.index is None:
             _put(variables, entry.path, value)
         else:
@@ -106,10 +127,35 @@ def from_pytorch(entries: list[Entry], weights: Weights, what: str) -> dict[str,
     return variables
 
 
-def is_akamaster(weights: Weights) -> bool:
-    """Whether the file is named as akamaster's CIFAR networks and does not say itself how it was trained."""
-    plain = {name.removeprefix("module.") for name in weights.tensors}
-    return weights.config is None and {"layer1.0.conv1.weight", "linear.weight"} <= plain
+def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weights, what: str, layout: Layout) -> None:
+    shapes = {entry.name: entry.shape for entry in wanted}
+    # An absorbed bias is as long as the mean that it is subtracted from.
+    shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
+    misshapen = [name for name in shapes if name in given and given[name].shape != shapes[name]]
+    problems = [
+        _listed("missing", [name for name in shapes if name not in given]),
+        _listed("left over", [name for name in given if name not in shapes]),
+        _listed(
+            "of another shape", [f"{name} is {given[name].shape} and must be {shapes[name]}" for name in misshapen]
+        ),
+    ]
+    if not any(problems):
+        return
+    head = layout.layer((HEAD,), None) + layout.separator
+    wrong = [name for name in shapes if name in misshapen or name not in given]
+    hint = ""
+    if all(name.startswith(head) for name in wrong) and not any(name not in shapes for name in given):
+        hint = (
+            "; for classes of your own in training, start the last layer at random: init.reset_head=True (--reset-head)"
+        )
+    raise UserError(
+        f"{weights.path}: does not fit {what}: {'; '.join(p for p in problems if p)}{_held(given, layout)}{hint}"
+    )
+
+
+def layout_of(weights: Weights, family: str) -> Layout:
+    """The layout in which a file is written."""
+    return of_family(family) if weights.config is not None else of_names(weights.tensors.keys(), family)
 
 
 def _units(path: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[int | None, tuple[int, ...]]]:
@@ -119,41 +165,6 @@ def _units(path: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[int 
         return
     for i in range(shape[0]):
         yield i, shape[1:]
-
-
-def _name(path: tuple[str, ...], index: int | None) -> str:
-    _, *modules, leaf = path
-    if modules[0].startswith("stage"):
-        unit = 0 if modules[1] == "first" else 1 + index
-        modules = [f"layer{modules[0].removeprefix('stage')}", str(unit), *modules[2:]]
-    if modules == ["dense"]:
-        modules = ["linear"]
-    return ".".join([*(_LAYERS.get(m, m) for m in modules), _LEAVES[leaf]])
-
-
-def _as_torchvision(name: str) -> str:
-    return ("fc" + name.removeprefix("linear") if name.startswith("linear.") else name).replace(
-        ".shortcut.", ".downsample."
-    )
-
-
-def _plain(name: str) -> str:
-    """A name in the one form in which those of either source are compared."""
-    return _as_torchvision(name.removeprefix("module."))
-
-
-def _their_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) == 4:
-        return (shape[3], shape[2], shape[0], shape[1])
-    return shape[::-1]
-
-
-def _to_theirs(value: np.ndarray) -> np.ndarray:
-    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-
-
-def _to_ours(value: np.ndarray) -> np.ndarray:
-    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
 def _at(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
@@ -175,14 +186,15 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what}: {', '.join(names[:3])}{more}"
 
 
-def _held(given: Mapping[str, np.ndarray]) -> str:
+def _held(given: Mapping[str, np.ndarray], layout: Layout) -> str:
     """What the file holds, as far as its names tell."""
-    units: dict[int, int] = {}
+    pattern = re.compile(
+        re.escape(layout.unit).replace(r"\{stage\}", r"(\d+)").replace(r"\{unit\}", r"(\d+)").replace(r"\{layer\}", "")
+    )
+    units: dict[int, set[int]] = {}
     for name in given:
-        stage, _, rest = name.partition(".")
-        unit = rest.partition(".")[0]
-        if stage.startswith("layer") and stage[5:].isdecimal() and unit.isdecimal():
-            units[int(stage[5:])] = max(units.get(int(stage[5:]), 0), int(unit) + 1)
+        if found := pattern.match(name):
+            units.setdefault(int(found[1]), set()).add(int(found[2]))
     if not units:
         return ""
-    return f"; the file's stages have {', '.join(str(units[s]) for s in sorted(units))} units"
+    return f"; the file's stages have {', '.join(str(len(units[s])) for s in sorted(units))} units"

@@ -1,7 +1,7 @@
 """A file of weights as a network's variables: which config it belongs to, and its tensors in our places."""
 
 import sys
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
@@ -12,21 +12,33 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.interchange.files import Weights, read
-from resnet_flax.training.devices import replicated
-from resnet_flax.training.loop import Parts
-from resnet_flax.training.trained import on_one_device
+from resnet_flax.networks import Network
 
-__all__ = ["config_of", "read", "variables"]
+__all__ = ["ADOPTED", "config_of", "read", "settings_of", "variables"]
 
-# How akamaster's networks were trained, where the paper leaves it open or is not followed.
-_AKAMASTER = {"model.shortcut_padding": "both", "data.normalization": "imagenet"}
+# What a network needs to compute as it did where it was trained, beside what its name says.
+ADOPTED = (
+    "model.shortcut", "model.shortcut_padding", "model.bottleneck_stride", "model.bn_epsilon", "data.normalization",
+)  # fmt: skip
+
+
+def settings_of(weights: Weights, family: str) -> dict[str, Any]:
+    """Config keys in which the file's network differs from what the paper, or a config of ours, says.
+
+    From its own config where it has one, else from its layout (``layouts.py``).
+    """
+    if weights.config is not None:
+        trained = configs.flatten(configs.from_json(weights.config))
+        return {key: trained[key] for key in ADOPTED}
+    layout = names.layout_of(weights, family)
+    return dict(layout.settings) if layout.families[0] == family else {}
 
 
 def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str]) -> ConfigDict:
-    """The config, resolved, by which a file's network is built and its images are normalised.
+    """The config, resolved, by which a file's network is built and its images are prepared.
 
-    What the file says of itself comes first; for one in akamaster's names, where its option A puts the zero channels
-    and how its images were normalised, unless the user has set these keys.
+    What the file says of itself comes first; for one of another source, what its layout says, unless the user has set
+    these keys.
 
     Args:
       given: of the command line, or None.
@@ -48,26 +60,41 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
         return given
     if given is None:
         raise UserError(f"{weights.path} does not say which network it is of; name it: --config=FILE:UNIT-DEPTH")
-    if names.is_akamaster(weights) and given.model.family == "cifar":
-        taken = {key: value for key, value in _AKAMASTER.items() if key not in set_by_user}
-        given = given.copy_and_resolve_references()
-        given.update_from_flattened_dict(taken)
-        if taken:
-            said = ", ".join(f"{key}={value}" for key, value in taken.items())
-            print(f"{weights.path}: named as akamaster's networks, so {said}", file=sys.stderr)
+    given = given.copy_and_resolve_references()
+    layout = names.layout_of(weights, given.model.family)
+    if layout.families[0] == given.model.family:
+        flat = configs.flatten(given)
+        settings = {
+            key: value for key, value in {**layout.settings, **layout.views}.items()
+            if key not in set_by_user and flat[key] != value
+        }  # fmt: skip
+        given.update_from_flattened_dict(settings)
+        if settings:
+            said = ", ".join(f"{key}={value}" for key, value in settings.items())
+            print(f"{weights.path}: in {layout.name} layout, so {said}", file=sys.stderr)
     return configs.resolve(given)
 
 
-def variables(weights: Weights, parts: Parts) -> dict[str, Any]:
-    """The file's tensors as the variables of ``parts.network``, on every device.
+def variables(
+    weights: Weights,
+    network: Network,
+    image_shape: tuple[int, int, int],
+    model: Mapping[str, Any],
+    head: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The file's tensors as the variables of the network, NumPy arrays of its ``param_dtype``.
+
+    Args:
+      network: on one device.
+      image_shape: (H, W, C).
+      model: the section of the config that the network was built from.
+      head: variables whose last dense layer is taken in place of the file's.
 
     Raises:
       UserError: they do not fit; it says which are missing, left over or of another shape.
     """
-    network, model = on_one_device(parts.network), parts.config.model
-    shape = parts.dataset.train.images.shape[1:]
-    found = names.from_pytorch(
-        names.entries(network, shape, model.family), weights, f"{model.family} {configs.name_of(model)}"
-    )
+    what = f"{model['family']} {configs.name_of(model)}"
+    layout = names.layout_of(weights, model["family"])
+    found = names.from_tensors(network, image_shape, weights, what, layout, head)
     dtype = np.dtype(network.layers.param_dtype)
-    return jax.device_put(jax.tree.map(lambda a: np.asarray(a, dtype), found), replicated(parts.mesh))
+    return jax.tree.map(lambda a: np.asarray(a, dtype), found)

@@ -1,6 +1,6 @@
 """What a network is: pure Flax Linen; knows no data and no optimizer."""
 
 from resnet_flax.networks.families import build, depth_of, units_of
-from resnet_flax.networks.network import Network
+from resnet_flax.networks.network import Network, on_one_device
 
-__all__ = ["Network", "build", "depth_of", "units_of"]
+__all__ = ["Network", "build", "depth_of", "on_one_device", "units_of"]

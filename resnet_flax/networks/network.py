@@ -1,11 +1,12 @@
 """A network: stem, stages, head. Which ones there are is said in ``families.py``."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from resnet_flax.networks.dropout import dropout
 from resnet_flax.networks.layers import Layers
@@ -43,6 +44,7 @@ class Network(nn.Module):
       remat: what the backward pass computes again, instead of keeping all that it needs: ``"none"``; each ``"unit"``
         from its input; each ``"stage"`` from its input, and in it each unit from its own, so that units' inputs are
         kept for one stage at a time. (On a CPU, XLA starts on all stages early and keeps as much as with ``"unit"``.)
+      frozen: whether training leaves all but the dense layers as they are, BN's running statistics too.
     """
 
     stem: Stem | None
@@ -59,6 +61,7 @@ class Network(nn.Module):
     dropout: float = 0.0
     unroll: bool = False
     remat: str = "none"
+    frozen: bool = False
 
     @nn.compact
     def __call__(
@@ -77,6 +80,8 @@ class Network(nn.Module):
           ``stage1``, ... ([N, H', W', C'], what the last unit puts out), ``pooled`` [N, C'] and ``logits``.
         """
         named: dict[str, Array] = {}
+        drop = self._dropout(train, dropout_keys)
+        train = train and not self.frozen
         x = images.astype(self.layers.dtype)
 
         def apply(stage: Stage, x: Array) -> Array:
@@ -99,7 +104,8 @@ class Network(nn.Module):
             x = nn.relu(self.layers.norm(name="final_bn")(x, train))
         if self.last_pointwise:
             x = self._last_pointwise(x, train)
-        named["pooled"], named["logits"] = self._head(x, self._dropout(train, dropout_keys))
+        x = lax.stop_gradient(x) if self.frozen else x
+        named["pooled"], named["logits"] = self._head(x, drop)
         return (named["logits"], named) if intermediates else named["logits"]
 
     def _stem(self, x: Array, train: bool) -> Array:
@@ -134,6 +140,11 @@ class Network(nn.Module):
         for i, width in enumerate(self.hidden, start=1):
             x = drop(nn.relu(self.layers.dense(width, self.layers.dtype, name=f"hidden{i}")(x)), i)
         return pooled, self.layers.dense(self.classes, high, name="dense")(x)
+
+
+def on_one_device(network: Network) -> Network:
+    """The same network for a batch that is not split."""
+    return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
 
 def halve(x: Array) -> Array:

@@ -1,17 +1,18 @@
 """Loss and error of a network on a split: every image counts once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from resnet_flax.data.resident import Normalization, Resident
+from resnet_flax.data.resident import Normalization, Resident, center
 from resnet_flax.networks import Network
 from resnet_flax.training.devices import DATA_AXIS
 
@@ -36,11 +37,17 @@ class Evaluation:
 Evaluate = Callable[[Any, Any, Resident], Evaluation]
 
 
-def make_evaluate(network: Network, normalization: Normalization, batch_size: int, mesh: Mesh) -> Evaluate:
+def make_evaluate(
+    network: Network, normalization: Normalization, batch_size: int, mesh: Mesh, crop: int = 0
+) -> Evaluate:
     """Compiles ``(params, batch_stats, data) -> Evaluation``, with running statistics and no augmentation.
 
     Batches are split over all devices. The last one is filled up with images that do not count, so the result is
     that of the whole split whatever the batch size and the number of devices.
+
+    Args:
+      batch_size: of all devices together.
+      crop: the side of the central crop that the network sees; 0 for whole images.
     """
     per_device = -(-batch_size // mesh.size)
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
@@ -57,7 +64,8 @@ def make_evaluate(network: Network, normalization: Normalization, batch_size: in
             counts = places < size
             places = jnp.minimum(places, size - 1)
             labels = data.labels[places]
-            logits = network.apply(variables, normalization(data.images[places], dtype), train=False)
+            images = center(normalization(data.images[places], dtype), crop)
+            logits = network.apply(variables, images, train=False)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             wrong = (jnp.argmax(logits, -1) != labels) & counts
             return totals[0] + jnp.where(counts, losses, 0).sum(), totals[1] + wrong.sum(dtype=jnp.int32)
@@ -71,3 +79,11 @@ def make_evaluate(network: Network, normalization: Normalization, batch_size: in
         return Evaluation(loss=float(loss) / size, errors=int(errors), images=size)
 
     return evaluate
+
+
+def of_probabilities(probabilities: np.ndarray, labels: Sequence[int]) -> Evaluation:
+    """The same of class probabilities [N, classes], such as averages over several views of an image."""
+    probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))
+    return Evaluation(float(losses.mean()), int((probabilities.argmax(1) != labels).sum()), len(labels))

@@ -16,9 +16,11 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.data import resident, sources
 from resnet_flax.data.images import Dataset
+from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.networks import Network, build
 from resnet_flax.progress import Progress
+from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints
@@ -45,6 +47,30 @@ class Parts:
     mesh: jax.sharding.Mesh
     normalization: resident.Normalization
 
+    @property
+    def crop(self) -> int:
+        """The side of what is cropped out of the images; 0 where they are taken whole."""
+        return self.config.data.image_size if self.config.data.folder else 0
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the network sees."""
+        height, width, channels = self.dataset.train.images.shape[1:]
+        return (self.crop or height, self.crop or width, channels)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How any image is brought to what the network sees."""
+        data, (side, _, channels) = self.config.data, self.image_shape
+        return Preprocessing(
+            resize=self.dataset.train.images.shape[1],
+            image_size=side,
+            channels=channels,
+            interpolation=data.interpolation,
+            normalization=self.normalization,
+            classes=self.dataset.classes,
+        )
+
 
 def prepare(config: ConfigDict) -> Parts:
     """Builds what a resolved config names; refuses what does not fit, before anything is compiled."""
@@ -56,6 +82,7 @@ def prepare(config: ConfigDict) -> Parts:
     except ValueError as error:
         raise UserError(str(error)) from None
     network = build(config.model, len(dataset.classes), config.train.bn_group, DATA_AXIS)
+    network = network.clone(frozen=config.optimizer.trainable == "head")
     return Parts(config, dataset, network, data_mesh(), normalization)
 
 
@@ -75,7 +102,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     with StopRequest() as stop, contextlib.ExitStack() as held:
         parts, refusal = None, None
         try:
-            config = configs.resolve(config)
+            config = fine_tuning.adopt(configs.resolve(config), workdir)
             if first:
                 held.enter_context(folders.locked(workdir))
                 folders.check_config(workdir, config)
@@ -89,6 +116,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             return read(workdir)[-1]
         if first:
             folders.write_config(workdir, config)
+            folders.write_atomically(workdir / folders.PREPROCESSING, parts.preprocessing.to_json())
         return _Run(parts, workdir, stop).go()
 
 
@@ -105,10 +133,12 @@ class _Run:
         self.rate, self.optimizer = jax.jit(rate), optimizers.build(c.optimizer, rate)
         stream = resident.Stream(
             c.seed, self.train.batch_size, c.data.pad, c.data.flip, parts.normalization,
-            jnp.promote_types(c.model.param_dtype, jnp.float32),
+            jnp.promote_types(c.model.param_dtype, jnp.float32), parts.crop,
         )  # fmt: skip
         self.steps = make_train_steps(parts.network, self.optimizer, stream, mesh)
-        self.evaluate = make_evaluate(parts.network, parts.normalization, self.train.eval_batch_size, mesh)
+        self.evaluate = make_evaluate(
+            parts.network, parts.normalization, self.train.eval_batch_size, mesh, crop=parts.crop
+        )
         self.train_data = resident.put(dataset.train, everywhere)
         self.held_out = {"test": resident.put(dataset.test, everywhere)}
         if len(dataset.validation):
@@ -138,11 +168,12 @@ class _Run:
     def _restore_or_initialize(self) -> int:
         """Sets the state; returns its step."""
         what = self.parts.network, self.optimizer
-        shape, everywhere = self.parts.dataset.train.images.shape[1:], replicated(self.parts.mesh)
+        shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
         self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere))
         verb = "starts" if self.state is None else "goes on"
         if self.state is None:
             self.state = initial_state(*what, self.config.seed, shape, everywhere)
+            self.state = fine_tuning.start_from(self.config, self.parts.network, shape, self.state)
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
         _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")

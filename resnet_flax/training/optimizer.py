@@ -8,7 +8,7 @@ import optax
 
 
 def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay (the paper's), or AdamW.
+    """SGD with momentum and coupled weight decay (the paper's), or AdamW; of all parameters, or of the head alone.
 
     Coupled decay is L2 regularisation: ``weight_decay * w`` is added to the gradient before the momentum.
     ``decay`` says which parameters decay: ``all`` (as in the framework of the paper, which does not say), or only
@@ -18,10 +18,18 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ where the rate
     changes: after a drop to a tenth, ``update`` goes on for some steps with what the large rate gathered.
 
+    ``trainable`` is ``all``, or ``head``: the dense layers; the other parameters get no momentum and no decay.
+
     Args:
       optimizer: the section of a config.
       rate: step -> learning rate.
     """
+    if optimizer["trainable"] == "head":
+        return optax.multi_transform({"head": _of_all(optimizer, rate), "frozen": optax.set_to_zero()}, _labels)
+    return _of_all(optimizer, rate)
+
+
+def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
     mask = _is_kernel if optimizer["decay"] == "kernels" else None
     if optimizer["name"] == "adamw":
         return optax.adamw(
@@ -41,3 +49,9 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
 
 def _is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def _labels(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "head" if path[0].key.startswith(("dense", "hidden")) else "frozen", params
+    )

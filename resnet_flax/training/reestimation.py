@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from resnet_flax.data.resident import Normalization, Resident
-from resnet_flax.networks import Network
-from resnet_flax.training.trained import on_one_device
+from resnet_flax.data.resident import Normalization, Resident, center
+from resnet_flax.networks import Network, on_one_device
 
 Reestimate = Callable[[Any, Resident], Any]
 
 
-def make_reestimate(network: Network, normalization: Normalization, batch_size: int) -> Reestimate:
+def make_reestimate(network: Network, normalization: Normalization, batch_size: int, crop: int = 0) -> Reestimate:
     """Compiles ``(params, data) -> batch_stats``.
 
     Every image counts once, without augmentation: batches in the order of the data, normalised with their own
@@ -28,6 +27,7 @@ def make_reestimate(network: Network, normalization: Normalization, batch_size: 
     Args:
       network: with or without an axis name; every device computes the whole.
       batch_size: images that a BN normalises together.
+      crop: the side of the central crop that the network sees; 0 for whole images.
     """
     alone = on_one_device(network)
     # With momentum 0, what a BN leaves in its running statistics is what it saw last.
@@ -41,7 +41,7 @@ def make_reestimate(network: Network, normalization: Normalization, batch_size: 
 
         def seen(images: Array) -> Any:
             """The statistics of a batch, as often as it has images."""
-            x = normalization(images, dtype)
+            x = center(normalization(images, dtype), crop)
             # The running statistics that go in do not matter: only their shapes.
             start = jax.eval_shape(alone.init, jax.random.key(0), x[:1])["batch_stats"]
             start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), start)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from resnet_flax.networks import Network
 from resnet_flax.training import loop, optimizer
 from resnet_flax.training.checkpoints import Checkpoints
-from resnet_flax.training.devices import replicated
+from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import State, abstract_state
 
 
@@ -40,14 +40,14 @@ def load(config: ConfigDict, workdir: Path, step: int | None = None) -> Trained:
 
 def restore(parts: loop.Parts, workdir: Path, step: int | None = None) -> State:
     """The state alone, where the parts are there already."""
-    like = abstract_state(
-        parts.network, optimizer.build(parts.config.optimizer, lambda step: 0.0),
-        parts.dataset.train.images.shape[1:], replicated(parts.mesh),
-    )  # fmt: skip
+    return restore_state(parts.config, parts.network, parts.image_shape, workdir, step)
+
+
+def restore_state(
+    config: ConfigDict, network: Network, image_shape: tuple[int, int, int], workdir: Path, step: int | None = None
+) -> State:
+    """The same without a data set: of a network that the config names, for images of (H, W, C)."""
+    sgd = optimizer.build(config.optimizer, lambda step: 0.0)
+    like = abstract_state(network, sgd, image_shape, replicated(data_mesh()))
     with Checkpoints(workdir, read_only=True) as checkpoints:
         return checkpoints.restore(like, step)
-
-
-def on_one_device(network: Network) -> Network:
-    """The same network for a batch that is not split."""
-    return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))

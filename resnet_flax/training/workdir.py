@@ -20,6 +20,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 
 CONFIG = "config.json"  # complete, enough to run it again
+PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on

@@ -44,8 +44,9 @@ def test_the_peers_logits_are_pytorchs():
     c.model.shortcut_padding = "both"
     network = build(c.model, 10)
     file = files.read(PEER)
-    assert names.is_akamaster(file)
-    variables = names.from_pytorch(names.entries(network, (32, 32, 3), "cifar"), file, "residual-20")
+    layout = names.layout_of(file, "cifar")
+    assert layout.name == "akamaster's"
+    variables = names.from_tensors(network, (32, 32, 3), file, "residual-20", layout)
     images = np.random.default_rng(0).standard_normal((16, 32, 32, 3)).astype(np.float32)
     ours = jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, images)
     np.testing.assert_allclose(ours, logits(model, images), rtol=1e-4, atol=1e-4)
@@ -87,7 +88,7 @@ def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
     [
         ([], "give either --workdir=FOLDER of a run or --weights=FILE"),
         (["--weights=nowhere.th", "--config=configs/digits.py"], "--weights=nowhere.th: there is no such file"),
-        (["--weights=README.md", "--config=configs/digits.py"], "must be a .safetensors, .th, .pth or .pt file"),
+        (["--weights=README.md", "--config=configs/digits.py"], "must be a .safetensors, .th, .pth, .pt or .h5 file"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

@@ -27,12 +27,16 @@ def weights(tensors):
     return files.Weights("there.th", dict(tensors))
 
 
+def read(net, shape, tensors, family="cifar", **keys):
+    file = weights(tensors)
+    return names.from_tensors(net, shape, file, "it", names.layout_of(file, family), **keys)
+
+
 def there_and_back(net, shape, family="cifar"):
     x = jnp.zeros((1, *shape))
     variables = variables_of(net, x)
-    entries = names.entries(net, shape, family)
-    tensors = names.to_pytorch(entries, variables)
-    back = names.from_pytorch(entries, weights(tensors), "it")
+    tensors = names.to_tensors(net, shape, variables, family)
+    back = read(net, shape, tensors, family)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
     assert sum(t.size for t in tensors.values()) == sum(leaf.size for leaf in jax.tree.leaves(variables))
@@ -77,20 +81,36 @@ def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding)
 
     # And back, as a data-parallel model names them.
     saved = {f"module.{name}": value.numpy() for name, value in model.state_dict().items()}
-    again = names.from_pytorch(names.entries(net, (16, 16, 3), "cifar"), weights(saved), "it")
+    again = read(net, (16, 16, 3), saved)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
 def test_what_does_not_fit_is_named():
+    shape = (32, 32, 3)
     net = network(depth=20)
-    entries = names.entries(net, (32, 32, 3), "cifar")
-    tensors = names.to_pytorch(entries, variables_of(net, jnp.zeros((1, 32, 32, 3))))
-    deeper = names.entries(network(depth=32), (32, 32, 3), "cifar")
+    tensors = names.to_tensors(net, shape, variables_of(net, jnp.zeros((1, *shape))), "cifar")
     with pytest.raises(
         UserError, match=r"does not fit it: missing: .*layer1\.3.* more; the file's stages have 3, 3, 3"
     ):
-        names.from_pytorch(deeper, weights(tensors), "it")
-    with pytest.raises(UserError, match=r"left over: extra"):
-        names.from_pytorch(entries, weights(tensors | {"extra": np.ones(1)}), "it")
-    with pytest.raises(UserError, match=r"of another shape: linear\.bias is \(3,\) and must be \(10,\)"):
-        names.from_pytorch(entries, weights(tensors | {"linear.bias": np.ones(3)}), "it")
+        read(network(depth=32), shape, tensors)
+    with pytest.raises(UserError, match=r"left over: extra;"):
+        read(net, shape, tensors | {"extra": np.ones(1)})
+    with pytest.raises(UserError, match=r"of another shape: linear\.bias is \(3,\) and must be \(10,\).*reset_head"):
+        read(net, shape, tensors | {"linear.bias": np.ones(3)})
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_the_head_can_be_reset(lacking):
+    """Whatever head the file has, or none, is not looked at; all else is strict as ever."""
+    shape = (32, 32, 3)
+    net, other = network(depth=8), network(depth=8).clone(classes=4)
+    variables, mine = (variables_of(n, jnp.zeros((1, *shape))) for n in (net, other))
+    tensors = names.to_tensors(net, shape, variables, "cifar")
+    if lacking:
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("linear.")}
+    found = read(other, shape, tensors, head=mine)
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["dense"], mine["params"]["dense"])
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["stage3"], variables["params"]["stage3"])
+    assert jax.tree.structure(found) == jax.tree.structure(mine)
+    with pytest.raises(UserError, match=r"missing: conv1\.weight"):
+        read(other, shape, {k: v for k, v in tensors.items() if k != "conv1.weight"}, head=mine)

@@ -1,0 +1,177 @@
+"""What a network makes of many photographs: probabilities of classes, averaged over views of each."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.data.views import View, views_of
+from resnet_flax.errors import UserError
+from resnet_flax.networks import Network
+from resnet_flax.progress import Progress
+
+_THREADS = 4
+_WAITING_BATCHES = 16  # that may be begun at once, in the size of a batch of central crops
+
+Shape = tuple[int, int, int]
+
+
+def probabilities(
+    network: Network,
+    variables: dict[str, Any],
+    preprocessing: Preprocessing,
+    paths: Sequence[Path],
+    view: View = "center",
+    batch_size: int = 32,
+    unreadable: Callable[[Path, UserError], None] | None = None,
+) -> np.ndarray:
+    """The softmax of a network's logits, averaged over the views of each photograph (arXiv:1512.03385, section 3.4).
+
+    Views of one shape share batches, each filled up with zeros to that shape's size, so that each shape compiles once.
+    Files are decoded in a few threads ahead of the network; how much waits in memory does not grow with their number.
+
+    Args:
+      network: on one device.
+      variables: ``params`` and ``batch_stats``; arrays of NumPy or JAX.
+      paths: image files.
+      batch_size: views at most in a batch; of whole images that are larger than ``image_size``, in proportion fewer.
+      unreadable: called for a file that cannot be read, which has NaN for its row; None raises instead.
+
+    Returns:
+      [N, classes] float32, in the order of the paths.
+
+    Raises:
+      UserError: a file cannot be read as an image; or the network does not take images of any size (VGG's dense
+        layers) and ``view`` is ``multiscale``.
+    """
+    if view == "multiscale" and network.flattens:
+        raise UserError("view multiscale: the network's dense layers take images of one size only; choose 10crop")
+    sums, counts = np.zeros((len(paths), network.classes), np.float32), np.zeros(len(paths), np.float32)
+    variables = jax.device_put(variables, jax.local_devices()[0])
+    batches = _Batches(batch_size, preprocessing.image_size, len(paths))
+
+    def add(batch: "_Batch") -> None:
+        found = np.asarray(_softmax(network, variables, batch.images))[: len(batch.places)]
+        np.add.at(sums, batch.places, found)
+        np.add.at(counts, batch.places, 1)
+
+    read = partial(views_of, preprocessing=preprocessing, view=view)
+    with Progress(len(paths), "classifying", "images") as progress, closing(_decoded(paths, read)) as decoded:
+        for place, views in decoded:
+            if isinstance(views, UserError):
+                if unreadable is None:
+                    raise views
+                unreadable(paths[place], views)
+                views = []
+            for array in views:
+                for full in batches.put(place, array):
+                    add(full)
+            progress.update(1)
+        for rest in batches.rest():
+            add(rest)
+    with np.errstate(invalid="ignore"):
+        return sums / counts[:, None]
+
+
+def top_k_error(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
+    """How many images have their class not among the k most probable.
+
+    An image counts as wrong where at least k classes have a strictly greater probability than its own: of equal ones,
+    its own comes first. A row with NaN is wrong.
+
+    Args:
+      probabilities: [N, classes].
+      labels: [N] integers.
+    """
+    own = np.take_along_axis(probabilities, np.asarray(labels)[:, None], 1)
+    greater = (probabilities > own).sum(1)
+    return int(((greater >= k) | np.isnan(own[:, 0])).sum())
+
+
+@partial(jax.jit, static_argnums=0)
+def _softmax(network: Network, variables: dict[str, Any], images: Array) -> Array:
+    return jax.nn.softmax(network.apply(variables, images, train=False))
+
+
+def _decoded(
+    paths: Sequence[Path], read: Callable[[Path], list[np.ndarray]]
+) -> Iterator[tuple[int, list[np.ndarray] | UserError]]:
+    """Places and views in order, decoded by threads that are a few files ahead."""
+
+    def attempt(path: Path) -> list[np.ndarray] | UserError:
+        try:
+            return read(path)
+        except UserError as error:
+            return error
+
+    threads = min(_THREADS, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        ahead: deque[Future] = deque()
+        for place in range(len(paths)):
+            while len(ahead) < 2 * threads and place + len(ahead) < len(paths):
+                ahead.append(pool.submit(attempt, paths[place + len(ahead)]))
+            yield place, ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Batch:
+    """Views of one shape, and the places of the photographs they belong to."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.views, self.places = size, [], []
+
+    @property
+    def images(self) -> np.ndarray:
+        """[size, H, W, C], zeros behind the last one."""
+        images = np.zeros((self.size, *self.views[0].shape), np.float32)
+        images[: len(self.views)] = self.views
+        return images
+
+
+class _Batches:
+    """Gathers views into batches, one at a time for each shape."""
+
+    def __init__(self, batch_size: int, image_size: int, photographs: int) -> None:
+        self._batch_size, self._pixels, self._photographs = batch_size, image_size**2, photographs
+        self._waiting: dict[Shape, _Batch] = {}
+        self._held = 0  # pixels that wait
+
+    def put(self, place: int, views: np.ndarray) -> Iterator[_Batch]:
+        """Takes views [V, H, W, C] of a photograph; gives the batches that are to be computed now."""
+        shape = views.shape[1:]
+        for image in views:
+            batch = self._waiting.setdefault(shape, _Batch(self._size(len(views), shape)))
+            batch.views.append(image)
+            batch.places.append(place)
+            self._held += shape[0] * shape[1]
+            if len(batch.views) == batch.size:
+                yield self._take(shape)
+        # Where shapes are many, the fullest goes before its time rather than that memory grows.
+        while self._held > _WAITING_BATCHES * self._batch_size * self._pixels:
+            yield self._take(max(self._waiting, key=lambda s: len(self._waiting[s].views) / self._waiting[s].size))
+
+    def rest(self) -> Iterator[_Batch]:
+        """The batches that did not become full."""
+        for shape in list(self._waiting):
+            yield self._take(shape)
+
+    def _take(self, shape: Shape) -> _Batch:
+        batch = self._waiting.pop(shape)
+        self._held -= len(batch.views) * shape[0] * shape[1]
+        return batch
+
+    def _size(self, views: int, shape: Shape) -> int:
+        """Of a shape always the same: what the pixels of ``batch_size`` central crops leave room for."""
+        room = self._batch_size * self._pixels // (shape[0] * shape[1])
+        return max(1, min(self._batch_size, room, self._photographs * views))

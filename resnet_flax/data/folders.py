@@ -1,0 +1,246 @@
+"""Data sets that are folders of photographs, in a folder for each class."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_flax.data import decoding
+from resnet_flax.data.cache import Splits
+from resnet_flax.data.images import Images
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_TEST_FOLDERS = ("val", "validation", "test")  # the first that is there
+_LAYOUT = (
+    "expected are a folder for each class (cat/1.jpg, dog/1.jpg), or a folder train and one of "
+    "val, validation and test with a folder for each class in both"
+)
+_THREADS = 8
+
+Labelled = tuple[tuple[Path, int], ...]  # files and their classes, sorted
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """Which images there are in a folder.
+
+    Attributes:
+      folder: that was searched.
+      classes: names, sorted; the places are the labels.
+      train: files and their labels, sorted.
+      test: likewise.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+
+
+def scan(folder: Path) -> ImageFolder:
+    """Finds the classes and images of a folder, whichever of two layouts it has.
+
+    Either there is a folder ``train`` and one of ``val``, ``validation`` and ``test`` (the first of these that is
+    there), with the same class folders in both; or class folders right away: then a fifth of each class's images is
+    for testing, the same ones in every run. What is hidden or no image, by its name, does not count; folders inside
+    class folders do.
+
+    Raises:
+      UserError: the folder is not there, cannot be read, or has neither layout; it says where and what.
+    """
+    folder = folder.expanduser()
+    try:
+        if not folder.is_dir():
+            raise UserError(f"data.folder={folder}: there is no such folder")
+        inside = _subfolders(folder)
+        test = next((name for name in _TEST_FOLDERS if name in inside), None)
+        if "train" in inside and test is not None:
+            return _two_splits(folder, test)
+        if inside == ["train"]:
+            raise UserError(
+                f"{folder}: it has a folder train, but none of {', '.join(_TEST_FOLDERS)}; "
+                f"to have a fifth of its images for testing, name {folder / 'train'}"
+            )
+        return _one_split(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
+
+
+def load(data: Mapping[str, Any]) -> Splits:
+    """Scans and decodes the folder that the section ``data`` of a config names.
+
+    Raises:
+      UserError: see :func:`scan`, :func:`decoded_side` and :func:`decode`.
+    """
+    side = decoded_side(data)
+    return decode(scan(Path(data["folder"])), side, data.get("interpolation", "box"))
+
+
+def decoded_side(data: Mapping[str, Any]) -> int:
+    """The side that photographs are kept at, ``data.resize`` or else ``data.image_size``.
+
+    Raises:
+      UserError: they do not say it, or the crop would be larger.
+    """
+    size, resize = data.get("image_size", 0), data.get("resize", 0)
+    if not size:
+        raise UserError(
+            "data.image_size=0: photographs differ in size; set the side of the crop that networks see, such as 224 "
+            "(and the shorter side before the crop in data.resize, such as 256)"
+        )
+    if resize and resize < size:
+        raise UserError(f"data.resize={resize} must be at least data.image_size={size}, or 0 for the same")
+    return resize or size
+
+
+def decode(found: ImageFolder, side: int, interpolation: str) -> Splits:
+    """The images of a folder: uint8 [N, side, side, 3], the shorter side resized and the centre cropped.
+
+    Raises:
+      UserError: they would not fit into memory, or one cannot be read.
+    """
+    _check_memory(len(found.train) + len(found.test), side)
+    name = found.folder.resolve().name
+    train = _decode(found.train, side, interpolation, f"decoding {name} train")
+    return train, _decode(found.test, side, interpolation, f"decoding {name} test"), found.classes
+
+
+def _decode(files: Labelled, side: int, interpolation: str, description: str) -> Images:
+    images = np.empty((len(files), side, side, 3), np.uint8)
+
+    def put(place: int) -> None:
+        images[place] = decoding.prepare(files[place][0], side, side, 3, interpolation)
+
+    # PIL lets go of the interpreter's lock while it decodes and resizes.
+    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    try:
+        with Progress(len(files), description, "images") as progress:
+            for _ in pool.map(put, range(len(files))):
+                progress.update(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Images(images, np.asarray([label for _, label in files], np.int32))
+
+
+def _check_memory(count: int, side: int) -> None:
+    wanted, there = count * side * side * 3, _available_memory()
+    if there is not None and wanted > 0.8 * there:
+        raise UserError(
+            f"{count} images of {side}x{side} pixels take {wanted / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB of "
+            f"memory are available; choose a smaller data.resize (or data.image_size)"
+        )
+
+
+def _available_memory() -> int | None:
+    """Bytes that may be taken without swapping; None where the system does not say."""
+    try:
+        # Linux; sysconf does not count what the file cache would give back.
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
+        if pages in os.sysconf_names:
+            return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _two_splits(folder: Path, test: str) -> ImageFolder:
+    splits = {name: _images_by_class(folder / name) for name in ("train", test)}
+    for name, other in (("train", test), (test, "train")):
+        lacking = sorted(splits[name].keys() - splits[other].keys())
+        if lacking:
+            raise UserError(f"{folder}: {name} has {_listed(lacking)}, {other} does not; both need the same classes")
+    return _labelled(folder, splits["train"], splits[test])
+
+
+def _one_split(folder: Path) -> ImageFolder:
+    train, test = {}, {}
+    for name, files in _images_by_class(folder).items():
+        if len(files) < 2:
+            raise UserError(
+                f"{folder}: the class folder {name} holds 1 image; at least 2 are needed, one of them for testing"
+            )
+        for_testing = _fifth(len(files))
+        train[name] = [file for place, file in enumerate(files) if place not in for_testing]
+        test[name] = [file for place, file in enumerate(files) if place in for_testing]
+    return _labelled(folder, train, test)
+
+
+def _fifth(count: int) -> set[int]:
+    """About a fifth of the places in [0, count), at least one, always the same."""
+    # RandomState is frozen by NumPy: the same permutation in every version.
+    order = np.random.RandomState(0).permutation(count)
+    return set(order[: max(1, round(count / 5))].tolist())
+
+
+def _labelled(folder: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> ImageFolder:
+    classes = tuple(sorted(train))
+
+    def labelled(split: dict[str, list[Path]]) -> Labelled:
+        return tuple((file, label) for label, name in enumerate(classes) for file in split[name])
+
+    return ImageFolder(folder, classes, labelled(train), labelled(test))
+
+
+def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Class -> its images, sorted; refuses a folder that is not one of classes."""
+    names = _subfolders(folder)
+    if not names:
+        loose = any(_is_image(p.name) for p in folder.iterdir())
+        what = "images lie directly in it, without class folders" if loose else "it holds no class folders"
+        raise UserError(f"{folder}: {what}; {_LAYOUT}")
+    if len(names) < 2:
+        raise UserError(f"{folder}: at least two class folders are needed, and it has only {names[0]}; {_LAYOUT}")
+    found = {name: images(folder / name) for name in names}
+    for name, files in found.items():
+        if not files:
+            raise UserError(f"{folder}: the class folder {name} holds no images ({', '.join(SUFFIXES)})")
+    return found
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def images(folder: Path) -> list[Path]:
+    """Every image in a folder and in those inside it, sorted; what is hidden or no image, by its name, does not count.
+
+    Raises:
+      OSError: a folder cannot be read.
+      UserError: a link leads nowhere.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found, seen = [], set()
+    for place, inside, names in os.walk(folder, onerror=fail, followlinks=True):
+        # A link to a folder above it would never end.
+        real = os.path.realpath(place)
+        if real in seen:
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        found += [Path(place, name) for name in names if _is_image(name)]
+    for file in found:
+        if not file.is_file():
+            raise UserError(f"{file}: a link to a file that is not there")
+    return sorted(found)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{'the class' if len(names) == 1 else 'the classes'} {', '.join(names[:most])}{more}"

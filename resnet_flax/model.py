@@ -1,0 +1,159 @@
+"""A trained network, ready for images: from a file of weights, whoever wrote it, or from a run.
+
+    net = model.from_weights(Path("resnet50.pth"), config.load("configs/imagenet.py", "residual-50"))
+    features = net.features(net.prepare(["dog.jpg", "bird.jpg"]))
+
+What the features are named is said in ``networks/network.py``: ``stem``, ``stage1`` to ``stage4``, ``pooled``,
+``logits``. ``net.network`` and ``net.variables`` are the Flax module and its variables, to build on.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Set
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data import resident
+from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import names
+from resnet_flax.interchange.class_names import imagenet_classes
+from resnet_flax.interchange.files import Weights, read
+from resnet_flax.interchange.weights import config_of, variables
+from resnet_flax.networks import Network, build, on_one_device
+
+_NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network, its variables, and what comes before it.
+
+    Attributes:
+      network: for a batch on one device.
+      variables: ``params`` and ``batch_stats``.
+      preprocessing: of images.
+      config: resolved.
+      step: of the run, or None.
+    """
+
+    network: Network
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+    config: ConfigDict
+    step: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Such as ``residual-50``."""
+        return configs.name_of(self.config.model)
+
+    def prepare(self, paths: Iterable[str | Path]) -> np.ndarray:
+        """Image files as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32."""
+        from resnet_flax.data.views import center
+
+        return np.concatenate([center(Path(path), self.preprocessing) for path in paths])
+
+    def features(self, images: Array | np.ndarray) -> dict[str, Array]:
+        """The named intermediates of prepared images [N, H, W, C], running statistics in BN; any H and W."""
+        found = self._apply(self.variables, images)
+        # What comes out of jit is in the order of the alphabet.
+        stages = [f"stage{i}" for i in range(1, len(self.network.stage_units) + 1)]
+        return {name: found[name] for name in ("stem", *stages, "pooled", "logits") if name in found}
+
+    @cached_property
+    def _apply(self) -> Any:
+        return jax.jit(lambda variables, x: self.network.apply(variables, x, train=False, intermediates=True)[1])
+
+
+def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:
+    """The network in a file of weights.
+
+    Args:
+      config: which network it is, where the file does not say (:func:`resnet_flax.config.load`).
+      set_by_user: keys of it that are to hold although the file's layout says otherwise.
+
+    Raises:
+      UserError: the file cannot be read, or does not fit.
+    """
+    file = read(path)
+    config = config_of(file, config, set_by_user)
+    classes = _class_names(file, config)
+    preprocessing = _preprocessing(file, config, classes)
+    network = on_one_device(build(config.model, len(classes)))
+    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+    return Model(network, variables(file, network, shape, config.model), preprocessing, config)
+
+
+def from_run(workdir: Path, step: str = "latest") -> Model:
+    """The network of a run's checkpoint: a step, ``latest``, or ``best`` (by validation error).
+
+    Raises:
+      UserError: no run is there, or no such checkpoint.
+    """
+    from resnet_flax.training import trained
+    from resnet_flax.training import workdir as folders
+    from resnet_flax.training.checkpoints import Checkpoints
+
+    config = folders.read_config(workdir)
+    if config is None:
+        raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
+    config = configs.resolve(config)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = checkpoints.choose(step)
+    place = workdir / folders.PREPROCESSING
+    if place.is_file():
+        preprocessing = _parsed(place.read_text(), place)
+    else:  # a run of before there was such a file: from its data set
+        from resnet_flax.training import loop
+
+        preprocessing = loop.prepare(config).preprocessing
+    network = build(config.model, len(preprocessing.classes))
+    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
+    state = trained.restore_state(config, network, shape, workdir, step)
+    found = {"params": state.params, "batch_stats": state.batch_stats}
+    return Model(on_one_device(network), found, preprocessing, config, step)
+
+
+def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:
+    if file.preprocessing is not None:
+        return _parsed(file.preprocessing, file.path).classes
+    bias = names.layout_of(file, config.model.family).tensor((names.HEAD,), "bias", None)
+    found = [tensor for name, tensor in file.tensors.items() if name == bias or name.endswith("." + bias)]
+    if not found:
+        raise UserError(f"{file.path}: has no {bias}: it is a network without its last layer, which names no classes")
+    count = len(found[0])
+    return imagenet_classes() if count == 1000 else tuple(f"class {i}" for i in range(count))
+
+
+def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) -> Preprocessing:
+    if file.preprocessing is not None:
+        return _parsed(file.preprocessing, file.path)
+    data = config.data
+    if data.normalization in _NEEDS_DATA:
+        raise UserError(
+            f"{file.path} does not say how its images were normalised, and data.normalization={data.normalization!r} "
+            f"is a statistic of its training images; choose imagenet, caffe or none, or export it anew"
+        )
+    from resnet_flax.data.shapes import image_shape
+
+    shape = image_shape(data)
+    if shape is None:
+        raise UserError(f"{file.path} does not say how large its images are; set data.image_size")
+    side, _, channels = shape
+    nothing = resident.Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
+    normalization = resident.normalization(data.normalization, nothing)
+    return Preprocessing(data.resize or side, side, channels, data.interpolation, normalization, classes)
+
+
+def _parsed(text: str, path: Path) -> Preprocessing:
+    try:
+        return Preprocessing.from_json(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None

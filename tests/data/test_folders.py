@@ -1,0 +1,417 @@
+"""Folders of photographs: layouts, the split, what is refused, the cache; and the crops out of them."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import SingleDeviceSharding
+from PIL import Image
+
+from resnet_flax import config
+from resnet_flax.data import decoding, folders, resident, sources
+from resnet_flax.data.images import Images
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build
+from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.evaluation import make_evaluate
+from resnet_flax.training.reestimation import make_reestimate
+
+PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
+
+
+def photo(path, value=0, size=(12, 9)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def data_config(folder, **keys):
+    given = {"name": "folder", "data_dir": "", "download": False, "validation": 0}
+    return given | {"folder": str(folder), "image_size": 8, "resize": 0, "interpolation": "bilinear"} | keys
+
+
+def relative(found, split):
+    return [(str(path.relative_to(found.folder)), label) for path, label in getattr(found, split)]
+
+
+@pytest.mark.parametrize("test", ["val", "validation", "test"])
+def test_a_folder_for_each_split(tmp_path, test):
+    touch(tmp_path, "train/dog/1.jpg", "train/cat/b.PNG", "train/cat/a.jpeg", f"{test}/cat/c.webp", f"{test}/dog/2.bmp")
+    found = folders.scan(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert relative(found, "train") == [("train/cat/a.jpeg", 0), ("train/cat/b.PNG", 0), ("train/dog/1.jpg", 1)]
+    assert relative(found, "test") == [(f"{test}/cat/c.webp", 0), (f"{test}/dog/2.bmp", 1)]
+
+
+def test_val_goes_before_test(tmp_path):
+    touch(tmp_path, *(f"{split}/{name}/1.jpg" for split in ("train", "val", "test") for name in ("cat", "dog")))
+    assert relative(folders.scan(tmp_path), "test") == [("val/cat/1.jpg", 0), ("val/dog/1.jpg", 1)]
+
+
+def test_train_may_be_a_class(tmp_path):
+    touch(tmp_path, *(f"{name}/{i}.jpg" for name in ("car", "plane", "train") for i in range(2)))
+    assert folders.scan(tmp_path).classes == ("car", "plane", "train")
+
+
+def test_what_counts_as_an_image(tmp_path):
+    images = [f"cat/{i}{suffix}" for i, suffix in enumerate([*folders.SUFFIXES, ".JPEG", ".Tif"])]
+    others = ["cat/notes.txt", "cat/.hidden.jpg", "cat/jpg", ".git/a.jpg", "cat/.thumbnails/a.jpg", "README.md"]
+    touch(tmp_path, *images, *others, "dog/deep/deeper/1.jpg", "dog/2.jpg")
+    found = folders.scan(tmp_path)
+    assert found.classes == ("cat", "dog")
+    files = [name for name, _ in relative(found, "train") + relative(found, "test")]
+    assert sorted(files) == sorted([*images, "dog/deep/deeper/1.jpg", "dog/2.jpg"])
+
+
+def test_links_are_followed_once(tmp_path):
+    touch(tmp_path / "pool", *(f"{i}.jpg" for i in range(3)))
+    touch(tmp_path / "data" / "dog", "1.jpg", "2.jpg")
+    (tmp_path / "data" / "cat").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool" / "again").symlink_to(tmp_path / "pool")
+    found = folders.scan(tmp_path / "data")
+    assert Counter(label for _, label in found.train + found.test) == {0: 3, 1: 2}
+
+
+def test_the_split_is_written_down(tmp_path):
+    """In every version and on every machine the same; the permutation is NumPy's frozen one."""
+    touch(tmp_path, *(f"cat/{i:02}.jpg" for i in range(10)), *(f"dog/{i}.jpg" for i in range(2)))
+    found = folders.scan(tmp_path)
+    assert relative(found, "test") == [("cat/02.jpg", 0), ("cat/08.jpg", 0), ("dog/1.jpg", 1)]
+    assert folders.scan(tmp_path) == found
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=4))
+def test_a_fifth_of_every_class_is_for_testing(tmp_path_factory, counts):
+    folder = tmp_path_factory.mktemp("split")
+    for label, count in enumerate(counts):
+        touch(folder, *(f"class{label}/{i:03}.png" for i in range(count)))
+    found = folders.scan(folder)
+    assert found == folders.scan(folder)
+    train, test = set(found.train), set(found.test)
+    assert not train & test
+    assert len(train) + len(test) == len(found.train) + len(found.test) == sum(counts)
+    assert list(found.train) == sorted(train)
+    assert list(found.test) == sorted(test)
+    for path, label in train | test:
+        assert path.parent.name == found.classes[label]
+    for label, count in enumerate(counts):
+        share = sum(1 for _, other in test if other == label)
+        assert 1 <= share < count
+        assert abs(share - count / 5) <= 0.6
+
+
+WRONG = {
+    "empty": ([], r"^{folder}: it holds no class folders; expected are a folder for each class"),
+    "images lie about": (["1.jpg", "2.jpg"], r"^{folder}: images lie directly in it, without class folders; expected"),
+    "one class": (["cat/1.jpg"], r"^{folder}: at least two class folders are needed, and it has only cat; expected"),
+    "a class without images": (["cat/1.jpg", "cat/2.jpg", "dog/a.txt"], r"^{folder}: the class folder dog holds no im"),
+    "one image": (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], r"^{folder}: the class folder cat holds 1 image; at least"),
+    "no test": (
+        ["train/cat/1.jpg", "train/dog/1.jpg"],
+        r"^{folder}: it has a folder train, but none of val, validation, test; .* name {folder}/train$",
+    ),
+    "empty test": (["train/cat/1.jpg", "train/dog/1.jpg", "val/a.txt"], r"^{folder}/val: it holds no class folders"),
+    "lacking in val": (
+        [*(f"train/{c}/1.jpg" for c in "abc"), *(f"val/{c}/1.jpg" for c in "ab")],
+        r"^{folder}: train has the class c, val does not; both need the same classes$",
+    ),
+    "lacking in train": (
+        [*(f"train/{c}/1.jpg" for c in "ab"), *(f"val/{c}/1.jpg" for c in "abcdefghi")],
+        r"^{folder}: val has the classes c, d, e, f, g and 2 more, train does not; both need the same classes$",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_data_set_is_refused_in_a_line(tmp_path, case):
+    files, message = WRONG[case]
+    with pytest.raises(UserError, match=message.replace("{folder}", str(tmp_path))) as error:
+        folders.scan(touch(tmp_path, *files))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    for path in (tmp_path / "none", photo(tmp_path / "file.jpg")):
+        with pytest.raises(UserError, match=f"^data.folder={path}: there is no such folder$"):
+            folders.scan(path)
+
+
+@pytest.mark.parametrize("name", ["", "cat", "dog/deep"])
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, name):
+    touch(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/deep/2.jpg")
+    scandir, listdir = os.scandir, os.listdir
+
+    def refusing(function):
+        def call(path):
+            if Path(path) == tmp_path / name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return function(path)
+
+        return call
+
+    monkeypatch.setattr(os, "scandir", refusing(scandir))
+    monkeypatch.setattr(os, "listdir", refusing(listdir))
+    with pytest.raises(UserError, match=f"^{tmp_path / name}: cannot be read: Permission denied$"):
+        folders.scan(tmp_path)
+
+
+def test_a_link_to_nothing(tmp_path):
+    touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    (tmp_path / "cat" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(UserError, match="cat/2.jpg: a link to a file that is not there"):
+        folders.scan(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five grey photographs of each of two classes, of several sizes, whose brightness tells them apart."""
+    for i in range(5):
+        photo(tmp_path / "photos" / "dark" / f"{i}.png", 10 * i, size=(9 + i, 20))
+        photo(tmp_path / "photos" / "light" / f"{i}.png", 200 + 10 * i, size=(20, 9 + i))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
+    return tmp_path / "fresh" / "resnet_flax" / "datasets"
+
+
+def test_load(photos):
+    train, test, classes = folders.load(data_config(photos))
+    assert classes == ("dark", "light")
+    assert (train.images.shape, test.images.shape) == ((8, 8, 8, 3), (2, 8, 8, 3))
+    assert train.images.dtype == np.uint8
+    assert train.labels.dtype == np.int32
+    found = folders.scan(photos)
+    for images, files in ((train, found.train), (test, found.test)):
+        np.testing.assert_array_equal(images.labels, [label for _, label in files])
+        for image, (path, label) in zip(images.images, files, strict=True):
+            assert (image == 200 * label + 10 * int(path.stem)).all()
+
+
+def test_the_side_that_is_kept(photos):
+    assert folders.load(data_config(photos, image_size=6, resize=7))[0].images.shape == (8, 7, 7, 3)
+    with pytest.raises(UserError, match=r"^data.image_size=0: photographs differ in size; set the side"):
+        sources.load(data_config(photos, image_size=0))
+    with pytest.raises(UserError, match=r"^data.resize=7 must be at least data.image_size=8"):
+        sources.load(data_config(photos, resize=7))
+
+
+def test_a_damaged_photograph_is_named(photos, fresh_cache):
+    (photos / "light" / "3.png").write_bytes((photos / "light" / "3.png").read_bytes()[:40])
+    with pytest.raises(UserError, match="light/3.png: "):
+        sources.load(data_config(photos))
+    assert not fresh_cache.exists()
+
+
+def test_memory_is_asked_for_beforehand(photos, monkeypatch):
+    monkeypatch.setattr(folders, "_available_memory", lambda: 10 * 3000 * 3000 * 3)
+    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    message = r"^10 images of 3000x3000 pixels take 0.3 GiB, and 0.3 GiB of memory are available; choose a smaller"
+    with pytest.raises(UserError, match=message):
+        folders.load(data_config(photos, resize=3000))
+
+
+def test_available_memory_is_known_here():
+    assert 2**20 < folders._available_memory() < 2**50
+
+
+def test_a_data_set_of_photographs(photos):
+    data = sources.load(data_config(photos, validation=3))
+    assert (len(data.train), len(data.validation), len(data.test)) == (5, 3, 2)
+    assert data.classes == ("dark", "light")
+    with pytest.raises(UserError, match="must be below the 8 training images of .*photos"):
+        sources.load(data_config(photos, validation=8))
+
+
+def test_a_second_load_decodes_nothing(photos, fresh_cache, monkeypatch):
+    first = sources.load(data_config(photos))
+    (entry,) = fresh_cache.iterdir()
+    assert entry.name.startswith("folder-photos-")
+    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    monkeypatch.chdir(photos.parent)
+    for folder in (photos, "photos"):
+        second = sources.load(data_config(folder))
+        np.testing.assert_array_equal(first.train.images, second.train.images)
+        np.testing.assert_array_equal(first.test.labels, second.test.labels)
+    # A crop of another side comes out of the same pixels.
+    assert sources.load(data_config(photos, image_size=6, resize=8)).train.images.shape == (8, 8, 8, 3)
+
+
+def test_what_makes_another_entry(photos, fresh_cache):
+    def entries(**keys):
+        sources.load(data_config(photos, **keys))
+        return len(list(fresh_cache.iterdir()))
+
+    assert [entries(), entries(resize=9), entries(interpolation="bicubic"), entries(interpolation="box")] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    photo(photos / "dark" / "1.png", 77)
+    assert entries() == 5
+    photo(photos / "dark" / "9.png", 99)
+    assert entries() == 6
+    # The same files, but one of them linked to from another class.
+    (photos / "dark" / "link.png").symlink_to(photos / "dark" / "9.png")
+    assert entries() == 7
+    (photos / "dark" / "link.png").rename(photos / "light" / "link.png")
+    assert entries() == 8
+
+
+def test_a_long_name(tmp_path):
+    folder = tmp_path / ("ü" * 120)
+    for name in ("cat", "dog"):
+        photo(folder / name / "1.png"), photo(folder / name / "2.png")
+    assert len(sources.load(data_config(folder)).train) == 2
+
+
+def test_other_sets_are_resized_as_the_config_says():
+    found = {
+        name: sources.load(data_config("", name="digits", image_size=5, interpolation=name)).test.images
+        for name in ("box", "bilinear", "bicubic")
+    }
+    default = data_config("", name="digits", image_size=5)
+    del default["interpolation"]
+    np.testing.assert_array_equal(sources.load(default).test.images, found["box"])
+    first = Image.fromarray(sources.load(default | {"image_size": 0}).test.images[0, ..., 0])
+    for name, images in found.items():
+        expected = first.resize((5, 5), getattr(Image.Resampling, name.upper()))
+        np.testing.assert_array_equal(images[0, ..., 0], np.asarray(expected))
+    assert sources._Size(32).cache_name("cifar10") == "cifar10"
+    assert sources._Size(0, "bicubic").cache_name("cifar10") == "cifar10"
+    assert sources._Size(32, "bicubic").cache_name("cifar10") == "cifar10-bicubic"
+
+
+def random_images(n, side):
+    rng = np.random.default_rng(0)
+    return Images(rng.integers(0, 256, (n, side, side, 3), np.uint8), np.arange(n, dtype=np.int32))
+
+
+def batch(data, step=0, **keys):
+    half = resident.Normalization(np.full(3, 0.5), np.ones(1))
+    stream = resident.Stream(7, keys.pop("batch_size", 32), normalization=half, dtype=jnp.float32, **keys)
+    place = resident.put(data, SingleDeviceSharding(jax.devices()[0]))
+    images, labels = stream.batch(place, jnp.int32(step), jnp.int32(0), stream.batch_size)
+    keys = stream.keys("augmentation", jnp.int32(step), jnp.int32(0), stream.batch_size)
+    bits = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
+    return np.asarray(images), np.asarray(labels), np.asarray(bits)
+
+
+def by_hand(data, labels, bits, pad, flip, side, places):
+    """The augmentation in NumPy, from the same random bits."""
+    expected = []
+    for label, (vertical, horizontal, mirrored) in zip(labels, bits.tolist(), strict=True):
+        image = np.pad(data.images[label] / 255 - 0.5, ((pad, pad), (pad, pad), (0, 0)))
+        top, left = vertical % places, horizontal % places
+        image = image[top : top + side, left : left + side]
+        expected.append(image[:, ::-1] if flip and mirrored % 2 else image)
+    return np.stack(expected)
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("keys", [{}, {"crop": 0}])
+def test_without_a_crop_images_are_those_of_always(pad, flip, keys):
+    data = random_images(40, 6)
+    images, labels, bits = batch(data, step=3, pad=pad, flip=flip, **keys)
+    expected = by_hand(data, labels, bits, pad, flip, side=6, places=2 * pad + 1)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pad", "crop"), [(0, 5), (2, 5), (0, 8), (1, 8), (1, 10)])
+def test_random_crops(pad, crop):
+    data = random_images(40, 8)
+    images, labels, bits = batch(data, step=3, pad=pad, flip=True, crop=crop)
+    assert images.shape == (32, crop, crop, 3)
+    expected = by_hand(data, labels, bits, pad, True, side=crop, places=8 + 2 * pad - crop + 1)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+
+
+def test_every_crop_is_as_likely():
+    data = Images(np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1), np.zeros(1, np.int32))
+    images, _, _ = batch(data, pad=0, flip=False, crop=4, batch_size=900)
+    corners = np.rint((images[:, 0, 0, 0] + 0.5) * 255).astype(int)
+    counts = Counter(corners.tolist())
+    assert sorted(counts) == [0, 1, 2, 6, 7, 8, 12, 13, 14]
+    assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 26.1  # 8 degrees of freedom: once in 1,000
+
+
+def test_a_crop_larger_than_the_images():
+    with pytest.raises(ValueError, match="a crop of 9 is larger than the padded images, 8x8"):
+        batch(random_images(4, 8), pad=0, flip=False, crop=9)
+    with pytest.raises(ValueError, match="a crop of 9 is larger than the images, 8x8"):
+        resident.center(jnp.zeros((1, 8, 8, 3)), 9)
+
+
+@pytest.mark.parametrize("side", range(1, 9))
+def test_the_central_crop_of_a_batch_is_that_of_a_photograph(side):
+    for height in (8, 9):
+        images = np.random.default_rng(0).integers(0, 256, (3, height, 8, 3), np.uint8)
+        expected = np.stack([decoding.center_crop(image, side, side) for image in images])
+        np.testing.assert_array_equal(resident.center(jnp.asarray(images), side), expected)
+    assert resident.center(images, 0) is images
+    assert resident.center(images[:, :8], 8).shape == (3, 8, 8, 3)
+
+
+def test_evaluation_and_reestimation_see_the_central_crop():
+    """What they find of large images with ``crop`` is what they find of images that are cropped already."""
+    data = random_images(23, 12)
+    cropped = Images(data.images[:, 2:10, 2:10], data.labels % 10)
+    data = Images(data.images, data.labels % 10)
+    c = config.base()
+    c.model.update(unit="plain", stage_units=(1,), stage_filters=(4,))
+    network, mesh = build(c.model, 10, axis_name=DATA_AXIS), data_mesh()
+    normalization = resident.normalization("channel", data)
+    variables = jax.jit(build(c.model, 10).init)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    found = []
+    for images, crop in ((data, 8), (cropped, 0)):
+        place = resident.put(images, replicated(mesh))
+        statistics = make_reestimate(network, normalization, 10, crop=crop)(variables["params"], place)
+        evaluate = make_evaluate(network, normalization, 10, mesh, crop=crop)
+        found.append((evaluate(variables["params"], statistics, place), statistics))
+    assert found[0][0].errors == found[1][0].errors
+    assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found[0][1], found[1][1])
+
+
+def test_caffes_normalization():
+    data = random_images(4, 8)
+    found = resident.normalization("caffe", data)(jnp.asarray(data.images), jnp.float32)
+    np.testing.assert_allclose(found, data.images - np.asarray([123.68, 116.779, 103.939]), atol=1e-4)
+    with pytest.raises(ValueError, match="data.normalization='caffe' is for 3 channels; the images have 1"):
+        resident.normalization("caffe", Images(data.images[..., :1], data.labels))
+
+
+def test_the_config(photos):
+    c = config.load("configs/folder.py", "residual-34", {"data.folder": str(photos)})
+    config.validate(c)
+    assert (c.model.depth, c.model.block, c.data.image_size, c.data.resize) == (34, "basic", 224, 256)
+    train, _, _ = folders.load(c.data)
+    assert train.images.shape == (8, 256, 256, 3)
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no photographs in {PHOTOS}")
+def test_real_photographs(fresh_cache):
+    data = sources.load(data_config(PHOTOS, image_size=56, resize=64))
+    assert len(data.classes) >= 2
+    assert data.train.images.shape[1:] == data.test.images.shape[1:] == (64, 64, 3)
+    assert len(np.unique(data.train.images.reshape(len(data.train), -1), axis=0)) == len(data.train)
+    assert 60 < data.train.images.mean() < 180
+    assert data.train.images.std((1, 2)).min() > 0.5

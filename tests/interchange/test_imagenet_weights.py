@@ -1,0 +1,160 @@
+"""ImageNet's networks with others' weights: the logits are those of the others' own networks."""
+
+import json
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from resnet_flax import config, model
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import files, names
+from tests.interchange import drawn
+from tests.interchange.keras_golden import CLASSES, GOLDEN, SIDE
+
+CONFIG = "configs/imagenet.py"
+
+
+def assert_logits(found, expected):
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def write_old_keras(path, tensors, suffix=":0", group=""):
+    """As Keras 2 wrote them; ``model.save`` puts them into a group."""
+    with h5py.File(path, "w") as file:
+        top = file.create_group(group) if group else file
+        layers = list(dict.fromkeys(name.partition("/")[0] for name in tensors))
+        top.attrs["layer_names"] = [layer.encode() for layer in (*layers, "avg_pool")]
+        top.create_group("avg_pool").attrs["weight_names"] = []
+        for layer in layers:
+            mine = [name for name in tensors if name.startswith(f"{layer}/")]
+            place = top.create_group(layer)
+            place.attrs["weight_names"] = [f"{name}{suffix}".encode() for name in mine]
+            for name in mine:
+                place[f"{name}{suffix}"] = tensors[name]
+
+
+def write_keras_3(path, tensors, named=True):
+    """As ``save_weights`` of Keras 3 writes them."""
+    with h5py.File(path, "w") as file:
+        for i, layer in enumerate(dict.fromkeys(name.partition("/")[0] for name in tensors)):
+            place = file.create_group(f"layers/layer_{i}/vars")
+            if named:
+                place.attrs["name"] = layer
+            for j, name in enumerate(name for name in tensors if name.startswith(f"{layer}/")):
+                place[str(j)] = tensors[name]
+
+
+def keras_tensors(depth, classes):
+    """Every tensor of Keras's network of that depth, in the order in which its layers have them."""
+    from resnet_flax.interchange.layouts import LAYOUTS
+    from resnet_flax.networks import build
+
+    network = build(config.load(CONFIG, f"residual-{depth}").model, classes)
+    found = {}
+    for entry in names.entries(network, (SIDE, SIDE, 3), LAYOUTS["keras"]):
+        found[entry.name] = drawn.tensor(entry.name, entry.shape)
+        if entry.absorbed:
+            found[entry.absorbed] = drawn.tensor(entry.absorbed, entry.shape)
+    order = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
+    return dict(sorted(found.items(), key=lambda kv: order.index(kv[0].rpartition("/")[2])))
+
+
+def keras_model(path, depth=50):
+    return model.from_weights(path, config.load(CONFIG, f"residual-{depth}", {"data.image_size": SIDE}),
+                              {"data.image_size"})  # fmt: skip
+
+
+def normalized(net, images):
+    n = net.preprocessing.normalization
+    return ((images / 255 - n.mean) / n.std).astype(np.float32)
+
+
+@pytest.mark.parametrize("depth", [18, 50, pytest.param(152, marks=pytest.mark.slow)])
+def test_torchvisions_logits(depth, tmp_path):
+    """Its names in PyTorch's own file; then exported, loaded into PyTorch's network, and back: the same bits."""
+    torch = pytest.importorskip("torch")
+    from tests.interchange.torch_imagenet import ResNet
+
+    peer = ResNet(depth, classes=7)
+    state = {n: t if n.endswith("tracked") else torch.tensor(drawn.tensor(n, t.shape))
+             for n, t in peer.state_dict().items()}  # fmt: skip
+    peer.load_state_dict(state)
+    torch.save(state, tmp_path / "peer.pth")
+    net = model.from_weights(tmp_path / "peer.pth", config.load(CONFIG, f"residual-{depth}"))
+    assert net.config.model.bottleneck_stride == "3x3"
+    assert (net.preprocessing.resize, net.preprocessing.image_size) == (256, 224)
+
+    images = normalized(net, drawn.images(2, 64))
+    with torch.no_grad():
+        theirs = peer.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    assert_logits(net.features(images)["logits"], theirs)
+
+    tensors = names.to_tensors(net.network, (64, 64, 3), net.variables, "imagenet")
+    files.write(tmp_path / "ours.safetensors", tensors, config.to_json(net.config), net.preprocessing.to_json())
+    from safetensors.torch import load_file
+
+    result = peer.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=False)
+    assert not result.unexpected_keys
+    assert all(name.endswith("num_batches_tracked") for name in result.missing_keys)
+    for name, value in peer.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+    again = model.from_weights(tmp_path / "ours.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, again.variables, net.variables)
+    assert again.preprocessing.to_json() == net.preprocessing.to_json()
+
+
+def test_keras_own_logits(tmp_path):
+    """Those that Keras itself gave (keras_golden.py), from its old format and its new one."""
+    tensors, images = keras_tensors(50, CLASSES), drawn.images(2, SIDE)
+    write_old_keras(tmp_path / "old.h5", tensors)
+    write_old_keras(tmp_path / "saved.h5", tensors, suffix="", group="model_weights")
+    write_keras_3(tmp_path / "new.weights.h5", tensors)
+    nets = [keras_model(tmp_path / name) for name in ("old.h5", "saved.h5", "new.weights.h5")]
+    assert nets[0].config.model.bottleneck_stride == "first"
+    assert_logits(nets[0].features(normalized(nets[0], images))["logits"], json.loads(GOLDEN.read_text())["logits"])
+    for net in nets[1:]:
+        jax.tree.map(np.testing.assert_array_equal, net.variables, nets[0].variables)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_keras_logits_by_pytorch(depth, tmp_path):
+    pytest.importorskip("torch")
+    from tests.interchange.torch_imagenet import keras_logits
+
+    tensors, images = keras_tensors(depth, 9), drawn.images(2, SIDE)
+    write_old_keras(tmp_path / "old.h5", tensors)
+    net = keras_model(tmp_path / "old.h5", depth)
+    assert_logits(net.features(normalized(net, images))["logits"], keras_logits(depth, tensors, images))
+
+
+def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
+    tensors = keras_tensors(50, CLASSES)
+    write_old_keras(tmp_path / "deep.h5", tensors)
+    with pytest.raises(UserError, match=r"does not fit imagenet residual-101: missing: .*have 3, 4, 6, 3 units"):
+        keras_model(tmp_path / "deep.h5", 101)
+    write_old_keras(tmp_path / "notop.h5", {k: v for k, v in tensors.items() if not k.startswith("predictions")})
+    with pytest.raises(UserError, match="a network without its last layer"):
+        keras_model(tmp_path / "notop.h5")
+    write_keras_3(tmp_path / "nameless.weights.h5", tensors, named=False)
+    with pytest.raises(UserError, match="has no name that tells which layer it is"):
+        keras_model(tmp_path / "nameless.weights.h5")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    with pytest.raises(UserError, match="not a readable file of Keras's weights"):
+        keras_model(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    with pytest.raises(UserError, match="an HDF5 file, but not of Keras's weights"):
+        keras_model(tmp_path / "other.h5")
+
+
+def test_imagenets_classes():
+    from resnet_flax.interchange.class_names import imagenet_classes
+
+    classes = imagenet_classes()
+    assert len(classes) == len(set(classes)) == 1000
+    # Well known places: https://www.image-net.org's wnids n01440764, n02123045, n03495258 and n15075141, sorted.
+    assert (classes[0], classes[281], classes[999]) == ("tench", "tabby", "toilet tissue")

@@ -1,0 +1,114 @@
+"""``python -m resnet_flax.predict`` as users type it, with a network trained for two steps on a folder of its own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import ROOT, command, streams
+
+pytestmark = pytest.mark.skipif(not (ROOT / "resnet_flax" / "model.py").is_file(), reason="needs resnet_flax/model.py")
+
+
+def draw(path, color, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 60, (44, 52, 3), np.uint8)
+    Image.fromarray(noise + np.asarray(color, np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for i in range(5):
+        draw(folder / "red" / f"{i}.jpg", (190, 0, 0), i)
+        draw(folder / "blue sky" / f"{i}.png", (0, 0, 190), 10 + i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    code, output = command(
+        "train.py", "--config=configs/folder.py:residual-18", f"--config.data.folder={photos}", f"--workdir={workdir}",
+        "--config.data.image_size=32", "--config.data.resize=36", "--config.model.width=0.125",
+        "--config.train.steps=2", "--config.train.batch_size=4", "--config.train.eval_batch_size=4",
+    )  # fmt: skip
+    assert code == 0, output
+    return workdir
+
+
+def predict(run, *arguments):
+    return streams("-m", "resnet_flax.predict", f"--workdir={run}", *map(str, arguments))
+
+
+def test_a_file_has_a_row(run, photos):
+    code, out, error = predict(run, photos / "red" / "0.jpg", "--top=5")
+    assert code == 0, error
+    (row,) = out.splitlines()
+    assert row.startswith(str(photos / "red" / "0.jpg"))
+    assert "blue sky" in row
+    assert row.count("%") == 2  # of two classes, five are two
+    assert "residual-18: 1 image" in error
+
+
+def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
+    picture = tmp_path / "new" / "out.png"
+    code, out, error = predict(run, "--json", "--batch-size=3", f"--picture={picture}", photos, photos / "red")
+    assert code == 0, error
+    found = [json.loads(line) for line in out.splitlines()]
+    expected = [str(p) for p in sorted(photos.rglob("*.*"))]
+    assert [f["file"] for f in found] == expected + expected[5:]
+    for f in found:
+        assert {c["class"] for c in f["top"]} == {"red", "blue sky"}
+        probabilities = [c["probability"] for c in f["top"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert found[5]["top"] == found[10]["top"]
+    assert "the first 12 images, 3 more are left out" in error
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 500
+    assert [p.name for p in picture.parent.iterdir()] == ["out.png"]
+
+
+@pytest.mark.parametrize("view", ["10crop", "multiscale"])
+def test_views(run, photos, view):
+    code, out, error = predict(run, "--top=1", f"--view={view}", photos / "red")
+    assert code == 0, error
+    assert [row.count("%") for row in out.splitlines()] == [1] * 5
+
+
+def test_broken_files_are_named_and_the_others_classified(run, photos, tmp_path):
+    for name in ("1.jpg", "3.jpg"):
+        shutil.copy(photos / "red" / name, tmp_path)
+    (tmp_path / "2.jpg").write_bytes(b"\xff\xd8 no more")
+    code, out, error = predict(run, tmp_path)
+    assert code == 2, error
+    assert [row.split()[0] for row in out.splitlines()] == [str(tmp_path / n) for n in ("1.jpg", "3.jpg")]
+    assert sum(str(tmp_path / "2.jpg") in line for line in error.splitlines()) == 1
+    assert error.splitlines()[-1] == "error: 1 of 3 files could not be read, as said above"
+    code, out, error = predict(run, tmp_path / "2.jpg")
+    assert (code, out) == (2, "")
+    assert error.splitlines()[-1].startswith(f"error: {tmp_path / '2.jpg'}: ")
+
+
+def test_mistakes_are_one_line(tmp_path):
+    """None of them needs a network."""
+    (tmp_path / "notes.txt").write_text("no image")
+    some = ("--workdir=somewhere",)
+    for arguments, message in [
+        ((*some, tmp_path), f"{tmp_path}: no images are in this folder"),
+        ((*some, tmp_path / "gone.jpg"), f"{tmp_path / 'gone.jpg'}: there is no such file or folder"),
+        (some, "name an image or a folder of images"),
+        ((tmp_path,), "give either --workdir"),
+        ((*some, "--picture=out.jpg", tmp_path), "--picture=out.jpg must end in .png"),
+        ((*some, "--top=0", tmp_path), "top"),
+        ((*some, tmp_path, "--no-such-flag=1"), "unknown flag --no_such_flag"),
+        ((*some, "--config=configs/folder.py:residual-18", tmp_path), "--config goes with --weights"),
+    ]:
+        code, out, error = streams("-m", "resnet_flax.predict", *map(str, arguments))
+        assert (code, out) == (2, ""), error
+        assert len(error.splitlines()) == 1, error
+        assert message in error

@@ -1,0 +1,61 @@
+"""A trained network from Python, and README's lines about it."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_flax import config, model
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import names
+from resnet_flax.networks import build
+from tests.commands import ROOT
+from tests.interchange import drawn
+
+
+def photograph(path, seed, size=(300, 260)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 10, 3), np.uint8)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def torchvision_file(path, depth=50, classes=1000):
+    """Weights in torchvision's names, and nothing else."""
+    from safetensors.numpy import save_file
+
+    network = build(config.load(str(ROOT / "configs/imagenet.py"), f"residual-{depth}").model, classes)
+    save_file({e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")}, path)
+
+
+def test_readmes_lines_run(tmp_path, monkeypatch):
+    (lines,) = [b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "model." in b]
+    torchvision_file(tmp_path / "resnet50.safetensors")
+    photograph(tmp_path / "dog.jpg", 0)
+    photograph(tmp_path / "bird.png", 1, (200, 480))
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(lines, scope)
+    features, net = scope["features"], scope["net"]
+    assert list(features) == ["stem", "stage1", "stage2", "stage3", "stage4", "pooled", "logits"]
+    assert features["logits"].shape == (2, 1000)
+    assert net.title == "residual-50"
+    assert net.preprocessing.classes[:2] == ("tench", "goldfish")
+
+
+def test_a_file_that_does_not_say_its_classes_numbers_them(tmp_path):
+    torchvision_file(tmp_path / "r18.safetensors", 18, 4)
+    net = model.from_weights(tmp_path / "r18.safetensors", config.load("configs/imagenet.py", "residual-18"))
+    assert net.preprocessing.classes == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_images_of_an_unknown_mean_are_refused(tmp_path):
+    """CIFAR's recipe subtracts the training set's mean, which a bare file of weights does not hold."""
+    from safetensors.numpy import save_file
+
+    c = config.load("configs/cifar10.py", "residual-8")
+    network = build(c.model, 10)
+    found = {e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "cifar")}
+    save_file(found, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"normalization='pixel_mean' is a statistic of its training images"):
+        model.from_weights(tmp_path / "w.safetensors", c, {"data.normalization"})

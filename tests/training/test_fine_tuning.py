@@ -1,0 +1,113 @@
+"""Runs that start from weights: what is taken from the file, what stays at random, and what is trained."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_flax import config, model
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import files, names
+from resnet_flax.networks import build
+from resnet_flax.training import loop
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.metrics import read
+from resnet_flax.training.state import initial_state
+from resnet_flax.training.step import training_step
+from tests.training.small import small_config
+
+
+def tiny_config(**overrides):
+    return small_config(**{"model__stage_units": (2,), "train__steps": 4, "train__bn_group": 0} | overrides)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run's weights as a file, and the model in it."""
+    folder = tmp_path_factory.mktemp("before")
+    loop.run(tiny_config(model__bn_epsilon=2e-5), folder / "run")
+    net = model.from_run(folder / "run")
+    tensors = names.to_tensors(net.network, (8, 8, 1), net.variables, "cifar")
+    path = folder / "weights.safetensors"
+    files.write(path, tensors, config.to_json(net.config), net.preprocessing.to_json())
+    return path, net
+
+
+def trained(workdir, **overrides):
+    """A run with almost no learning rate, so that what it ends with is what it started from."""
+    c = tiny_config(train__steps=1, optimizer__learning_rate=1e-12, **overrides)
+    loop.run(c, workdir)
+    return model.from_run(workdir)
+
+
+def test_training_starts_from_the_weights_and_takes_their_settings(exported, tmp_path, capfd):
+    path, before = exported
+    found = trained(tmp_path / "run", init__weights=str(path))
+    assert found.config.model.bn_epsilon == 2e-5
+    assert "so model.bn_epsilon=2e-05" in capfd.readouterr().err
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.variables["params"], before.variables["params"]
+    )
+    as_it_was = trained(tmp_path / "own", init__weights=str(path), init__adopt=False)
+    assert as_it_was.config.model.bn_epsilon == 1e-5
+
+
+def test_a_head_that_is_reset_is_that_of_the_seed(exported, tmp_path):
+    path, before = exported
+    found = trained(tmp_path / "reset", init__weights=str(path), init__reset_head=True, seed=3)
+    fresh = trained(tmp_path / "fresh", seed=3)
+    np.testing.assert_allclose(
+        found.variables["params"]["dense"]["kernel"], fresh.variables["params"]["dense"]["kernel"], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        found.variables["params"]["stem_conv"]["kernel"], before.variables["params"]["stem_conv"]["kernel"], atol=1e-6
+    )
+
+
+def test_a_run_goes_on_without_the_file(exported, tmp_path):
+    """Interrupted at step 4 of 8, with the file gone since: the metrics of one that was never stopped."""
+    copy = shutil.copy(exported[0], tmp_path / "weights.safetensors")
+    whole = tiny_config(train__steps=8, init__weights=str(copy))
+    loop.run(whole, tmp_path / "whole")
+    loop.run(tiny_config(init__weights=str(copy)), tmp_path / "split")
+    copy.unlink()
+    loop.run(whole, tmp_path / "split")
+    first, second = (
+        [(line["step"], line["train_loss"]) for line in read(tmp_path / name)] for name in ("whole", "split")
+    )
+    assert first == second
+    with pytest.raises(UserError, match=r"--weights=.*there is no such file"):
+        loop.run(whole, tmp_path / "new")
+
+
+def test_weights_that_do_not_fit_are_refused(exported, tmp_path):
+    with pytest.raises(UserError, match="does not fit cifar residual-8: missing: "):
+        loop.run(tiny_config(model__stage_units=(3,), init__weights=str(exported[0])), tmp_path / "deeper")
+    with pytest.raises(UserError, match="there are no weights to start from"):
+        loop.run(tiny_config(init__reset_head=True), tmp_path / "none")
+
+
+def test_a_frozen_network_trains_its_head_alone():
+    """Every other parameter and BN's statistics keep their bits, decay included; the loss falls nonetheless."""
+    c = config.load("configs/digits.py", "residual-8")
+    c.optimizer.trainable, c.optimizer.weight_decay = "head", 0.1
+    network = build(c.model, 10).clone(frozen=True)
+    optimizer = optimizers.build(c.optimizer, lambda step: 0.05)
+    start = state = initial_state(network, optimizer, 0, (8, 8, 1))
+    momenta = [leaf for leaf in jax.tree.leaves(start.opt_state) if leaf.ndim]
+    assert sum(leaf.size for leaf in momenta) == 64 * 10 + 10
+    rng = np.random.default_rng(0)
+    images, labels = jnp.asarray(rng.standard_normal((16, 8, 8, 1)), jnp.float32), jnp.asarray(rng.integers(0, 10, 16))
+    step = jax.jit(lambda s: training_step(s, images, labels, network=network, optimizer=optimizer))
+    losses = []
+    for _ in range(6):
+        before = state
+        state = step(state)
+        losses.append(float(state.sums.loss - before.sums.loss))
+    assert losses[-1] < losses[0]
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, start.batch_stats)
+    params, first = dict(state.params), dict(start.params)
+    assert not np.array_equal(params.pop("dense")["kernel"], first.pop("dense")["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, params, first)
