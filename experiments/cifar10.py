@@ -61,12 +61,17 @@ def main() -> None:
 
 
 def _protocol(outcomes: Sequence[Any]) -> str:
-    steps = sorted({o.run.config.train.steps for o in outcomes})
-    if _FRACTION.value == 1:
-        return f"Trained for the whole schedule of the config: {', '.join(f'{s:,}' for s in steps)} steps."
+    """What the runs have in common that the paper's do not, so that no number is taken for one of the paper's."""
+    from experiments.reporting.protocol import protocol_differences
+
+    found = [protocol_differences(o.run.config) for o in outcomes]
+    common = [phrase for phrase in found[0] if all(phrase in other for other in found)]
+    if not common:
+        return "The paper's recipe and its whole schedule."
+    part = "" if _FRACTION.value == 1 else f" ({_FRACTION.value:g} of the schedule)"
     return (
-        f"A shortened protocol: {_FRACTION.value:g} of the config's schedule, {', '.join(f'{s:,}' for s in steps)} "
-        f"steps. Its errors are not to be read as the paper's."
+        f"A protocol of its own{part}: {'; '.join(common)}. Errors are to be compared with one another, not with the "
+        f"paper's."
     )
 
 

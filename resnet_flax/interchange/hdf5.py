@@ -30,6 +30,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
             return dict(_tensors(file, path))
+    except UserError:
+        raise
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         text = str(error.args[0] if error.args else error).splitlines()
         raise UserError(f"{path}: not a readable file of Keras's weights: {text[0] if text else error}") from None
@@ -52,8 +54,8 @@ def _old(top: "h5py.Group") -> Iterator[tuple[str, np.ndarray]]:
 
 def _keras_3(layers: "h5py.Group", path: Path) -> Iterator[tuple[str, np.ndarray]]:
     for group in layers.values():
-        variables = group.get("vars")
-        if not variables:
+        variables = group.get("vars", ())
+        if not len(variables):  # a group is true even where it is empty, as an activation's is
             continue
         if "name" not in variables.attrs or len(variables) not in _VARIABLES:
             raise UserError(

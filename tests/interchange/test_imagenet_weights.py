@@ -39,6 +39,8 @@ def write_old_keras(path, tensors, suffix=":0", group=""):
 def write_keras_3(path, tensors, named=True):
     """As ``save_weights`` of Keras 3 writes them."""
     with h5py.File(path, "w") as file:
+        file.create_group("vars")
+        file.create_group("layers/activation/vars").attrs["name"] = "conv1_relu"
         for i, layer in enumerate(dict.fromkeys(name.partition("/")[0] for name in tensors)):
             place = file.create_group(f"layers/layer_{i}/vars")
             if named:
@@ -140,7 +142,7 @@ def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
     with pytest.raises(UserError, match="a network without its last layer"):
         keras_model(tmp_path / "notop.h5")
     write_keras_3(tmp_path / "nameless.weights.h5", tensors, named=False)
-    with pytest.raises(UserError, match="has no name that tells which layer it is"):
+    with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that tells"):
         keras_model(tmp_path / "nameless.weights.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(UserError, match="not a readable file of Keras's weights"):

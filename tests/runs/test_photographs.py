@@ -143,8 +143,10 @@ def test_weights_and_classes_that_do_not_fit_are_one_line(run, tmp_path):
     assert "os.system" in output
     assert "Traceback" not in output
     assert not (tmp_path / "ran").exists()
-    code, output = command("train.py", "--config=configs/folder.py:residual-34", *TINY[1:], f"--config.data.folder={other}",
-                           f"--workdir={tmp_path / 'deeper'}", f"--config.init.weights={exported}")  # fmt: skip
+    code, output = command(
+        "train.py", "--config=configs/folder.py:residual-34", *TINY[1:], f"--config.data.folder={other}",
+        f"--workdir={tmp_path / 'deeper'}", f"--config.init.weights={exported}",
+    )  # fmt: skip
     assert code == 2
     assert "does not fit imagenet residual-34: missing: " in output
     assert "the file's stages have 2, 2, 2, 2 units" in output
