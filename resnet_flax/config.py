@@ -42,6 +42,7 @@ _AT_LEAST = {
     "data.image_size": 0,
     "data.resize": 0,
     "data.validation": 0,
+    "data.subset": 0,
     "data.pad": 0,
     "optimizer.weight_decay": 0,
     "optimizer.momentum": 0,
@@ -103,6 +104,7 @@ def base() -> ConfigDict:
     c.data.resize = 0  # photographs: the shorter side before the crop; 0 is image_size
     c.data.interpolation = "box"  # of that resizing, always with antialiasing
     c.data.validation = 0  # training images set aside, always the same; 5000 is the paper's split
+    c.data.subset = 0  # training images that are used, always the same; 0 for all that are left
     c.data.normalization = "pixel_mean"  # after division by 255
     c.data.pad = 4  # zeros on each side, before a random crop
     c.data.flip = True

@@ -40,6 +40,7 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "init.weights": "started from the weights {}",
     "init.reset_head": ("last layer started at random", "last layer of those weights"),
     "optimizer.trainable": "training of {} instead of {}",
+    "data.subset": "{} training images instead of all",
     "data.validation": "{} training images set aside instead of {}",
     "train.steps": "{} steps instead of {}",
     "train.batch_size": "batches of {} images instead of {}",

@@ -1,6 +1,7 @@
 """Shapes of the data sets that are known by name, for whatever needs a network's input but no images."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # Side (None where images differ: data.image_size says), channels, classes (None where only the folder tells).
@@ -21,5 +22,13 @@ def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def classes(data: Mapping[str, Any]) -> int | None:
-    """How many classes the data set has; None where only it can tell."""
+    """How many classes the data set has; None where only it can tell.
+
+    Raises:
+      UserError: it is a folder of photographs (``data.folder``), and that cannot be read.
+    """
+    if data["folder"]:
+        from resnet_flax.data.folders import scan
+
+        return len(scan(Path(data["folder"])).classes)
     return _KNOWN[data["name"]][2] if data["name"] in _KNOWN else None

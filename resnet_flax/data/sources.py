@@ -13,7 +13,7 @@ import numpy as np
 
 from resnet_flax.data import archives
 from resnet_flax.data.cache import Splits, cached
-from resnet_flax.data.images import Dataset, Images, split_off_validation
+from resnet_flax.data.images import Dataset, Images, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
 
@@ -55,6 +55,10 @@ def load(data: Mapping[str, Any]) -> Dataset:
             f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
         )
     train, validation = split_off_validation(train, data["validation"])
+    wanted = data.get("subset", 0)
+    if wanted > len(train):
+        raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
+    train = subset(train, wanted) if wanted else train
     return Dataset(train=train, test=test, validation=validation, classes=classes)
 
 
