@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "caffe", "none"),
     "data.interpolation": ("box", "bilinear", "bicubic"),
-    "optimizer.name": ("sgd", "adamw"),
+    "optimizer.name": ("sgd", "adamw", "lars"),
     "optimizer.momentum_form": ("gradient", "update"),
     "optimizer.decay": ("all", "kernels"),
     "optimizer.trainable": ("all", "head"),
@@ -51,13 +51,14 @@ _AT_LEAST = {
     "train.steps": 1,
     "train.batch_size": 1,
     "train.bn_group": 0,
+    "train.accumulate": 1,
     "train.log_every": 1,
     "train.eval_every": 1,
     "train.eval_batch_size": 1,
     "train.checkpoint_every": 1,
     "train.keep_checkpoints": 1,
 }
-_ABOVE = {"model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
+_ABOVE = {"optimizer.trust_coefficient": 0, "model.width": 0, "model.bn_epsilon": 0, "optimizer.learning_rate": 0}
 
 # Keys that may be None, and the type they have where they are not.
 _OPTIONAL = {"model.gate_bias": float}
@@ -121,6 +122,8 @@ def base() -> ConfigDict:
     c.optimizer.beta1 = 0.9  # adamw
     c.optimizer.beta2 = 0.999
     c.optimizer.epsilon = 1e-8
+    c.optimizer.trust_coefficient = 0.001  # lars
+    c.optimizer.ema = 0.0  # decay of a moving average of the parameters, evaluated in their place; 0 for none
 
     c.init = ConfigDict()
     c.init.weights = ""  # file to start from (fine-tuning) in place of random values
@@ -139,6 +142,8 @@ def base() -> ConfigDict:
     c.train.steps = 64_000
     c.train.batch_size = 128  # of all devices together
     c.train.bn_group = 0  # images that a BN normalises together; 0 is the global batch
+    c.train.accumulate = 1  # parts of a device's images that are computed one after the other, to save memory
+    c.train.label_smoothing = 0.0  # the part of each target that is spread over all classes
     c.train.log_every = 100
     c.train.eval_every = 1_000
     c.train.eval_batch_size = 500
@@ -266,7 +271,7 @@ def validate(c: ConfigDict) -> None:
     for key, bound in _ABOVE.items():
         if given[key] <= bound:
             raise UserError(f"{key}={given[key]} must be above {bound}")
-    for key in ("model.bn_momentum", "model.dropout", "optimizer.momentum"):
+    for key in ("model.bn_momentum", "model.dropout", "optimizer.momentum", "optimizer.ema", "train.label_smoothing"):
         if not 0 <= given[key] < 1:
             raise UserError(f"{key}={given[key]} must be in [0, 1)")
     if c.train.steps * c.train.batch_size >= 2**32:

@@ -117,8 +117,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     network = build(config.model, len(preprocessing.classes))
     shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     state = trained.restore_state(config, network, shape, workdir, step)
-    found = {"params": state.params, "batch_stats": state.batch_stats}
-    return Model(on_one_device(network), found, preprocessing, config, step)
+    return Model(on_one_device(network), state.evaluated, preprocessing, config, step)
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:

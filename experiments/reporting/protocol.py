@@ -26,6 +26,7 @@ NOT_PROTOCOL = (
     "model.unroll",
     "model.remat",
     "init.adopt",
+    "train.accumulate",
 )
 
 # Which network it is, is compared by name.
@@ -56,6 +57,8 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "optimizer.momentum_form": "momentum of the {} instead of the {}",
     "optimizer.nesterov": ("Nesterov momentum", "no Nesterov momentum"),
     "optimizer.weight_decay": "weight decay {} instead of {}",
+    "optimizer.ema": "parameters averaged with decay {} instead of {}",
+    "train.label_smoothing": "label smoothing {} instead of {}",
     "optimizer.decay": "weight decay on {} instead of {}",
     "data.pad": "padding {} instead of {} pixels",
     "data.flip": ("random flips", "no random flips"),
@@ -126,10 +129,14 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
         unused.append("data.interpolation")
     if not c["init.weights"]:
         unused.append("init.reset_head")
+    if c["optimizer.name"] != "sgd":
+        unused.append("optimizer.momentum_form")
     if c["optimizer.name"] == "adamw":
-        unused += ["optimizer.momentum", "optimizer.momentum_form", "optimizer.nesterov"]
+        unused += ["optimizer.momentum", "optimizer.nesterov"]
     else:
         unused += ["optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"]
+    if c["optimizer.name"] != "lars":
+        unused.append("optimizer.trust_coefficient")
     if c["schedule.name"] != "piecewise":
         unused += ["schedule.milestones", "schedule.factor"]
     if c["schedule.name"] != "cosine":

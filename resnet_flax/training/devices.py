@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
 from resnet_flax.errors import UserError
 
@@ -34,6 +35,19 @@ def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
         raise UserError(
             f"train.bn_group={bn_group} does not fit train.batch_size={batch_size} on {devices} devices: it must "
             f"divide the batch, and divide the {local} images of a device or be a multiple of them"
+        )
+
+
+def check_parts(config: ConfigDict, devices: int) -> None:
+    """Refuses a ``train.accumulate`` that does not divide a device's images, or whose parts would split a BN group."""
+    parts, local = config.train.accumulate, config.train.batch_size // devices
+    if local % parts:
+        raise UserError(f"train.accumulate={parts} must divide the {local} images of a device")
+    group = config.train.bn_group or config.train.batch_size
+    if parts > 1 and config.model.norm == "batch" and local // parts % group:
+        raise UserError(
+            f"train.accumulate={parts} makes parts of {local // parts} images, and a BN would normalise {group} "
+            f"together; set train.bn_group to a divisor of {local // parts}"
         )
 
 

@@ -24,7 +24,15 @@ from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints
-from resnet_flax.training.devices import DATA_AXIS, agree, check_batch, data_mesh, raise_together, replicated
+from resnet_flax.training.devices import (
+    DATA_AXIS,
+    agree,
+    check_batch,
+    check_parts,
+    data_mesh,
+    raise_together,
+    replicated,
+)
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
 from resnet_flax.training.schedule import learning_rate
@@ -107,6 +115,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 held.enter_context(folders.locked(workdir))
                 folders.check_config(workdir, config)
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
+            check_parts(config, jax.device_count())
             parts = prepare(config)
         except UserError as error:
             refusal = error
@@ -135,7 +144,9 @@ class _Run:
             c.seed, self.train.batch_size, c.data.pad, c.data.flip, parts.normalization,
             jnp.promote_types(c.model.param_dtype, jnp.float32), parts.crop,
         )  # fmt: skip
-        self.steps = make_train_steps(parts.network, self.optimizer, stream, mesh)
+        self.steps = make_train_steps(
+            parts.network, self.optimizer, stream, mesh, self.train.label_smoothing, self.train.accumulate
+        )
         self.evaluate = make_evaluate(
             parts.network, parts.normalization, self.train.eval_batch_size, mesh, crop=parts.crop
         )
@@ -245,7 +256,8 @@ class _Run:
         return line
 
     def _evaluate(self, data: resident.Resident) -> Evaluation:
-        return self.evaluate(self.state.params, self.state.batch_stats, data)
+        variables = self.state.evaluated
+        return self.evaluate(variables["params"], variables["batch_stats"], data)
 
     def _leave(self, step: int) -> None:
         if bool(all_finite(self.state)):

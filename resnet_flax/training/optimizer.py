@@ -1,14 +1,15 @@
 """The optimizer that a config names, made of optax's parts."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
 def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay (the paper's), or AdamW; of all parameters, or of the head alone.
+    """SGD with momentum and coupled weight decay (the paper's), AdamW or LARS; of all parameters, or of the head.
 
     Coupled decay is L2 regularisation: ``weight_decay * w`` is added to the gradient before the momentum.
     ``decay`` says which parameters decay: ``all`` (as in the framework of the paper, which does not say), or only
@@ -18,15 +19,48 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ where the rate
     changes: after a drop to a tenth, ``update`` goes on for some steps with what the large rate gathered.
 
+    LARS (arXiv:1708.03888) scales the update of each kernel by its norm; other parameters take the rate as it is.
+    ``ema``: an exponential moving average of the parameters is kept, to be evaluated in their place.
+
     ``trainable`` is ``all``, or ``head``: the dense layers; the other parameters get no momentum and no decay.
 
     Args:
       optimizer: the section of a config.
       rate: step -> learning rate.
     """
+    built = _of_all(optimizer, rate)
     if optimizer["trainable"] == "head":
-        return optax.multi_transform({"head": _of_all(optimizer, rate), "frozen": optax.set_to_zero()}, _labels)
-    return _of_all(optimizer, rate)
+        built = optax.multi_transform({"head": built, "frozen": optax.set_to_zero()}, _labels)
+    return optax.chain(built, average_of_parameters(optimizer["ema"])) if optimizer["ema"] else built
+
+
+class Average(NamedTuple):
+    """State of :func:`average_of_parameters`."""
+
+    params: Any
+
+
+def average_of_parameters(decay: float) -> optax.GradientTransformation:
+    """Keeps ``average = decay * average + (1 - decay) * params``, after each update; the last part of a chain.
+
+    It starts from the parameters as they are, so that nothing has to be corrected for the first steps.
+    """
+
+    def init(params: Any) -> Average:
+        return Average(jax.tree.map(jnp.array, params))
+
+    def update(updates: Any, state: Average, params: Any) -> tuple[Any, Average]:
+        new = optax.apply_updates(params, updates)
+        return updates, Average(jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.params, new))
+
+    return optax.GradientTransformation(init, update)
+
+
+def evaluated(params: Any, opt_state: Any) -> Any:
+    """The parameters that are evaluated: their average where the optimizer keeps one, else themselves."""
+    is_average = lambda node: isinstance(node, Average)  # noqa: E731
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
+    return found[0].params if found else params
 
 
 def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
@@ -39,6 +73,16 @@ def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
             eps=optimizer["epsilon"],
             weight_decay=optimizer["weight_decay"],
             mask=mask,
+        )
+    if optimizer["name"] == "lars":
+        return optax.lars(
+            rate,
+            weight_decay=optimizer["weight_decay"],
+            weight_decay_mask=True if mask is None else mask,
+            trust_coefficient=optimizer["trust_coefficient"],
+            trust_ratio_mask=_is_kernel,
+            momentum=optimizer["momentum"],
+            nesterov=optimizer["nesterov"],
         )
     decay = optax.add_decayed_weights(optimizer["weight_decay"], mask)
     momentum, scale = optimizer["momentum"], optax.scale_by_learning_rate(rate)

@@ -13,6 +13,7 @@ from jax import Array
 
 from resnet_flax.data.resident import stream_key
 from resnet_flax.networks import Network
+from resnet_flax.training.optimizer import evaluated
 
 
 @flax.struct.dataclass
@@ -41,6 +42,11 @@ class State:
     batch_stats: Any
     opt_state: Any
     sums: Sums
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """What is evaluated: parameters (their moving average where one is kept) and BN's statistics."""
+        return {"params": evaluated(self.params, self.opt_state), "batch_stats": self.batch_stats}
 
 
 def no_sums(dtype: jnp.dtype) -> Sums:

@@ -59,6 +59,8 @@ def training_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     dropout_keys: Array | None = None,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
 
@@ -70,18 +72,26 @@ def training_step(
       labels: [n] int32.
       axis_name: the mesh axis that the batch is split over, or None on one device.
       dropout_keys: [n], where the network drops features: a random key for each image.
+      label_smoothing: the part of each target that is spread over all classes (arXiv:1512.00567, section 7).
+      accumulate: parts that n is computed in, one after the other, for the memory of one: the result is that of the
+        whole where BN's groups lie within parts.
     """
 
-    def loss_of(params: dict) -> tuple[Array, tuple[Array, dict]]:
+    def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[Array, dict]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updates = network.apply(
-            variables, images, train=True, dropout_keys=dropout_keys, mutable=["batch_stats"]
-        )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), (jnp.argmax(logits, -1) != labels, updates.get("batch_stats", {}))
+        logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
+        losses = _cross_entropy(logits, labels, label_smoothing)
+        wrong = (jnp.argmax(logits, -1) != labels).sum(dtype=jnp.int32)
+        return losses.mean(), (wrong, updates.get("batch_stats", {}))
 
-    (loss, (wrong, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    errors, count = wrong.sum(dtype=jnp.int32), jnp.int32(labels.shape[0])
+    differentiate = jax.value_and_grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        (loss, (errors, batch_stats)), gradients = differentiate(state.params, images, labels, dropout_keys)
+    else:
+        (loss, (errors, batch_stats)), gradients = _in_parts(
+            partial(differentiate, state.params), accumulate, (images, labels, dropout_keys)
+        )
+    count = jnp.int32(labels.shape[0])
     if axis_name is not None:
         # Where BN groups lie within devices, each device has seen other groups: their statistics are averaged too.
         gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
@@ -98,8 +108,38 @@ def training_step(
     return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state, sums)
 
 
+def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """[n, classes], [n] -> [n]."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array, ...]) -> Any:
+    """What ``differentiate`` gives for the batch, from ``count`` calls in a loop: means, and for errors the sum."""
+
+    def part(array: Array) -> Array:
+        return array.reshape(count, array.shape[0] // count, *array.shape[1:])
+
+    def add(totals: Any, images: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, totals, differentiate(*images)), None
+
+    parts = jax.tree.map(part, batch)
+    shapes = jax.eval_shape(differentiate, *jax.tree.map(lambda a: a[0], parts))
+    totals, _ = lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), parts)
+    (loss, (errors, batch_stats)), gradients = totals
+    loss, batch_stats, gradients = jax.tree.map(lambda a: a / count, (loss, batch_stats, gradients))
+    return (loss, (errors, batch_stats)), gradients
+
+
 def make_train_steps(
-    network: Network, optimizer: optax.GradientTransformation, stream: Stream, mesh: Mesh
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    stream: Stream,
+    mesh: Mesh,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
 ) -> TrainSteps:
     """Compiles ``(state, data, count) -> state`` once for every count: that many steps, the state donated.
 
@@ -108,6 +148,7 @@ def make_train_steps(
 
     Args:
       network: built with ``axis_name=DATA_AXIS``.
+      label_smoothing, accumulate: of :func:`training_step`.
     """
     per_device = stream.batch_size // mesh.size
 
@@ -117,8 +158,9 @@ def make_train_steps(
         images, labels = batches.batch(data, state.step, first, per_device)
         keys = batches.keys("dropout", state.step, first, per_device) if network.dropout else None
         return training_step(
-            state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys
-        )
+            state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
+            label_smoothing=label_smoothing, accumulate=accumulate,
+        )  # fmt: skip
 
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
     def steps(state: State, data: Resident, count: Array, seed: Array) -> State:

@@ -21,8 +21,8 @@ class Trained:
 
     @property
     def variables(self) -> dict:
-        """Of the network: ``params`` and ``batch_stats``."""
-        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        """Of the network: ``params`` (their moving average where the run keeps one) and ``batch_stats``."""
+        return self.state.evaluated
 
 
 def load(config: ConfigDict, workdir: Path, step: int | None = None) -> Trained:

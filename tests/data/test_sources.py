@@ -34,6 +34,23 @@ def test_digits_are_scikit_learns():
     assert (np.abs(per_class - 0.2) < 0.01).all()
 
 
+def test_a_subset_is_the_same_each_time_and_lies_in_larger_ones():
+    whole = sources.load(data_config("digits"))
+    small, large = (sources.load(data_config("digits", subset=n)) for n in (100, 400))
+    again = sources.load(data_config("digits", subset=100))
+    np.testing.assert_array_equal(small.train.images, again.train.images)
+    assert (len(small.train), len(large.train), len(small.test)) == (100, 400, len(whole.test))
+    outer, inner = ({image.tobytes() for image in data.train.images} for data in (large, small))
+    assert inner < outer < {image.tobytes() for image in whole.train.images}
+    with pytest.raises(UserError, match=r"data.subset=1443 must be at most the 1442 training images of digits"):
+        sources.load(data_config("digits", subset=1443))
+    with_validation = sources.load(data_config("digits", subset=1000, validation=442))
+    kept, aside = (
+        {image.tobytes() for image in data.images} for data in (with_validation.train, with_validation.validation)
+    )
+    assert not kept & aside
+
+
 def test_validation_is_set_aside_the_same_each_time():
     whole, split = sources.load(data_config("digits")), sources.load(data_config("digits", validation=142))
     again = sources.load(data_config("digits", validation=142))

@@ -114,6 +114,7 @@ def test_every_other_key_makes_a_difference():
     without_effect = [
         "model.bottleneck_stride", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon",
         "schedule.decay_steps", "schedule.warmup_learning_rate", "data.interpolation", "init.reset_head",
+        "optimizer.trust_coefficient",
     ]  # fmt: skip
     assert sorted(silent) == sorted([*NOT_PROTOCOL, *without_effect])
 

@@ -1,0 +1,101 @@
+"""Settings of newer recipes: parts of a batch, label smoothing, an average of the parameters, LARS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from resnet_flax import config
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.devices import check_parts
+from resnet_flax.training.state import initial_state
+from resnet_flax.training.step import training_step
+
+
+def steps(count=3, classes=10, group=4, optimizer=None, **keys):
+    """The state after some steps of 16 images in float64."""
+    c = config.base()
+    c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
+    network = build(c.model, classes, group)
+    c.optimizer.update(optimizer or {})
+    built = optimizers.build(c.optimizer, lambda step: 0.1)
+    state = initial_state(network, built, 0, (8, 8, 3))
+    rng = np.random.default_rng(0)
+    step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=built, **keys))
+    for _ in range(count):
+        images, labels = rng.standard_normal((16, 8, 8, 3)), rng.integers(0, classes, 16).astype(np.int32)
+        state = step(state, jnp.asarray(images), jnp.asarray(labels))
+    return jax.device_get(state)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_a_batch_in_parts_is_the_batch(double, accumulate):
+    """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
+    whole, parts = steps(), steps(accumulate=accumulate)
+    assert whole.sums.errors == parts.sums.errors
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), whole, parts)
+
+
+def test_parts_that_would_change_the_result_are_refused():
+    c = config.load("configs/digits.py", "residual-8")
+    c.train.batch_size, c.train.bn_group = 32, 8
+    for parts in (1, 2, 4):
+        c.train.accumulate = parts
+        check_parts(c, 1)
+    c.train.accumulate = 8
+    with pytest.raises(UserError, match="makes parts of 4 images, and a BN would normalise 8 together"):
+        check_parts(c, 1)
+    c.train.accumulate = 3
+    with pytest.raises(UserError, match="train.accumulate=3 must divide the 16 images of a device"):
+        check_parts(c, 2)
+
+
+def test_label_smoothing_by_its_formula(double):
+    """(1 - s) of the cross-entropy of the label, s of the mean over all classes (arXiv:1512.00567, section 7)."""
+    smoothing, plain, smooth = 0.1, steps(1), steps(1, label_smoothing=0.1)
+    c = config.base()
+    c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
+    network = build(c.model, 10, 4)
+    built = optimizers.build(c.optimizer, lambda step: 0.1)
+    start = initial_state(network, built, 0, (8, 8, 3))
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((16, 8, 8, 3)), rng.integers(0, 10, 16)
+    logits, _ = network.apply({"params": start.params, "batch_stats": start.batch_stats}, images, train=True,
+                              mutable=["batch_stats"])  # fmt: skip
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    of_labels, of_all = -log_p[np.arange(16), labels], -log_p.mean(1)
+    np.testing.assert_allclose(plain.sums.loss, of_labels.sum(), rtol=1e-9)
+    expected = ((1 - smoothing) * of_labels + smoothing * of_all).sum()
+    np.testing.assert_allclose(smooth.sums.loss, expected, rtol=1e-9)
+    assert smooth.sums.errors == plain.sums.errors
+
+
+def test_the_average_of_the_parameters(double):
+    """e = 0.9 e + 0.1 w after each step, from the first parameters on; it is what is evaluated, and changes no step."""
+    plain = [steps(n) for n in range(4)]
+    averaged = steps(3, optimizer={"ema": 0.9})
+    expected = plain[0].params
+    for state in plain[1:]:
+        expected = jax.tree.map(lambda e, w: 0.9 * e + 0.1 * w, expected, state.params)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
+    jax.tree.map(close, averaged.evaluated["params"], expected)
+    jax.tree.map(close, averaged.params, plain[3].params)
+    jax.tree.map(np.testing.assert_array_equal, plain[3].evaluated["params"], plain[3].params)
+
+
+def test_lars_by_its_formula(double):
+    """Kernels: rate t |w| / |g + d w|; others: rate (arXiv:1708.03888, eq. 6 and algorithm 1)."""
+    c = config.base().optimizer
+    c.update(name="lars", weight_decay=0.05, momentum=0.0, trust_coefficient=0.02)
+    built = optimizers.build(c, lambda step: 0.3)
+    params = {"conv": {"kernel": jnp.array([3.0, -4.0])}, "bn": {"scale": jnp.array([1.5])}}
+    gradients = {"conv": {"kernel": jnp.array([0.3, 0.1])}, "bn": {"scale": jnp.array([-0.2])}}
+    updates, _ = built.update(gradients, built.init(params), params)
+    new = optax.apply_updates(params, updates)
+    decayed = np.array([0.3, 0.1]) + 0.05 * np.array([3.0, -4.0])
+    rate = 0.3 * 0.02 * 5 / np.linalg.norm(decayed)
+    np.testing.assert_allclose(new["conv"]["kernel"], np.array([3.0, -4.0]) - rate * decayed, rtol=1e-9)
+    np.testing.assert_allclose(new["bn"]["scale"], 1.5 - 0.3 * (-0.2 + 0.05 * 1.5), rtol=1e-9)
