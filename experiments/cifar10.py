@@ -61,16 +61,15 @@ def main() -> None:
 
 
 def _protocol(outcomes: Sequence[Any]) -> str:
-    """What the runs have in common that the paper's do not, so that no number is taken for one of the paper's."""
+    """In what the runs differ from the paper's, so that no number is taken for one of the paper's."""
     from experiments.reporting.protocol import protocol_differences
 
-    found = [protocol_differences(o.run.config) for o in outcomes]
-    common = [phrase for phrase in found[0] if all(phrase in other for other in found)]
-    if not common:
+    found = list(dict.fromkeys(phrase for o in outcomes for phrase in protocol_differences(o.run.config)))
+    if not found:
         return "The paper's recipe and its whole schedule."
     part = "" if _FRACTION.value == 1 else f" ({_FRACTION.value:g} of the schedule)"
     return (
-        f"A protocol of its own{part}: {'; '.join(common)}. Errors are to be compared with one another, not with the "
+        f"A protocol of its own{part}: {'; '.join(found)}. Errors are to be compared with one another, not with the "
         f"paper's."
     )
 

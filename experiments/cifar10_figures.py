@@ -17,12 +17,14 @@ _PUBLISHED = {
     "plain": ("cifar10_plain", "a public\nrerun"),
     "residual": ("cifar10_table6", "the paper,\nTable 6"),
 }
+_PANELS = ("plain", "residual", "residual, 110 layers and more")  # Fig. 6's
 _GAP = 5.0  # between two numbers, in % of the axis
 
 
 def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
     """Plain, residual, and 110 layers and more: a panel each; beside it the published test errors of its networks."""
-    figure = curves.draw(outcomes, path, title, panel=_panel, beside=_draw_published)
+    in_order = sorted(outcomes, key=lambda o: _PANELS.index(_panel(o)))
+    figure = curves.draw(in_order, path, title, panel=_panel, beside=_draw_published)
     return Figure(
         figure.file,
         f"{figure.caption} Right of a panel: published test errors in % of the same networks after 64k steps on 32x32 "
@@ -31,9 +33,8 @@ def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 
 
 def _panel(outcome: Outcome) -> str:
-    """Fig. 6's three: plain; residual; the deepest."""
     model = outcome.run.config.model
-    return "residual, 110 layers and more" if model.depth >= 110 and model.unit == "residual" else model.unit
+    return _PANELS[2] if model.depth >= 110 and model.unit == "residual" else model.unit
 
 
 def _draw_published(ax: Axes, panel: str, colors: Mapping[str, str]) -> None:

@@ -27,6 +27,7 @@ from resnet_flax.errors import UserError
 
 if TYPE_CHECKING:
     from resnet_flax.data.folders import ImageFolder
+    from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
@@ -53,14 +54,14 @@ def main() -> None:
     else:
         config = _config(Path(_WORKDIR.value))
     if config.data.folder:
-        _evaluate_photographs(config)
+        _evaluate_photographs(config, file)
         return
     if _VIEW.value != "center":
         raise UserError(f"--view={_VIEW.value} is for photographs in a folder; name it in --config.data.folder")
     _evaluate_data_set(config, file)
 
 
-def _evaluate_data_set(config: ConfigDict, file: Any) -> None:
+def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     """Of images that lie on the device: each once, whole.
 
     Args:
@@ -101,8 +102,12 @@ def _evaluate_data_set(config: ConfigDict, file: Any) -> None:
     print(f"{_SPLIT.value} {result}")
 
 
-def _evaluate_photographs(config: ConfigDict) -> None:
-    """Of the photographs in a folder: decoded from their files, in the views asked for."""
+def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
+    """Of the photographs in a folder: decoded from their files, in the views asked for.
+
+    Args:
+      file: the weights, or None for a run.
+    """
     from resnet_flax import model
     from resnet_flax.analysis import scoring
     from resnet_flax.data import folders
@@ -112,9 +117,9 @@ def _evaluate_photographs(config: ConfigDict) -> None:
     found = folders.scan(Path(config.data.folder))
     if _SPLIT.value == "validation":
         raise UserError(f"--split=validation: {found.folder} has train and test images; choose one of them")
-    if _WEIGHTS.value:
-        net = model.from_weights(Path(_WEIGHTS.value), _CONFIG.value, command.set_keys("config"))
-        print(_WEIGHTS.value)
+    if file is not None:
+        net = model.of_file(file, config)
+        print(file.path)
     else:
         net = model.from_run(Path(_WORKDIR.value), _STEP.value)
         print(f"{_WORKDIR.value}: step {net.step} of {config.train.steps}")

@@ -83,7 +83,15 @@ def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[
       UserError: the file cannot be read, or does not fit.
     """
     file = read(path)
-    config = config_of(file, config, set_by_user)
+    return of_file(file, config_of(file, config, set_by_user))
+
+
+def of_file(file: Weights, config: ConfigDict) -> Model:
+    """The same of a file that was read already, by its own config (``interchange.weights.config_of``).
+
+    Raises:
+      UserError: it does not fit.
+    """
     classes = _class_names(file, config)
     preprocessing = _preprocessing(file, config, classes)
     network = on_one_device(build(config.model, len(classes)))

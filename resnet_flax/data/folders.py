@@ -72,16 +72,6 @@ def scan(folder: Path) -> ImageFolder:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
 
 
-def load(data: Mapping[str, Any]) -> Splits:
-    """Scans and decodes the folder that the section ``data`` of a config names.
-
-    Raises:
-      UserError: see :func:`scan`, :func:`decoded_side` and :func:`decode`.
-    """
-    side = decoded_side(data)
-    return decode(scan(Path(data["folder"])), side, data.get("interpolation", "box"))
-
-
 def decoded_side(data: Mapping[str, Any]) -> int:
     """The side that photographs are kept at, ``data.resize`` or else ``data.image_size``.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from resnet_flax.data.resident import Normalization
 
-IMAGENET_RESIZE, IMAGENET_CROP = 256, 224
+IMAGENET_CROP = 224  # the side that ImageNet networks are trained on
 
 
 @dataclasses.dataclass(frozen=True)

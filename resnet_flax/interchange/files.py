@@ -32,21 +32,24 @@ class Weights:
     preprocessing: str | None = None
 
 
-def read(path: Path) -> Weights:
+def read(path: Path, given_as: str = "--weights") -> Weights:
     """Reads a ``.safetensors``, ``.th``, ``.pth``, ``.pt`` or ``.h5`` file.
+
+    Args:
+      given_as: the flag or key that named it, for messages.
 
     Raises:
       UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py``).
     """
     if not path.is_file():
-        raise UserError(f"--weights={path}: there is no such file")
+        raise UserError(f"{given_as}={path}: there is no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in (".th", ".pth", ".pt"):
         return Weights(path, _state_dict(pickles.read(path), path))
     if path.suffix in (".h5", ".hdf5"):
         return Weights(path, hdf5.read(path))
-    raise UserError(f"--weights={path}: must be a .safetensors, .th, .pth, .pt or .h5 file")
+    raise UserError(f"{given_as}={path}: must be a .safetensors, .th, .pth, .pt or .h5 file")
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:

@@ -91,14 +91,14 @@ def from_tensors(
     weights: Weights,
     what: str,
     layout: Layout,
-    head: Mapping[str, Any] | None = None,
+    without_head: bool = False,
 ) -> dict[str, Any]:
     """Our variables from a file's tensors.
 
     Args:
       what: the network, in words, for messages.
       layout: of the file.
-      head: variables whose last dense layer is taken in place of the file's, whatever that is.
+      without_head: whether the last dense layer is left out, whatever the file's is.
 
     Raises:
       UserError: tensors are missing, left over or of another shape; it names them.
@@ -106,14 +106,13 @@ def from_tensors(
     wanted = entries(network, image_shape, layout)
     given = {name.removeprefix(layout.prefix): tensor for name, tensor in weights.tensors.items()}
     given = {name: tensor for name, tensor in given.items() if not name.endswith(layout.ignored)}
-    variables: dict[str, Any] = {}
-    if head is not None:
+    if without_head:
         its_head = layout.layer((HEAD,), None) + layout.separator
         given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
         wanted = [entry for entry in wanted if entry.modules != (HEAD,)]
-        variables = {"params": {HEAD: jax.tree.map(np.asarray, head["params"][HEAD])}}
     _check(wanted, given, weights, what, layout)
 
+    variables: dict[str, Any] = {}
     stacks: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in wanted:
         value = layout.to_ours(given[entry.name], entry.modules)

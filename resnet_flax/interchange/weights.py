@@ -80,7 +80,7 @@ def variables(
     network: Network,
     image_shape: tuple[int, int, int],
     model: Mapping[str, Any],
-    head: Mapping[str, Any] | None = None,
+    without_head: bool = False,
 ) -> dict[str, Any]:
     """The file's tensors as the variables of the network, NumPy arrays of its ``param_dtype``.
 
@@ -88,13 +88,13 @@ def variables(
       network: on one device.
       image_shape: (H, W, C).
       model: the section of the config that the network was built from.
-      head: variables whose last dense layer is taken in place of the file's.
+      without_head: whether the last dense layer is left out, whatever the file's is.
 
     Raises:
       UserError: they do not fit; it says which are missing, left over or of another shape.
     """
     what = f"{model['family']} {configs.name_of(model)}"
     layout = names.layout_of(weights, model["family"])
-    found = names.from_tensors(network, image_shape, weights, what, layout, head)
+    found = names.from_tensors(network, image_shape, weights, what, layout, without_head)
     dtype = np.dtype(network.layers.param_dtype)
     return jax.tree.map(lambda a: np.asarray(a, dtype), found)

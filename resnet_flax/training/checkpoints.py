@@ -177,6 +177,8 @@ def _errors_only() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def has_checkpoint(workdir: Path, step: int) -> bool:
-    """Whether a whole checkpoint of that step is there: orbax renames its folder when it is."""
+def has_checkpoint(workdir: Path, step: int | None = None) -> bool:
+    """Whether a whole checkpoint of that step (or of any) is there: orbax renames its folder when it is."""
+    if step is None:
+        return any(place.name.isdecimal() for place in (workdir / FOLDER).glob("*"))
     return (workdir / FOLDER / str(step)).is_dir()

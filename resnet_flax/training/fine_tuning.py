@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -20,7 +22,7 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
 
     Args:
       config: resolved.
-      workdir: a run that goes on there no longer needs the file.
+      workdir: a run that goes on there has them in its config.json.
 
     Raises:
       UserError: the file cannot be read.
@@ -31,20 +33,17 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
         return config
     if not config.init.adopt:
         return config
-    path = Path(config.init.weights)
     before = folders.read_config(workdir)
-    if before is not None and before.init.weights == config.init.weights and not path.is_file():
+    if before is not None and before.init.weights == config.init.weights:
         known = configs.flatten(before)
-        settings = {key: known[key] for key in interchange.ADOPTED}
-        source = f"{workdir / folders.CONFIG}"
+        settings, source = {key: known[key] for key in interchange.ADOPTED}, workdir / folders.CONFIG
     else:
-        file = interchange.read(path)
-        settings = interchange.settings_of(file, config.model.family)
-        source = f"{path}"
-    return apply_settings(config, settings, source)
+        file = interchange.read(Path(config.init.weights), "init.weights")
+        settings, source = interchange.settings_of(file, config.model.family), file.path
+    return _with_settings(config, settings, source)
 
 
-def apply_settings(config: ConfigDict, settings: dict[str, object], source: str) -> ConfigDict:
+def _with_settings(config: ConfigDict, settings: dict[str, Any], source: Path) -> ConfigDict:
     """A resolved config with these keys; says on stderr which of them changed."""
     flat = configs.flatten(config)
     changed = {key: value for key, value in settings.items() if flat[key] != value}
@@ -57,27 +56,34 @@ def apply_settings(config: ConfigDict, settings: dict[str, object], source: str)
     return configs.resolve(config)
 
 
-def start_from(config: ConfigDict, network: Network, image_shape: tuple[int, int, int], state: State) -> State:
-    """The state at step 0 with the weights of ``init.weights`` in it; the state itself where there are none.
+def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What ``init.weights`` holds, as variables of the network; without its head where ``init.reset_head`` is on.
 
     Args:
       image_shape: (H, W, C).
-      state: drawn at random, wherever its arrays lie; with ``init.reset_head`` its last dense layer stays.
 
     Raises:
-      UserError: the weights do not fit the network; it says which.
+      UserError: the file cannot be read or does not fit the network; it says what and where.
     """
-    if not config.init.weights:
-        return state
+    file = interchange.read(Path(config.init.weights), "init.weights")
+    return interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
+
+
+def start_from(weights: dict[str, Any], state: State) -> State:
+    """The state at step 0 with those variables in it; what they lack stays as it was drawn.
+
+    Args:
+      weights: of :func:`load`.
+      state: wherever its arrays lie.
+    """
+
+    def put(path: Any, drawn: Array) -> Array:
+        value = weights
+        for key in path:
+            if key.key not in value:
+                return drawn
+            value = value[key.key]
+        return jax.make_array_from_callback(drawn.shape, drawn.sharding, lambda index: np.asarray(value)[index])
+
     drawn = {"params": state.params, "batch_stats": state.batch_stats}
-    found = interchange.variables(
-        interchange.read(Path(config.init.weights)), on_one_device(network), image_shape, config.model,
-        head={"params": jax.device_get(state.params)} if config.init.reset_head else None,
-    )  # fmt: skip
-    if "batch_stats" not in found:
-        found["batch_stats"] = {}
-    found = jax.tree.map(
-        lambda new, old: jax.make_array_from_callback(old.shape, old.sharding, lambda i: np.asarray(new)[i]),
-        found, drawn,
-    )  # fmt: skip
-    return state.replace(params=found["params"], batch_stats=found["batch_stats"])
+    return state.replace(**jax.tree_util.tree_map_with_path(put, drawn))

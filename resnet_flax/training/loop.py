@@ -23,7 +23,7 @@ from resnet_flax.progress import Progress
 from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
-from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
 from resnet_flax.training.devices import (
     DATA_AXIS,
     agree,
@@ -108,7 +108,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     workdir = Path(workdir)
     first = jax.process_index() == 0
     with StopRequest() as stop, contextlib.ExitStack() as held:
-        parts, refusal = None, None
+        parts, weights, refusal = None, None, None
         try:
             config = fine_tuning.adopt(configs.resolve(config), workdir)
             if first:
@@ -117,6 +117,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
             parts = prepare(config)
+            if config.init.weights and not has_checkpoint(workdir):
+                weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except UserError as error:
             refusal = error
         raise_together(refusal)
@@ -126,14 +128,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if first:
             folders.write_config(workdir, config)
             folders.write_atomically(workdir / folders.PREPROCESSING, parts.preprocessing.to_json())
-        return _Run(parts, workdir, stop).go()
+        return _Run(parts, workdir, stop, weights).go()
 
 
 class _Run:
     """The loop of one run, and what it carries from call to call."""
 
-    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest) -> None:
-        self.parts, self.workdir, self.stop = parts, workdir, stop
+    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest, weights: dict[str, Any] | None) -> None:
+        self.parts, self.workdir, self.stop, self.weights = parts, workdir, stop, weights
         self.config, self.train = parts.config, parts.config.train
         c, mesh = self.config, parts.mesh
         everywhere = replicated(mesh)
@@ -184,7 +186,9 @@ class _Run:
         verb = "starts" if self.state is None else "goes on"
         if self.state is None:
             self.state = initial_state(*what, self.config.seed, shape, everywhere)
-            self.state = fine_tuning.start_from(self.config, self.parts.network, shape, self.state)
+            if self.weights is not None:
+                self.state = fine_tuning.start_from(self.weights, self.state)
+        self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
         _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")

@@ -37,7 +37,7 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
 class Average(NamedTuple):
     """State of :func:`average_of_parameters`."""
 
-    params: Any
+    average: Any
 
 
 def average_of_parameters(decay: float) -> optax.GradientTransformation:
@@ -51,16 +51,14 @@ def average_of_parameters(decay: float) -> optax.GradientTransformation:
 
     def update(updates: Any, state: Average, params: Any) -> tuple[Any, Average]:
         new = optax.apply_updates(params, updates)
-        return updates, Average(jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.params, new))
+        return updates, Average(optax.incremental_update(new, state.average, 1 - decay))
 
     return optax.GradientTransformation(init, update)
 
 
 def evaluated(params: Any, opt_state: Any) -> Any:
     """The parameters that are evaluated: their average where the optimizer keeps one, else themselves."""
-    is_average = lambda node: isinstance(node, Average)  # noqa: E731
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(node)]
-    return found[0].params if found else params
+    return optax.tree.get(opt_state, "average", params)
 
 
 def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:

@@ -119,6 +119,7 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
 def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array, ...]) -> Any:
     """What ``differentiate`` gives for the batch, from ``count`` calls in a loop: means, and for errors the sum."""
 
+    # Not optax.microbatch: it deals images out by turns, and BN's groups are of images that follow one another.
     def part(array: Array) -> Array:
         return array.reshape(count, array.shape[0] // count, *array.shape[1:])
 

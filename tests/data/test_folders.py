@@ -25,6 +25,12 @@ from resnet_flax.training.reestimation import make_reestimate
 PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
 
+def load(data):
+    """What a config's section ``data`` names, decoded, past the cache."""
+    found = folders.scan(Path(data["folder"]))
+    return folders.decode(found, folders.decoded_side(data), data.get("interpolation", "box"))
+
+
 def photo(path, value=0, size=(12, 9)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, value, value)).save(path)
@@ -192,7 +198,7 @@ def fresh_cache(tmp_path, monkeypatch):
 
 
 def test_load(photos):
-    train, test, classes = folders.load(data_config(photos))
+    train, test, classes = load(data_config(photos))
     assert classes == ("dark", "light")
     assert (train.images.shape, test.images.shape) == ((8, 8, 8, 3), (2, 8, 8, 3))
     assert train.images.dtype == np.uint8
@@ -205,7 +211,7 @@ def test_load(photos):
 
 
 def test_the_side_that_is_kept(photos):
-    assert folders.load(data_config(photos, image_size=6, resize=7))[0].images.shape == (8, 7, 7, 3)
+    assert load(data_config(photos, image_size=6, resize=7))[0].images.shape == (8, 7, 7, 3)
     with pytest.raises(UserError, match=r"^data.image_size=0: photographs differ in size; set the side"):
         sources.load(data_config(photos, image_size=0))
     with pytest.raises(UserError, match=r"^data.resize=7 must be at least data.image_size=8"):
@@ -224,7 +230,7 @@ def test_memory_is_asked_for_beforehand(photos, monkeypatch):
     monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
     message = r"^10 images of 3000x3000 pixels take 0.3 GiB, and 0.3 GiB of memory are available; choose a smaller"
     with pytest.raises(UserError, match=message):
-        folders.load(data_config(photos, resize=3000))
+        load(data_config(photos, resize=3000))
 
 
 def test_available_memory_is_known_here():
@@ -403,7 +409,7 @@ def test_the_config(photos):
     c = config.load("configs/folder.py", "residual-34", {"data.folder": str(photos)})
     config.validate(c)
     assert (c.model.depth, c.model.block, c.data.image_size, c.data.resize) == (34, "basic", 224, 256)
-    train, _, _ = folders.load(c.data)
+    train, _, _ = load(c.data)
     assert train.images.shape == (8, 256, 256, 3)
 
 

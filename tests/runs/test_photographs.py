@@ -28,6 +28,7 @@ def train(folder, workdir, *arguments):
     return command("train.py", *TINY, f"--config.data.folder={folder}", f"--workdir={workdir}", *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
 def test_a_small_network_learns_real_photographs(tmp_path):
     """ImageNet's own images, of 128 to 2,400 pixels and one grey one, at 64: a training error below 10 %."""
@@ -152,6 +153,7 @@ def test_weights_and_classes_that_do_not_fit_are_one_line(run, tmp_path):
     assert "the file's stages have 2, 2, 2, 2 units" in output
 
 
+@pytest.mark.slow
 def test_a_run_on_photographs_goes_on_where_it_was_stopped(run, tmp_path):
     """Stopped by SIGTERM, and gone on with: the checkpoint of a run that was never stopped, bit for bit."""
     import signal

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, command, streams
-
-pytestmark = pytest.mark.skipif(not (ROOT / "resnet_flax" / "model.py").is_file(), reason="needs resnet_flax/model.py")
+from tests.commands import command, streams
 
 
 def draw(path, color, seed):

@@ -78,13 +78,15 @@ def test_a_run_goes_on_without_the_file(exported, tmp_path):
         [(line["step"], line["train_loss"]) for line in read(tmp_path / name)] for name in ("whole", "split")
     )
     assert first == second
-    with pytest.raises(UserError, match=r"--weights=.*there is no such file"):
+    with pytest.raises(UserError, match=r"init\.weights=.*there is no such file"):
         loop.run(whole, tmp_path / "new")
 
 
 def test_weights_that_do_not_fit_are_refused(exported, tmp_path):
     with pytest.raises(UserError, match="does not fit cifar residual-8: missing: "):
         loop.run(tiny_config(model__stage_units=(3,), init__weights=str(exported[0])), tmp_path / "deeper")
+    # Nothing was written, so that the command, put right, may use the folder.
+    assert [p.name for p in (tmp_path / "deeper").iterdir()] == [".lock"]
     with pytest.raises(UserError, match="there are no weights to start from"):
         loop.run(tiny_config(init__reset_head=True), tmp_path / "none")
 
