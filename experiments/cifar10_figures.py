@@ -72,7 +72,7 @@ def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.9), sharex=True, sharey=True, layout="constrained")
     colors = dict(zip(depths, style.colors(len(depths)), strict=True))
     for ax, (key, what) in zip(
-        axes, {"train_error": "training error (augmented stream)", "test_error": "test error"}.items(), strict=True
+        axes, {"train_error": "training error (training stream)", "test_error": "test error"}.items(), strict=True
     ):
         for depth in depths:
             chosen = [o for o in outcomes if o.run.config.model.depth == depth and o.lines]

@@ -14,7 +14,7 @@ from experiments.runs import Outcome
 from experiments.style import plt
 
 CAPTION = (
-    "Training error (thin, dashed: augmented stream, batch statistics, mean since the point before) and test error "
+    "Training error (thin, dashed: training stream, batch statistics, mean since the point before) and test error "
     "(bold) in % against training steps"
 )
 
@@ -76,7 +76,7 @@ def draw(
     handles = [Line2D([], [], color=colors[text], linewidth=2, label=text) for text in lines[::-1]]
     handles += [
         Line2D([], [], color="0.3", linewidth=2.2, label="test"),
-        Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (augmented stream)"),
+        Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (training stream)"),
     ]
     style.legend_below(figure, handles)
     figure.suptitle(title, fontsize=11)

@@ -11,7 +11,7 @@ from experiments.runs import Outcome
 from experiments.style import plt
 from experiments.tables import by_label
 
-_KEYS = {"train_error": "training error (augmented stream)", "test_error": "test error"}
+_KEYS = {"train_error": "training error (training stream)", "test_error": "test error"}
 
 
 def against_depth(

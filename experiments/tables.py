@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the repor
     from experiments.runs import Outcome
 
 CAPTION = (
-    "Errors at the final step (training: augmented stream, batch statistics, mean since the line of metrics before "
+    "Errors at the final step (training: training stream, batch statistics, mean since the line of metrics before "
     "the last; test: single view), mean ± standard deviation over seeds, and the time one run trained."
 )
 _HEADER = ("network", "parameters", "seeds", "training error %", "test error %", "training time")
@@ -26,7 +26,7 @@ _HEADER = ("network", "parameters", "seeds", "training error %", "test error %",
 def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
     """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
-    The training error is the one on the augmented stream with batch statistics, mean since the line before the
+    The training error is the one on the training stream with batch statistics, mean since the line before the
     last. Seeds that diverged or crashed are counted, not averaged.
     """
     return [(label, *_row(members)) for label, members in by_label(outcomes).items()]

@@ -21,7 +21,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LEGEND = (
     "Errors are those of the final step, never of the best epoch; over several seeds, their mean ± standard deviation. "
-    "Training error: on the augmented stream with batch statistics, mean since the line before the last."
+    "Training error: on the training stream with batch statistics, mean since the line before the last."
 )
 
 

@@ -30,8 +30,9 @@ def make_reestimate(network: Network, normalization: Normalization, batch_size: 
       crop: the side of the central crop that the network sees; 0 for whole images.
     """
     alone = on_one_device(network)
-    # With momentum 0, what a BN leaves in its running statistics is what it saw last.
-    alone = alone.clone(layers=dataclasses.replace(alone.layers, bn_momentum=0.0), dropout=0.0)
+    # A frozen network would leave its statistics as they are. With momentum 0, what a BN leaves in them is what it saw
+    # last.
+    alone = alone.clone(layers=dataclasses.replace(alone.layers, bn_momentum=0.0), dropout=0.0, frozen=False)
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
 
     @jax.jit

@@ -12,16 +12,19 @@ from resnet_flax.training.reestimation import make_reestimate
 from tests.networks.small import network, variables_of
 
 
-@pytest.mark.parametrize("batch_size", [5, 23, 100])
-def test_the_average_of_what_each_batch_shows(double, batch_size):
-    """23 images, in batches of 5 (the last of 3), in one, and in one that is larger than there are images."""
+@pytest.mark.parametrize(("batch_size", "frozen"), [(5, False), (23, False), (100, False), (5, True)])
+def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
+    """23 images, in batches of 5 (the last of 3), in one, and in one that is larger than there are images.
+
+    Of a network whose head alone was trained as well, which keeps its statistics in training.
+    """
     rng = np.random.default_rng(0)
     data = Images(rng.integers(0, 256, (23, 8, 8, 3), np.uint8), np.zeros(23, np.int32))
     normalization = resident.normalization("none", data)
     net = network("residual")
     x = normalization(jnp.asarray(data.images), jnp.float64)
     variables = variables_of(net, x[:1])
-    found = make_reestimate(net, normalization, batch_size)(
+    found = make_reestimate(net.clone(frozen=frozen), normalization, batch_size)(
         variables["params"], resident.put(data, replicated(data_mesh()))
     )
 
