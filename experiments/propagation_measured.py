@@ -23,9 +23,10 @@ def at_initialization(config: Any, images: int) -> Any:
     """The propagation in a config's network as it starts, on so many of its training images."""
     from resnet_flax.analysis import propagation
     from resnet_flax.networks import on_one_device
-    from resnet_flax.training import loop, optimizer, state
+    from resnet_flax.training import optimizer, state
+    from resnet_flax.training.parts import prepare
 
-    parts = loop.prepare(config)
+    parts = prepare(config)
     start = state.initial_state(
         parts.network, optimizer.build(config.optimizer, lambda step: 0.0), config.seed,
         parts.image_shape,

@@ -29,11 +29,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.param_dtype": ("float32", "float64"),
     "data.normalization": ("pixel_mean", "channel", "imagenet", "caffe", "none"),
     "data.interpolation": ("box", "bilinear", "bicubic"),
+    "data.pipeline": ("resident", "stream"),
+    "data.augmentation": ("crop", "scale", "inception"),
+    "data.broken": ("stop", "skip"),
     "optimizer.name": ("sgd", "adamw", "lars"),
     "optimizer.momentum_form": ("gradient", "update"),
     "optimizer.decay": ("all", "kernels"),
     "optimizer.trainable": ("all", "head"),
     "schedule.name": ("piecewise", "cosine", "constant"),
+    "schedule.warmup": ("constant", "linear"),
 }
 
 # The least value of a number; a key that is in neither list may be any number.
@@ -44,6 +48,9 @@ _AT_LEAST = {
     "data.validation": 0,
     "data.subset": 0,
     "data.pad": 0,
+    "data.colour": 0,
+    "data.workers": 0,
+    "data.threads": 0,
     "optimizer.weight_decay": 0,
     "optimizer.momentum": 0,
     "schedule.warmup_steps": 0,
@@ -63,8 +70,8 @@ _ABOVE = {"optimizer.trust_coefficient": 0, "model.width": 0, "model.bn_epsilon"
 # Keys that may be None, and the type they have where they are not.
 _OPTIONAL = {"model.gate_bias": float}
 
-# Where data lies does not change what a run computes, so these may differ when it goes on.
-LOCATIONS = ("data.data_dir", "data.folder", "data.download")
+# Where data lies and how many read it does not change what a run computes, so these may differ when it goes on.
+LOCATIONS = ("data.data_dir", "data.folder", "data.download", "data.workers", "data.threads")
 
 
 def base() -> ConfigDict:
@@ -109,6 +116,15 @@ def base() -> ConfigDict:
     c.data.normalization = "pixel_mean"  # after division by 255
     c.data.pad = 4  # zeros on each side, before a random crop
     c.data.flip = True
+    c.data.pipeline = "resident"  # on the device as a whole; or "stream": photographs, decoded from the disk as they go
+    # Of streams:
+    c.data.augmentation = "crop"  # at data.resize; or "scale": at a random scale, the paper's; or "inception"
+    c.data.scales = (256, 480)  # least and largest shorter side of "scale"
+    c.data.least_area = 0.08  # of "inception", a fraction of the image's
+    c.data.colour = 0.0  # standard deviation of the paper's colour augmentation, which is 0.1
+    c.data.broken = "stop"  # what an image that cannot be read does to the run; or "skip"
+    c.data.workers = 0  # processes that decode; 0 for threads alone
+    c.data.threads = 0  # of each of them; 0 for one a core
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "sgd"
@@ -135,7 +151,8 @@ def base() -> ConfigDict:
     c.schedule.milestones = (32_000, 48_000)  # steps at which the rate is multiplied by `factor`
     c.schedule.factor = 0.1
     c.schedule.warmup_steps = 0  # steps at `warmup_learning_rate` before the schedule's own
-    c.schedule.warmup_learning_rate = 0.01
+    c.schedule.warmup = "constant"  # or "linear": growing to the schedule's own rate
+    c.schedule.warmup_learning_rate = 0.01  # of a constant one
     c.schedule.decay_steps = 0  # of cosine; 0 is all of train.steps
 
     c.train = ConfigDict()
@@ -280,10 +297,33 @@ def validate(c: ConfigDict) -> None:
         )
     if c.seed >= 2**32:
         raise UserError(f"seed={c.seed} must be below 2**32")
+    _check_stream(c)
     milestones = c.schedule.milestones
     if list(milestones) != sorted(set(milestones)):
         raise UserError(f"schedule.milestones={milestones} must grow")
     _check_network(c)
+
+
+def _check_stream(c: ConfigDict) -> None:
+    data, defaults = c.data, base().data
+    if data.pipeline == "resident":
+        for key in ("augmentation", "scales", "least_area", "colour", "broken"):
+            if data[key] != defaults[key] and not (key == "scales" and tuple(data[key]) == defaults[key]):
+                raise UserError(f"data.{key}={data[key]!r} is for streams; set data.pipeline=stream")
+        return
+    if not data.image_size:
+        raise UserError("data.image_size=0: photographs differ in size; set the side of the crop, such as 224")
+    if data.resize and data.resize < data.image_size:
+        raise UserError(f"data.resize={data.resize} must be at least data.image_size={data.image_size}, or 0")
+    if data.pad:
+        raise UserError(f"data.pad={data.pad}: streams are not padded; crops are out of larger images")
+    if len(data.scales) != 2 or not data.image_size <= data.scales[0] <= data.scales[1]:
+        raise UserError(
+            f"data.scales={tuple(data.scales)} must be the least and the largest shorter side, at least "
+            f"data.image_size={data.image_size}"
+        )
+    if not 0 < data.least_area <= 1:
+        raise UserError(f"data.least_area={data.least_area} must be in (0, 1]")
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
@@ -346,6 +386,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
         if c.data.folder:
             c.data.name = "folder"
         c.schedule.milestones = tuple(c.schedule.milestones)
+        c.data.scales = tuple(c.data.scales)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
     return c

@@ -26,7 +26,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 
 if TYPE_CHECKING:
-    from resnet_flax.data.folders import ImageFolder
+    from resnet_flax.data.photographs import PhotoDataset
     from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
 
@@ -53,7 +53,7 @@ def main() -> None:
         config = weights.config_of(file, _CONFIG.value, command.set_keys("config"))
     else:
         config = _config(Path(_WORKDIR.value))
-    if config.data.folder:
+    if config.data.folder or config.data.pipeline == "stream":
         _evaluate_photographs(config, file)
         return
     if _VIEW.value != "center":
@@ -68,15 +68,16 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
       file: the weights, or None for a run.
     """
     from resnet_flax.data import resident
-    from resnet_flax.training import evaluation, loop, trained
+    from resnet_flax.training import evaluation, trained
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import replicated
+    from resnet_flax.training.parts import prepare
 
     if file is None:
         workdir = Path(_WORKDIR.value)
         with Checkpoints(workdir, read_only=True) as checkpoints:
             step = checkpoints.choose(_STEP.value)
-    parts = loop.prepare(config)
+    parts = prepare(config)
     images = getattr(parts.dataset, _SPLIT.value)
     if not len(images):
         raise UserError(
@@ -103,20 +104,21 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
 
 
 def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
-    """Of the photographs in a folder: decoded from their files, in the views asked for.
+    """Of photographs on disk: decoded from their files, in the views asked for.
 
     Args:
       file: the weights, or None for a run.
     """
     from resnet_flax import model
     from resnet_flax.analysis import scoring
-    from resnet_flax.data import folders
-    from resnet_flax.training import loop
+    from resnet_flax.data import sources
     from resnet_flax.training.evaluation import of_probabilities
+    from resnet_flax.training.parts import prepare
 
-    found = folders.scan(Path(config.data.folder))
-    if _SPLIT.value == "validation":
-        raise UserError(f"--split=validation: {found.folder} has train and test images; choose one of them")
+    found = sources.load_photographs(config.data)
+    photographs = getattr(found, _SPLIT.value)
+    if not len(photographs):
+        raise UserError(f"--split=validation: {found.where} has train and test images; choose one of them")
     if file is not None:
         net = model.of_file(file, config)
         print(file.path)
@@ -126,18 +128,19 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     _check_classes(net, found)
     variables = net.variables
     if _REESTIMATE.value:
-        variables = _reestimated(variables, loop.prepare(config))
-    examples = found.train if _SPLIT.value == "train" else found.test
-    paths, labels = zip(*examples, strict=True)
+        if config.data.pipeline == "stream":
+            raise UserError("--reestimate_bn: not of a stream; --config.data.pipeline=resident, if the images fit")
+        variables = _reestimated(variables, prepare(config))
     probabilities = scoring.probabilities(
-        net.network, variables, net.preprocessing, paths, _VIEW.value, config.train.eval_batch_size
+        net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size
     )
-    size = net.preprocessing.image_size
+    size, labels = net.preprocessing.image_size, photographs.labels
     seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
-    print(f"{len(paths)} photographs in {found.folder}, {seen.get(_VIEW.value, 'fully convolutional, several scales')}")
+    view = seen.get(_VIEW.value, "fully convolutional, several scales")
+    print(f"{len(labels)} photographs ({found.where}), {view}")
     if len(found.classes) > 5:
         wrong = scoring.top_k_error(probabilities, labels, 5)
-        print(f"{_SPLIT.value} top-5 error {wrong / len(paths):.2%} ({wrong} of {len(paths)})")
+        print(f"{_SPLIT.value} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
     print(f"{_SPLIT.value} {of_probabilities(probabilities, labels)}")
 
 
@@ -156,7 +159,7 @@ def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
     return {**variables, "batch_stats": reestimate(variables["params"], train)}
 
 
-def _check_classes(net: "Model", found: "ImageFolder") -> None:
+def _check_classes(net: "Model", found: "PhotoDataset") -> None:
     """Refuses a folder whose classes are not the network's.
 
     ImageNet's folders are named by WordNet numbers, whose order is that of the names; so of a thousand classes only
@@ -168,7 +171,7 @@ def _check_classes(net: "Model", found: "ImageFolder") -> None:
     only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
             for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
     raise UserError(
-        f"{found.folder}: its {len(theirs)} classes are not the {len(ours)} of the network: only the folder has "
+        f"{found.where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the folder has "
         f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
     )
 

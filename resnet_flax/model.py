@@ -119,9 +119,9 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     if place.is_file():
         preprocessing = _parsed(place.read_text(), place)
     else:  # a run of before there was such a file: from its data set
-        from resnet_flax.training import loop
+        from resnet_flax.training.parts import prepare
 
-        preprocessing = loop.prepare(config).preprocessing
+        preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
     shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
     state = trained.restore_state(config, network, shape, workdir, step)

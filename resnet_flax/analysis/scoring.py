@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from resnet_flax.data.photographs import Photo
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.views import View, views_of
 from resnet_flax.errors import UserError
@@ -29,10 +30,10 @@ def probabilities(
     network: Network,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Photo],
     view: View = "center",
     batch_size: int = 32,
-    unreadable: Callable[[Path, UserError], None] | None = None,
+    unreadable: Callable[[Path | Photo, UserError], None] | None = None,
 ) -> np.ndarray:
     """The softmax of a network's logits, averaged over the views of each photograph (arXiv:1512.03385, section 3.4).
 
@@ -103,11 +104,11 @@ def _softmax(network: Network, variables: dict[str, Any], images: Array) -> Arra
 
 
 def _decoded(
-    paths: Sequence[Path], read: Callable[[Path], list[np.ndarray]]
+    paths: Sequence[Path | Photo], read: Callable[[Path | Photo], list[np.ndarray]]
 ) -> Iterator[tuple[int, list[np.ndarray] | UserError]]:
     """Places and views in order, decoded by threads that are a few files ahead."""
 
-    def attempt(path: Path) -> list[np.ndarray] | UserError:
+    def attempt(path: Path | Photo) -> list[np.ndarray] | UserError:
         try:
             return read(path)
         except UserError as error:

@@ -30,8 +30,7 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
     beside its place and then renamed, so that a crash leaves none half-written and two processes may write at
     once. Where it cannot be written (a full disk), that is said and the images are used from memory.
     """
-    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(sources)]
-    fingerprint = hashlib.sha256(json.dumps([_FORMAT, name, image_size, stats]).encode()).hexdigest()[:16]
+    fingerprint = _fingerprint([_FORMAT, name, image_size], sources)
     folder = cache_root() / "datasets" / f"{name.replace('/', '-')}-{fingerprint}"
     if folder.is_dir():
         return _read(folder)
@@ -41,6 +40,31 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
     except OSError as error:
         logging.warning("decoded images are not cached in %s: %s", folder, error)
     return splits
+
+
+def cached_array(name: str, sources: list[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
+    """The same of a single array without objects, such as labels."""
+    path = cache_root() / "arrays" / f"{name}-{_fingerprint([_FORMAT, name], sources)}.npy"
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
+    array = read()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, array, allow_pickle=False)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        logging.warning("%s is not cached in %s: %s", name, path.parent, error)
+    return array
+
+
+def _fingerprint(what: list, sources: list[Path]) -> str:
+    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(sources)]
+    return hashlib.sha256(json.dumps([*what, stats]).encode()).hexdigest()[:16]
 
 
 def _read(folder: Path) -> Splits:

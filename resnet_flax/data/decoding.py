@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from resnet_flax.data.photographs import Photo
 from resnet_flax.errors import UserError
 
 _FILTERS = {
@@ -28,7 +29,7 @@ _UPRIGHT = {
 }
 
 
-def read_photo(path: Path, channels: int = 3) -> Image.Image:
+def read_photo(path: Path | Photo, channels: int = 3) -> Image.Image:
     """The image in a file (of several, the first), turned upright as its EXIF data say, on white where transparent.
 
     Grey values of 16 bits are divided by 257; of those that are floats, up to 1, 255 or 65535 counts as white,
@@ -45,14 +46,14 @@ def read_photo(path: Path, channels: int = 3) -> Image.Image:
     """
     mode = {1: "L", 3: "RGB"}[channels]
     try:
-        with _without_warnings, Image.open(path) as image:
+        with _without_warnings, path.open("rb") as file, Image.open(file) as image:
             image.load()
             return _flat(_upright(image), mode)
     except Exception as error:  # a damaged file makes PIL raise nearly anything
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
-def prepare(path: Path, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+def prepare(path: Path | Photo, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
     """An image file as networks see it: its shorter side brought to ``resize``, then the central crop.
 
     Args:
@@ -72,7 +73,7 @@ def prepare(path: Path, resize: int, side: int, channels: int, interpolation: st
     return center_crop(as_array(resize_short(image, resize, interpolation)), side, side)
 
 
-def check_strip(path: Path, image: Image.Image, side: int) -> None:
+def check_strip(path: Path | Photo, image: Image.Image, side: int) -> None:
     """Refuses an image so narrow that, its shorter side brought to ``side``, it would be huge.
 
     Raises:

@@ -14,6 +14,7 @@ from resnet_flax.data.order import stream_indices
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+OF_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
 
 
@@ -37,6 +38,14 @@ class Normalization:
     mean: np.ndarray
     std: np.ndarray
 
+    def cropped(self, side: int) -> "Normalization":
+        """For the central crop of the images it is for."""
+
+        def crop(array: np.ndarray) -> np.ndarray:
+            return np.asarray(center(array[None], side)[0]) if array.ndim == 3 else array
+
+        return Normalization(crop(self.mean), crop(self.std))
+
     def __call__(self, images: Array, dtype: jnp.dtype) -> Array:
         """uint8 [..., H, W, C] -> dtype."""
         return (images.astype(dtype) / 255 - self.mean.astype(dtype)) / self.std.astype(dtype)
@@ -59,15 +68,37 @@ def normalization(name: str, train: Images) -> Normalization:
         if name == "caffe":
             return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
         return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
-    # In float64, and from sums of integers: the same bits whatever the order of summation.
-    mean_image = train.images.sum(0, dtype=np.uint64) / (255 * len(train))
-    if name == "pixel_mean":
-        return Normalization(mean_image, np.ones(1))
-    histogram = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
-    values = np.arange(256) / 255
-    mean = histogram @ values / histogram.sum(1)
-    variance = histogram @ values**2 / histogram.sum(1) - mean**2
-    return Normalization(mean, np.sqrt(np.maximum(variance, 1e-12)))
+    statistics = PixelStatistics()
+    statistics.add(train.images)
+    return statistics.normalization(name)
+
+
+class PixelStatistics:
+    """The mean image, and each channel's mean and deviation, of images of one shape that come in parts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: np.ndarray | int = 0
+        self._histogram: np.ndarray | int = 0
+
+    def add(self, images: np.ndarray) -> None:
+        """Takes [N, H, W, C] uint8."""
+        # Sums of integers: the same bits whatever the order of summation.
+        self.count += len(images)
+        self._sum = self._sum + images.sum(0, dtype=np.uint64)
+        channels = range(images.shape[-1])
+        self._histogram = self._histogram + np.stack(
+            [np.bincount(images[..., c].ravel(), minlength=256) for c in channels]
+        )
+
+    def normalization(self, name: str) -> Normalization:
+        """``pixel_mean`` or ``channel``, in float64."""
+        if name == "pixel_mean":
+            return Normalization(self._sum / (255 * self.count), np.ones(1))
+        histogram, values = self._histogram, np.arange(256) / 255
+        mean = histogram @ values / histogram.sum(1)
+        variance = histogram @ values**2 / histogram.sum(1) - mean**2
+        return Normalization(mean, np.sqrt(np.maximum(variance, 1e-12)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +133,8 @@ class Stream:
         places = step.astype(jnp.uint32) * jnp.uint32(self.batch_size) + in_batch
         indices = stream_indices(stream_key(self.seed, "order"), places, data.labels.shape[0])
         images = self.normalization(data.images[indices], self.dtype)
-        keys = self.keys("augmentation", step, first, count)
+        keys = example_keys(self.seed, "augmentation", step, first, count)
         return jax.vmap(self._augment)(images, keys), data.labels[indices]
-
-    def keys(self, name: str, step: Array, first: Array, count: int) -> Array:
-        """A key for each of these places of a step's global batch, from a named stream of random numbers: [count]."""
-        in_batch = first.astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
-        of_step = jax.random.fold_in(stream_key(self.seed, name), step)
-        return jax.vmap(jax.random.fold_in, (None, 0))(of_step, in_batch)
 
     def _augment(self, image: Array, key: Array) -> Array:
         """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""
@@ -153,6 +178,17 @@ def stream_key(seed: int | Array, name: str) -> Array:
     for byte in name.encode():
         code = (code * 31 + byte) % 2**32
     return jax.random.fold_in(jax.random.key(seed), code)
+
+
+def example_keys(seed: int | Array, name: str, step: Array, first: Array, count: int) -> Array:
+    """A key for each of ``count`` places, from ``first`` on, of a step's global batch: [count].
+
+    Args:
+      name: of the stream of random numbers.
+    """
+    in_batch = first.astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
+    of_step = jax.random.fold_in(stream_key(seed, name), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(of_step, in_batch)
 
 
 def put(data: Images, sharding: jax.sharding.Sharding) -> Resident:

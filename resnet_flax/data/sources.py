@@ -1,8 +1,6 @@
 """Data sets by name: the embedded digits, CIFAR-10 and -100, any prepared TFDS set; folders; no TensorFlow."""
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -11,11 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_flax.data import archives
+from resnet_flax.data import archives, prepared
 from resnet_flax.data.cache import Splits, cached
 from resnet_flax.data.images import Dataset, Images, split_off_validation, subset
+from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
+
+IMAGENET = "imagenet2012"
 
 
 class _Size(NamedTuple):
@@ -50,6 +51,37 @@ def load(data: Mapping[str, Any]) -> Dataset:
         train, test, classes = _digits(size)
     else:
         train, test, classes = _named(data, size)
+    train, validation = _train_and_validation(train, data, name)
+    return Dataset(train=train, test=test, validation=validation, classes=classes)
+
+
+def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
+    """The same of photographs that stay on disk (``data.pipeline=stream``).
+
+    Those of ``data.folder``; or a prepared TFDS data set by name; or ImageNet 2012 in any of its forms
+    (:mod:`resnet_flax.data.imagenet`).
+
+    Raises:
+      UserError: nothing found, and where it was looked for; or what was found does not fit.
+    """
+    # Imported here, as PIL is elsewhere: other data sets do without.
+    from resnet_flax.data import imagenet
+
+    if data["folder"]:
+        found = imagenet.of_folder(Path(data["folder"]))
+    elif data["name"] in ("folder", "digits"):
+        raise UserError(
+            f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder"
+        )
+    else:
+        found = imagenet.find(data["name"], data_dir(data["data_dir"]))
+    where, classes, train, test = found
+    train, validation = _train_and_validation(train, data, where)
+    return PhotoDataset(where, classes, train, test, validation)
+
+
+def _train_and_validation(train: Any, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """The settings ``data.validation`` and ``data.subset`` on the training images."""
     if data["validation"] >= len(train):
         raise UserError(
             f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
@@ -58,8 +90,7 @@ def load(data: Mapping[str, Any]) -> Dataset:
     wanted = data.get("subset", 0)
     if wanted > len(train):
         raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
-    train = subset(train, wanted) if wanted else train
-    return Dataset(train=train, test=test, validation=validation, classes=classes)
+    return subset(train, wanted) if wanted else train, validation
 
 
 def _photographs(data: Mapping[str, Any]) -> Splits:
@@ -77,21 +108,22 @@ def _photographs(data: Mapping[str, Any]) -> Splits:
 
 
 def _named(data: Mapping[str, Any], size: _Size) -> Splits:
-    name, folder = data["name"], _data_dir(data["data_dir"])
-    prepared = _find_prepared(name, folder)
+    name, folder = data["name"], data_dir(data["data_dir"])
+    place = prepared.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
-    if prepared is None and archive is None:
+    if place is None and archive is None:
         if name not in archives.ARCHIVES or not data["download"]:
             raise UserError(_nothing_found(name, folder))
         archive = archives.download(name, folder)
     entry = size.cache_name(name)
-    if prepared is not None:
-        files = [p for p in prepared.iterdir() if p.is_file()]
-        return cached(entry, files, size.side, lambda: _read_prepared(prepared, size))
+    if place is not None:
+        files = [p for p in place.iterdir() if p.is_file()]
+        return cached(entry, files, size.side, lambda: _read_prepared(place, size))
     return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size))
 
 
-def _data_dir(given: str) -> Path:
+def data_dir(given: str) -> Path:
+    """The folder that ``data.data_dir`` names, or else the environment, or else TFDS's own."""
     if given:
         folder = Path(given).expanduser()
         if not folder.is_dir():
@@ -129,50 +161,10 @@ def _digits(size: _Size) -> Splits:
     return _resized(splits, size)
 
 
-def _find_prepared(name: str, folder: Path) -> Path | None:
-    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself."""
-    places = [folder] if _is_prepared(folder, name) else []
-    if (folder / name).is_dir():
-        places += [p.parent for p in sorted((folder / name).rglob("dataset_info.json"))]
-
-    def version(place: Path) -> tuple[int, ...]:
-        return tuple(int(part) if part.isdecimal() else -1 for part in place.name.split("."))
-
-    return max(places, key=version, default=None)
-
-
-def _is_prepared(folder: Path, name: str) -> bool:
-    info = folder / "dataset_info.json"
-    return info.is_file() and json.loads(info.read_text()).get("name") == name.partition("/")[0]
-
-
 def _read_prepared(folder: Path, size: _Size) -> Splits:
-    # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
-    with contextlib.redirect_stdout(io.StringIO()):
-        import tensorflow_datasets as tfds
-
-        try:
-            builder = tfds.builder_from_directory(folder)
-        except Exception as error:  # whatever a half-copied folder makes TFDS raise
-            raise UserError(f"{folder}: not a readable TFDS data set: {_first_line(error)}") from None
-        features, splits = builder.info.features, builder.info.splits
-        if "image" not in features or "label" not in features or "train" not in splits:
-            raise UserError(
-                f"{folder}: not an image classification set: it needs the features image and label and the split "
-                f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
-            )
-        test = next((s for s in ("test", "validation") if s in splits), None)
-        if test is None:
-            raise UserError(f"{folder}: it has no split test or validation, only {', '.join(splits)}")
-        try:
-            sources = [builder.as_data_source(s) for s in ("train", test)]
-        except NotImplementedError:
-            raise UserError(
-                f"{folder}: its files are {builder.info.file_format.value}, which cannot be read without TensorFlow; "
-                f"prepare it with file_format='array_record'"
-            ) from None
-    classes = tuple(features["label"].names)
-    return _decode(sources[0], folder, "train", size), _decode(sources[1], folder, test, size), classes
+    found = prepared.read_info(folder)
+    train, test = (_decode(prepared.decoded(folder, split), folder, split, size) for split in ("train", found.test))
+    return train, test, found.classes
 
 
 def _decode(source: Any, folder: Path, split: str, size: _Size) -> Images:
@@ -183,7 +175,7 @@ def _decode(source: Any, folder: Path, split: str, size: _Size) -> Images:
                 example = source[i]
             except Exception as error:
                 raise UserError(
-                    f"{folder}: image {i} of {split} cannot be read: {_first_line(error)}; is it whole?"
+                    f"{folder}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
                 ) from None
             images.append(_resize(example["image"], size))
             labels.append(example["label"])
@@ -219,7 +211,3 @@ def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
     grey = image.shape[-1] == 1
     resized = Image.fromarray(image[..., 0] if grey else image).resize((side, side), resampling(size.interpolation))
     return np.asarray(resized).reshape(side, side, image.shape[-1])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,6 +22,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def places_of_host(split: NamedSharding, size: int) -> np.ndarray:
+    """Which of ``size`` places, split over the devices, lie on this host's: [n], growing."""
+    here = split.addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[index] for index in here]))
+
+
 def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
     """Refuses a batch, or a BN group, that the devices cannot share evenly."""
     if batch_size % devices:

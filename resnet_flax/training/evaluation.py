@@ -1,7 +1,7 @@
 """Loss and error of a network on a split: every image counts once."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,12 +63,9 @@ def make_evaluate(
             places = first + jnp.arange(per_device, dtype=jnp.int32)
             counts = places < size
             places = jnp.minimum(places, size - 1)
-            labels = data.labels[places]
             images = center(normalization(data.images[places], dtype), crop)
-            logits = network.apply(variables, images, train=False)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            wrong = (jnp.argmax(logits, -1) != labels) & counts
-            return totals[0] + jnp.where(counts, losses, 0).sum(), totals[1] + wrong.sum(dtype=jnp.int32)
+            loss, errors = _score(network, variables, images, data.labels[places], counts)
+            return totals[0] + loss, totals[1] + errors
 
         totals = lax.fori_loop(0, batches, add, (jnp.zeros((), dtype), jnp.zeros((), jnp.int32)))
         return lax.psum(totals, DATA_AXIS)
@@ -79,6 +76,42 @@ def make_evaluate(
         return Evaluation(loss=float(loss) / size, errors=int(errors), images=size)
 
     return evaluate
+
+
+def make_evaluate_batches(
+    network: Network, normalization: Normalization, mesh: Mesh
+) -> Callable[[Any, Any, Iterable[tuple[Array, Array, Array]]], Evaluation]:
+    """Compiles ``(params, batch_stats, batches) -> Evaluation`` for batches that come from the hosts.
+
+    A batch is images [n, H, W, C] uint8, labels [n] int32 and counts [n] bool (which of them to count), each split over
+    the mesh axis ``data``.
+    """
+    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
+    everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, split, split, split), out_specs=everyone, check_vma=False)
+    def sums(variables: dict, images: Array, labels: Array, counts: Array) -> tuple[Array, Array, Array]:
+        found = _score(network, variables, normalization(images, dtype), labels, counts)
+        return lax.psum((*found, counts.sum(dtype=jnp.int32)), DATA_AXIS)
+
+    def evaluate(params: Any, batch_stats: Any, batches: Iterable[tuple[Array, Array, Array]]) -> Evaluation:
+        variables = {"params": params, "batch_stats": batch_stats}
+        loss, errors, images = 0.0, 0, 0
+        for batch in batches:
+            found = jax.device_get(sums(variables, *batch))
+            loss, errors, images = loss + float(found[0]), errors + int(found[1]), images + int(found[2])
+        return Evaluation(loss=loss / max(images, 1), errors=errors, images=images)
+
+    return evaluate
+
+
+def _score(network: Network, variables: dict, images: Array, labels: Array, counts: Array) -> tuple[Array, Array]:
+    """Of those images that count: the sum of the losses, and how many are classified wrongly."""
+    logits = network.apply(variables, images, train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    wrong = (jnp.argmax(logits, -1) != labels) & counts
+    return jnp.where(counts, losses, 0).sum(), wrong.sum(dtype=jnp.int32)
 
 
 def of_probabilities(probabilities: np.ndarray, labels: Sequence[int]) -> Evaluation:

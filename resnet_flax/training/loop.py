@@ -1,7 +1,6 @@
 """A run: from a config and a folder to its last step, over as many stops as it takes."""
 
 import contextlib
-import dataclasses
 import json
 import sys
 import time
@@ -9,89 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.data import resident, sources
-from resnet_flax.data.images import Dataset
-from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import Diverged, Interrupted, UserError
-from resnet_flax.networks import Network, build
 from resnet_flax.progress import Progress
 from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
 from resnet_flax.training.devices import (
-    DATA_AXIS,
     agree,
     check_batch,
     check_parts,
-    data_mesh,
     raise_together,
     replicated,
 )
-from resnet_flax.training.evaluation import Evaluation, make_evaluate
+from resnet_flax.training.feeds import feed_of
 from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
+from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
-from resnet_flax.training.step import all_finite, forget_sums, make_train_steps
+from resnet_flax.training.step import all_finite, forget_sums
 from resnet_flax.training.stopping import StopRequest
 
 # One call of the compiled steps takes about this long: what a signal, or the bar, has to wait for. On a CPU each call
 # finds its memory anew, which makes steps of 0.4 s a seventh slower in calls of one step than in calls of five.
 _SECONDS_A_CALL = 2.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """What a config names, built: everything a run needs but its state."""
-
-    config: ConfigDict
-    dataset: Dataset
-    network: Network
-    mesh: jax.sharding.Mesh
-    normalization: resident.Normalization
-
-    @property
-    def crop(self) -> int:
-        """The side of what is cropped out of the images; 0 where they are taken whole."""
-        return self.config.data.image_size if self.config.data.folder else 0
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the network sees."""
-        height, width, channels = self.dataset.train.images.shape[1:]
-        return (self.crop or height, self.crop or width, channels)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How any image is brought to what the network sees."""
-        data, (side, _, channels) = self.config.data, self.image_shape
-        return Preprocessing(
-            resize=self.dataset.train.images.shape[1],
-            image_size=side,
-            channels=channels,
-            interpolation=data.interpolation,
-            normalization=self.normalization,
-            classes=self.dataset.classes,
-        )
-
-
-def prepare(config: ConfigDict) -> Parts:
-    """Builds what a resolved config names; refuses what does not fit, before anything is compiled."""
-    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
-        raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
-    dataset = sources.load(config.data)
-    try:
-        normalization = resident.normalization(config.data.normalization, dataset.train)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    network = build(config.model, len(dataset.classes), config.train.bn_group, DATA_AXIS)
-    network = network.clone(frozen=config.optimizer.trainable == "head")
-    return Parts(config, dataset, network, data_mesh(), normalization)
 
 
 def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -116,7 +60,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 folders.check_config(workdir, config)
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
-            parts = prepare(config)
+            parts = prepare(config, folders.known_normalization(workdir, config))
             if config.init.weights and not has_checkpoint(workdir):
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except UserError as error:
@@ -137,30 +81,18 @@ class _Run:
     def __init__(self, parts: Parts, workdir: Path, stop: StopRequest, weights: dict[str, Any] | None) -> None:
         self.parts, self.workdir, self.stop, self.weights = parts, workdir, stop, weights
         self.config, self.train = parts.config, parts.config.train
-        c, mesh = self.config, parts.mesh
-        everywhere = replicated(mesh)
-        dataset = parts.dataset
-        rate = learning_rate(c.optimizer, c.schedule)
-        self.rate, self.optimizer = jax.jit(rate), optimizers.build(c.optimizer, rate)
-        stream = resident.Stream(
-            c.seed, self.train.batch_size, c.data.pad, c.data.flip, parts.normalization,
-            jnp.promote_types(c.model.param_dtype, jnp.float32), parts.crop,
-        )  # fmt: skip
-        self.steps = make_train_steps(
-            parts.network, self.optimizer, stream, mesh, self.train.label_smoothing, self.train.accumulate
-        )
-        self.evaluate = make_evaluate(
-            parts.network, parts.normalization, self.train.eval_batch_size, mesh, crop=parts.crop
-        )
-        self.train_data = resident.put(dataset.train, everywhere)
-        self.held_out = {"test": resident.put(dataset.test, everywhere)}
-        if len(dataset.validation):
-            self.held_out["validation"] = resident.put(dataset.validation, everywhere)
+        rate = learning_rate(self.config.optimizer, self.config.schedule)
+        self.rate, self.optimizer = jax.jit(rate), optimizers.build(self.config.optimizer, rate)
+        self.feed = feed_of(parts, self.optimizer, workdir)
+        self.validates = "validation" in self.feed.held_out
         self.state: State | None = None
 
     def go(self) -> dict[str, Any]:
         started = time.perf_counter()
-        with Checkpoints(self.workdir, self.train.keep_checkpoints, "validation" in self.held_out) as self.checkpoints:
+        with (
+            Checkpoints(self.workdir, self.train.keep_checkpoints, self.validates) as self.checkpoints,
+            contextlib.closing(self.feed),
+        ):
             step = self._restore_or_initialize()
             if step >= self.train.steps:
                 raise UserError(
@@ -171,12 +103,12 @@ class _Run:
             if jax.process_index() == 0:
                 folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
             with self._log(step) as self.log:
-                compiled = self.steps.compile(self.state, self.train_data)
+                self.feed.begin(self.state, step)
                 _say(
                     f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
                     f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
                 )
-                return self._loop(step, compiled)
+                return self._loop(step)
 
     def _restore_or_initialize(self) -> int:
         """Sets the state; returns its step."""
@@ -200,9 +132,8 @@ class _Run:
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
         return MetricsLog(self.workdir, step) if jax.process_index() == 0 else NoMetricsLog()
 
-    def _loop(self, step: int, compiled: Any) -> dict[str, Any]:
-        train, line = self.train, {}
-        test_error, validates = None, "validation" in self.held_out
+    def _loop(self, step: int) -> dict[str, Any]:
+        train, line, test_error = self.train, {}, None
         pace = _Pace()
         with Progress(train.steps, self._name(), "steps", initial=step) as progress:
             self.since, self.since_images = time.perf_counter(), int(self.state.sums.images)
@@ -212,8 +143,8 @@ class _Run:
                 leave, count = agree(self.stop.received is not None, min(wanted, pace.steps))
                 if leave:
                     self._leave(step)
-                with pace.measure(count):
-                    self.state = jax.block_until_ready(compiled(self.state, self.train_data, count))
+                with pace:
+                    count = pace.count = self._advance(step, count)
                 step += count
                 sums = jax.device_get(self.state.sums)
                 if sums.first_bad_step >= 0:
@@ -222,7 +153,7 @@ class _Run:
                 last = step == train.steps
                 saves = last or step % train.checkpoint_every == 0
                 # A checkpoint that may become the best one needs its validation error.
-                evaluates = last or step % train.eval_every == 0 or (saves and validates)
+                evaluates = last or step % train.eval_every == 0 or (saves and self.validates)
                 if (evaluates or saves) and not bool(all_finite(self.state)):
                     self._diverge(step - 1, "after the update, a parameter is")
                 if evaluates or step % train.log_every == 0:
@@ -250,18 +181,24 @@ class _Run:
             "seconds": seconds,
         }
         if evaluates:
-            for name, data in self.held_out.items():
-                result = self._evaluate(data)
+            for name in self.feed.held_out:
+                result = self.feed.evaluate(self.state, name)
                 line |= {f"{name}_loss": result.loss, f"{name}_error": result.error}
             if self.train.eval_train:
-                line["train_error_clean"] = self._evaluate(self.train_data).error
+                line["train_error_clean"] = self.feed.evaluate(self.state, "train").error
         self.state = forget_sums(self.state)
         self.since, self.since_images = time.perf_counter(), 0
         return line
 
-    def _evaluate(self, data: resident.Resident) -> Evaluation:
-        variables = self.state.evaluated
-        return self.evaluate(variables["params"], variables["batch_stats"], data)
+    def _advance(self, step: int, count: int) -> int:
+        """Takes at most that many steps; returns how many they were."""
+        try:
+            self.state, count = self.feed.advance(self.state, count)
+        except UserError as error:  # of the data: what was learned so far is not lost with them
+            self.checkpoints.save(step, self.state)
+            self.checkpoints.wait()
+            raise UserError(f"{error} (stopped and saved at step {step} of {self.train.steps})") from None
+        return count
 
     def _leave(self, step: int) -> None:
         if bool(all_finite(self.state)):
@@ -290,17 +227,13 @@ class _Pace:
     """How many steps a call may hold, so that it takes about two seconds; results do not depend on it."""
 
     def __init__(self) -> None:
-        self.steps = 1
-
-    def measure(self, count: int) -> "_Pace":
-        self._count = count
-        return self
+        self.steps = self.count = 1  # of the next call, at most; of the one that is measured
 
     def __enter__(self) -> None:
         self._start = time.perf_counter()
 
     def __exit__(self, *exception: object) -> None:
-        a_step = (time.perf_counter() - self._start) / self._count
+        a_step = (time.perf_counter() - self._start) / self.count
         self.steps = max(1, min(int(_SECONDS_A_CALL / max(a_step, 1e-9)), 4 * self.steps))
 
 

@@ -14,9 +14,10 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
     ``piecewise``: multiplied by ``factor`` at each of ``milestones``, counted in steps (arXiv:1512.03385, section
     4.2: a tenth at 32k and at 48k). ``cosine``: half a cosine down to 0 at ``decay_steps``. ``constant``.
 
-    The first ``warmup_steps`` are at ``warmup_learning_rate`` instead. The paper starts ResNet-110 at 0.01 until
-    the training error is below 80%, about 400 steps; here they are a number, so that the rate is a function of
-    the step. The schedule's own steps count from 0 all the same.
+    The first ``warmup_steps`` are at ``warmup_learning_rate`` instead or, where ``warmup`` is ``linear``, at the
+    schedule's own rate times (step + 1) / ``warmup_steps`` (arXiv:1706.02677, section 2.2). The paper
+    starts ResNet-110 at 0.01 until the training error is below 80%, about 400 steps; here they are a number, so
+    that the rate is a function of the step. The schedule's own steps count from 0 all the same.
 
     Returns:
       step (int32) -> learning rate.
@@ -32,6 +33,9 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
         return main
 
     def with_warmup(step: Array) -> Array:
-        return jnp.where(step < schedule["warmup_steps"], schedule["warmup_learning_rate"], main(step))
+        steps = schedule["warmup_steps"]
+        if schedule["warmup"] == "linear":
+            return main(step) * jnp.minimum((step + 1) / steps, 1)
+        return jnp.where(step < steps, schedule["warmup_learning_rate"], main(step))
 
     return with_warmup

@@ -12,7 +12,8 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from resnet_flax.data.resident import Resident, Stream
+from resnet_flax.data.colour import principal_offsets
+from resnet_flax.data.resident import Normalization, Resident, Stream, example_keys
 from resnet_flax.networks import Network
 from resnet_flax.training.devices import DATA_AXIS, replicated
 from resnet_flax.training.state import State, Sums, no_sums
@@ -42,12 +43,14 @@ class TrainSteps:
 
     def _numbers(self, count: int) -> tuple[Array, Array]:
         """The count and the seed on all devices: all that goes there between two calls."""
-        # Device by device: a device_put to all would have several hosts compare what each of them gives.
-        devices = sorted(self.everywhere.addressable_devices, key=lambda device: device.id)
-        return tuple(
-            jax.make_array_from_single_device_arrays((), self.everywhere, [jax.device_put(n, d) for d in devices])
-            for n in (np.int32(count), np.uint32(self.seed))
-        )
+        return tuple(on_all_devices(n, self.everywhere) for n in (np.int32(count), np.uint32(self.seed)))
+
+
+def on_all_devices(number: np.generic, everywhere: jax.sharding.Sharding) -> Array:
+    """A number of the host on every device of a (replicated) sharding."""
+    # Device by device: a device_put to all would have several hosts compare what each of them gives.
+    devices = sorted(everywhere.addressable_devices, key=lambda device: device.id)
+    return jax.make_array_from_single_device_arrays((), everywhere, [jax.device_put(number, d) for d in devices])
 
 
 def training_step(
@@ -157,7 +160,7 @@ def make_train_steps(
         first = lax.axis_index(DATA_AXIS) * per_device
         batches = dataclasses.replace(stream, seed=seed)
         images, labels = batches.batch(data, state.step, first, per_device)
-        keys = batches.keys("dropout", state.step, first, per_device) if network.dropout else None
+        keys = example_keys(seed, "dropout", state.step, first, per_device) if network.dropout else None
         return training_step(
             state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
             label_smoothing=label_smoothing, accumulate=accumulate,
@@ -168,6 +171,66 @@ def make_train_steps(
         return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
 
     return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed, replicated(mesh))
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedStep:
+    """``(state, images, labels) -> state``: one step on a batch that came from the hosts; the state is donated.
+
+    Attributes:
+      program: jitted; the seed is its last argument, as in :class:`TrainSteps`.
+      seed: of the run, on all devices.
+    """
+
+    program: Any
+    seed: Array
+
+    def __call__(self, state: State, images: Array, labels: Array) -> State:
+        return self.program(state, images, labels, self.seed)
+
+    def compile(self, state: State, images: Any, labels: Any) -> "StreamedStep":
+        """The same, compiled now for arguments of these shapes and shardings."""
+        return dataclasses.replace(self, program=self.program.lower(state, images, labels, self.seed).compile())
+
+
+def make_streamed_step(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    normalization: Normalization,
+    mesh: Mesh,
+    colour: float = 0.0,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+) -> StreamedStep:
+    """Compiles a step on images that were cropped and flipped on the hosts.
+
+    The batch is split over the mesh axis ``data``, in its order; images are uint8 until they are on the device.
+
+    Args:
+      network: built with ``axis_name=DATA_AXIS``.
+      colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets`; 0 for none.
+      label_smoothing, accumulate: of :func:`training_step`.
+    """
+    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
+    everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, split, split, everyone), out_specs=everyone, check_vma=False)
+    def step(state: State, images: Array, labels: Array, seed: Array) -> State:
+        count = labels.shape[0]
+        first = lax.axis_index(DATA_AXIS) * count
+        pixels = normalization(images, dtype)
+        if colour:
+            keys = example_keys(seed, "colour", state.step, first, count)
+            # After the mean as well as before it; the deviation divides both.
+            pixels += principal_offsets(keys, colour, dtype) / normalization.std.astype(dtype)
+        keys = example_keys(seed, "dropout", state.step, first, count) if network.dropout else None
+        return training_step(
+            state, pixels, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
+            label_smoothing=label_smoothing, accumulate=accumulate,
+        )  # fmt: skip
+
+    return StreamedStep(jax.jit(step, donate_argnums=0), on_all_devices(np.uint32(seed), replicated(mesh)))
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -6,9 +6,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from resnet_flax.networks import Network
-from resnet_flax.training import loop, optimizer
+from resnet_flax.training import optimizer
 from resnet_flax.training.checkpoints import Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.state import State, abstract_state
 
 
@@ -16,7 +17,7 @@ from resnet_flax.training.state import State, abstract_state
 class Trained:
     """What a config names, and the state of its run at a step."""
 
-    parts: loop.Parts
+    parts: Parts
     state: State
 
     @property
@@ -34,11 +35,11 @@ def load(config: ConfigDict, workdir: Path, step: int | None = None) -> Trained:
     Raises:
       UserError: a checkpoint cannot be read.
     """
-    parts = loop.prepare(config)
+    parts = prepare(config)
     return Trained(parts, restore(parts, workdir, step))
 
 
-def restore(parts: loop.Parts, workdir: Path, step: int | None = None) -> State:
+def restore(parts: Parts, workdir: Path, step: int | None = None) -> State:
     """The state alone, where the parts are there already."""
     return restore_state(parts.config, parts.network, parts.image_shape, workdir, step)
 

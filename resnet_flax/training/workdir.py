@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 
@@ -65,6 +67,17 @@ def read_config(workdir: Path) -> ConfigDict | None:
     """The config of the run that the folder holds, or None."""
     path = workdir / CONFIG
     return configs.from_json(path.read_text()) if path.is_file() else None
+
+
+def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | None:
+    """That of the same run, started in the folder before: what it is a statistic of is not read again."""
+    there, path = read_config(workdir), workdir / PREPROCESSING
+    if there is None or not path.is_file() or configs.differences(there, config):
+        return None
+    try:
+        return Preprocessing.from_json(path.read_text()).normalization
+    except ValueError:
+        return None
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:

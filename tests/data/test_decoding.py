@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,10 +209,10 @@ def test_what_is_no_photograph_is_refused_by_name(tmp_path, name):
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(decoding.Image, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(UserError, match="a.png: cannot be read: Permission denied$"):
         decoding.read_photo(tmp_path / "a.png")
 

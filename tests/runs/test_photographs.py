@@ -45,7 +45,7 @@ def test_a_small_network_learns_real_photographs(tmp_path):
     for view in ("center", "10crop"):
         code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path}", f"--view={view}")
         assert code == 0, output
-        assert "46 photographs in" in output
+        assert "46 photographs (" in output
         errors[view] = float(output.splitlines()[-1].removeprefix("test error ").partition("%")[0]) / 100
     # What training decodes into memory, and what evaluation reads from the files, are the same pixels.
     assert errors["center"] == pytest.approx(last["test_error"], abs=1e-4)

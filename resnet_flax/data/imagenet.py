@@ -1,0 +1,191 @@
+"""ImageNet 2012 in whichever form it lies on the disk: prepared by TFDS, the original tar files, or class folders."""
+
+import dataclasses
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from resnet_flax.data import folders, prepared, tars
+from resnet_flax.data.cache import cached_array
+from resnet_flax.data.photographs import Files, Photographs, Records
+from resnet_flax.data.sources import IMAGENET as NAME
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress
+
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+_TARS = {
+    TRAIN: "a tar for each class inside, 147,897,477,120 bytes",
+    VAL: "6,744,924,160 bytes",
+    DEVKIT: "the labels of the validation images",
+}
+_MANUAL = Path("downloads") / "manual"  # where TFDS wants them
+
+Splits = tuple[str, tuple[str, ...], Photographs, Photographs]  # where, classes, train, test
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """A file or folder that was looked for.
+
+    Attributes:
+      form: of the data set, that it is part of.
+      path: where it was looked for.
+      note: what it should be.
+      found: what is there; empty where nothing is.
+    """
+
+    form: str
+    path: Path
+    note: str
+    found: str
+
+
+def look(name: str, folder: Path) -> list[Wanted]:
+    """Every place where a data set is looked for, in order of preference, and what is there."""
+    place = prepared.find(name, folder)
+    wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files",
+                     f"version {place.name}" if place else "")]  # fmt: skip
+    if name == NAME:
+        there = _tar_folder(folder)
+        for file, note in _TARS.items():
+            path = there / file
+            wanted.append(Wanted("original tar files", path, note, _size(path) if path.is_file() else ""))
+        for split in ("train", "val"):
+            path = folder / split
+            found = f"{len(_class_folders(path))} class folders" if path.is_dir() else ""
+            wanted.append(Wanted("class folders", path, "a folder for each class, such as n01440764", found))
+    return wanted
+
+
+def find(name: str, folder: Path) -> Splits:
+    """A data set of photographs, by name, in the first form that is there.
+
+    Returns:
+      what was found, for people; class names; the photographs for training, and those for testing.
+
+    Raises:
+      UserError: nothing was found (it names each place), or what was found is not whole.
+    """
+    wanted = look(name, folder)
+    try:
+        if wanted[0].found:
+            return _prepared(wanted[0].path)
+        if name == NAME:
+            there = _tar_folder(folder)
+            if any((there / file).is_file() for file in (TRAIN, VAL)):
+                return _from_tars(there)
+            if all(w.found for w in wanted if w.form == "class folders"):
+                return of_folder(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
+    looked = "; ".join(f"{w.path} ({w.form}: {w.note})" for w in wanted)
+    raise UserError(
+        f"data.name={name!r}: nothing was found of {looked}; name the folder that holds them in data.data_dir"
+    )
+
+
+def of_folder(folder: Path) -> Splits:
+    """Class folders: see :func:`resnet_flax.data.folders.scan`."""
+    found = folders.scan(folder)
+
+    def photographs(labelled: folders.Labelled) -> Photographs:
+        names = tuple(str(path.relative_to(found.folder)) for path, _ in labelled)
+        return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
+
+    return f"class folders in {found.folder}", found.classes, photographs(found.train), photographs(found.test)
+
+
+def _prepared(place: Path) -> Splits:
+    info = prepared.read_info(place)
+
+    def photographs(split: str) -> Photographs:
+        return Photographs.all_of(Records(place, split), _labels(place, split, info.sizes[split]))
+
+    return f"TFDS data set in {place}", info.classes, photographs("train"), photographs(info.test)
+
+
+def _labels(place: Path, split: str, count: int) -> np.ndarray:
+    """Of every example; from the user's cache if they were read before."""
+
+    def read() -> np.ndarray:
+        source = prepared.encoded(place, split)
+        labels = np.empty(len(source), np.int32)
+        with Progress(len(source), f"reading the labels of {split}", "images") as progress:
+            for i in range(len(source)):
+                try:
+                    labels[i] = source[i]["label"]
+                except Exception as error:
+                    raise UserError(
+                        f"{place}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+                    ) from None
+                progress.update(1)
+        return labels
+
+    files = sorted(p for p in place.iterdir() if p.is_file())
+    labels = cached_array(f"labels-{place.parent.name}-{split}", files, read)
+    if len(labels) != count:
+        raise UserError(f"{place}: {split} should have {count} images and has {len(labels)}; is it whole?")
+    return labels
+
+
+def _tar_folder(folder: Path) -> Path:
+    manual = folder / _MANUAL
+    return manual if not (folder / TRAIN).is_file() and (manual / TRAIN).is_file() else folder
+
+
+def _from_tars(folder: Path) -> Splits:
+    missing = [f"{folder / file} ({note})" for file, note in _TARS.items() if not (folder / file).is_file()]
+    if missing:
+        raise UserError(f"{NAME} from tar files: {', '.join(missing)} missing")
+    train = tars.members(folder / TRAIN)
+    numbers = [name.split(b".tar/")[0].decode() if b".tar/" in name else "" for name in train.names]
+    if "" in numbers:
+        loose = train.names[numbers.index("")].decode()
+        raise UserError(f"{folder / TRAIN}: {loose} lies in no class's tar, such as n01440764.tar; is it the original?")
+    classes = tuple(sorted(set(numbers)))
+    places = {number: place for place, number in enumerate(classes)}
+    test = tars.members(folder / VAL)
+    truth = _validation_truth(folder / DEVKIT)
+    if len(truth) != len(test.names):
+        raise UserError(f"{folder / VAL} holds {len(test.names)} images, and {DEVKIT} knows the labels of {len(truth)}")
+    unknown = sorted(set(truth) - set(classes))
+    if unknown:
+        raise UserError(f"{folder / TRAIN}: it has no {unknown[0]}.tar, a class of the validation images; is it whole?")
+    # The labels are in the order of the file names.
+    in_order = np.argsort(test.names)
+    labels = np.empty(len(truth), np.int32)
+    labels[in_order] = [places[number] for number in truth]
+    return (
+        f"tar files in {folder}", classes,
+        Photographs.all_of(train, np.asarray([places[number] for number in numbers])), Photographs.all_of(test, labels),
+    )  # fmt: skip
+
+
+def _validation_truth(devkit: Path) -> list[str]:
+    """The WordNet numbers of the validation images, in the order of their file names."""
+    from scipy.io import loadmat
+
+    try:
+        with tarfile.open(devkit) as archive:
+            files = {Path(m.name).name: archive.extractfile(m).read() for m in _devkit_files(archive)}
+        synsets = loadmat(io.BytesIO(files["meta.mat"]), squeeze_me=True)["synsets"]
+        numbers = {int(i): str(n) for i, n in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
+        return [numbers[int(line)] for line in files["ILSVRC2012_validation_ground_truth.txt"].split()]
+    except Exception as error:  # whatever a damaged file makes tarfile and SciPy raise
+        raise UserError(f"{devkit}: cannot be read, is it whole? ({prepared.first_line(error)})") from None
+
+
+def _devkit_files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    wanted = ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
+    return (m for m in archive if m.isfile() and m.name.endswith(wanted))
+
+
+def _class_folders(path: Path) -> list[str]:
+    return [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes"

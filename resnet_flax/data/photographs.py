@@ -1,0 +1,158 @@
+"""Photographs that stay where they lie, compressed, and are opened one by one: as files, in tars, in TFDS records."""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+    """Where compressed images lie, known by number. It is sent to worker processes, so it holds no open file."""
+
+    def open(self, number: int) -> BinaryIO:
+        """The image's bytes, as a file."""
+
+    def name(self, number: int) -> str:
+        """What messages call it: where a user would look for it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Image files in a folder.
+
+    Attributes:
+      folder: that holds them all.
+      names: relative to it.
+    """
+
+    folder: Path
+    names: Sequence[str]
+
+    def open(self, number: int) -> BinaryIO:
+        """See :class:`Source`."""
+        return open(self.name(number), "rb")
+
+    def name(self, number: int) -> str:
+        """See :class:`Source`."""
+        return f"{self.folder}/{self.names[number]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TarMembers:
+    """Files inside a tar that is not compressed, read in place.
+
+    Attributes:
+      tar: the outermost one.
+      names: [N] of the members, bytes.
+      offsets: [N] of their first bytes in ``tar``.
+      sizes: [N] bytes.
+    """
+
+    tar: Path
+    names: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def open(self, number: int) -> BinaryIO:
+        """See :class:`Source`."""
+        # Opened anew each time: a file that several threads shared would have one position for all of them.
+        with open(self.tar, "rb") as file:
+            file.seek(int(self.offsets[number]))
+            return io.BytesIO(file.read(int(self.sizes[number])))
+
+    def name(self, number: int) -> str:
+        """See :class:`Source`."""
+        return f"{self.tar}: {self.names[number].decode(errors='replace')}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The images of a split of a prepared TFDS data set whose files are ``array_record``.
+
+    Attributes:
+      folder: of the prepared data set.
+      split: its name.
+    """
+
+    folder: Path
+    split: str
+
+    def open(self, number: int) -> BinaryIO:
+        """See :class:`Source`."""
+        return io.BytesIO(_records(str(self.folder), self.split)[number]["image"])
+
+    def name(self, number: int) -> str:
+        """See :class:`Source`."""
+        return f"{self.folder}: image {number} of {self.split}"
+
+
+@functools.cache  # one for each process: it holds open files
+def _records(folder: str, split: str) -> Sequence[dict]:
+    from resnet_flax.data.prepared import encoded
+
+    return encoded(Path(folder), split)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """One of a source's images; ``str`` of it is what messages call it."""
+
+    source: Source
+    number: int
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Its bytes, as a file; as ``Path.open`` does."""
+        return self.source.open(self.number)
+
+    def __str__(self) -> str:
+        return self.source.name(self.number)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """Photographs and their classes; a sequence of :class:`Photo`.
+
+    Attributes:
+      source: where they lie.
+      numbers: [N] int64, in the source.
+      labels: [N] int32.
+    """
+
+    source: Source
+    numbers: np.ndarray
+    labels: np.ndarray
+
+    @staticmethod
+    def all_of(source: Source, labels: np.ndarray) -> "Photographs":
+        """Every image of a source."""
+        return Photographs(source, np.arange(len(labels)), np.asarray(labels, np.int32))
+
+    def take(self, indices: np.ndarray) -> "Photographs":
+        """Those at the given places, in their order."""
+        return Photographs(self.source, self.numbers[indices], self.labels[indices])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Photo:
+        return Photo(self.source, int(self.numbers[place]))
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoDataset:
+    """The splits of a data set of photographs, and the names of its classes.
+
+    Attributes:
+      where: what was found and where, for people.
+      validation: empty unless ``data.validation`` sets training images aside.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    train: Photographs
+    test: Photographs
+    validation: Photographs

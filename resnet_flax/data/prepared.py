@@ -1,0 +1,101 @@
+"""Data sets that TFDS prepared, read without TensorFlow."""
+
+import contextlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resnet_flax.errors import UserError
+
+
+class Info(NamedTuple):
+    """What a prepared data set says of itself: the name of the split for testing, class names, images by split."""
+
+    test: str
+    classes: tuple[str, ...]
+    sizes: dict[str, int]
+
+
+def find(name: str, folder: Path) -> Path | None:
+    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself."""
+    places = [folder] if _is_prepared(folder, name) else []
+    if (folder / name).is_dir():
+        places += [p.parent for p in sorted((folder / name).rglob("dataset_info.json"))]
+
+    def version(place: Path) -> tuple[int, ...]:
+        return tuple(int(part) if part.isdecimal() else -1 for part in place.name.split("."))
+
+    return max(places, key=version, default=None)
+
+
+def read_info(folder: Path) -> Info:
+    """Of a prepared data set.
+
+    Raises:
+      UserError: it cannot be read, or is none of images with labels.
+    """
+    builder = _builder(folder)
+    features, splits = builder.info.features, builder.info.splits
+    if "image" not in features or "label" not in features or "train" not in splits:
+        raise UserError(
+            f"{folder}: not an image classification set: it needs the features image and label and the split "
+            f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
+        )
+    test = next((s for s in ("test", "validation") if s in splits), None)
+    if test is None:
+        raise UserError(f"{folder}: it has no split test or validation, only {', '.join(splits)}")
+    return Info(test, tuple(features["label"].names), {s: splits[s].num_examples for s in ("train", test)})
+
+
+def decoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
+    """The examples of a split, by number: ``image`` uint8 [H, W, C], ``label``.
+
+    Raises:
+      UserError: it cannot be read without TensorFlow.
+    """
+    return _source(folder, split, None)
+
+
+def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
+    """The same with the bytes of the image's file in place of its pixels."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import tensorflow_datasets as tfds
+
+    return _source(folder, split, {"image": tfds.decode.SkipDecoding()})
+
+
+def _is_prepared(folder: Path, name: str) -> bool:
+    info = folder / "dataset_info.json"
+    return info.is_file() and json.loads(info.read_text()).get("name") == name.partition("/")[0]
+
+
+def _builder(folder: Path) -> Any:
+    # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
+    with contextlib.redirect_stdout(io.StringIO()):
+        import tensorflow_datasets as tfds
+
+        try:
+            return tfds.builder_from_directory(folder)
+        except Exception as error:  # whatever a half-copied folder makes TFDS raise
+            raise UserError(f"{folder}: not a readable TFDS data set: {first_line(error)}") from None
+
+
+def _source(folder: Path, split: str, decoders: dict[str, Any] | None) -> Any:
+    builder = _builder(folder)
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return builder.as_data_source(split, decoders=decoders)
+        except NotImplementedError:
+            raise UserError(
+                f"{folder}: its files are {builder.info.file_format.value}, which cannot be read without TensorFlow; "
+                f"prepare it with file_format='array_record'"
+            ) from None
+        except Exception as error:  # a shard that is missing or cut short
+            raise UserError(f"{folder}: {split} cannot be read, is it whole? ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    """Of what an error says, or else its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,240 @@
+"""Data sets that do not fit into memory: photographs decoded from the disk, batch by batch, ahead of the step.
+
+What a batch is, is a function of the seed and the step: the order is a permutation for each epoch, asked for place by
+place; what is random about an example is drawn from its place in the stream. So a position is a number, the step; and
+neither the number of hosts, nor that of threads or workers, changes what any of them delivers.
+"""
+
+import dataclasses
+import os
+from contextlib import closing
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from resnet_flax.data import augmentation as crops
+from resnet_flax.data import decoding, resident
+from resnet_flax.data.images import Images
+from resnet_flax.data.photographs import Photographs
+from resnet_flax.data.resident import Normalization
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress
+
+Batch = dict[str, np.ndarray]
+
+_SAMPLE = 10_000  # images that statistics of the training set are computed from, at most
+_AT_ONCE = 64  # of them in memory
+_IN_A_ROW = 100  # broken images after which it is not about images any more
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """How photographs become batches.
+
+    Attributes:
+      image_size: the side of what the network sees.
+      resize: the shorter side before the crop, of ``crop`` and in evaluation.
+      interpolation: a filter of :mod:`resnet_flax.data.decoding`.
+      augmentation: ``crop`` (a random one at ``resize``), ``scale`` (at a random scale: the paper's), ``inception``.
+      scales: the least and the largest shorter side of ``scale``, both included.
+      least_area: of ``inception``, a fraction of the image's.
+      flip: whether half of the images are mirrored.
+      channels: 3 or 1.
+      skip_broken: whether an image that cannot be read is replaced by the next one instead of ending the run.
+      workers: processes that decode; 0 for threads of this one.
+      threads: of each of them; 0 for one a core.
+    """
+
+    image_size: int
+    resize: int
+    interpolation: str = "bilinear"
+    augmentation: crops.Augmentation = "crop"
+    scales: tuple[int, int] = (256, 480)
+    least_area: float = 0.08
+    flip: bool = True
+    channels: int = 3
+    skip_broken: bool = False
+    workers: int = 0
+    threads: int = 0
+
+    def train(
+        self, photographs: Photographs, seed: int, batch_size: int, places: np.ndarray, first: int, last: int
+    ) -> "Batches":
+        """The batches of steps ``first`` to ``last - 1``; of each one, those of its ``places`` that are this host's.
+
+        Each has ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and ``broken`` [n] int64: the number, in
+        ``photographs``, of an image that could not be read in that place, or -1.
+        """
+        order = grain.MapDataset.range(len(photographs)).shuffle(seed=seed).repeat()
+        return Batches(_Training(self, photographs, batch_size, places, last, order, seed), first, last)
+
+    def in_order(self, photographs: Photographs, batch_size: int, places: np.ndarray) -> "Batches":
+        """Every photograph once, its central crop.
+
+        Each has ``counts`` [n] bool as well: not those that fill up the last batch, nor broken images passed over.
+        """
+        steps = -(-len(photographs) // batch_size)
+        return Batches(_InOrder(self, photographs, batch_size, places, steps), 0, steps)
+
+    def normalization(self, name: str, train: Photographs) -> Normalization:
+        """The setting ``data.normalization`` (:func:`resnet_flax.data.resident.normalization`).
+
+        Statistics of the training set are those of the central squares, of ``resize``, of 10,000 of its images at most,
+        always the same ones; images that cannot be read do not count.
+        """
+        if name not in resident.OF_DATA:
+            nothing = Images(self.nothing[None], np.zeros(1, np.int32))
+            return resident.normalization(name, nothing)
+        some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
+        square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
+        statistics = resident.PixelStatistics()
+        with (
+            Progress(len(some), f"{name} of training images", "images") as progress,
+            closing(square.in_order(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
+        ):
+            for batch in batches:
+                statistics.add(batch["images"][batch["counts"]])
+                progress.update(len(batch["counts"]))
+        if not statistics.count:
+            raise UserError(f"data.normalization={name!r}: none of {len(some)} training images can be read")
+        return statistics.normalization(name)
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """What stands where there is no image."""
+        return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
+
+    def crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        """A training example of an opened image: uint8 [image_size, image_size, C]."""
+        width, height = image.size
+        if self.augmentation == "inception":
+            box = crops.inception_crop(width, height, self.least_area, rng)
+        else:
+            low, high = self.scales if self.augmentation == "scale" else (self.resize, self.resize)
+            shorter = int(rng.integers(low, high + 1))
+            box = crops.scale_crop(width, height, shorter, self.image_size, rng)
+        array = crops.cut(image, box, self.image_size, self.interpolation)
+        return array[:, ::-1] if self.flip and rng.integers(2) else array
+
+
+class Batches:
+    """Batches in order, decoded ahead; an iterator that has to be closed."""
+
+    def __init__(self, examples: "_Examples", first: int, last: int) -> None:
+        self._examples, self._step, self._last = examples, first, last
+        pipeline, count = examples.pipeline, examples.count
+        threads = pipeline.threads or os.cpu_count() or 1
+        source = grain.MapDataset.source(examples).slice(slice(first * count, last * count))
+        if pipeline.workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # where no command did, Grain would find its own unparsed
+            # Whole batches go to the workers by turns: of single examples, what a batch holds would depend on them.
+            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+            batches = source.batch(count).to_iter_dataset(options)
+            batches = batches.mp_prefetch(grain.MultiprocessingOptions(pipeline.workers, per_worker_buffer_size=2))
+        else:
+            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=3 * count)
+            batches = source.to_iter_dataset(options).batch(count)
+        self._iterator = iter(batches)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        if self._step == self._last:
+            raise StopIteration
+        batch = next(self._iterator)
+        for number in batch["broken"][~batch["read"]]:
+            self._raise(int(number))
+        self._step += 1
+        return batch
+
+    def _raise(self, number: int) -> None:
+        photo = self._examples.photographs[number]
+        try:
+            decoding.read_photo(photo)
+        except UserError as error:
+            if self._examples.pipeline.skip_broken:
+                raise UserError(f"{error}; nor can the {_IN_A_ROW - 1} images after it") from None
+            raise UserError(f"{error}; data.broken=skip would pass it over") from None
+        raise UserError(f"{photo}: could not be read, and a moment later it could; is the disk well?")
+
+    def close(self) -> None:
+        """Ends its threads or processes."""
+        self._iterator.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """A host's examples, batch after batch, by number: what Grain's threads and workers ask for.
+
+    Attributes:
+      batch_size: of all hosts together.
+      places: [n] of each batch, in [0, batch_size), that are this host's.
+      batches: how many there are.
+    """
+
+    pipeline: Pipeline
+    photographs: Photographs
+    batch_size: int
+    places: np.ndarray
+    batches: int
+
+    @property
+    def count(self) -> int:
+        """Images of this host in a batch."""
+        return len(self.places)
+
+    def __len__(self) -> int:
+        return self.batches * self.count
+
+    def _place(self, number: int) -> int:
+        """In the stream of all hosts."""
+        step, here = divmod(int(number), self.count)
+        return step * self.batch_size + int(self.places[here])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)})"  # Grain puts it into its messages
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Training(_Examples):
+    order: grain.MapDataset  # the place in the stream -> the number of the photograph
+    seed: int
+
+    def __getitem__(self, number: int) -> Batch:
+        place = self._place(number)
+        index, broken = int(self.order[place]), -1
+        for tries in range(_IN_A_ROW if self.pipeline.skip_broken else 1):
+            at = (index + tries) % len(self.photographs)
+            try:
+                image = decoding.read_photo(self.photographs[at], self.pipeline.channels)
+            except UserError:
+                broken = index
+                continue
+            cropped = self.pipeline.crop(image, np.random.default_rng([self.seed, place]))
+            return _example(cropped, self.photographs.labels[at], broken=broken)
+        return _example(self.pipeline.nothing, np.int32(0), broken=index, read=False)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _InOrder(_Examples):
+    def __getitem__(self, number: int) -> Batch:
+        place = self._place(number)
+        if place >= len(self.photographs):
+            return _example(self.pipeline.nothing, np.int32(0), counts=False)
+        p, label = self.pipeline, self.photographs.labels[place]
+        try:
+            image = decoding.prepare(self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation)
+        except UserError:
+            return _example(p.nothing, label, broken=place, read=p.skip_broken, counts=False)
+        return _example(image, label)
+
+
+def _example(image: np.ndarray, label: np.int32, broken: int = -1, read: bool = True, counts: bool = True) -> Batch:
+    return {
+        "images": np.ascontiguousarray(image), "labels": np.int32(label), "broken": np.int64(broken),
+        "read": np.bool_(read), "counts": np.bool_(counts),
+    }  # fmt: skip

@@ -1,0 +1,98 @@
+"""Images in tar files, found without unpacking: an index says where in the file each one begins."""
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from resnet_flax.data.cache import cached_array
+from resnet_flax.data.photographs import TarMembers
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress
+
+_END = 1024  # bytes of zeros at the end of a whole tar
+
+
+def members(tar: Path) -> TarMembers:
+    """The files in a tar, and in the tars inside it, in their order; from the user's cache if it was read before.
+
+    A member of an inner tar is named ``inner.tar/member``. Only the headers are read: for ImageNet's 138 GiB a few
+    minutes, once. The index is kept by the tar's path, size and time of change; where it cannot be written (a full
+    disk), that is said and it is used from memory.
+
+    Raises:
+      UserError: no tar, or not a whole one; it names the file.
+    """
+    index = cached_array(f"index-{tar.name}", [tar], lambda: _read(tar, tar.stat().st_size))
+    return TarMembers(tar, index["name"], index["offset"], index["size"])
+
+
+def _read(tar: Path, size: int) -> np.ndarray:
+    found = []
+    with open(tar, "rb") as file, Progress(size, f"reading {tar.name}", "bytes", interval=10) as progress:
+        done = 0
+        for name, offset, length in _files(file, 0, size, str(tar)):
+            found.append((name.encode(errors="surrogateescape"), offset, length))
+            progress.update(offset + length - done)
+            done = offset + length
+    if not found:
+        raise UserError(f"{tar}: there is no file in it")
+    longest = max(len(name) for name, _, _ in found)
+    return np.array(found, [("name", f"S{longest}"), ("offset", np.int64), ("size", np.int64)])
+
+
+def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[str, int, int]]:
+    """(name, offset in the file, bytes) of the files in the tar that lies at ``start``, of ``size`` bytes."""
+    whole = f"{name}: not a whole tar file ({{}}); was it copied to its end?"
+    inside = _Part(file, start, size)
+    end = 0
+    try:
+        with tarfile.open(fileobj=inside, mode="r:") as archive:
+            for member in archive:
+                offset, end = start + member.offset_data, member.offset_data + member.size
+                if end > size:
+                    raise UserError(whole.format(f"{member.name} ends {end - size} bytes behind its end"))
+                if member.isfile() and member.name.endswith(".tar"):
+                    for inner, place, length in _files(file, offset, member.size, f"{name}: {member.name}"):
+                        yield f"{member.name}/{inner}", place, length
+                elif member.isfile():
+                    yield member.name, offset, member.size
+                archive.members = []  # else it keeps a million of them
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(whole.format(error)) from None
+    # Where a copy broke off between two members, tarfile sees nothing amiss; but the zeros at the end are not there.
+    inside.seek(max(end, size - _END))
+    if size - end < _END or inside.read(_END).strip(b"\0"):
+        raise UserError(whole.format("its end mark is missing"))
+
+
+class _Part:
+    """Bytes ``start`` to ``start + size`` of a file, as a file."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._place = file, start, size, 0
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """As of any file."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = base + place
+        return self._place
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._place
+
+    def read(self, count: int = -1) -> bytes:
+        """As of any file."""
+        left = max(0, self._size - self._place)
+        self._file.seek(self._start + self._place)
+        found = self._file.read(left if count < 0 else min(count, left))
+        self._place += len(found)
+        return found
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True

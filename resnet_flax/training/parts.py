@@ -1,0 +1,105 @@
+"""What a config names, built."""
+
+import dataclasses
+
+import jax
+from ml_collections import ConfigDict
+
+from resnet_flax.data import resident, sources
+from resnet_flax.data.images import Dataset
+from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.data.resident import Normalization
+from resnet_flax.data.streaming import Pipeline
+from resnet_flax.errors import UserError
+from resnet_flax.interchange.class_names import imagenet_classes
+from resnet_flax.networks import Network, build
+from resnet_flax.training.devices import DATA_AXIS, data_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Everything a run needs but its state.
+
+    Attributes:
+      normalization: of whole images; of photographs, of their central square of ``data.resize``.
+    """
+
+    config: ConfigDict
+    dataset: Dataset | PhotoDataset
+    network: Network
+    mesh: jax.sharding.Mesh
+    normalization: Normalization
+
+    @property
+    def crop(self) -> int:
+        """The side of what is cropped out of the images; 0 where they are taken whole."""
+        return self.config.data.image_size if self.config.data.folder else 0
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the network sees."""
+        if isinstance(self.dataset, PhotoDataset):
+            return (self.pipeline.image_size, self.pipeline.image_size, self.pipeline.channels)
+        height, width, channels = self.dataset.train.images.shape[1:]
+        return (self.crop or height, self.crop or width, channels)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """How photographs on disk become batches; of a stream."""
+        return _pipeline(self.config)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How any image is brought to what the network sees."""
+        streams = isinstance(self.dataset, PhotoDataset)
+        classes = self.dataset.classes
+        if self.config.data.name == sources.IMAGENET and len(classes) == len(imagenet_classes()):
+            classes = imagenet_classes()  # in place of WordNet's numbers, whose order is theirs
+        return Preprocessing(
+            resize=self.pipeline.resize if streams else self.dataset.train.images.shape[1],
+            image_size=self.image_shape[0],
+            channels=self.image_shape[2],
+            interpolation=self.config.data.interpolation,
+            normalization=self.normalization,
+            classes=classes,
+        )
+
+
+def prepare(config: ConfigDict, normalization: Normalization | None = None) -> Parts:
+    """Builds what a resolved config names; refuses what does not fit, before anything is compiled.
+
+    Args:
+      normalization: of a stream, where it is known already, so that its statistics are not computed again.
+    """
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
+        raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
+    if config.data.pipeline == "stream":
+        dataset = sources.load_photographs(config.data)
+        if normalization is None:
+            normalization = _pipeline(config).normalization(config.data.normalization, dataset.train)
+    else:
+        dataset = sources.load(config.data)
+        try:
+            normalization = resident.normalization(config.data.normalization, dataset.train)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    network = build(config.model, len(dataset.classes), config.train.bn_group, DATA_AXIS)
+    network = network.clone(frozen=config.optimizer.trainable == "head")
+    return Parts(config, dataset, network, data_mesh(), normalization)
+
+
+def _pipeline(config: ConfigDict) -> Pipeline:
+    data = config.data
+    return Pipeline(
+        image_size=data.image_size,
+        resize=data.resize or data.image_size,
+        interpolation=data.interpolation,
+        augmentation=data.augmentation,
+        scales=tuple(data.scales),
+        least_area=data.least_area,
+        flip=data.flip,
+        skip_broken=data.broken == "skip",
+        workers=data.workers,
+        threads=data.threads,
+    )
