@@ -315,7 +315,7 @@ def batch(data, step=0, **keys):
     stream = resident.Stream(7, keys.pop("batch_size", 32), normalization=half, dtype=jnp.float32, **keys)
     place = resident.put(data, SingleDeviceSharding(jax.devices()[0]))
     images, labels = stream.batch(place, jnp.int32(step), jnp.int32(0), stream.batch_size)
-    keys = stream.keys("augmentation", jnp.int32(step), jnp.int32(0), stream.batch_size)
+    keys = resident.example_keys(stream.seed, "augmentation", jnp.int32(step), jnp.int32(0), stream.batch_size)
     bits = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
     return np.asarray(images), np.asarray(labels), np.asarray(bits)
 

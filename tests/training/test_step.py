@@ -12,6 +12,7 @@ from resnet_flax.data import resident, sources
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training import step as steps
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import abstract_state, initial_state
@@ -148,10 +149,11 @@ def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
 def test_without_dropout_no_mask_is_drawn(monkeypatch):
     """Neither masks nor the keys for them are in the program."""
     drawn = []
-    keys = resident.Stream.keys
-    monkeypatch.setattr(
-        resident.Stream, "keys", lambda self, name, *rest: drawn.append(name) or keys(self, name, *rest)
-    )
+    keys = resident.example_keys
+    for module in (resident, steps):
+        monkeypatch.setattr(
+            module, "example_keys", lambda seed, name, *rest: drawn.append(name) or keys(seed, name, *rest)
+        )
     monkeypatch.setattr("resnet_flax.networks.network.dropout", lambda x, *_: drawn.append("mask") or x)
     run_on(1, [1])
     assert set(drawn) == {"augmentation"}
