@@ -4,15 +4,21 @@ python -m resnet_flax.summary --config=configs/imagenet.py:residual-50
 
 Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the first 1x1); vgg-11, 13, 16 and 19.
 600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error
-plateaus, for which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
+plateaus, for which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts. A 224x224
+crop at a random scale in [256, 480], a random flip, the colour augmentation of AlexNet's paper, the mean image
+subtracted. Errors are those of the central crop at 256.
 
-Training needs ImageNet as a stream from disk, which is not part of the project yet; until then the names serve as
-networks (counts, weights, backbones).
+ImageNet itself has to be in --config.data.data_dir (or TFDS_DATA_DIR), in any of three forms: the original tar files,
+prepared by TFDS (array_record), or class folders in train and val. What is there, and whether it is whole:
+
+python -m resnet_flax.preflight --config=configs/imagenet.py:residual-50 --config.data.data_dir=FOLDER
 """
 
 from ml_collections import ConfigDict
 
 from resnet_flax import config
+
+IMAGES = 1_281_167  # for training
 
 
 def get_config(name: str = "residual-50") -> ConfigDict:
@@ -25,11 +31,15 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     c.data.image_size, c.data.resize = 224, 256
     c.data.interpolation = "bilinear"
     c.data.pad = 0
+    c.data.pipeline = "stream"
+    c.data.augmentation, c.data.scales = "scale", (256, 480)
+    c.data.colour = 0.1
 
-    images, batch_size = 1_281_167, 256
+    batch_size = 256
     c.train.batch_size = batch_size
     c.train.steps = 600_000
-    c.schedule.milestones = tuple(epochs * images // batch_size for epochs in (30, 60, 90))
+    c.schedule.milestones = tuple(epochs * IMAGES // batch_size for epochs in (30, 60, 90))
     c.train.log_every = 500
     c.train.eval_every = c.train.checkpoint_every = 5_000
+    c.train.eval_batch_size = 50
     return c

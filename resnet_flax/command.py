@@ -13,13 +13,10 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from resnet_flax import config as configs
+from resnet_flax import last_word, processes
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax detects (a cluster, TPU pods).")
 
 _arguments: list[str] = []
 
@@ -70,6 +67,8 @@ def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = 
     except KeyboardInterrupt:
         print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
+    finally:
+        last_word.take_back()
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:
@@ -166,11 +165,4 @@ def _set_up_devices() -> None:
 
         if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
-    given = [f is not None for f in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)]
-    if any(given) and not all(given):
-        raise UserError("--coordinator, --processes and --process belong together; give all three or none")
-    # Before anything else asks jax for devices.
-    if all(given):
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    elif _DISTRIBUTED.value:
-        jax.distributed.initialize()
+    processes.join()

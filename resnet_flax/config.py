@@ -70,8 +70,9 @@ _ABOVE = {"optimizer.trust_coefficient": 0, "model.width": 0, "model.bn_epsilon"
 # Keys that may be None, and the type they have where they are not.
 _OPTIONAL = {"model.gate_bias": float}
 
-# Where data lies and how many read it does not change what a run computes, so these may differ when it goes on.
-LOCATIONS = ("data.data_dir", "data.folder", "data.download", "data.workers", "data.threads")
+# Where data lies, how many read it, and what ends a run does not change what it computes; so these may differ when it
+# goes on.
+LOCATIONS = ("data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken")
 
 
 def base() -> ConfigDict:

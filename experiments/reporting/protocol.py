@@ -52,6 +52,7 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "schedule.decay_steps": "half a cosine over {} steps",
     "schedule.factor": "learning rate multiplied by {} at each milestone instead of {}",
     "schedule.warmup_steps": "{} steps of warm-up instead of {}",
+    "schedule.warmup": "{} warm-up instead of {}",
     "schedule.warmup_learning_rate": "warm-up at a learning rate of {} instead of {}",
     "optimizer.momentum": "momentum {} instead of {}",
     "optimizer.momentum_form": "momentum of the {} instead of the {}",
@@ -61,6 +62,11 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "train.label_smoothing": "label smoothing {} instead of {}",
     "optimizer.decay": "weight decay on {} instead of {}",
     "data.pad": "padding {} instead of {} pixels",
+    "data.pipeline": "{} images instead of {}",
+    "data.augmentation": "random crops by {} instead of {}",
+    "data.scales": "shorter sides of {} before the crop instead of {}",
+    "data.least_area": "crops of at least {} of the image instead of {}",
+    "data.colour": "colour augmentation of deviation {} instead of {}",
     "data.flip": ("random flips", "no random flips"),
     "data.normalization": "images normalised by {} instead of {}",
     "model.width": "width {} instead of {}",
@@ -142,7 +148,13 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
     if c["schedule.name"] != "cosine":
         unused.append("schedule.decay_steps")
     if not c["schedule.warmup_steps"]:
+        unused.append("schedule.warmup")
+    if not c["schedule.warmup_steps"] or c["schedule.warmup"] == "linear":
         unused.append("schedule.warmup_learning_rate")
+    if c["data.augmentation"] != "scale":
+        unused.append("data.scales")
+    if c["data.augmentation"] != "inception":
+        unused.append("data.least_area")
     if c["model.unit"] == "plain":
         unused += ["model.shortcut", "model.shortcut_padding"]
     if c["model.shortcut"] != "A":

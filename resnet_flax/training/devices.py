@@ -1,14 +1,25 @@
 """The mesh of all devices of all hosts, and what hosts have to agree on."""
 
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from resnet_flax.errors import UserError
+from resnet_flax import last_word
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
+
+# What errors of a collective operation say of whom they waited for, by platform.
+_LOST = ("gloo", "nccl", "connection", "unavailable", "heartbeat", "socket", "cancelled", "aborted")
 
 
 def data_mesh() -> Mesh:
@@ -78,6 +89,41 @@ def raise_together(error: UserError | None) -> None:
             error = UserError(f"process {hosts} refused to start; its own message says why")
     if error is not None:
         raise error
+
+
+@contextlib.contextmanager
+def alone(note: str) -> Iterator[None]:
+    """Where several hosts compute together: one that fails alone, or finds another one lost, ends at once.
+
+    Otherwise it would wait for the others (in the checkpoint writer, in jax's own end), and they for it.
+
+    Args:
+      note: what is said of the run that could go on.
+    """
+    try:
+        yield
+    except (Interrupted, Diverged):
+        raise  # all of them end so, at the same step
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        _leave(error, note)
+
+
+def _leave(error: Exception, note: str) -> NoReturn:
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    if isinstance(error, UserError):
+        code, text = error.exit_code, f"error: {who}: {error}"
+    elif isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in _LOST):
+        code = Interrupted.exit_code
+        text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
+    else:
+        code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
+    print(text, file=sys.stderr)
+    last_word.take_back()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def wait_for_all(name: str) -> None:

@@ -20,6 +20,7 @@ from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
 from resnet_flax.training.devices import (
     agree,
+    alone,
     check_batch,
     check_parts,
     raise_together,
@@ -92,6 +93,7 @@ class _Run:
         with (
             Checkpoints(self.workdir, self.train.keep_checkpoints, self.validates) as self.checkpoints,
             contextlib.closing(self.feed),
+            alone("Checkpoints are whole: the same command goes on, with as many processes or fewer"),
         ):
             step = self._restore_or_initialize()
             if step >= self.train.steps:
@@ -195,6 +197,8 @@ class _Run:
         try:
             self.state, count = self.feed.advance(self.state, count)
         except UserError as error:  # of the data: what was learned so far is not lost with them
+            if jax.process_count() > 1:
+                raise  # the others are in a step that needs this one, and save nothing
             self.checkpoints.save(step, self.state)
             self.checkpoints.wait()
             raise UserError(f"{error} (stopped and saved at step {step} of {self.train.steps})") from None

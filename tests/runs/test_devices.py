@@ -56,9 +56,17 @@ def test_eight_devices(tmp_path, one_device):
     assert_losses(tmp_path / "run", expected, tolerance)
 
 
-def two_processes(workdir, *arguments, **keys):
-    join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
-    return [train(workdir, *arguments, *join, f"--process={i}", **keys) for i in range(2)]
+def processes(count, workdir, *arguments, **keys):
+    join = (f"--coordinator=localhost:{free_port()}", f"--processes={count}", "--lost_after=20")
+    return [train(workdir, *arguments, *join, f"--process={i}", **keys) for i in range(count)]
+
+
+def wait_for_lines(workdir, count, process):
+    deadline = time.monotonic() + 200
+    while len(read(workdir)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
@@ -66,21 +74,17 @@ def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
     steps, arguments, environment, tolerance, expected = one_device
     workdir = tmp_path / "run"
     if steps > 5:
-        processes = two_processes(workdir, *arguments, environment=environment)
-        deadline = time.monotonic() + 200
-        while len(read(workdir)) < 10:
-            assert processes[0].poll() is None, processes[0].communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        processes[1].send_signal(signal.SIGTERM)
-        results = [finish(p) for p in processes]
+        both = processes(2, workdir, *arguments, environment=environment)
+        wait_for_lines(workdir, 10, both[0])
+        both[1].send_signal(signal.SIGTERM)
+        results = [finish(p) for p in both]
         assert [code for code, _ in results] == [3, 3], results
         stopped = [re.search(r"stopped by (.+) and saved at step (\d+) of 60", output) for _, output in results]
         assert [s[1] for s in stopped] == ["a signal to another process", "SIGTERM"]
         assert stopped[0][2] == stopped[1][2]
         assert 10 <= int(stopped[0][2]) < 60
 
-    results = [finish(p) for p in two_processes(workdir, *arguments, environment=environment)]
+    results = [finish(p) for p in processes(2, workdir, *arguments, environment=environment)]
     assert [code for code, _ in results] == [0, 0], results
     begins = f"goes on at step {stopped[0][2]} of 60" if steps > 5 else "starts at step 0 of 5"
     assert begins in results[0][1]
@@ -88,14 +92,74 @@ def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
     assert_losses(workdir, expected, tolerance)
 
 
+@pytest.mark.parametrize("victim", [0, 2])
+def test_four_processes_one_of_which_is_killed(tmp_path, one_device, victim):
+    """The others say so and stop at once; a restart with two goes on from the checkpoint, to one process's losses."""
+    steps, arguments, environment, tolerance, expected = one_device
+    if steps == 5:
+        if victim:
+            pytest.skip("five steps are over before one can be killed")
+        results = [finish(p) for p in processes(4, tmp_path / "run", *arguments)]
+        assert [code for code, _ in results] == [0] * 4, results
+        assert "on 4 cpu" in results[0][1]
+        assert_losses(tmp_path / "run", expected, tolerance)
+        return
+    workdir, keys = tmp_path / "run", {"environment": environment}
+    arguments = (*arguments, "--config.train.checkpoint_every=5")
+    four = processes(4, workdir, *arguments, **keys)
+    wait_for_lines(workdir, 12, four[0])
+    four[victim].kill()
+    began = time.monotonic()
+    results = [finish(p, timeout=60) for p in four]
+    assert time.monotonic() - began < 30
+    for i, (code, output) in enumerate(results):
+        if i == victim:
+            assert f"error: process {i} of 4 was ended from outside" in output.splitlines()[-1]
+            continue
+        # Where process 0 is gone, jax may abort before Python knows.
+        assert code == 3 or (victim == 0 and code == -signal.SIGABRT), output
+        assert f"error: process {i} of 4" in output
+        assert "another process is lost" in output
+        assert "Checkpoints are whole: the same command goes on" in output
+        assert "Traceback" not in output
+
+    results = [finish(p) for p in processes(2, workdir, *arguments, **keys)]
+    assert [code for code, _ in results] == [0, 0], results
+    went_on_at = int(re.search(r"goes on at step (\d+) of 60", results[0][1])[1])
+    assert went_on_at >= 5
+    assert went_on_at % 5 == 0
+    assert_losses(workdir, expected, tolerance)
+
+
+REFUSED = [
+    (["--processes=2", "--process=1"], "no answer within 1 s (Connection refused); does process 0 run on that host"),
+    (["--processes=2", "--process=2"], "--process=2 must be from 0 to --processes - 1, which is 1"),
+    (["--processes=2", "--process=0"], "not every process came within 1 s (--coordinator_timeout)"),
+    (["--processes=2"], "--coordinator, --processes and --process belong together"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_processes_that_cannot_be_joined(tmp_path, arguments, message):
+    code, output = finish(
+        train(tmp_path, *arguments, f"--coordinator=localhost:{free_port()}", "--coordinator_timeout=1"), timeout=60
+    )
+    last = output.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in output
+    # Where others do not come, jax itself aborts.
+    assert code == (2 if "not every process" not in message else -signal.SIGABRT)
+
+
 def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     """Both see a batch that does not fit; the folder of another run only the first, which reads it, sees."""
-    results = [finish(p) for p in two_processes(tmp_path / "run", "--config.train.batch_size=17")]
+    results = [finish(p) for p in processes(2, tmp_path / "run", "--config.train.batch_size=17")]
     assert [code for code, _ in results] == [2, 2]
     assert all("train.batch_size=17 is not divisible by the 2 devices; 16 or 18 would be" in o for _, o in results)
 
     (tmp_path / "file").write_text("")
-    results = [finish(p) for p in two_processes(tmp_path / "file" / "run")]
+    results = [finish(p) for p in processes(2, tmp_path / "file" / "run")]
     assert [code for code, _ in results] == [2, 2]
     assert "cannot be made: Not a directory" in results[0][1]
     assert "process 0 refused to start; its own message says why" in results[1][1]

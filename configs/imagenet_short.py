@@ -1,0 +1,44 @@
+"""ImageNet in 40 epochs, with what is usual today in place of the paper's recipe (configs/imagenet.py).
+
+python train.py --config=configs/imagenet_short.py:residual-50 --config.data.data_dir=FOLDER --workdir=runs/short
+
+50,040 steps of 1,024 images; Nesterov momentum 0.9; learning rate 0.4 (arXiv:1706.02677: 0.1 for each 256 images),
+growing over 5 epochs, then down to zero along a cosine; label smoothing 0.1, weight decay 5e-5 on kernels alone, the
+last scale of each unit starting at zero, the stride of bottlenecks on the 3x3 (arXiv:1812.01187, sections 2 to 5).
+Inception's crops and flips, ImageNet's means and deviations; no colour augmentation. Computed in bfloat16, parameters
+and statistics in float32; an exponential average of the parameters is what is evaluated. The schedule has not been run
+on ImageNet by this project.
+
+For batches of several thousand images: --config.optimizer.name=lars (arXiv:1708.03888). Where a device's memory does
+not hold its images: --config.train.accumulate, with --config.train.bn_group.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import imagenet
+
+
+def get_config(name: str = "residual-50") -> ConfigDict:
+    """Names as in configs/imagenet.py."""
+    c = imagenet.get_config(name)
+    c.model.zero_init_last = c.model.unit == "residual"
+    c.model.bottleneck_stride = "3x3"
+    c.model.dtype = "bfloat16"
+    c.data.augmentation, c.data.colour = "inception", 0.0
+    c.data.normalization = "imagenet"
+
+    batch_size, epochs, warmup = 1_024, 40, 5
+    epoch = imagenet.IMAGES // batch_size
+    c.train.batch_size = batch_size
+    c.train.steps = epochs * epoch
+    c.train.label_smoothing = 0.1
+    c.train.log_every = 100
+    c.train.eval_every = c.train.checkpoint_every = epoch
+    c.optimizer.learning_rate = 0.1 * batch_size / 256
+    c.optimizer.nesterov = True
+    c.optimizer.weight_decay = 5e-5
+    c.optimizer.decay = "kernels"
+    c.optimizer.ema = 0.9999
+    c.schedule.name = "cosine"
+    c.schedule.warmup, c.schedule.warmup_steps = "linear", warmup * epoch
+    return c

@@ -1,0 +1,97 @@
+"""The flags by which a command joins the other processes of its run: those of other hosts, or of other GPUs."""
+
+import socket
+import time
+
+from absl import flags
+
+from resnet_flax import last_word
+from resnet_flax.errors import UserError
+
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax detects (a cluster, TPU pods).")
+_TIMEOUT = flags.DEFINE_integer(
+    "coordinator_timeout", 300, "Seconds to wait for the coordinator and the other processes.", lower_bound=1
+)
+_LOST_AFTER = flags.DEFINE_integer(
+    "lost_after", 100, "Seconds without a sign of life after which a process counts as lost.", lower_bound=10
+)
+
+_EVERY = 0.5  # seconds between two tries to reach the coordinator
+
+
+def join() -> None:
+    """Joins the other processes, if the flags say that there are any. Before anything asks jax for devices.
+
+    Raises:
+      UserError: the flags do not fit; the coordinator does not answer, or not every process comes, in time.
+    """
+    given = [f is not None for f in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)]
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --processes and --process belong together; give all three or none")
+    if not all(given) and not _DISTRIBUTED.value:
+        return
+    deadline = time.monotonic() + _TIMEOUT.value
+    if all(given):
+        _check(_COORDINATOR.value, deadline)
+    import jax
+
+    # jax aborts where they do not come.
+    last_word.leave(
+        f"error: not every process came within {_TIMEOUT.value} s (--coordinator_timeout), or what answers at "
+        f"--coordinator={_COORDINATOR.value} is not process 0 of this run"
+    )
+    try:
+        jax.distributed.initialize(
+            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value,
+            initialization_timeout=max(1, round(deadline - time.monotonic())),
+            heartbeat_timeout_seconds=_LOST_AFTER.value,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise UserError(_refusal(error)) from None
+    last_word.leave(
+        f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, or by jax because "
+        f"another process is lost (then lines above say so). Checkpoints are whole: the same command goes on, with as "
+        f"many processes or fewer"
+    )
+
+
+def _check(coordinator: str, deadline: float) -> None:
+    """Refuses flags that do not fit; waits until the coordinator's port is open."""
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"--coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234")
+    if not 0 <= _PROCESS.value < _PROCESSES.value:
+        raise UserError(
+            f"--process={_PROCESS.value} must be from 0 to --processes - 1, which is {_PROCESSES.value - 1}"
+        )
+    if _PROCESS.value == 0:
+        return
+    # jax would try as long, but end in an abort.
+    while True:
+        try:
+            socket.create_connection(
+                (host.strip("[]"), int(port)), timeout=max(0.1, deadline - time.monotonic())
+            ).close()
+            return
+        except OSError as error:
+            if time.monotonic() + _EVERY >= deadline:
+                reason = error.strerror or str(error) or type(error).__name__
+                raise UserError(
+                    f"--coordinator={coordinator}: no answer within {_TIMEOUT.value} s ({reason}); does process 0 run "
+                    f"on that host, and is the port open?"
+                ) from None
+            time.sleep(_EVERY)
+
+
+def _refusal(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, ValueError):
+        return (
+            f"--distributed: jax detects no cluster here ({text.splitlines()[0]}); "
+            f"give --coordinator, --processes and --process"
+        )
+    where = "" if _COORDINATOR.value is None else f" at --coordinator={_COORDINATOR.value} (is its port taken?)"
+    return f"the processes cannot be joined{where}: {text.splitlines()[0]:.200}"

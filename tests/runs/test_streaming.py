@@ -1,0 +1,137 @@
+"""Streams of photographs from the disk: killed at any moment, over workers and hosts, the run is the same run."""
+
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import ROOT, arrays, finish, free_port, lines, start
+
+PHOTOS = ROOT.parent / "shared" / "photos"
+STEPS = 60
+TINY = (
+    "--config.data.image_size=32", "--config.data.resize=36", "--config.data.scales=(36,60)",
+    "--config.model.width=0.125", "--config.model.stage_units=(1,1)", "--config.model.stage_filters=(64,128)",
+    "--config.train.batch_size=8", f"--config.train.steps={STEPS}", "--config.train.log_every=1",
+    "--config.train.eval_every=20", "--config.train.checkpoint_every=5", "--config.schedule.milestones=(40,)",
+)  # fmt: skip
+FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
+
+
+def train(folder, workdir, *arguments, **keys):
+    config = ("--config=configs/imagenet.py:residual-18", *TINY, f"--config.data.folder={folder}")
+    return start("train.py", *config, f"--workdir={workdir}", *arguments, **keys)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three classes of eleven JPEGs of many sizes."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in ("bird", "cat", "dog"):
+        (folder / name).mkdir()
+        for i in range(11):
+            size = (*rng.integers(40, 120, 2), 3)
+            Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    code, output = finish(train(photos, workdir))
+    assert code == 0, output
+    assert [line["step"] for line in lines(workdir)] == list(range(1, STEPS + 1))
+    return workdir
+
+
+def assert_same_bits(workdir, expected, steps=STEPS):
+    ours, theirs = arrays(workdir, steps), arrays(expected, steps)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert lines(workdir) == lines(expected)
+
+
+def kill_at_random(begin, workdir, moments, steps, kills):
+    """Starts the run until it ends, killing it some random steps after each start; the steps that it had come to."""
+    came_to = []
+    while True:
+        before = last_step(workdir)
+        process = begin()
+        if len(came_to) == kills:
+            code, output = finish(process, timeout=1500)
+            assert code == 0, output
+            return came_to
+        target = before + moments.randint(1, steps // (kills + 2))
+        deadline = time.monotonic() + 300
+        while last_step(workdir) < target:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        came_to.append(last_step(workdir))
+
+
+def last_step(workdir):
+    """Whole lines of metrics; there is one for each step."""
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.is_file() else 0
+
+
+def test_sigkill_at_random_moments(photos, uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    came_to = kill_at_random(lambda: train(photos, workdir), workdir, random.Random(2), STEPS, 3)
+    assert 0 < came_to[0] < STEPS
+    assert_same_bits(workdir, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
+def test_resnet_18_on_real_photographs_is_killed(tmp_path):
+    """Whole ResNet-18, the paper's crops of 64 at a scale in [72, 144], colour and all."""
+    paper = (
+        "--config.data.image_size=64", "--config.data.resize=72", "--config.data.scales=(72,144)",
+        "--config.train.batch_size=32", "--config.train.steps=20", "--config.train.log_every=1",
+        "--config.train.eval_every=10", "--config.train.checkpoint_every=2", "--config.optimizer.learning_rate=0.01",
+    )  # fmt: skip
+
+    def begin(workdir):
+        config = ("--config=configs/imagenet.py:residual-18", *paper, f"--config.data.folder={PHOTOS}")
+        return start("train.py", *config, f"--workdir={workdir}")
+
+    code, output = finish(begin(tmp_path / "whole"), timeout=1500)
+    assert code == 0, output
+    workdir = tmp_path / "run"
+    kill_at_random(lambda: begin(workdir), workdir, random.Random(0), 20, 3)
+    assert_same_bits(workdir, tmp_path / "whole", 20)
+
+
+def test_workers_and_threads_make_no_difference(photos, uninterrupted, tmp_path):
+    code, output = finish(train(photos, tmp_path, "--config.data.workers=2", "--config.data.threads=1"))
+    assert code == 0, output
+    assert_same_bits(tmp_path, uninterrupted)
+
+
+def test_two_hosts_train_as_one(photos, tmp_path):
+    """Each reads its own half of every batch, and of the images that are evaluated."""
+    arguments = ("--config.train.steps=6", "--config.train.eval_every=3", "--config.optimizer.learning_rate=0.01")
+    arguments, keys = (*arguments, *FLOAT64), {"JAX_ENABLE_X64": "1"}
+    code, output = finish(train(photos, tmp_path / "one", *arguments, environment=keys))
+    assert code == 0, output
+    join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
+    both = [
+        train(photos, tmp_path / "two", *arguments, *join, f"--process={i}", environment=keys) for i in range(2)
+    ]  # fmt: skip
+    results = [finish(process) for process in both]
+    assert [code for code, _ in results] == [0, 0], results
+    ours, theirs = lines(tmp_path / "two"), lines(tmp_path / "one")
+    assert [line["step"] for line in ours] == [1, 2, 3, 4, 5, 6]
+    for one, two in zip(theirs, ours, strict=True):
+        assert one.keys() == two.keys()
+        for key in one:
+            np.testing.assert_allclose(two[key], one[key], rtol=1e-10, err_msg=f"step {one['step']}: {key}")
