@@ -114,7 +114,7 @@ def _leave(error: Exception, note: str) -> NoReturn:
     who = f"process {jax.process_index()} of {jax.process_count()}"
     if isinstance(error, UserError):
         code, text = error.exit_code, f"error: {who}: {error}"
-    elif isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error).lower() for sign in _LOST):
+    elif isinstance(error, RuntimeError | ValueError) and any(sign in str(error).lower() for sign in _LOST):
         code = Interrupted.exit_code
         text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
     else:

@@ -92,18 +92,20 @@ def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
     assert_losses(workdir, expected, tolerance)
 
 
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.slow
+def test_four_processes(tmp_path, one_device):
+    _, arguments, environment, tolerance, expected = one_device
+    results = [finish(p) for p in processes(4, tmp_path / "run", *arguments, environment=environment)]
+    assert [code for code, _ in results] == [0] * 4, results
+    assert "on 4 cpu" in results[0][1]
+    assert_losses(tmp_path / "run", expected, tolerance)
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("one_device", ["float64"], indirect=True)
 def test_four_processes_one_of_which_is_killed(tmp_path, one_device, victim):
     """The others say so and stop at once; a restart with two goes on from the checkpoint, to one process's losses."""
-    steps, arguments, environment, tolerance, expected = one_device
-    if steps == 5:
-        if victim:
-            pytest.skip("five steps are over before one can be killed")
-        results = [finish(p) for p in processes(4, tmp_path / "run", *arguments)]
-        assert [code for code, _ in results] == [0] * 4, results
-        assert "on 4 cpu" in results[0][1]
-        assert_losses(tmp_path / "run", expected, tolerance)
-        return
+    _, arguments, environment, tolerance, expected = one_device
     workdir, keys = tmp_path / "run", {"environment": environment}
     arguments = (*arguments, "--config.train.checkpoint_every=5")
     four = processes(4, workdir, *arguments, **keys)
