@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,9 @@ FOLDER = "checkpoints"  # in a run's folder
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 _ITEM = "default"  # a checkpoint's folder in which the state lies
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
+
+# Orbax prints, with its traceback, what made a thread of its fail; save and wait raise the same.
+logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
@@ -61,12 +66,17 @@ class Checkpoints:
         """Starts to write a checkpoint; returns once the state has been copied.
 
         One without a validation error, where a signal stopped the run between two evaluations, is never the best.
+
+        Raises:
+          UserError: this or the checkpoint before it could not be written (a full disk); those before that stay.
         """
         if step == self.last_saved:
             return
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
         item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_copy(state))})
-        self._manager.save(step, args=item, metrics=metrics, force=True)
+        self._check_room(state)
+        with self._writing():
+            self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
 
     def restore(self, like: State, step: int | None = None) -> State | None:
@@ -140,14 +150,49 @@ class Checkpoints:
         return int(wanted)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk.
+
+        Raises:
+          UserError: it could not be written; the checkpoints before it stay.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            text = (str(error).strip().splitlines() or [""])[0]
+            if isinstance(error, ValueError) and not re.match("[A-Z_]+: ", text):  # TensorStore's, of the disk
+                raise
+            reasons = re.findall(r": ([^:]+) \[os_error_code=", text)
+            raise self._unwritten(reasons[-1] if reasons else f"{text:.200}") from None
+
+    def _check_room(self, state: State) -> None:
+        """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
+        wanted = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._workdir).free
+        if jax.process_index() == 0 and wanted > free:
+            raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
+
+    def _unwritten(self, reason: str) -> UserError:
+        whole = max((int(p.name) for p in (self._workdir / FOLDER).glob("*") if p.name.isdecimal()), default=None)
+        kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
+        return UserError(
+            f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. With room there, the same "
+            f"command goes on"
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.wait_until_finished()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        try:
+            self.wait()
+        except UserError:
+            if kind is None:
+                raise  # else the first error has said it
         self._manager.close()
 
 

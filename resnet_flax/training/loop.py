@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     workdir = Path(workdir)
     first = jax.process_index() == 0
-    with StopRequest() as stop, contextlib.ExitStack() as held:
+    with StopRequest() as stop, contextlib.ExitStack() as held, folders.room_for(workdir):
         parts, weights, refusal = None, None, None
         try:
             config = fine_tuning.adopt(configs.resolve(config), workdir)

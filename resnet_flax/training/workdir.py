@@ -1,6 +1,7 @@
 """A run's folder: who may write there, which run it holds, and on what it was run."""
 
 import datetime
+import errno
 import functools
 import json
 import os
@@ -27,6 +28,8 @@ STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
@@ -48,6 +51,20 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def room_for(workdir: Path) -> Iterator[None]:
+    """Says in one line that a file of the run could not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"{error.filename or workdir}: cannot be written: {error.strerror}. What was saved before stays; with room "
+            f"there, the same command goes on"
+        ) from None
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
@@ -88,11 +105,14 @@ def write_config(workdir: Path, config: ConfigDict) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Replaces a file by one with this text; a crash leaves the old one or the new one."""
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def is_finished(workdir: Path, config: ConfigDict) -> bool:

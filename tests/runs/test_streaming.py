@@ -1,6 +1,9 @@
 """Streams of photographs from the disk: killed at any moment, over workers and hosts, the run is the same run."""
 
+import json
 import random
+import re
+import shutil
 import signal
 import time
 
@@ -135,3 +138,28 @@ def test_two_hosts_train_as_one(photos, tmp_path):
         assert one.keys() == two.keys()
         for key in one:
             np.testing.assert_allclose(two[key], one[key], rtol=1e-10, err_msg=f"step {one['step']}: {key}")
+
+
+def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
+    """What was learned before it is saved; with data.broken=skip the same run goes on."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    broken = sorted((folder / "cat").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:-400])
+    arguments = ("--config.train.steps=12", "--config.train.eval_every=12", "--config.data.normalization=imagenet")
+    code, output = finish(train(folder, tmp_path / "run", *arguments))
+    assert code == 2, output
+    last = output.splitlines()[-1]
+    said = re.fullmatch(
+        rf"error: {broken}: cannot be read as an image, is it whole\? \(.+\); data.broken=skip would pass it over "
+        r"\(stopped and saved at step (\d+) of 12\)",
+        last,
+    )
+    assert said, last
+
+    code, output = finish(train(folder, tmp_path / "run", *arguments, "--config.data.broken=skip"))
+    assert code == 0, output
+    assert f"goes on at step {said[1]} of 12" in output
+    assert f"{broken}: cannot be read as an image" in output
+    (noted,) = [json.loads(line) for line in (tmp_path / "run" / "broken_images.jsonl").read_text().splitlines()]
+    assert (noted["image"], noted["split"]) == (str(broken), "train")

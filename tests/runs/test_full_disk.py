@@ -1,0 +1,83 @@
+"""A disk with no room: said in one line, and nothing is lost. A limit on the size of files stands for it."""
+
+import resource
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_flax import config
+from resnet_flax.data import sources
+from resnet_flax.data.cache import cached_array
+from resnet_flax.errors import UserError
+from resnet_flax.training.checkpoints import Checkpoints
+from tests.commands import finish, lines, train
+
+RUN = ("--config.train.log_every=2", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
+       "--config.train.batch_size=16")  # fmt: skip
+
+
+@pytest.fixture
+def no_larger_than():
+    """Processes started from now on write no file larger than so many bytes; this one neither."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [1_000, None])
+def test_while_caching(tmp_path, no_larger_than, monkeypatch, caplog, room):
+    """The decoded images take 50 kB: they are used from memory, and no part of them is left."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image = np.arange(40 * 40 * 3, dtype=np.uint8).reshape(40, 40, 3)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(5):
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{i}.png")
+    data = config.load("configs/folder.py", None, {"data.folder": str(tmp_path / "photos"), "data.image_size": 40}).data
+    data.resize = 0
+    if room:
+        no_larger_than(room)
+    found = sources.load(data)
+    np.testing.assert_array_equal(found.train.images[0], image)
+    array = cached_array("numbers", [tmp_path / "photos" / "cat" / "0.png"], lambda: np.arange(1000))
+    np.testing.assert_array_equal(array, np.arange(1000))
+    warnings = [r.getMessage() for r in caplog.records if "not cached in" in r.getMessage()]
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert (len(warnings), len(kept)) == ((2, 0) if room else (0, 6))
+    assert all("written" in warning for warning in warnings)
+
+
+def test_while_saving(tmp_path, no_larger_than):
+    code, output = finish(train(tmp_path / "whole", *RUN, "--config.train.steps=12"))
+    assert code == 0, output
+    run = tmp_path / "run"
+    code, output = finish(train(run, *RUN, "--config.train.steps=4"))
+    assert code == 0, output
+
+    no_larger_than(20_000)
+    code, output = finish(train(run, *RUN, "--config.train.steps=12"))
+    assert code == 2, output
+    last = output.splitlines()[-1]
+    assert last.startswith(f"error: {run}/checkpoints: a checkpoint cannot be written: File too large; ")
+    assert last.endswith("the last whole one is of step 4. With room there, the same command goes on")
+
+    no_larger_than(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    code, output = finish(train(run, *RUN, "--config.train.steps=12"))
+    assert code == 0, output
+    assert "goes on at step 4 of 12" in output
+    assert lines(run) == lines(tmp_path / "whole")
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"small": np.zeros(1000)})
+        checkpoints.wait()
+        with pytest.raises(UserError) as refused:
+            checkpoints.save(2, {"large": np.zeros(2**18)})
+        assert "it takes 2.0 MiB, and 1.0 are free; the last whole one is of step 1" in str(refused.value)
+        assert checkpoints.steps() == [1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
