@@ -23,5 +23,5 @@ def principal_offsets(keys: Array, deviation: float, dtype: jnp.dtype) -> Array:
       [n, 1, 1, 3] of ``dtype``, in units where white is 1.
     """
     alphas = deviation * jax.vmap(lambda key: jax.random.normal(key, (3,), jnp.float32))(keys)
-    offsets = (alphas * _EIGENVALUES.astype(np.float32)) @ _EIGENVECTORS.T.astype(np.float32)
-    return offsets[:, None, None, :].astype(dtype)
+    offsets = (alphas.astype(dtype) * _EIGENVALUES.astype(dtype)) @ _EIGENVECTORS.T.astype(dtype)
+    return offsets[:, None, None, :]

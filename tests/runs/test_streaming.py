@@ -36,8 +36,8 @@ def photos(tmp_path_factory):
     for name in ("bird", "cat", "dog"):
         (folder / name).mkdir()
         for i in range(11):
-            size = (*rng.integers(40, 120, 2), 3)
-            Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(folder / name / f"{i}.jpg")
+            colours = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+            colours.resize(rng.integers(40, 120, 2).tolist()).save(folder / name / f"{i}.jpg")
     return folder
 
 
