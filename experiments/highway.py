@@ -84,7 +84,6 @@ _FILTERS_OF_19 = (32, 48, 80, 128)
 def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float]]]]:
     """For each highway network of the first seed: openness a layer, at initialisation and after training."""
     import jax
-    import jax.numpy as jnp
 
     from resnet_flax.analysis.gates import openness
     from resnet_flax.networks import on_one_device
@@ -97,9 +96,7 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
         if outcome.failure or config.model.unit != "highway" or config.seed != first:
             continue
         run = trained.load(config, outcome.run.workdir)
-        network, train = on_one_device(run.parts.network), run.parts.dataset.train
-        dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
-        images = run.parts.normalization(jnp.asarray(train.images[:128]), dtype)
+        network, (images, _) = on_one_device(run.parts.network), run.parts.examples(128)
         optimizer = optimizers.build(config.optimizer, lambda step: 0.0)
         start = state.initial_state(run.parts.network, optimizer, config.seed, run.parts.image_shape)
         moments = {

@@ -32,7 +32,7 @@ def at_initialization(config: Any, images: int) -> Any:
         parts.image_shape,
     )  # fmt: skip
     variables = {"params": start.params, "batch_stats": start.batch_stats}
-    return propagation.measure(on_one_device(parts.network), variables, *_batch(parts, images))
+    return propagation.measure(on_one_device(parts.network), variables, *parts.examples(images))
 
 
 def after_training(run: Any, images: int) -> Any:
@@ -45,14 +45,4 @@ def after_training(run: Any, images: int) -> Any:
 
     found = trained.load(run.config, run.workdir)
     variables = jax.device_get(found.variables)
-    return propagation.measure(on_one_device(found.parts.network), variables, *_batch(found.parts, images))
-
-
-def _batch(parts: Any, images: int) -> tuple[Any, Any]:
-    """The first training images, without augmentation."""
-    import jax.numpy as jnp
-
-    train = parts.dataset.train
-    count = min(images, len(train))
-    dtype = jnp.promote_types(parts.config.model.param_dtype, jnp.float32)
-    return parts.normalization(jnp.asarray(train.images[:count]), dtype), jnp.asarray(train.labels[:count])
+    return propagation.measure(on_one_device(found.parts.network), variables, *found.parts.examples(images))

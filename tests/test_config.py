@@ -188,13 +188,36 @@ def test_the_configs_that_come_along(path):
         with pytest.raises(UserError, match="name a run's config.json after the colon"):
             config.load(str(path))
         return
-    name = {"imagenet": "plain-34", "folder": "plain-34", "highway": "plain-19"}.get(path.stem, "plain-20")
+    names = {"imagenet": "plain-34", "imagenet_short": "plain-34", "folder": "plain-34", "highway": "plain-19"}
+    name = names.get(path.stem, "plain-20")
     c = config.load(str(path), name, {"train.steps": 7})
     config.validate(c)
     assert (c.model.unit, c.train.steps) == ("plain", 7)
     config.validate(config.load(str(path)))
     with pytest.raises(UserError, match="no key 'train.step'; did you mean train.steps"):
         config.load(str(path), overrides={"train.step": 7})
+
+
+def test_imagenets_recipe_is_the_papers():
+    """Section 3.4 of arXiv:1512.03385."""
+    c = config.resolve(config.load("configs/imagenet.py", "residual-50"))
+    assert (c.train.batch_size, c.train.steps, c.optimizer.learning_rate) == (256, 600_000, 0.1)
+    assert (c.optimizer.weight_decay, c.optimizer.momentum, c.model.dropout) == (1e-4, 0.9, 0)
+    assert (c.data.pipeline, c.data.augmentation, c.data.scales, c.data.image_size) == (
+        "stream",
+        "scale",
+        (256, 480),
+        224,
+    )
+    assert (c.data.flip, c.data.colour, c.data.normalization) == (True, 0.1, "pixel_mean")
+
+
+def test_the_short_recipe_of_imagenet():
+    for name in ("residual-18", "residual-152", "plain-18", "preactivation-50", "vgg-16"):
+        c = config.resolve(config.load("configs/imagenet_short.py", name))
+        assert c.schedule.decay_steps == c.train.steps == 40 * 1251
+        assert c.schedule.warmup_steps == 5 * 1251
+        assert c.model.zero_init_last == (name.startswith("residual"))
 
 
 def test_cifar10_of_110_layers_warms_up_and_bottlenecks_project():

@@ -1,8 +1,12 @@
 """What a config names, built."""
 
 import dataclasses
+from contextlib import closing
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from resnet_flax.data import resident, sources
@@ -48,6 +52,23 @@ class Parts:
     def pipeline(self) -> Pipeline:
         """How photographs on disk become batches; of a stream."""
         return _pipeline(self.config)
+
+    def examples(self, count: int) -> tuple[Array, Array]:
+        """The first training images as the network sees them in evaluation: [n, H, W, C] normalised, [n] int32.
+
+        Fewer than ``count`` where there are no more, or a stream passes broken ones over.
+        """
+        dtype = jnp.promote_types(self.config.model.param_dtype, jnp.float32)
+        train, count = self.dataset.train, min(count, len(self.dataset.train))
+        if not isinstance(self.dataset, PhotoDataset):
+            images = resident.center(self.normalization(jnp.asarray(train.images[:count]), dtype), self.crop)
+            return images, jnp.asarray(train.labels[:count])
+        first = np.arange(count)
+        with closing(self.pipeline.in_order(train.take(first), count, first)) as batches:
+            batch = next(batches)
+        images = jnp.asarray(batch["images"][batch["counts"]])
+        normalization = self.normalization.cropped(self.config.data.image_size)
+        return normalization(images, dtype), jnp.asarray(batch["labels"][batch["counts"]])
 
     @property
     def preprocessing(self) -> Preprocessing:

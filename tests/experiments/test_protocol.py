@@ -110,11 +110,12 @@ def test_every_other_key_makes_a_difference():
             changed
         ):
             silent.append(key)
-    # With SGD, a piecewise rate, no warm-up, units that are no bottlenecks, images as they are, random values to start.
+    # With SGD, a piecewise rate, no warm-up, units that are no bottlenecks, images as they are and from memory, random
+    # values to start.
     without_effect = [
         "model.bottleneck_stride", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon",
         "schedule.decay_steps", "schedule.warmup_learning_rate", "data.interpolation", "init.reset_head",
-        "optimizer.trust_coefficient",
+        "optimizer.trust_coefficient", "schedule.warmup", "data.scales", "data.least_area",
     ]  # fmt: skip
     assert sorted(silent) == sorted([*NOT_PROTOCOL, *without_effect])
 
@@ -128,6 +129,15 @@ def test_what_follows_from_others_is_compared_as_it_is_resolved():
     assert protocol_differences(config("highway-20", "configs/cifar10.py", model__gate_bias=given)) == [
         f"gate bias {given:g} instead of {of.model.gate_bias:g}"
     ]
+
+
+def test_the_short_recipe_says_what_it_does_otherwise():
+    said = protocol_differences(config("residual-50", "configs/imagenet_short.py"))
+    assert "random crops by inception instead of scale" in said
+    assert "colour augmentation of deviation 0 instead of 0.1" in said
+    assert "linear warm-up instead of constant" in said
+    assert "label smoothing 0.1 instead of 0" in said
+    assert not [phrase for phrase in said if "warm-up at a learning rate" in phrase or "shorter sides" in phrase]
 
 
 def test_without_normalisation_its_settings_do_not_matter():
