@@ -44,6 +44,9 @@ def launch(runs: Sequence[Run]) -> list[Ending]:
       Interrupted: a signal came; all runs are saved and stopped, and the same command goes on.
     """
     ray = _ray()
+    gpus = options.GPUS_PER_RUN.value
+    if gpus and gpus > 1 and gpus % 1:
+        raise UserError(f"--gpus_per_run={gpus:g}: whole GPUs, or a part of one")
     if flags.FLAGS.distributed or flags.FLAGS.coordinator:
         raise UserError("--launcher=ray: each run has a process of its own; leave out --distributed and --coordinator")
     with StopRequest() as stop, contextlib.ExitStack() as cluster:
@@ -236,8 +239,6 @@ def _gpus_per_run(ray: ModuleType) -> float:
     gpus = options.GPUS_PER_RUN.value
     if gpus is None:
         gpus = 1 if any(node.get("GPU") for node in nodes) else 0
-    if gpus > 1 and gpus % 1:
-        raise UserError(f"--gpus_per_run={gpus:g}: whole GPUs, or a part of one")
     cpus = options.CPUS_PER_RUN.value
     if not any(node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus for node in nodes):
         there = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes)
