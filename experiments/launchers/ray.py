@@ -104,27 +104,30 @@ class _Sweep:
         i, errors = self._streams[stream], self._ray.exceptions
         try:
             kind, text = self._ray.get(next(stream))
-        except errors.TaskCancelledError:
-            kind, text = ray_task.STOPPED, ""
+        except (errors.TaskCancelledError, StopIteration):
+            kind, text = ray_task.STOPPED, "cancelled"
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
-            del self._streams[stream]
-            return self._lost(i, first_line(error))
+            kind, text = ray_task.STOPPED, first_line(error)
+        except errors.RayTaskError as error:  # around the run: its folder, or its node's environment
+            kind, text = "crashed", f"{type(error.cause).__name__}: {first_line(error.cause):.200}"
         if kind == ray_task.STARTED:
             self._started[i] = time.monotonic()
             self._at_once = max(self._at_once, len(self._started))
             self._say(i, f"starts on {text}")
-            return None
+            return
         del self._streams[stream]
         if kind == ray_task.REFUSED:
             self._refusal = self._refusal or UserError(f"run {self._runs[i].name}: {text}")
-        elif kind != ray_task.STOPPED:
-            started = self._started.pop(i)
-            if i not in self._losses:
+        elif kind == ray_task.STOPPED:
+            self._lost(i, text)
+        else:
+            started = self._started.pop(i, None)
+            if started and i not in self._losses:
                 self._pace.add(self._runs[i], time.monotonic() - started)
             self._end(i, (kind, text))
-        return None
 
     def _lost(self, i: int, why: str) -> None:
+        """Killed, or saved and stopped; not by us, unless we are stopping."""
         self._started.pop(i, None)
         losses = self._losses[i] = self._losses.get(i, 0) + 1
         if self._stopping:
