@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -177,6 +178,8 @@ def _connected(ray: ModuleType) -> Iterator[None]:
             f"--ray_workers={options.RAY_WORKERS.value} is for a cluster of this machine; the one at {address} has its "
             f"own, give --ray_address=local or leave it out"
         )
+    if not own:
+        _check_reachable(address)
     given: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     # Sockets lie in there, whose paths may have 107 bytes: $TMPDIR may be too long.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if own else None
@@ -194,10 +197,21 @@ def _connected(ray: ModuleType) -> Iterator[None]:
             ray.init(**given)
         except SystemExit:  # of the handler that Ray has put in place of ours
             raise Interrupted("stopped by SIGTERM before the first run began") from None
-        except (ConnectionError, ImportError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"--ray_address={address}: no cluster to run on: {first_line(error):.300}") from None
         signal.signal(signal.SIGTERM, handler)
         yield
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise UserError(f"--ray_address={address}: it must be HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray_address={address}: no cluster answers there: {first_line(error)}") from None
 
 
 @contextlib.contextmanager

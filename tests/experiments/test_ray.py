@@ -137,6 +137,8 @@ def test_without_ray(tmp_path):
     ("arguments", "message"),
     [
         (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster of this machine"),
+        (("--ray_address=localhost:9",), "--ray_address=localhost:9: no cluster answers there: "),
+        (("--ray_address=ray://h:1",), "--ray_address=ray://h:1: it must be HOST:PORT of the cluster's head"),
         (("--ray_address=local", "--gpus_per_run=1.5"), "--gpus_per_run=1.5: whole GPUs, or a part of one"),
         pytest.param(
             ("--ray_address=local", "--cpus_per_run=1e6"),
