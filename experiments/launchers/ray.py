@@ -108,7 +108,7 @@ class _Sweep:
         except (errors.TaskCancelledError, StopIteration):
             kind, text = ray_task.STOPPED, "cancelled"
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
-            kind, text = ray_task.STOPPED, first_line(error)
+            kind, text = ray_task.STOPPED, first_line(error).partition(". ")[0]
         except errors.RayTaskError as error:  # around the run: its folder, or its node's environment
             kind, text = "crashed", f"{type(error.cause).__name__}: {first_line(error.cause):.200}"
         if kind == ray_task.STARTED:
@@ -134,9 +134,9 @@ class _Sweep:
         if self._stopping:
             return
         if losses > _LOSSES:
-            self._end(i, ("crashed", f"its worker was lost {losses} times, the last time so: {why:.200}"))
+            self._end(i, ("crashed", f"its worker was lost {losses} times, the last time so: {why}"))
             return
-        self._say(i, f"its worker was lost ({why:.200}); it goes on from its checkpoint with another")
+        self._say(i, f"its worker was lost ({why}); it goes on from its checkpoint with another")
         self._streams[self._submit(self._runs[i])] = i
 
     def _end(self, i: int, ending: Ending, how: str = "done") -> None:
