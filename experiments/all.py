@@ -20,6 +20,7 @@ from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 EXPERIMENTS = (
     "plain_vs_residual", "depth_sweep", "claims", "shortcuts", "initialisation", "highway", "propagation", "cost",
 )  # fmt: skip
+_PASSED_ON = ("--config", "--seeds", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
 
 _ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "Which of the experiments.")
 
@@ -52,10 +53,10 @@ def main() -> None:
 
 def _arguments(name: str, folder: Path) -> list[str]:
     """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
-    apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(("--config", "--seeds"))]
+    apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
     if apart:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
-    given = [a for a in sys.argv[1:] if a.startswith(("--config", "--seeds")) and "=" in a]
+    given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
     given += ["--dry-run"] if options.DRY_RUN.value else []
     runs = Path(options.RUNS.value) if options.RUNS.value else folder / "runs"
     return ["-m", f"experiments.{name}", *given, f"--workdir={folder / name}", f"--runs={runs}"]

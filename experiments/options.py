@@ -20,6 +20,25 @@ RUNS = flags.DEFINE_string(
     "runs", None, "Folder of the runs, by default runs/ in the workdir; experiments that name the same one share runs."
 )
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the runs and stop.")
+LAUNCHER = flags.DEFINE_enum(
+    "launcher",
+    "local",
+    ["local", "ray"],
+    "Where the runs run: one after the other here, or as tasks of a Ray cluster. All of its nodes must see the folder "
+    "of the runs, the data, and this checkout with its environment at the same paths: on a file system they share.",
+)
+RAY_ADDRESS = flags.DEFINE_string(
+    "ray_address", None, "HOST:PORT of the cluster; by default $RAY_ADDRESS, else one of this machine, for these runs."
+)
+RAY_WORKERS = flags.DEFINE_integer(
+    "ray_workers", None, "Runs at a time where this machine is the cluster; by default what its cores and GPUs allow.",
+    lower_bound=1,
+)  # fmt: skip
+GPUS_PER_RUN = flags.DEFINE_float(
+    "gpus_per_run", None, "Of a node, for each run on Ray; 0.5: two share one. By default 1 where there are any.",
+    lower_bound=0,
+)  # fmt: skip
+CPUS_PER_RUN = flags.DEFINE_float("cpus_per_run", 1, "Of a node, for each run on Ray.", lower_bound=0.01)
 flags.mark_flag_as_required("workdir")
 
 

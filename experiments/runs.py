@@ -1,13 +1,10 @@
-"""A list of runs, one after the other: finished ones are skipped, interrupted ones go on, failed ones are noted."""
+"""A list of runs: finished ones are skipped, interrupted ones go on, failed ones are noted."""
 
 import dataclasses
 import hashlib
 import json
 import re
-import sys
-import time
-import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import options
+from experiments.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax import config as configs
-from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
-from resnet_flax.progress import duration
+from resnet_flax.errors import Diverged, Failed, UserError
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
-
-CRASH = "crash.txt"  # in a run's folder: why it ended in an error of the program or the machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +32,11 @@ class Run:
     config: ConfigDict
     workdir: Path
     label: str
+
+    @property
+    def name(self) -> str:
+        """What lines of progress call it."""
+        return f"{self.label}, seed {self.config.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,15 +162,19 @@ def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
 def print_plan(runs: Sequence[Run]) -> None:
     """``--dry-run``: a line for each run, and what it would do."""
     for run in runs:
-        earlier = _earlier_failure(run)
-        what = earlier[0] if earlier else "finished" if _is_finished(run) else f"{run.config.train.steps} steps"
+        known = run.config, run.workdir
+        earlier = earlier_failure(*known)
+        what = earlier[0] if earlier else "finished" if is_finished(*known) else f"{run.config.train.steps} steps"
         print(f"{run.workdir}: {run.label} on {run.config.data.name}, seed {run.config.seed}: {what}")
 
 
 def execute(runs: Sequence[Run]) -> list[Outcome]:
-    """Runs them in order; a run that diverges or crashes is noted, and the next one starts.
+    """Runs them, where ``--launcher`` says; one that diverges or crashes is noted, and the others go on.
 
     A run that diverged before would diverge again and is not repeated; one that crashed is tried again.
+
+    Returns:
+      Their outcomes, in the order of the runs.
 
     Raises:
       UserError: before the first run, if any of them cannot be.
@@ -180,16 +184,16 @@ def execute(runs: Sequence[Run]) -> list[Outcome]:
 
     for run in runs:
         folders.check_config(run.workdir, run.config)
-    outcomes, pace = [], _Pace(runs)
-    for i, run in enumerate(runs, start=1):
-        left = pace.left(i - 1)
-        print(f"run {i} of {len(runs)}: {run.label}, seed {run.config.seed}{left}", file=sys.stderr, flush=True)
-        with pace.timed(run):
-            failure, reason = _earlier_failure(run) or _execute(run)
-        if failure:
-            print(f"{run.label}, seed {run.config.seed}: {failure}: {reason}", file=sys.stderr, flush=True)
-        outcomes.append(outcome(run, failure, reason))
-    return outcomes
+    endings = _launcher()(runs)
+    return [outcome(run, *ending) for run, ending in zip(runs, endings, strict=True)]
+
+
+def _launcher() -> Callable[[Sequence[Run]], list[Ending]]:
+    if options.LAUNCHER.value == "ray":
+        from experiments.launchers import ray as launcher
+    else:
+        from experiments.launchers import local as launcher
+    return launcher.launch
 
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
@@ -212,69 +216,6 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
     failed = [o for o in outcomes if o.failure]
     if not failed:
         return
-    names = "; ".join(f"{o.run.label}, seed {o.run.config.seed}: {o.failure}" for o in failed)
+    names = "; ".join(f"{o.run.name}: {o.failure}" for o in failed)
     kind = Failed if any(o.failure == "crashed" for o in failed) else Diverged
     raise kind(f"{len(failed)} of {len(outcomes)} runs did not end: {names}")
-
-
-def _execute(run: Run) -> tuple[str, str]:
-    from resnet_flax.training import loop
-
-    (run.workdir / CRASH).unlink(missing_ok=True)
-    try:
-        loop.run(run.config, run.workdir)
-    except Diverged as error:
-        return "diverged", str(error)
-    except (UserError, Interrupted):
-        raise
-    except Exception as error:  # the other runs are not lost with this one
-        text = traceback.format_exc()
-        print(text, file=sys.stderr)
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        (run.workdir / CRASH).write_text(text)
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        return "crashed", f"{type(error).__name__}: {first_line:.200} (see {run.workdir / CRASH})"
-    return "", ""
-
-
-def _earlier_failure(run: Run) -> tuple[str, str] | None:
-    from resnet_flax.training import workdir as folders
-
-    path = run.workdir / folders.DIVERGED
-    if not path.is_file() or configs.flatten(folders.read_config(run.workdir)) != configs.flatten(run.config):
-        return None
-    return "diverged", json.loads(path.read_text())["message"]
-
-
-def _is_finished(run: Run) -> bool:
-    from resnet_flax.training import workdir as folders
-
-    return folders.is_finished(run.workdir, run.config)
-
-
-class _Pace:
-    """How long the runs that are left will take, from those done: depth times steps is what a run costs."""
-
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self._costs = [float(r.config.model.depth * r.config.train.steps * r.config.train.batch_size) for r in runs]
-        self._cost = self._seconds = 0.0
-
-    def left(self, done: int) -> str:
-        if not self._cost:
-            return ""
-        return f"; about {duration(sum(self._costs[done:]) * self._seconds / self._cost)} left in all"
-
-    def timed(self, run: Run) -> "_Pace":
-        # A run that was finished before says nothing of how long others take.
-        self._counts = not _is_finished(run)
-        self._current = float(run.config.model.depth * run.config.train.steps * run.config.train.batch_size)
-        return self
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        seconds = time.perf_counter() - self._start
-        if self._counts and seconds > 1:
-            self._cost += self._current
-            self._seconds += seconds

@@ -9,6 +9,7 @@ class StopRequest:
     """While entered, remembers the first SIGTERM or SIGINT instead of ending the process.
 
     A second SIGINT raises KeyboardInterrupt at once: the way out for someone who will not wait for the save.
+    Entered within another one, it knows what that one has received.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +27,10 @@ class StopRequest:
         # Python allows handlers in the main thread only; elsewhere the owner of that thread decides.
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._receive) for s in self._SIGNALS}
+            for handler in self._previous.values():
+                outer = getattr(handler, "__self__", None)
+                if isinstance(outer, StopRequest):
+                    self.received = self.received or outer.received
         return self
 
     def __exit__(self, *exception: object) -> None:

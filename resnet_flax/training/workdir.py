@@ -1,5 +1,6 @@
 """A run's folder: who may write there, which run it holds, and on what it was run."""
 
+import contextlib
 import datetime
 import errno
 import functools
@@ -7,8 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,18 @@ STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
+_LOCK = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
     """Holds the run's folder for this process; another one is refused. The lock ends with the process."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from None
-    lock = FileLock(workdir / ".lock")
+    lock = FileLock(workdir / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -53,7 +54,7 @@ def locked(workdir: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
+@contextlib.contextmanager
 def room_for(workdir: Path) -> Iterator[None]:
     """Says in one line that a file of the run could not be written."""
     try:
@@ -65,6 +66,18 @@ def room_for(workdir: Path) -> Iterator[None]:
             f"{error.filename or workdir}: cannot be written: {error.strerror}. What was saved before stays; with room "
             f"there, the same command goes on"
         ) from None
+
+
+def wait_until_free(workdir: Path, seconds: float, give_up: Callable[[], bool]) -> None:
+    """Waits, at most so long, for a process that holds the run's folder and is about to end, such as on a lost node.
+
+    Args:
+      workdir: of the run; it is there.
+      seconds: after which :func:`locked` is to refuse the folder.
+      give_up: asked while waiting; True ends it.
+    """
+    with contextlib.suppress(Timeout), FileLock(workdir / _LOCK).acquire(timeout=seconds, cancel_check=give_up):
+        pass
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:

@@ -4,6 +4,7 @@ import pytest
 from absl import flags
 
 from experiments import options, runs
+from experiments.launchers.attempt import CRASH
 from experiments.runs import Case, Outcome
 from resnet_flax.errors import Diverged, Failed, UserError
 
@@ -69,14 +70,14 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, monkeypatch, capsys):
         crashed, fine = runs.execute(planned)
     assert (crashed.failure, fine.failure) == ("crashed", "")
     assert "RuntimeError: RESOURCE_EXHAUSTED: out of memory" in crashed.reason
-    assert "out of memory" in (crashed.run.workdir / runs.CRASH).read_text()
+    assert "out of memory" in (crashed.run.workdir / CRASH).read_text()
     assert fine.final["step"] == 4
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: crashed"):
         runs.raise_failures([crashed, fine])
     # A crash may have been the machine's fault: the same command tries again.
     again, _ = runs.execute(planned)
     assert again.failure == ""
-    assert not (again.run.workdir / runs.CRASH).exists()
+    assert not (again.run.workdir / CRASH).exists()
 
 
 def test_exit_codes_of_failures(folder):

@@ -1,0 +1,63 @@
+"""One run, to whatever it ends as; what it ended as before."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.errors import Diverged, Interrupted, UserError
+
+CRASH = "crash.txt"  # in a run's folder: why it ended in an error of the program or the machine
+
+Ending = tuple[str, str]  # "diverged", "crashed" or empty; the reason, one line
+WELL: Ending = ("", "")
+
+
+def attempt(config: ConfigDict, workdir: Path) -> Ending:
+    """Trains; a run that diverges or crashes says so in its ending.
+
+    Raises:
+      UserError: the user's mistake.
+      Interrupted: SIGTERM or SIGINT came; everything is saved.
+    """
+    from resnet_flax.training import loop
+
+    (workdir / CRASH).unlink(missing_ok=True)
+    try:
+        loop.run(config, workdir)
+    except Diverged as error:
+        return "diverged", str(error)
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:  # the other runs are not lost with this one
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / CRASH).write_text(text)
+        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {workdir / CRASH})"
+    return WELL
+
+
+def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
+    """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
+    from resnet_flax.training import workdir as folders
+
+    path = workdir / folders.DIVERGED
+    if not path.is_file() or configs.flatten(folders.read_config(workdir)) != configs.flatten(config):
+        return None
+    return "diverged", json.loads(path.read_text())["message"]
+
+
+def is_finished(config: ConfigDict, workdir: Path) -> bool:
+    """Whether the folder holds this very run, to its last step."""
+    from resnet_flax.training import workdir as folders
+
+    return folders.is_finished(workdir, config)
+
+
+def first_line(error: BaseException) -> str:
+    """Of what the error says; some say pages."""
+    return (str(error).strip().splitlines() or [""])[0]

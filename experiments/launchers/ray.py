@@ -1,0 +1,290 @@
+"""On a Ray cluster: each run is a task with devices of its own; one whose worker is lost goes on elsewhere.
+
+All nodes have to see the folder of the runs, the data, and this checkout with its environment at the same paths.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+
+from experiments import options
+from experiments.launchers import ray_task
+from experiments.launchers.attempt import WELL, Ending, earlier_failure, first_line, is_finished
+from experiments.launchers.pace import Pace
+from experiments.runs import Run
+from resnet_flax import config as configs
+from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.training.stopping import StopRequest
+
+_LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
+_POLL_SECONDS = 0.5
+_OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are lines of text
+
+# What a run's numbers depend on, or where its data lie, that is not in its config.
+_ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR")
+
+
+def launch(runs: Sequence[Run]) -> list[Ending]:
+    """Runs them as tasks, as many at a time as there is room for; returns what each ended as, in the order given.
+
+    Raises:
+      UserError: Ray is missing, the cluster cannot be reached or has no room, or a mistake in one of the runs; the
+        others are saved and stopped.
+      Interrupted: a signal came; all runs are saved and stopped, and the same command goes on.
+    """
+    ray = _ray()
+    gpus = options.GPUS_PER_RUN.value
+    if gpus and gpus > 1 and gpus % 1:
+        raise UserError(f"--gpus_per_run={gpus:g}: whole GPUs, or a part of one")
+    if flags.FLAGS.distributed or flags.FLAGS.coordinator:
+        raise UserError("--launcher=ray: each run has a process of its own; leave out --distributed and --coordinator")
+    with StopRequest() as stop, contextlib.ExitStack() as cluster:
+
+        def submitter() -> Callable[[Run], Any]:
+            cluster.enter_context(_connected(ray))
+            return _submitter(ray, cluster.enter_context(_marker(options.runs_folder())))
+
+        endings = _Sweep(ray, runs, stop).run(submitter)
+    if stop.received:
+        raise Interrupted(
+            f"stopped by {stop.received}: {len(endings)} of {len(runs)} runs done, the others saved as far as they "
+            f"came; the same command goes on from there"
+        )
+    return [endings[i] for i in range(len(runs))]
+
+
+class _Sweep:
+    """The runs, the streams of events of those that have not ended, and what the others ended as."""
+
+    def __init__(self, ray: ModuleType, runs: Sequence[Run], stop: StopRequest) -> None:
+        self._ray, self._runs, self._stop = ray, runs, stop
+        self._endings: dict[int, Ending] = {}
+        self._streams: dict[Any, int] = {}
+        self._started: dict[int, float] = {}  # when, of those that a worker is at
+        self._losses: dict[int, int] = {}
+        self._refusal: UserError | None = None
+        self._stopping, self._at_once, self._pace = False, 1, Pace()
+
+    def run(self, submitter: Callable[[], Callable[[Run], Any]]) -> dict[int, Ending]:
+        """Until all have ended, or a signal has stopped them; where all have, no cluster is needed."""
+        for i, run in enumerate(self._runs):
+            if is_finished(run.config, run.workdir):
+                self._end(i, WELL, "finished before")
+            elif earlier := earlier_failure(run.config, run.workdir):
+                self._end(i, earlier)
+        left = [i for i in range(len(self._runs)) if i not in self._endings]
+        if not left:
+            return self._endings
+        self._submit = submitter()
+        for i in left:
+            self._streams[self._submit(self._runs[i])] = i
+        while self._streams:
+            if (self._stop.received or self._refusal) and not self._stopping:
+                self._stopping = True
+                for stream in self._streams:
+                    self._ray.cancel(stream)
+            for stream in self._ray.wait(list(self._streams), num_returns=1, timeout=_POLL_SECONDS)[0]:
+                self._receive(stream)
+        if self._refusal:
+            raise self._refusal
+        return self._endings
+
+    def _receive(self, stream: Any) -> None:
+        i, errors = self._streams[stream], self._ray.exceptions
+        try:
+            kind, text = self._ray.get(next(stream))
+        except (errors.TaskCancelledError, StopIteration):
+            kind, text = ray_task.STOPPED, "cancelled"
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            kind, text = ray_task.STOPPED, first_line(error).partition(". ")[0]
+        except errors.RayTaskError as error:  # around the run: its folder, or its node's environment
+            kind, text = "crashed", f"{type(error.cause).__name__}: {first_line(error.cause):.200}"
+        if kind == ray_task.STARTED:
+            self._started[i] = time.monotonic()
+            self._at_once = max(self._at_once, len(self._started))
+            self._say(i, f"starts on {text}")
+            return
+        del self._streams[stream]
+        if kind == ray_task.REFUSED:
+            self._refusal = self._refusal or UserError(f"run {self._runs[i].name}: {text}")
+        elif kind == ray_task.STOPPED:
+            self._lost(i, text)
+        else:
+            started = self._started.pop(i, None)
+            if started and i not in self._losses:
+                self._pace.add(self._runs[i], time.monotonic() - started)
+            self._end(i, (kind, text))
+
+    def _lost(self, i: int, why: str) -> None:
+        """Killed, or saved and stopped; not by us, unless we are stopping."""
+        self._started.pop(i, None)
+        losses = self._losses[i] = self._losses.get(i, 0) + 1
+        if self._stopping:
+            return
+        if losses > _LOSSES:
+            self._end(i, ("crashed", f"its worker was lost {losses} times, the last time so: {why}"))
+            return
+        self._say(i, f"its worker was lost ({why}); it goes on from its checkpoint with another")
+        self._streams[self._submit(self._runs[i])] = i
+
+    def _end(self, i: int, ending: Ending, how: str = "done") -> None:
+        self._endings[i] = ending
+        failure, reason = ending
+        if failure:
+            how = f"{failure}: {reason}"
+        if failure == "crashed":
+            how += f"; its output: {self._runs[i].workdir / ray_task.LOG}"
+        left = [run for j, run in enumerate(self._runs) if j not in self._endings]
+        spent = sum(time.monotonic() - started for started in self._started.values())
+        rest = self._pace.left(left, min(self._at_once, max(1, len(left))), spent)
+        self._say(i, f"{how}; {len(self._endings)} of {len(self._runs)} runs done{rest}")
+
+    def _say(self, i: int, what: str) -> None:
+        print(f"run {i + 1} of {len(self._runs)}: {self._runs[i].name}: {what}", file=sys.stderr, flush=True)
+
+
+def _ray() -> ModuleType:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before it is imported
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "--launcher=ray: Ray is not installed; pip install -r requirements-ray.txt, or leave the flag out"
+        ) from None
+    # Ray prints pages of its own log where a worker or a node is lost; the line that we print says what it means.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray: ModuleType) -> Iterator[None]:
+    """A connection to the cluster that is named, or a cluster of this machine for as long as it is entered."""
+    address = options.RAY_ADDRESS.value or os.environ.get("RAY_ADDRESS") or "local"
+    own = address == "local"
+    if options.RAY_WORKERS.value and not own:
+        raise UserError(
+            f"--ray_workers={options.RAY_WORKERS.value} is for a cluster of this machine; the one at {address} has its "
+            f"own, give --ray_address=local or leave it out"
+        )
+    if not own:
+        _check_reachable(address)
+    given: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    # Sockets lie in there, whose paths may have 107 bytes: $TMPDIR may be too long.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if own else None
+    if own:
+        cpus = options.RAY_WORKERS.value and options.RAY_WORKERS.value * options.CPUS_PER_RUN.value
+        given |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, "_temp_dir": folder}
+        given |= {"num_cpus": cpus}
+    with contextlib.ExitStack() as undo:
+        handler = signal.getsignal(signal.SIGTERM)
+        undo.callback(signal.signal, signal.SIGTERM, handler)
+        if folder:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(ray.shutdown)
+        try:
+            ray.init(**given)
+        except SystemExit:  # of the handler that Ray has put in place of ours
+            raise Interrupted("stopped by SIGTERM before the first run began") from None
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"--ray_address={address}: no cluster to run on: {first_line(error):.300}") from None
+        signal.signal(signal.SIGTERM, handler)
+        yield
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise UserError(f"--ray_address={address}: it must be HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray_address={address}: no cluster answers there: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _marker(folder: Path) -> Iterator[Path]:
+    """A file that a node finds where it sees this very folder."""
+    marker = folder.absolute() / f".launch-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise UserError(f"--runs={folder}: cannot be written: {error.strerror}") from None
+    try:
+        yield marker
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _submitter(ray: ModuleType, marker: Path) -> Callable[[Run], Any]:
+    """What hands a run to the cluster and returns its stream of events."""
+    import jax  # only its settings: its devices are the workers'
+
+    cpus, gpus = options.CPUS_PER_RUN.value, _gpus_per_run(ray)
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    if 0 < gpus < 1:  # jax would take three quarters of the GPU's memory
+        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * gpus:.3f}")
+    if options.GPUS_PER_RUN.value == 0:  # where there are some, jax would take them
+        environment.setdefault("JAX_PLATFORMS", "cpu")
+    # A lost worker is answered above, where it is seen; Ray would be silent about it.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
+    cache = jax.config.jax_compilation_cache_dir
+
+    def submit(run: Run) -> Any:
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        return task.remote(configs.to_json(run.config), str(run.workdir), cache)
+
+    return submit
+
+
+def _gpus_per_run(ray: ModuleType) -> float:
+    """How many GPUs each run gets; refuses runs for which no node is large enough."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = options.GPUS_PER_RUN.value
+    if gpus is None:
+        gpus = 1 if any(node.get("GPU") for node in nodes) else 0
+    cpus = options.CPUS_PER_RUN.value
+    if not any(node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus for node in nodes):
+        there = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise UserError(
+            f"--cpus_per_run={cpus:g} --gpus_per_run={gpus:g}: no node of the cluster has room for a run ({there})"
+        )
+    return gpus
+
+
+def _task(marker: str, environment: dict[str, str]) -> Callable[..., Iterator[tuple[str, str]]]:
+    """The function that workers run, which looks around before it imports anything that may not be there."""
+    here, checkout = str(Path.cwd()), str(Path(__file__).parents[2])
+
+    def run(*job: Any) -> Iterator[tuple[str, str]]:
+        import os
+        import socket
+        import sys
+
+        unseen = [path for path in (marker, here, checkout) if not os.path.exists(path)]
+        if unseen:
+            place = os.path.dirname(marker) if unseen[0] == marker else unseen[0]
+            node = socket.gethostname()
+            yield "refused", f"node {node} does not see {place}; it must be on a file system that all nodes share"
+            return
+        os.chdir(here)  # paths in configs may be relative
+        os.environ.update(environment)  # before jax is imported
+        sys.path.insert(0, checkout)
+        from experiments.launchers import ray_task
+
+        yield from ray_task.work(*job)
+
+    return run

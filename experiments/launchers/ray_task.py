@@ -1,0 +1,76 @@
+"""What a worker of a Ray cluster does: one run, its output in the run's folder."""
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments.launchers.attempt import attempt
+from resnet_flax import config as configs
+from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.training import workdir as folders
+from resnet_flax.training.stopping import StopRequest
+
+LOG = "run.log"  # in a run's folder: what its workers printed
+
+# Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other two.
+STARTED, STOPPED, REFUSED = "started", "stopped", "refused"
+
+# Seconds for a worker that was lost, but is not quite dead, to let go of the run's folder; file systems of a network
+# know of a dead node after a minute or two.
+_PATIENCE = 180.0
+
+
+def work(config: str, workdir: str, cache: str | None) -> Iterator[tuple[str, str]]:
+    """Runs it, on the main thread; yields an event when it starts and one when it ends.
+
+    Args:
+      config: of the run, as JSON.
+      workdir: of the run; the launcher has made it.
+      cache: jax's folder of compiled programs.
+    """
+    folder = Path(workdir)
+    with StopRequest() as stop, _output_in(folder / LOG):
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
+        yield _end(configs.from_json(config), folder, cache, stop)
+
+
+def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest) -> tuple[str, str]:
+    import jax
+
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+    folders.wait_until_free(workdir, _PATIENCE, lambda: stop.received is not None)
+    try:
+        return attempt(config, workdir)
+    except UserError as error:
+        return REFUSED, str(error)
+    except Interrupted as ending:
+        return STOPPED, str(ending)
+
+
+@contextlib.contextmanager
+def _output_in(log: Path) -> Iterator[None]:
+    """Adds what this process prints, and what its libraries and its last words print, to the file."""
+    with open(log, "ab") as file:
+        before = {stream: os.dup(stream) for stream in (1, 2)}
+        _flush()
+        for stream in before:
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        _flush()
+        for stream, saved in before.items():
+            os.dup2(saved, stream)
+            os.close(saved)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,163 @@
+"""Sweeps on a Ray cluster of two workers: one is lost, a run diverges, the sweep itself is stopped."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from experiments.launchers import ray as launcher
+from tests.commands import command, finish, lines, start
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)"
+)
+STEPS = 200
+SMALL = (
+    "--grid=model.depth=8", "--grid=model.unit=residual", f"--config.train.steps={STEPS}",
+    "--config.train.log_every=20", "--config.train.eval_every=100", "--config.train.checkpoint_every=20",
+    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(100,150)",
+)  # fmt: skip
+# Programs are compiled quickly, and once for all runs: they have the same shapes.
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+ON_RAY = ("--launcher=ray", "--ray_workers=2", "--ray_address=local")
+
+
+def sweep(workdir, *arguments):
+    return start("-m", "experiments.depth_sweep", *SMALL, f"--workdir={workdir}", *arguments, environment=QUICK)
+
+
+def starts(workdir):
+    """The step of each start of each run, by folder."""
+    return {
+        path.parent.name: [json.loads(line)["step"] for line in path.read_text().splitlines()]
+        for path in workdir.glob("runs/*/starts.jsonl")
+    }
+
+
+def read_until(process, pattern):
+    for line in process.stdout:
+        if found := re.search(pattern, line):
+            return found
+    raise AssertionError(f"it ended without {pattern!r}")
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def checkpoints(folder):
+    return [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdecimal()]
+
+
+@needs_ray
+def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path):
+    process = sweep(tmp_path / "ray", "--seeds=0,1,2,3,4,5,6,7", *ON_RAY)
+    found = read_until(process, r"residual-8, seed (\d): starts on .*, process (\d+)")
+    victim = f"-seed{found[1]}"
+
+    def folder(sweep):
+        return next((tmp_path / sweep / "runs").glob(f"*{victim}"))
+
+    wait_for(lambda: checkpoints(folder("ray")))
+    os.kill(int(found[2]), signal.SIGKILL)
+    assert max(checkpoints(folder("ray"))) < STEPS, "it was killed too late"
+    code, output = finish(process)
+    assert code == 0, output
+    assert output.count("its worker was lost") == 1
+    assert "8 of 8 runs done" in output
+    assert "raylet" not in output
+
+    begun = starts(tmp_path / "ray")
+    assert len(begun) == 8
+    for name, steps in begun.items():
+        if name.endswith(victim):
+            assert len(steps) == 2
+            assert steps[0] == 0 < steps[1]
+        else:
+            assert steps == [0]
+    table = (tmp_path / "ray" / "table.csv").read_text().splitlines()
+    assert len(table) == 2
+    assert ",8," in table[1]  # seeds
+
+    code, output = finish(sweep(tmp_path / "local", f"--seeds={found[1]}"))
+    assert code == 0, output
+    assert [line["step"] for line in lines(folder("local"))] == list(range(20, STEPS + 1, 20))
+    assert lines(folder("ray")) == lines(folder("local"))
+    assert f"goes on at step {begun[folder('ray').name][1]} of" in (folder("ray") / "run.log").read_text()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
+    arguments = ("--seeds=0,1", "--grid=optimizer.learning_rate=1e30,0.01", *ON_RAY)
+    process = sweep(tmp_path, *arguments)
+    read_until(process, r"diverged: .* not finite")
+    found = read_until(process, r"learning_rate=0.01, seed (\d): starts on")
+    folder = next((tmp_path / "runs").glob(f"*=0.01*-seed{found[1]}"))
+    wait_for(lambda: checkpoints(folder))
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == 3, output
+    assert re.search(r"stopped by SIGTERM: \d of 4 runs done, the others saved", output)
+    assert (folder / "interrupted.json").is_file()
+    saved = json.loads((folder / "interrupted.json").read_text())["step"]
+    assert max(checkpoints(folder)) == saved
+
+    code, output = finish(sweep(tmp_path, *arguments))
+    assert code == 4, output
+    assert "2 of 4 runs did not end" in output
+    assert starts(tmp_path)[folder.name] == [0, saved]
+    for folder in (tmp_path / "runs").glob("*=0.01*"):
+        assert lines(folder)[-1]["step"] == STEPS
+    assert all(steps == [0] for name, steps in starts(tmp_path).items() if "=1e+30" in name)
+    assert not list((tmp_path / "runs").glob(".launch*"))
+
+
+def test_without_ray(tmp_path):
+    """A stand-in that cannot be imported: as where Ray is not installed."""
+    (tmp_path / "ray.py").write_text("raise ImportError('no module named ray')\n")
+    here = {"PYTHONPATH": str(tmp_path)}
+    code, output = command(
+        "-m", "experiments.depth_sweep", f"--workdir={tmp_path / 'sweep'}", "--launcher=ray", environment=here
+    )
+    assert code == 2
+    assert output.startswith("error: --launcher=ray: Ray is not installed; pip install -r requirements-ray.txt")
+    assert len(output.splitlines()) == 1
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster of this machine"),
+        (("--ray_address=localhost:9",), "--ray_address=localhost:9: no cluster answers there: "),
+        (("--ray_address=ray://h:1",), "--ray_address=ray://h:1: it must be HOST:PORT of the cluster's head"),
+        (("--ray_address=local", "--gpus_per_run=1.5"), "--gpus_per_run=1.5: whole GPUs, or a part of one"),
+        pytest.param(
+            ("--ray_address=local", "--cpus_per_run=1e6"),
+            "no node of the cluster has room for a run",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
+    code, output = command(
+        "-m", "experiments.depth_sweep", f"--workdir={tmp_path / 'sweep'}", "--launcher=ray", *arguments
+    )
+    assert code == 2, output
+    assert message in output
+    assert len(output.splitlines()) == 1
+
+
+def test_a_node_that_does_not_see_the_folder_refuses(tmp_path):
+    task = launcher._task(str(tmp_path / "unseen" / ".launch-1"), {})
+    [(kind, text)] = task("{}", str(tmp_path), None)
+    assert kind == "refused"
+    assert f"does not see {tmp_path / 'unseen'}; it must be on a file system that all nodes share" in text
