@@ -19,7 +19,8 @@ def test_against_numpy():
     for key, offsets in zip(keys, np.asarray(found)[:, 0, 0], strict=True):
         alphas = 0.1 * np.asarray(jax.random.normal(key, (3,)), np.float64)
         # [p1, p2, p3][a1 l1, a2 l2, a3 l3]^T (AlexNet's paper, section 4.1)
-        expected = sum(a * l * np.asarray(p) for a, l, p in zip(alphas, EIGENVALUES, np.transpose(EIGENVECTORS)))
+        components = zip(alphas, EIGENVALUES, np.transpose(EIGENVECTORS), strict=True)
+        expected = sum(alpha * value * vector for alpha, value, vector in components)
         np.testing.assert_allclose(offsets, expected, rtol=1e-5, atol=1e-7)
 
 
