@@ -47,7 +47,7 @@ class Parts:
     @property
     def pipeline(self) -> Pipeline:
         """How photographs on disk become batches; of a stream."""
-        return _pipeline(self.config)
+        return pipeline_of(self.config)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -77,7 +77,7 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     if config.data.pipeline == "stream":
         dataset = sources.load_photographs(config.data)
         if normalization is None:
-            normalization = _pipeline(config).normalization(config.data.normalization, dataset.train)
+            normalization = pipeline_of(config).normalization(config.data.normalization, dataset.train)
     else:
         dataset = sources.load(config.data)
         try:
@@ -89,7 +89,8 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     return Parts(config, dataset, network, data_mesh(), normalization)
 
 
-def _pipeline(config: ConfigDict) -> Pipeline:
+def pipeline_of(config: ConfigDict) -> Pipeline:
+    """How photographs on disk become batches, by the section ``data`` of a resolved config."""
     data = config.data
     return Pipeline(
         image_size=data.image_size,
