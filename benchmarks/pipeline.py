@@ -7,7 +7,8 @@ Decoded, cropped at random to 224x224, mirrored, in batches. "pytorch" does the 
 the device with us; "pytorch, float32" is the usual recipe, ToTensor and Normalize included. Both have as many processes
 as ours, of one thread each; where ours has threads alone, they have the number at which each was fastest. The files are
 those of class folders in --folder, or 256 made at random here, of ImageNet's usual size and compression; either way
-they are read once before and come from memory. About 5 minutes on 2 cores.
+they are read once before and come from memory. CPU time is that of all processes: what counts where cores are shared.
+About 5 minutes on 2 cores.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ _WORKERS = flags.DEFINE_list("workers", None, "Processes that decode; 0 is threa
 _BATCH = flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
 _TURN_IMAGES = flags.DEFINE_integer("turn_images", 512, "Images a turn, at least.", lower_bound=1)
 
-_HEADER = ("crops", "who", "workers", "images/s", "least", "most", "ours over it")
+_HEADER = ("crops", "who", "workers", "images/s", "least", "most", "ours over it", "CPU ms an image", "its over ours")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +55,20 @@ class _Contestant:
     workers: int
     start: Callable[[], Any]
 
-    def seconds_an_image(self) -> float:
-        """Of a turn, after the first batches, which were made while others of its processes were still starting."""
+    def seconds_an_image(self) -> tuple[float, float]:
+        """Of a turn: by the clock, and of all its processes' CPU time.
+
+        After the first batches, which were made while others of its processes were still starting.
+        """
         count = -(-_TURN_IMAGES.value // _BATCH.value)
         with closing(self.start()) as batches:
             for _ in range(1 + 2 * self.workers):
                 next(batches)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), _cpu_seconds()
             for _ in range(count):
                 next(batches)
-            return (time.perf_counter() - start) / (count * _BATCH.value)
+            seconds = time.perf_counter() - start, _cpu_seconds() - used
+            return seconds[0] / (count * _BATCH.value), seconds[1] / (count * _BATCH.value)
 
 
 def main() -> None:
@@ -108,28 +113,41 @@ def _measure(photographs: "Photographs", augmentation: str, workers: list[int], 
             for who, floats in peers.items():
                 processes = count or fastest.get(who, (0.0, os.cpu_count() or 1))[1]
                 there[who] = _peer(photographs, augmentation, processes, floats)
-            times = _by_turns(there, lambda who: progress.update(1, who))
+            times, used = _by_turns(there, lambda who: progress.update(1, who))
             for who, spread in times.items():
                 rate = 1 / spread.median
                 fastest[who] = max(fastest.get(who, (0.0, 0)), (rate, there[who].workers))
                 rates = (1 / seconds for seconds in (spread.median, spread.most, spread.least))
                 ratio = spread.over(times["ours"]).text()
                 name = str(there[who].workers or "0 (threads)")
-                rows.append((augmentation, who, name, *(f"{r:.4g}" for r in rates), ratio))
+                cpu = f"{1e3 * used[who].median:.3g}", used[who].over(used["ours"]).text()
+                rows.append((augmentation, who, name, *(f"{r:.4g}" for r in rates), ratio, *cpu))
                 progress.write("  ".join(rows[-1]))
     return rows
 
 
-def _by_turns(there: dict[str, _Contestant], done: Callable[[str], None]) -> dict[str, "Spread"]:
-    """Seconds an image, of each round."""
+def _by_turns(
+    there: dict[str, _Contestant], done: Callable[[str], None]
+) -> tuple[dict[str, "Spread"], dict[str, "Spread"]]:
+    """Seconds an image, of each round: by the clock, and of CPU time."""
     from experiments.timing import Spread
 
-    measured: dict[str, list[float]] = {who: [] for who in there}
+    measured: dict[str, list[tuple[float, float]]] = {who: [] for who in there}
     for i in range(options.ROUNDS.value):
         for who in list(there)[:: 1 if i % 2 == 0 else -1]:
             measured[who].append(there[who].seconds_an_image())
             done(who)
-    return {who: Spread(tuple(values)) for who, values in measured.items()}
+    clock, used = ({who: Spread(tuple(m[i] for m in of)) for who, of in measured.items()} for i in (0, 1))
+    return clock, used
+
+
+def _cpu_seconds() -> float:
+    """That this process and those it started have used."""
+    import psutil
+
+    here = psutil.Process()
+    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def _pipeline(augmentation: str, workers: int = 0, threads: int = 0) -> "Pipeline":
