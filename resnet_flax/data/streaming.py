@@ -7,7 +7,10 @@ and neither the number of hosts, nor that of threads or workers, changes what an
 
 import dataclasses
 import functools
+import multiprocessing
 import os
+import signal
+import threading
 from contextlib import closing
 
 import grain
@@ -137,7 +140,8 @@ class Batches:
             # Whole batches go to the workers by turns: of single examples, what a batch holds would depend on them.
             options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
             batches = source.batch(count).to_iter_dataset(options)
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(pipeline.workers, per_worker_buffer_size=1))
+            workers = grain.MultiprocessingOptions(pipeline.workers, per_worker_buffer_size=1)
+            batches = batches.mp_prefetch(workers, worker_init_fn=_begin_worker)
         else:
             options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * count)
             batches = source.to_iter_dataset(options).batch(count)
@@ -149,7 +153,12 @@ class Batches:
     def __next__(self) -> Batch:
         if self._step == self._last:
             raise StopIteration
-        batch = next(self._iterator)
+        try:
+            batch = next(self._iterator)
+        except RuntimeError as error:  # Grain's, where a worker was killed
+            raise UserError(
+                f"data.workers={self._examples.pipeline.workers}: {error}; was there enough memory?"
+            ) from None
         for number in batch["broken"][~batch["read"]]:
             self._raise(int(number))
         self._step += 1
@@ -170,6 +179,22 @@ class Batches:
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None  # what Grain does when it goes fails where Python itself is ending
+
+
+def _begin_worker(number: int, count: int) -> None:
+    """Makes a worker process live exactly as long as the process that started it.
+
+    Signals to stop come to all processes alike, from a terminal or from Slurm: what they mean is that one's matter,
+    which may want batches up to its last step. And where that one is killed, nobody else would end its workers.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from contextlib import closing
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -13,6 +17,7 @@ from resnet_flax.data import decoding
 from resnet_flax.data.photographs import Files, Photographs
 from resnet_flax.data.streaming import Pipeline
 from resnet_flax.errors import UserError
+from tests.commands import ROOT
 
 COUNT, BATCH = 21, 6
 PIPELINE = Pipeline(16, 20, augmentation="scale", scales=(20, 40), threads=2)
@@ -73,6 +78,51 @@ def test_workers_change_nothing_and_end_when_it_is_closed(photographs):
     batches.close()  # in the middle
     assert_same(found, expected[3:5])
     assert not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_outlives_signals_to_stop_but_not_its_parent(photographs, tmp_path):
+    """Ctrl-C and Slurm's SIGTERM reach workers, too; SIGKILL of the parent alone leaves none behind."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, os, sys, signal, time\n"
+        "import numpy as np\n"
+        "from resnet_flax.data import imagenet\n"
+        "from resnet_flax.data.streaming import Pipeline\n"
+        "if __name__ == '__main__':\n"
+        "    photographs = imagenet.of_folder(__import__('pathlib').Path(sys.argv[1]))[2]\n"
+        "    batches = Pipeline(16, 20, workers=1, threads=1).train(photographs, 0, 4, np.arange(4), 0, 1000)\n"
+        "    next(batches)\n"
+        "    (worker,) = multiprocessing.active_children()\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "        os.kill(worker.pid, number)\n"
+        "    for _ in range(50):\n"
+        "        next(batches)\n"
+        "    print(worker.pid, flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    folder = tmp_path / "photographs"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (40, 30)).save(folder / name / f"{i}.png")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, env=environment)
+    worker = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate()
+    worker.wait(timeout=30)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_killed_is_one_line(photographs):
+    pipeline = dataclasses.replace(PIPELINE, workers=1, threads=1)
+    with closing(pipeline.train(photographs, 0, BATCH, np.arange(BATCH), 0, 1000)) as batches:
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        with pytest.raises(UserError, match=r"data\.workers=1: .*exit code -9.*enough memory"):
+            list(batches)
 
 
 def test_hosts_have_their_places_of_the_same_batch(photographs):
