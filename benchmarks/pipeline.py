@@ -38,6 +38,7 @@ _MADE = 256  # files
 _AUGMENTATIONS = ("inception", "scale")
 _PEERS = {"pytorch": False, "pytorch, float32": True}  # whether floats come out
 _ENDLESS = 2**31  # steps
+_TICK = 0.01  # seconds, of the clock that counts CPU time
 
 _FOLDER = flags.DEFINE_string("folder", None, "Of photographs, in a folder for each class. Default: made at random.")
 _CHOSEN = flags.DEFINE_list("augmentations", list(_AUGMENTATIONS), "Ways of cropping: inception, scale.")
@@ -67,7 +68,7 @@ class _Contestant:
             start, used = time.perf_counter(), _cpu_seconds()
             for _ in range(count):
                 next(batches)
-            seconds = time.perf_counter() - start, _cpu_seconds() - used
+            seconds = time.perf_counter() - start, max(_cpu_seconds() - used, _TICK)
             return seconds[0] / (count * _BATCH.value), seconds[1] / (count * _BATCH.value)
 
 
