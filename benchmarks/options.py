@@ -17,11 +17,11 @@ OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is p
 ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each is measured, all by turns.", lower_bound=1)
 
 
-def numbers(flag: flags.FlagHolder) -> list[int]:
-    """The values of a list flag, whole numbers of at least 1; a mistake in it names the flag."""
+def numbers(flag: flags.FlagHolder, least: int = 1) -> list[int]:
+    """The values of a list flag, whole numbers of at least ``least``; a mistake in it names the flag."""
     given = f"--{flag.name}={','.join(flag.value)}"
-    if not flag.value or not all(text.isdecimal() and int(text) for text in flag.value):
-        raise UserError(f"{given} must be whole numbers of at least 1 with commas between")
+    if not flag.value or not all(text.isdecimal() and int(text) >= least for text in flag.value):
+        raise UserError(f"{given} must be whole numbers of at least {least} with commas between")
     return [int(text) for text in flag.value]
 
 

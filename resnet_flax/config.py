@@ -125,7 +125,7 @@ def base() -> ConfigDict:
     c.data.colour = 0.0  # standard deviation of the paper's colour augmentation, which is 0.1
     c.data.broken = "stop"  # what an image that cannot be read does to the run; or "skip"
     c.data.workers = 0  # processes that decode; 0 for threads alone
-    c.data.threads = 0  # of each of them; 0 for one a core
+    c.data.threads = 0  # of each of them; 0 for as many as there are cores, shared among the workers
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "sgd"

@@ -58,7 +58,9 @@ def inception_crop(width: int, height: int, least_area: float, rng: np.random.Ge
     return left, top, left + w, top + h
 
 
-def cut(image: Image.Image, box: Box, side: int, interpolation: str) -> np.ndarray:
-    """A crop resized with antialiasing: uint8 [side, side, C]."""
+def cut(image: Image.Image, box: Box, side: int, interpolation: str, flip: bool = False) -> np.ndarray:
+    """A crop resized with antialiasing, mirrored if so wanted: uint8 [side, side, C]."""
     # Of a box, PIL resizes only what is inside it: a third of the time of resizing the whole image first.
-    return decoding.as_array(image.resize((side, side), decoding.resampling(interpolation), box))
+    cropped = image.resize((side, side), decoding.resampling(interpolation), box)
+    # By PIL: a tenth of the time of NumPy's copy in reversed order.
+    return decoding.as_array(cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cropped)

@@ -51,7 +51,7 @@ class Parts:
     @property
     def pipeline(self) -> Pipeline:
         """How photographs on disk become batches; of a stream."""
-        return _pipeline(self.config)
+        return pipeline_of(self.config)
 
     def examples(self, count: int) -> tuple[Array, Array]:
         """The first training images as the network sees them in evaluation: [n, H, W, C] normalised, [n] int32.
@@ -98,7 +98,7 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     if config.data.pipeline == "stream":
         dataset = sources.load_photographs(config.data)
         if normalization is None:
-            normalization = _pipeline(config).normalization(config.data.normalization, dataset.train)
+            normalization = pipeline_of(config).normalization(config.data.normalization, dataset.train)
     else:
         dataset = sources.load(config.data)
         try:
@@ -110,7 +110,8 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     return Parts(config, dataset, network, data_mesh(), normalization)
 
 
-def _pipeline(config: ConfigDict) -> Pipeline:
+def pipeline_of(config: ConfigDict) -> Pipeline:
+    """How photographs on disk become batches, by the section ``data`` of a resolved config."""
     data = config.data
     return Pipeline(
         image_size=data.image_size,

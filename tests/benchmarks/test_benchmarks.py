@@ -1,10 +1,12 @@
 """Each benchmark, small: the table that it prints, and the CSV with machine, versions and commit."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from benchmarks import ours
@@ -70,6 +72,48 @@ def test_input(tmp_path):
 
 
 @pytest.mark.slow
+def test_pipeline(tmp_path):
+    small = ["--workers=0,1", "--augmentations=scale", "--batch=4", "--turn_images=4", "--rounds=1"]
+    rows, about = run(tmp_path, "pipeline", *small)
+    peers = ["pytorch", "pytorch, float32"] if importlib.util.find_spec("torch") else []
+    assert [row["who"] for row in rows] == ["ours", *peers] * 2
+    assert [row["workers"] for row in rows] == ["1", *"1" * len(peers), "0 (threads)", *"1" * len(peers)]
+    assert all(float(row["images/s"]) > 0 for row in rows)
+    assert ("torch" in about) == bool(peers)
+
+
+@pytest.mark.parametrize("augmentation", ["inception", "scale"])
+def test_the_peer_of_the_pipeline_draws_our_crops(augmentation):
+    """Photographs that say in each pixel where it lies: both see the same places and sizes on average."""
+    loader = pytest.importorskip("benchmarks.peers.pytorch_loader")
+    import torch
+    from PIL import Image
+
+    from resnet_flax.data.streaming import Pipeline
+
+    torch.manual_seed(0)
+    y, x = np.mgrid[:300, :400]
+    image = Image.fromarray(np.stack([x * 255 / 399, y * 255 / 299, 0 * x], -1).round().astype(np.uint8))
+    pipeline = Pipeline(32, 48, augmentation=augmentation, scales=(40, 70))
+    transform = loader.RandomResizedCrop(32) if augmentation == "inception" else loader.RandomScaleCrop(32, (40, 70))
+    rng, count = np.random.default_rng(0), 1500
+    flat = dataclasses.replace(pipeline, flip=False)
+    ours = np.stack([flat.crop(image, rng) for _ in range(count)])
+    theirs = np.stack([np.asarray(transform(image)) for _ in range(count)])
+
+    def seen(pixels):  # where the middle lies, and how much is between the borders, across and down
+        pixels = pixels.astype(float)
+        middle = pixels[:, 15:17, 15:17].mean((1, 2))
+        across, down = pixels[:, 16, -1] - pixels[:, 16, 0], pixels[:, -1, 16] - pixels[:, 0, 16]
+        return np.stack([middle[:, 0], middle[:, 1], across[:, 0], down[:, 1]], 1)
+
+    ours, theirs = seen(ours), seen(theirs)
+    error = np.hypot(ours.std(0), theirs.std(0)) / count**0.5
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * error).all()
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.12)
+
+
+@pytest.mark.slow
 def test_roofline(tmp_path):
     rows, _ = run(tmp_path, "roofline", "--networks=cifar10:residual-8", "--batches=4", "--rounds=1", "--matrix=64")
     (row,) = rows
@@ -93,6 +137,8 @@ def test_time_to_figure(tmp_path):
         (["train_step", "--networks=cifar10:plain-20"], "the peers are residual networks"),
         (["train_step", "--networks=cifar99:residual-20"], "configs/cifar99.py"),
         (["train_step", "--dtypes=float8"], "--dtypes=float8: choose from float32, bfloat16"),
+        (["pipeline", "--workers=1,-2"], "--workers=1,-2 must be whole numbers of at least 0"),
+        (["pipeline", "--folder=nowhere"], "nowhere: there is no such folder"),
         (["memory", "--depths=20,x"], "--depths=20,x must be whole numbers"),
     ],
 )

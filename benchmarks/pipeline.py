@@ -1,0 +1,197 @@
+"""Photographs a second from files to batches: our stream beside PyTorch's DataLoader, by turns in one run.
+
+python -m benchmarks.pipeline [--folder=FOLDER] [--augmentations=inception,scale] [--workers=0,1,2,4] [--batch=32]
+    [--turn_images=512] [--rounds=5] [--output=FILE.csv]
+
+Decoded, cropped at random to 224x224, mirrored, in batches. "pytorch" does the same work: uint8, as normalisation is on
+the device with us; "pytorch, float32" is the usual recipe, ToTensor and Normalize included. Both have as many processes
+as ours, of one thread each; where ours has threads alone, they have the number at which each was fastest. The files are
+those of class folders in --folder, or 256 made at random here, of ImageNet's usual size and compression; either way
+they are read once before and come from memory. CPU time is that of all processes: what counts where cores are shared.
+About 5 minutes on 2 cores.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import options
+from resnet_flax import command
+
+if TYPE_CHECKING:
+    from experiments.timing import Spread
+    from resnet_flax.data.photographs import Photographs
+    from resnet_flax.data.streaming import Pipeline
+
+_SIDE, _RESIZE = 224, 256
+_MADE = 256  # files
+_AUGMENTATIONS = ("inception", "scale")
+_PEERS = {"pytorch": False, "pytorch, float32": True}  # whether floats come out
+_ENDLESS = 2**31  # steps
+_TICK = 0.01  # seconds, of the clock that counts CPU time
+
+_FOLDER = flags.DEFINE_string("folder", None, "Of photographs, in a folder for each class. Default: made at random.")
+_CHOSEN = flags.DEFINE_list("augmentations", list(_AUGMENTATIONS), "Ways of cropping: inception, scale.")
+_WORKERS = flags.DEFINE_list("workers", None, "Processes that decode; 0 is threads. Default: 0,1,2,4,... up to cores.")
+_BATCH = flags.DEFINE_integer("batch", 32, "Images a batch.", lower_bound=1)
+_TURN_IMAGES = flags.DEFINE_integer("turn_images", 512, "Images a turn, at least.", lower_bound=1)
+
+_HEADER = ("crops", "who", "workers", "images/s", "least", "most", "ours over it", "CPU ms an image", "its over ours")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Contestant:
+    """A number of processes, and what starts them: endless batches, with a method ``close``."""
+
+    workers: int
+    start: Callable[[], Any]
+
+    def seconds_an_image(self) -> tuple[float, float]:
+        """Of a turn: by the clock, and of all its processes' CPU time.
+
+        After the first batches, which were made while others of its processes were still starting.
+        """
+        count = -(-_TURN_IMAGES.value // _BATCH.value)
+        with closing(self.start()) as batches:
+            for _ in range(1 + 2 * self.workers):
+                next(batches)
+            start, used = time.perf_counter(), _cpu_seconds()
+            for _ in range(count):
+                next(batches)
+            seconds = time.perf_counter() - start, max(_cpu_seconds() - used, _TICK)
+            return seconds[0] / (count * _BATCH.value), seconds[1] / (count * _BATCH.value)
+
+
+def main() -> None:
+    """Measures every augmentation and number of workers, and hands over one table."""
+    from resnet_flax.data import imagenet
+
+    augmentations = options.choices(_CHOSEN, _AUGMENTATIONS)
+    workers = _numbers_of_workers()
+    torch = importlib.util.find_spec("torch") is not None
+    if not torch:
+        print("PyTorch is not installed: measured without it", file=sys.stderr)
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        if _FOLDER.value is None:
+            _make_photographs(Path(made))
+        photographs = imagenet.of_folder(Path(_FOLDER.value or made))[2]
+        for photo in photographs:
+            with photo.open() as file:
+                file.read()
+        for augmentation in augmentations:
+            rows += _measure(photographs, augmentation, workers, torch)
+    options.hand_over(_HEADER, rows, ("grain", "pillow", *(["torch"] if torch else [])))
+
+
+def _numbers_of_workers() -> list[int]:
+    """Those of one or more first: they tell at how many the peer is fastest."""
+    if _WORKERS.value is None:
+        return [*(2**i for i in range((os.cpu_count() or 1).bit_length())), 0]
+    return sorted(options.numbers(_WORKERS, least=0), key=lambda count: (count == 0, count))
+
+
+def _measure(photographs: "Photographs", augmentation: str, workers: list[int], torch: bool) -> list[tuple[str, ...]]:
+    """A row for each number of workers and each of those measured."""
+    from resnet_flax.progress import Progress
+
+    fastest: dict[str, tuple[float, int]] = {}
+    rows, peers = [], _PEERS if torch else {}
+    title = f"{augmentation}, {len(photographs)} photographs"
+    with Progress(len(workers) * (1 + len(peers)) * options.ROUNDS.value, title, "turns") as progress:
+        for count in workers:
+            there = {"ours": _ours(photographs, augmentation, count)}
+            for who, floats in peers.items():
+                processes = count or fastest.get(who, (0.0, os.cpu_count() or 1))[1]
+                there[who] = _peer(photographs, augmentation, processes, floats)
+            times, used = _by_turns(there, lambda who: progress.update(1, who))
+            for who, spread in times.items():
+                rate = 1 / spread.median
+                fastest[who] = max(fastest.get(who, (0.0, 0)), (rate, there[who].workers))
+                rates = (1 / seconds for seconds in (spread.median, spread.most, spread.least))
+                ratio = spread.over(times["ours"]).text()
+                name = str(there[who].workers or "0 (threads)")
+                cpu = f"{1e3 * used[who].median:.3g}", used[who].over(used["ours"]).text()
+                rows.append((augmentation, who, name, *(f"{r:.4g}" for r in rates), ratio, *cpu))
+                progress.write("  ".join(rows[-1]))
+    return rows
+
+
+def _by_turns(
+    there: dict[str, _Contestant], done: Callable[[str], None]
+) -> tuple[dict[str, "Spread"], dict[str, "Spread"]]:
+    """Seconds an image, of each round: by the clock, and of CPU time."""
+    from experiments.timing import Spread
+
+    measured: dict[str, list[tuple[float, float]]] = {who: [] for who in there}
+    for i in range(options.ROUNDS.value):
+        for who in list(there)[:: 1 if i % 2 == 0 else -1]:
+            measured[who].append(there[who].seconds_an_image())
+            done(who)
+    clock, used = ({who: Spread(tuple(m[i] for m in of)) for who, of in measured.items()} for i in (0, 1))
+    return clock, used
+
+
+def _cpu_seconds() -> float:
+    """That this process and those it started have used."""
+    import psutil
+
+    here = psutil.Process()
+    times = [process.cpu_times() for process in (here, *here.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
+def _pipeline(augmentation: str, workers: int = 0, threads: int = 0) -> "Pipeline":
+    from resnet_flax.data.streaming import Pipeline
+
+    return Pipeline(_SIDE, _RESIZE, augmentation=augmentation, workers=workers, threads=threads)
+
+
+def _ours(photographs: "Photographs", augmentation: str, workers: int) -> _Contestant:
+    pipeline, batch = _pipeline(augmentation, workers, threads=min(1, workers)), _BATCH.value
+    return _Contestant(workers, lambda: pipeline.train(photographs, 0, batch, np.arange(batch), 0, _ENDLESS))
+
+
+def _peer(photographs: "Photographs", augmentation: str, workers: int, floats: bool) -> _Contestant:
+    from benchmarks.peers import pytorch_loader
+
+    transform = {
+        "inception": pytorch_loader.RandomResizedCrop(_SIDE),
+        "scale": pytorch_loader.RandomScaleCrop(_SIDE, _pipeline(augmentation).scales),
+    }[augmentation]
+    files = [str(photo) for photo in photographs]
+    dataset = pytorch_loader.Photographs(files, photographs.labels.tolist(), transform, floats)
+    return _Contestant(workers, lambda: pytorch_loader.batches(dataset, _BATCH.value, workers))
+
+
+def _make_photographs(folder: Path) -> None:
+    """JPEG files of 500x375 pixels, a third of them upright, about 100 KB each: clouds of several sizes, and noise."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+    for i in range(_MADE * 5 // 4):  # a fifth of them is for testing
+        width, height = (500, 375) if i % 3 else (375, 500)
+        pixels = rng.normal(0, 7, (height, width, 3))
+        for side, strength in ((4, 50), (16, 30), (64, 15)):
+            clouds = Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+            pixels += (
+                (np.asarray(clouds.resize((width, height), Image.Resampling.BICUBIC), float) - 128) * strength / 64
+            )
+        image = Image.fromarray(np.clip(pixels + 128, 0, 255).astype(np.uint8))
+        image.save(folder / "ab"[i % 2] / f"{i}.jpg", quality=92)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,192 @@
+r"""Before a long run: is the data set there and whole, how fast does it come, will the checkpoints fit?
+
+python -m resnet_flax.preflight --config=configs/imagenet.py:residual-50 --config.data.data_dir=FOLDER \
+    [--workdir=runs/r50] [--sample=200 | --all]
+
+Says where the data set was looked for, what was wanted there and what was found, and what a run would use; decodes a
+sample of the photographs (or all of them) and names those that cannot be read; measures how fast the config's threads
+and workers make batches; and sets the free disk space beside what the checkpoints take. Exit code 0: a run could
+start; 2: it could not, and the last line says why. Data sets that are kept in memory are read whole, as a run does.
+"""
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from resnet_flax import command
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.progress import Progress, duration
+
+if TYPE_CHECKING:
+    from resnet_flax.data.images import Dataset
+    from resnet_flax.data.photographs import Photo, PhotoDataset
+    from resnet_flax.data.streaming import Pipeline
+
+_SECONDS = 5.0  # that the speed is measured for, at least one batch
+_MORE = 10_000  # steps, where the run has but few
+_AT_ONCE = 64  # photographs that are decoded together
+_GIB = 2**30
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/imagenet.py:residual-50.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder that the run would have.")
+_SAMPLE = flags.DEFINE_integer("sample", 200, "Photographs that are decoded, of all splits.", lower_bound=1)
+_ALL = flags.DEFINE_bool("all", False, "Decode every photograph.")
+flags.mark_flag_as_required("config")
+
+
+def main() -> None:
+    """Looks at data, speed and disk, one after the other; raises what would keep a run from starting."""
+    import jax
+
+    # A GPU may be busy training.
+    jax.config.update("jax_platforms", "cpu")
+    config = configs.resolve(_CONFIG.value)
+    for line in _places(config):
+        print(line)
+    dataset = _load(config)
+    splits = {name: split for name in ("train", "validation", "test") if len(split := getattr(dataset, name))}
+    print(f"classes: {len(dataset.classes)}; " + ", ".join(f"{name} {len(s):,} images" for name, s in splits.items()))
+    if config.data.pipeline == "stream":
+        from resnet_flax.training.parts import pipeline_of
+
+        pipeline = dataclasses.replace(pipeline_of(config), skip_broken=True)
+        _read(config, dataset, pipeline, list(splits))
+        _measure(config, dataset, pipeline)
+    if _WORKDIR.value is not None:
+        _check_disk(config, dataset, Path(_WORKDIR.value))
+    print("a run could start")
+
+
+def _places(config: ConfigDict) -> Iterator[str]:
+    """A line for each place where the data set is looked for."""
+    from resnet_flax.data import archives, imagenet, sources
+
+    data = config.data
+    if data.folder:
+        yield f"data.folder={data.folder}: class folders"
+        return
+    if data.name in ("digits", "folder"):
+        yield f"data.name={data.name}"
+        return
+    folder = sources.data_dir(data.data_dir)
+    yield f"data.name={data.name}, looked for in {folder}:"
+    for wanted in imagenet.look(data.name, folder):
+        yield f"  {wanted.path} ({wanted.form}: {wanted.note}): {wanted.found or 'not there'}"
+    if data.name in archives.ARCHIVES:
+        found = archives.find(data.name, folder)
+        names = " or ".join(archives.ARCHIVES[data.name])
+        yield f"  {folder / names} (its authors' archive): {found or 'not there'}"
+
+
+def _load(config: ConfigDict) -> "Dataset | PhotoDataset":
+    from resnet_flax.data import sources
+
+    if config.data.pipeline == "stream":
+        dataset = sources.load_photographs(config.data)
+        print(f"used: {dataset.where}")
+        return dataset
+    return sources.load(config.data)
+
+
+def _read(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline", splits: list[str]) -> None:
+    """Decodes photographs, the same ones each time, and names those that cannot be read."""
+    sizes = [len(getattr(dataset, name)) for name in splits]
+    count = sum(sizes) if _ALL.value else min(_SAMPLE.value, sum(sizes))
+    chosen = np.sort(np.random.RandomState(0).permutation(sum(sizes))[:count])
+    broken, first = 0, 0
+    with Progress(count, "decoding", "images") as progress:
+        for name, size in zip(splits, sizes, strict=True):
+            here = chosen[(chosen >= first) & (chosen < first + size)] - first
+            photographs = getattr(dataset, name).take(here)
+            first += size
+            with closing(pipeline.in_order(photographs, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
+                for batch in batches:
+                    for number in batch["broken"][batch["broken"] >= 0]:
+                        broken += 1
+                        print(f"  {_reason(photographs[int(number)], pipeline)}", flush=True)
+                    progress.update(int((batch["counts"] | (batch["broken"] >= 0)).sum()))
+    print(f"decoded: {count:,} images, {broken:,} of them cannot be read")
+    if broken and config.data.broken == "stop":
+        raise UserError(
+            f"{broken} of {count} images cannot be read, named above; mend or remove them, or set data.broken=skip"
+        )
+
+
+def _reason(photo: "Photo", pipeline: "Pipeline") -> str:
+    from resnet_flax.data import decoding
+
+    try:
+        decoding.prepare(photo, pipeline.resize, pipeline.image_size, pipeline.channels, pipeline.interpolation)
+    except UserError as error:
+        return str(error)
+    return f"{photo}: could not be read, and a moment later it could; is the disk well?"
+
+
+def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") -> None:
+    """Says how fast training batches come, with nobody else to feed."""
+    steps, size = config.train.steps, config.train.batch_size
+    with closing(pipeline.train(dataset.train, config.seed, size, np.arange(size), 0, steps + _MORE)) as batches:
+        next(batches)
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < _SECONDS:
+            next(batches)
+            count += size
+        rate = count / (time.perf_counter() - start)
+    by = f"{pipeline.workers} workers with " * bool(pipeline.workers) + f"{pipeline.threads_each} threads"
+    least = duration(steps * size / rate)
+    print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take {least} at least")
+
+
+def _check_disk(config: ConfigDict, dataset: "Dataset | PhotoDataset", workdir: Path) -> None:
+    """Sets the free space beside what the checkpoints take."""
+    from resnet_flax.training import workdir as folders
+
+    folders.check_config(workdir, config)
+    place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: {place} cannot be written: {error.strerror}") from None
+    # A new one is written before the oldest goes; the best one is kept beside the last.
+    keep = config.train.keep_checkpoints + 1 + bool(config.data.validation)
+    size = _checkpoint_bytes(config, dataset)
+    print(f"disk: {free / _GIB:.2f} GiB free in {place}; {keep} checkpoints of {size / 1e6:,.1f} MB at once at most")
+    if free < keep * size:
+        raise UserError(
+            f"--workdir={workdir}: {free / _GIB:.2f} GiB are free, and {keep} checkpoints take "
+            f"{keep * size / _GIB:.2f} GiB; choose another disk, or fewer in train.keep_checkpoints"
+        )
+
+
+def _checkpoint_bytes(config: ConfigDict, dataset: "Dataset | PhotoDataset") -> int:
+    import jax
+
+    from resnet_flax.networks import build
+    from resnet_flax.training import optimizer as optimizers
+    from resnet_flax.training.devices import data_mesh, replicated
+    from resnet_flax.training.parts import Parts
+    from resnet_flax.training.schedule import learning_rate
+    from resnet_flax.training.state import abstract_state
+
+    with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
+        network = build(config.model, len(dataset.classes))
+        optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+        mesh = data_mesh()
+        shape = Parts(config, dataset, network, mesh, normalization=None).image_shape
+        state = abstract_state(network, optimizer, shape, replicated(mesh))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,48 @@
+"""The paper's colour augmentation against NumPy and the covariance that its formula implies."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_flax.data.colour import principal_offsets
+
+# As in AlexNet's successors: facebook/fb.resnet.torch, datasets/imagenet.lua.
+EIGENVALUES = [0.2175, 0.0188, 0.0045]
+EIGENVECTORS = [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+
+
+def test_against_numpy():
+    keys = jax.random.split(jax.random.key(3), 50)
+    found = principal_offsets(keys, 0.1, jnp.float32)
+    assert (found.shape, found.dtype) == ((50, 1, 1, 3), jnp.float32)
+    for key, offsets in zip(keys, np.asarray(found)[:, 0, 0], strict=True):
+        alphas = 0.1 * np.asarray(jax.random.normal(key, (3,)), np.float64)
+        # [p1, p2, p3][a1 l1, a2 l2, a3 l3]^T (AlexNet's paper, section 4.1)
+        components = zip(alphas, EIGENVALUES, np.transpose(EIGENVECTORS), strict=True)
+        expected = sum(alpha * value * vector for alpha, value, vector in components)
+        np.testing.assert_allclose(offsets, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_covariance_is_that_of_the_formula():
+    count = 40_000
+    found = np.asarray(principal_offsets(jax.random.split(jax.random.key(0), count), 0.1, jnp.float32))[:, 0, 0]
+    vectors = np.asarray(EIGENVECTORS)
+    expected = 0.1**2 * vectors @ np.diag(np.square(EIGENVALUES)) @ vectors.T
+    deviation = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(np.cov(found.T), expected, atol=5 * deviation.max() ** 2 * (2 / count) ** 0.5)
+    assert (np.abs(found.mean(0)) < 5 * deviation / count**0.5).all()
+
+
+def test_an_image_does_not_depend_on_its_neighbours():
+    keys = jax.random.split(jax.random.key(1), 8)
+    together, alone = principal_offsets(keys, 0.1, jnp.float32), principal_offsets(keys[5:6], 0.1, jnp.float32)
+    np.testing.assert_allclose(together[5], alone[0], rtol=1e-6)
+    assert len(np.unique(np.asarray(together)[:, 0, 0, 0])) == 8
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_no_deviation_is_nothing(dtype):
+    offsets = principal_offsets(jax.random.split(jax.random.key(0), 2), 0.0, jnp.dtype(dtype))
+    assert offsets.dtype == dtype
+    assert not np.asarray(offsets, np.float32).any()
