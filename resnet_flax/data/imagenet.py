@@ -102,16 +102,17 @@ def _prepared(place: Path) -> Splits:
     info = prepared.read_info(place)
 
     def photographs(split: str) -> Photographs:
-        return Photographs.all_of(Records(place, split), _labels(place, split, info.sizes[split]))
+        records = Records(place, split)
+        return Photographs.all_of(records, _labels(records, info.sizes[split]))
 
     return f"TFDS data set in {place}", info.classes, photographs("train"), photographs(info.test)
 
 
-def _labels(place: Path, split: str, count: int) -> np.ndarray:
+def _labels(records: Records, count: int) -> np.ndarray:
     """Of every example; from the user's cache if they were read before."""
+    place, split, source = records.folder, records.split, records.read()
 
     def read() -> np.ndarray:
-        source = prepared.encoded(place, split)
         labels = np.empty(len(source), np.int32)
         with Progress(len(source), f"reading the labels of {split}", "images") as progress:
             for i in range(len(source)):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -83,11 +84,22 @@ class Records:
 
     def open(self, number: int) -> BinaryIO:
         """See :class:`Source`."""
-        return io.BytesIO(_records(str(self.folder), self.split)[number]["image"])
+        return io.BytesIO(self.read()[number]["image"])
+
+    def read(self) -> Sequence[dict]:
+        """The examples, opened once in each process.
+
+        The first time on the main thread, before others need it: TFDS is kept from printing, and so would they be.
+        """
+        with _opening:
+            return _records(str(self.folder), self.split)
 
     def name(self, number: int) -> str:
         """See :class:`Source`."""
         return f"{self.folder}: image {number} of {self.split}"
+
+
+_opening = threading.Lock()
 
 
 @functools.cache  # one for each process: it holds open files

@@ -1,5 +1,6 @@
 """Streams of photographs from the disk: killed at any moment, over workers and hosts, the run is the same run."""
 
+import importlib.util
 import json
 import random
 import re
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, arrays, finish, free_port, lines, start
+from tests.commands import ROOT, arrays, command, finish, free_port, lines, start
+from tests.data import imagenet_files
 
 PHOTOS = ROOT.parent / "shared" / "photos"
 STEPS = 60
@@ -163,3 +165,28 @@ def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
     assert f"{broken}: cannot be read as an image" in output
     (noted,) = [json.loads(line) for line in (tmp_path / "run" / "broken_images.jsonl").read_text().splitlines()]
     assert (noted["image"], noted["split"]) == (str(broken), "train")
+
+
+def test_a_tree_of_imagenets_tars(tmp_path):
+    """Trained on and evaluated as it lies there, without TensorFlow; the same images in other forms score the same."""
+    assert importlib.util.find_spec("tensorflow") is None
+    imagenet_files.write_tars(tmp_path / "tars")
+    imagenet_files.write_folders(tmp_path / "folders")
+    imagenet_files.prepare_tfds(tmp_path / "tfds")
+    config = ("--config=configs/imagenet.py:residual-18", *TINY, "--config.train.steps=40",
+              "--config.optimizer.learning_rate=0.02", "--config.schedule.milestones=()")  # fmt: skip
+    code, output = command("train.py", *config, f"--config.data.data_dir={tmp_path / 'tars'}",
+                           f"--workdir={tmp_path / 'run'}")  # fmt: skip
+    assert code == 0, output
+    last = lines(tmp_path / "run")[-1]
+    assert last["test_error"] == last["train_error"] == 0  # the classes differ in their colours
+
+    found = {}
+    for form, what in (("tars", "tar files"), ("folders", "class folders"), ("tfds", "TFDS data set")):
+        code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path / 'run'}", *config,
+                               f"--config.data.data_dir={tmp_path / form}")  # fmt: skip
+        assert code == 0, output
+        assert f"7 photographs ({what} in {tmp_path / form}" in output
+        found[form] = output.splitlines()[-1]
+    assert found["tars"] == f"test error 0.00% (0 of 7), loss {last['test_loss']:.4f}"
+    assert len(set(found.values())) == 1
