@@ -125,6 +125,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     from resnet_flax.training import trained
     from resnet_flax.training import workdir as folders
     from resnet_flax.training.checkpoints import Checkpoints
+    from resnet_flax.training.devices import on_host
 
     config = folders.read_config(workdir)
     if config is None:
@@ -134,14 +135,17 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
         step = checkpoints.choose(step)
     place = workdir / folders.PREPROCESSING
     if place.is_file():
-        preprocessing = _parsed(place.read_text(), place)
+        try:
+            preprocessing = _parsed(place.read_text(), place)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{place}: {error}") from None
     else:  # a run of before there was such a file: from its data set
         from resnet_flax.training.parts import prepare
 
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
     state = trained.restore_state(config, network, preprocessing.image_shape, workdir, step)
-    return Model(on_one_device(network), state.evaluated, preprocessing, config, step)
+    return Model(on_one_device(network), on_host(state.evaluated), preprocessing, config, step)
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The mesh of all devices of all hosts, and what hosts have to agree on."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -20,6 +22,11 @@ def data_mesh() -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_host(tree: Any) -> Any:
+    """What every device of every host holds whole, as arrays of one device of this host."""
+    return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def places_of_host(split: NamedSharding, size: int) -> np.ndarray:
