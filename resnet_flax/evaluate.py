@@ -191,10 +191,12 @@ def _check_places(config: ConfigDict) -> None:
     for key in ("data.folder", "data.data_dir"):
         there = config.data[key.removeprefix("data.")]
         if _CONFIG.value is None and there and not expanded(there).is_dir():
-            name = configs.name_of(config.model)
+            units = config.model.stage_units
+            same = f" --config.model.stage_units={units}" if units else ""
             raise UserError(
                 f"{key}={there}, where the images lay in training: there is no such folder; name where they lie now, "
-                f"with a config of the same network: --config=configs/FILE.py:{name} --config.{key}=FOLDER"
+                f"with a config of the same network: --config=FILE:{configs.name_of(config.model)}{same} "
+                f"--config.{key}=FOLDER"
             )
 
 
