@@ -38,7 +38,8 @@ def run(photos, tmp_path_factory):
     code, output = command(
         "train.py", "--config=configs/folder.py:residual-18", f"--config.data.folder={photos}", f"--workdir={workdir}",
         "--config.data.image_size=32", "--config.data.resize=36", "--config.model.stage_units=(1,)",
-        "--config.model.width=0.25", "--config.train.steps=2", "--config.train.batch_size=4", "--config.train.eval_batch_size=4",
+        "--config.model.width=0.25", "--config.train.steps=2", "--config.train.batch_size=4",
+        "--config.train.eval_batch_size=4",
     )  # fmt: skip
     assert code == 0, output
     return workdir
