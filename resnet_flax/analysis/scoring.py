@@ -45,10 +45,11 @@ def probabilities(
       UserError: see there; or a file cannot be read as an image.
     """
     found = np.zeros((len(paths), network.classes), np.float32)
-    for place, row in enumerate(scored(network, variables, preprocessing, paths, view, batch_size)):
-        if isinstance(row, UserError):
-            raise row
-        found[place] = row
+    with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
+        for place, row in enumerate(rows):
+            if isinstance(row, UserError):
+                raise row
+            found[place] = row
     return found
 
 
