@@ -40,6 +40,7 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     c.train.steps = 600_000
     c.schedule.milestones = tuple(epochs * IMAGES // batch_size for epochs in (30, 60, 90))
     c.train.log_every = 500
+    c.train.eval_batch_size = 50
     c.train.eval_every = c.train.checkpoint_every = 5_000
     c.train.eval_batch_size = 50
     return c

@@ -49,6 +49,8 @@ def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = 
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             print(_help())
             return
+        # A class or a file may have a name that is not UTF-8, or that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
         sys.argv[1:] = _underscored(sys.argv[1:])  # in place: ml_collections, and others, read it
         flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
         rest = _parse(sys.argv)
@@ -165,4 +167,5 @@ def _set_up_devices() -> None:
 
         if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
             jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
-    processes.join()
+    if processes.join() > 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end); results are printed once

@@ -8,7 +8,7 @@ import difflib
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +391,28 @@ def resolve(c: ConfigDict) -> ConfigDict:
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
     return c
+
+
+def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str], where: str) -> ConfigDict:
+    """A config to evaluate a trained network by: the one given, resolved, with the section ``model`` of the trained.
+
+    A config's file knows neither what training took from pretrained weights nor what its command line set, so of the
+    keys of ``model`` only what the config's name says, and what the user sets now, must be the trained network's.
+
+    Args:
+      set_by_user: keys of the config given that the command line sets.
+      where: the trained network lies, for messages.
+
+    Raises:
+      UserError: the config given names another network.
+    """
+    trained, given = resolve(trained), resolve(given)
+    named = {"model.family", "model.unit", "model.block", "model.depth"} | set_by_user
+    differing = [d for d in differences(trained, given) if d.startswith("model.") and d.partition(":")[0] in named]
+    if differing:
+        raise UserError(f"{where} holds another network than --config names: {'; '.join(differing)}")
+    given.model = trained.model
+    return given
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict, config_flags
 from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
     from resnet_flax.data.photographs import PhotoDataset
@@ -49,10 +50,11 @@ def main() -> None:
     if _WEIGHTS.value:
         from resnet_flax.interchange import weights
 
-        file = weights.read(Path(_WEIGHTS.value))
+        file = weights.read(expanded(_WEIGHTS.value))
         config = weights.config_of(file, _CONFIG.value, command.set_keys("config"))
     else:
-        config = _config(Path(_WORKDIR.value))
+        config = _config(expanded(_WORKDIR.value))
+    _check_places(config)
     if config.data.folder or config.data.pipeline == "stream":
         _evaluate_photographs(config, file)
         return
@@ -74,7 +76,7 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     from resnet_flax.training.parts import prepare
 
     if file is None:
-        workdir = Path(_WORKDIR.value)
+        workdir = expanded(_WORKDIR.value)
         with Checkpoints(workdir, read_only=True) as checkpoints:
             step = checkpoints.choose(_STEP.value)
     parts = prepare(config)
@@ -112,6 +114,7 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     from resnet_flax import model
     from resnet_flax.analysis import scoring
     from resnet_flax.data import sources
+    from resnet_flax.training.devices import on_host
     from resnet_flax.training.evaluation import of_probabilities
     from resnet_flax.training.parts import prepare
 
@@ -123,14 +126,16 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
         net = model.of_file(file, config)
         print(file.path)
     else:
-        net = model.from_run(Path(_WORKDIR.value), _STEP.value)
+        net = model.from_run(expanded(_WORKDIR.value), _STEP.value)
         print(f"{_WORKDIR.value}: step {net.step} of {config.train.steps}")
+    net.check_classifies()
     _check_classes(net, found)
     variables = net.variables
     if _REESTIMATE.value:
         if config.data.pipeline == "stream":
             raise UserError("--reestimate_bn: not of a stream; --config.data.pipeline=resident, if the images fit")
-        variables = _reestimated(variables, prepare(config))
+        found_anew = _reestimated(variables, prepare(config))["batch_stats"]
+        variables = {**variables, "batch_stats": on_host(found_anew)}
     probabilities = scoring.probabilities(
         net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size
     )
@@ -146,6 +151,9 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
 
 def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
     """The variables with BN's statistics as averages over the training images."""
+    import jax
+    import numpy as np
+
     from resnet_flax.data import resident
     from resnet_flax.training.devices import replicated
     from resnet_flax.training.reestimation import make_reestimate
@@ -154,9 +162,11 @@ def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
         raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
     batch = parts.config.train.bn_group or parts.config.train.batch_size
     reestimate = make_reestimate(parts.network, parts.normalization, batch, crop=parts.crop)
-    train = resident.put(parts.dataset.train, replicated(parts.mesh))
+    everywhere = replicated(parts.mesh)
+    train = resident.put(parts.dataset.train, everywhere)
+    params = jax.device_put(jax.tree.map(np.asarray, variables["params"]), everywhere)
     print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
-    return {**variables, "batch_stats": reestimate(variables["params"], train)}
+    return {**variables, "batch_stats": reestimate(params, train)}
 
 
 def _check_classes(net: "Model", found: "PhotoDataset") -> None:
@@ -176,6 +186,20 @@ def _check_classes(net: "Model", found: "PhotoDataset") -> None:
     )
 
 
+def _check_places(config: ConfigDict) -> None:
+    """Refuses images that have moved since they were trained on, and says how to name where they lie now."""
+    for key in ("data.folder", "data.data_dir"):
+        there = config.data[key.removeprefix("data.")]
+        if _CONFIG.value is None and there and not expanded(there).is_dir():
+            units = config.model.stage_units
+            same = f" --config.model.stage_units={units}" if units else ""
+            raise UserError(
+                f"{key}={there}, where the images lay in training: there is no such folder; name where they lie now, "
+                f"with a config of the same network: --config=FILE:{configs.name_of(config.model)}{same} "
+                f"--config.{key}=FOLDER"
+            )
+
+
 def _config(workdir: Path) -> ConfigDict:
     from resnet_flax.training import workdir as folders
 
@@ -184,10 +208,7 @@ def _config(workdir: Path) -> ConfigDict:
         raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
     if _CONFIG.value is None:
         return configs.resolve(trained)
-    given = configs.resolve(_CONFIG.value)
-    differing = [d for d in configs.differences(trained, given) if d.startswith("model.")]
-    if differing:
-        raise UserError(f"--workdir={workdir} holds another network than --config names: {'; '.join(differing)}")
+    given = configs.with_network_of(trained, _CONFIG.value, command.set_keys("config"), f"--workdir={workdir}")
     # The optimizer's state is part of a checkpoint, so what trained it says what is in there.
     given.optimizer = trained.optimizer
     if given.data.name == trained.data.name:

@@ -4,7 +4,8 @@
     features = net.features(net.prepare(["dog.jpg", "bird.jpg"]))
 
 What the features are named is said in ``networks/network.py``: ``stem``, ``stage1`` to ``stage4``, ``pooled``,
-``logits``. ``net.network`` and ``net.variables`` are the Flax module and its variables, to build on.
+``logits`` (not of a backbone, a file without the last layer). ``net.network`` and ``net.variables`` are the Flax
+module and its variables, to build on.
 """
 
 import dataclasses
@@ -49,15 +50,32 @@ class Model:
     config: ConfigDict
     step: int | None = None
 
+    def check_classifies(self) -> None:
+        """Refuses a network without its last layer, which a file of a backbone holds.
+
+        Raises:
+          UserError: it is one.
+        """
+        if not self.preprocessing.classes:
+            raise UserError(
+                "the file holds a network without its last layer, which knows no classes; train one: train.py "
+                "--config=configs/folder.py:UNIT-DEPTH --config.init.weights=FILE --reset-head"
+            )
+
     @property
     def title(self) -> str:
         """Such as ``residual-50``."""
         return configs.name_of(self.config.model)
 
     def prepare(self, paths: Iterable[str | Path]) -> np.ndarray:
-        """Image files as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32."""
+        """Image files as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32.
+
+        Raises:
+          UserError: a file cannot be read; or the network was trained on images that were no squares.
+        """
         from resnet_flax.data.views import center
 
+        self.preprocessing.check_square()
         return np.concatenate([center(Path(path), self.preprocessing) for path in paths])
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:
@@ -73,7 +91,7 @@ class Model:
 
 
 def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:
-    """The network in a file of weights.
+    """The network in a file of weights; of one without the last layer, the network without it.
 
     Args:
       config: which network it is, where the file does not say (:func:`resnet_flax.config.load`).
@@ -95,8 +113,7 @@ def of_file(file: Weights, config: ConfigDict) -> Model:
     classes = _class_names(file, config)
     preprocessing = _preprocessing(file, config, classes)
     network = on_one_device(build(config.model, len(classes)))
-    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
-    return Model(network, variables(file, network, shape, config.model), preprocessing, config)
+    return Model(network, variables(file, network, preprocessing.image_shape, config.model), preprocessing, config)
 
 
 def from_run(workdir: Path, step: str = "latest") -> Model:
@@ -108,6 +125,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     from resnet_flax.training import trained
     from resnet_flax.training import workdir as folders
     from resnet_flax.training.checkpoints import Checkpoints
+    from resnet_flax.training.devices import on_host
 
     config = folders.read_config(workdir)
     if config is None:
@@ -117,25 +135,23 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
         step = checkpoints.choose(step)
     place = workdir / folders.PREPROCESSING
     if place.is_file():
-        preprocessing = _parsed(place.read_text(), place)
+        try:
+            preprocessing = _parsed(place.read_text(), place)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{place}: {error}") from None
     else:  # a run of before there was such a file: from its data set
         from resnet_flax.training.parts import prepare
 
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
-    shape = (preprocessing.image_size, preprocessing.image_size, preprocessing.channels)
-    state = trained.restore_state(config, network, shape, workdir, step)
-    return Model(on_one_device(network), state.evaluated, preprocessing, config, step)
+    state = trained.restore_state(config, network, preprocessing.image_shape, workdir, step)
+    return Model(on_one_device(network), on_host(state.evaluated), preprocessing, config, step)
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:
     if file.preprocessing is not None:
         return _parsed(file.preprocessing, file.path).classes
-    bias = names.layout_of(file, config.model.family).tensor((names.HEAD,), "bias", None)
-    found = [tensor for name, tensor in file.tensors.items() if name == bias or name.endswith("." + bias)]
-    if not found:
-        raise UserError(f"{file.path}: has no {bias}: it is a network without its last layer, which names no classes")
-    count = len(found[0])
+    count = names.classes_of(file, config.model.family)
     return imagenet_classes() if count == 1000 else tuple(f"class {i}" for i in range(count))
 
 
@@ -154,6 +170,8 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
     if shape is None:
         raise UserError(f"{file.path} does not say how large its images are; set data.image_size")
     side, _, channels = shape
+    if 0 < data.resize < side:
+        raise UserError(f"data.resize={data.resize} must be at least data.image_size={side}, or 0 for the same")
     nothing = resident.Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
     normalization = resident.normalization(data.normalization, nothing)
     return Preprocessing(data.resize or side, side, channels, data.interpolation, normalization, classes)

@@ -3,8 +3,9 @@
 python -m resnet_flax.predict --weights=resnet50.pth --config=configs/imagenet.py:residual-50 dog.jpg holidays/
 python -m resnet_flax.predict --workdir=runs/photos --top=3 --view=10crop --picture=out.png holidays/
 
-Of a folder, every image in it and in the folders inside it. A row for each image: the file, then the most probable
-classes; with --json an object a line instead: {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}.
+Of a folder, every image in it and in the folders inside it. A row for each image, as soon as it is known: the file,
+then the most probable classes; with --json an object a line instead: {"file": ..., "top": [{"class": ...,
+"probability": ...}, ...]}.
 --view says over which views of an image probabilities are averaged: its central crop; the ten crops of arXiv:1512.03385
 (section 3.4); or the whole image at five scales (multiscale), which takes longest, and for each new shape of an image
 again. Messages go to stderr. Files that cannot be read are said there, the others classified, and the exit code is 2.
@@ -13,7 +14,8 @@ again. Messages go to stderr. Files that cannot be read are said there, the othe
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,8 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from resnet_flax import command
-from resnet_flax.errors import UserError
+from resnet_flax.errors import FAILED, UserError
+from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +47,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 32, "Views that are computed at once
 
 _DRAWN, _COLUMNS, _BARS = 12, 4, 10
 _NAME_LENGTH = 26  # characters of a name in the picture
+_CLASS_WIDTH = 24  # of a column of the table, where a class's name is not longer
 
 Named = list[tuple[str, float]]  # classes and probabilities, the most probable first
 
@@ -58,16 +62,41 @@ def main() -> None:
         raise UserError(f"--picture={_PICTURE.value} must end in .png")
     files = _files(command.arguments())
     model = _model()
+    model.check_classifies()
     print(f"{model.title}: {len(files)} image{'s' if len(files) > 1 else ''}, {_VIEW.value}", file=sys.stderr)
-    found, failures = _classify(model, files)
-    if found:
-        print("\n".join(_json_lines(found) if _JSON.value else _table(found)), flush=True)
-        if _PICTURE.value is not None:
-            _draw(found, Path(_PICTURE.value), model)
+    row = _json_line if _JSON.value else _table(files, model.preprocessing.classes)
+    first, failures = [], []  # images to be drawn; why files could not be read
+    for file, found in _classify(model, files):
+        if isinstance(found, UserError):
+            failures.append(found)
+            if len(files) > 1:
+                tqdm.write(str(found), file=sys.stderr)  # above the bar of progress
+            continue
+        _print(row(file, found))
+        if len(first) < _DRAWN:
+            first.append((file, found))
+    if first and _PICTURE.value is not None and _is_first_process():
+        _draw(first, len(files) - len(failures), expanded(_PICTURE.value), model)
     if len(files) == 1 and failures:
         raise failures[0]
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} files could not be read, as said above")
+
+
+def _is_first_process() -> bool:
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _print(line: str) -> None:
+    """Above the bar of progress; whoever reads may stop (``| head``)."""
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
+        sys.exit(FAILED)
 
 
 def _files(given: Sequence[str]) -> list[Path]:
@@ -75,8 +104,8 @@ def _files(given: Sequence[str]) -> list[Path]:
     if not given:
         raise UserError("name an image or a folder of images, such as: ... --workdir=runs/photos holidays/")
     files = []
-    for path in (Path(name).expanduser() for name in given):
-        if not path.exists():
+    for path in map(expanded, given):
+        if not os.path.exists(path):  # Path's own fails where a name is too long
             raise UserError(f"{path}: there is no such file or folder")
         files += _below(path) if path.is_dir() else [path]
     return files
@@ -98,26 +127,16 @@ def _model() -> "Model":
     from resnet_flax import model
 
     if _WEIGHTS.value is not None:
-        return model.from_weights(Path(_WEIGHTS.value), _CONFIG.value, command.set_keys("config"))
-    return model.from_run(Path(_WORKDIR.value), _STEP.value)
+        return model.from_weights(expanded(_WEIGHTS.value), _CONFIG.value, command.set_keys("config"))
+    return model.from_run(expanded(_WORKDIR.value), _STEP.value)
 
 
-def _classify(model: "Model", files: Sequence[Path]) -> tuple[list[tuple[Path, Named]], list[UserError]]:
-    from resnet_flax.analysis.scoring import probabilities
+def _classify(model: "Model", files: Sequence[Path]) -> Iterator[tuple[Path, Named | UserError]]:
+    from resnet_flax.analysis.scoring import scored
 
-    failures: dict[Path, UserError] = {}
-
-    def note(path: Path, error: UserError) -> None:
-        failures[path] = error
-        if len(files) > 1:
-            tqdm.write(str(error), file=sys.stderr)  # above the bar of progress
-
-    scores = probabilities(
-        model.network, model.variables, model.preprocessing, files, _VIEW.value, _BATCH.value, note
-    )  # fmt: skip
-    classes = model.preprocessing.classes
-    found = [(file, _top(row, classes)) for file, row in zip(files, scores, strict=True) if file not in failures]
-    return found, [failures[file] for file in files if file in failures]
+    what, classes = (model.network, model.variables, model.preprocessing), model.preprocessing.classes
+    for file, row in zip(files, scored(*what, files, _VIEW.value, _BATCH.value), strict=True):
+        yield file, row if isinstance(row, UserError) else _top(row, classes)
 
 
 def _top(row: np.ndarray, classes: Sequence[str]) -> Named:
@@ -126,25 +145,26 @@ def _top(row: np.ndarray, classes: Sequence[str]) -> Named:
     return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(row[i])) for i in best]
 
 
-def _json_lines(found: Sequence[tuple[Path, Named]]) -> Iterator[str]:
-    for file, named in found:
-        yield json.dumps({"file": str(file), "top": [{"class": name, "probability": p} for name, p in named]})
+def _json_line(file: Path, named: Named) -> str:
+    return json.dumps({"file": str(file), "top": [{"class": name, "probability": p} for name, p in named]})
 
 
-def _table(found: Sequence[tuple[Path, Named]]) -> Iterator[str]:
-    """A row an image, in columns: file, class, percent, class, percent, ..."""
-    rows = [[_printable(file), *(cell for name, p in named for cell in (name, f"{p:.1%}"))] for file, named in found]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    align = [str.ljust, *(str.ljust, str.rjust) * (len(widths) // 2)]
-    for row in rows:
-        yield "  ".join(to(cell, width) for to, cell, width in zip(align, row, widths, strict=True))
+def _table(files: Sequence[Path], classes: Sequence[str]) -> Callable[[Path, Named], str]:
+    """Makes rows with columns of the same widths, known beforehand: file, class, percent, class, percent, ..."""
+    file_width = max(len(_printable(file)) for file in files)
+    class_width = min(max(len(_printable(name)) for name in classes), _CLASS_WIDTH)
+
+    def row(file: Path, named: Named) -> str:
+        cells = (f"{_printable(name):{class_width}}  {p:>{len('100.0%')}.1%}" for name, p in named)
+        return "  ".join([f"{_printable(file):{file_width}}", *cells])
+
+    return row
 
 
-def _draw(found: Sequence[tuple[Path, Named]], path: Path, model: "Model") -> None:
-    """The first images in a grid, each over its classes; a PNG, whole or not at all."""
+def _draw(shown: Sequence[tuple[Path, Named]], count: int, path: Path, model: "Model") -> None:
+    """The first of so many images in a grid, each over its classes; a PNG, whole or not at all."""
     from matplotlib.figure import Figure
 
-    shown = found[:_DRAWN]
     columns = min(len(shown), _COLUMNS)
     rows, bars = -(-len(shown) // columns), min(len(shown[0][1]), _BARS)
     heights = [3.0, 0.24 * bars + 0.1]  # inches, of an image and of its bars
@@ -159,11 +179,13 @@ def _draw(found: Sequence[tuple[Path, Named]], path: Path, model: "Model") -> No
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, dpi=150, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for a letter that the font lacks
+            figure.savefig(partial, dpi=150, format="png")
         partial.replace(path)
     except OSError as error:
         raise UserError(f"--picture={path}: cannot be written: {error.strerror}") from None
-    left_out = len(found) - len(shown)
+    left_out = count - len(shown)
     print(f"{path}: the first {_DRAWN} images, {left_out} more are left out" if left_out else path, file=sys.stderr)
 
 
@@ -182,14 +204,14 @@ def _draw_bars(ax: "Axes", named: Named) -> None:
     for i, (name, probability) in enumerate(named):
         ax.barh(i, 1, height=0.84, color="0.95")
         ax.barh(i, probability, height=0.84, color="#56b4e9" if i == 0 else "0.78")
-        ax.text(0.02, i, _shortened(name), va="center", fontsize=8, parse_math=False)
+        ax.text(0.02, i, _shortened(_printable(name)), va="center", fontsize=8, parse_math=False)
         ax.text(0.98, i, f"{probability:.1%}", va="center", ha="right", fontsize=8)
     ax.set_xlim(0, 1)
     ax.set_ylim(len(named) - 0.5, -0.5)
 
 
 def _printable(name: str | Path) -> str:
-    """A file's name, which need not be UTF-8, as text that is."""
+    """A name of a file or folder, which need not be UTF-8, as text that is."""
     return os.fsencode(name).decode(errors="replace")
 
 

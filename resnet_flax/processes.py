@@ -22,8 +22,11 @@ _LOST_AFTER = flags.DEFINE_integer(
 _EVERY = 0.5  # seconds between two tries to reach the coordinator
 
 
-def join() -> None:
+def join() -> int:
     """Joins the other processes, if the flags say that there are any. Before anything asks jax for devices.
+
+    Returns:
+      which of them this is, from 0.
 
     Raises:
       UserError: the flags do not fit; the coordinator does not answer, or not every process comes, in time.
@@ -32,7 +35,7 @@ def join() -> None:
     if any(given) and not all(given):
         raise UserError("--coordinator, --processes and --process belong together; give all three or none")
     if not all(given) and not _DISTRIBUTED.value:
-        return
+        return 0
     deadline = time.monotonic() + _TIMEOUT.value
     if all(given):
         _check(_COORDINATOR.value, deadline)
@@ -56,6 +59,7 @@ def join() -> None:
         f"another process is lost (then lines above say so). Checkpoints are whole: the same command goes on, with as "
         f"many processes or fewer"
     )
+    return jax.process_index()
 
 
 def _check(coordinator: str, deadline: float) -> None:

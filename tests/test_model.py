@@ -7,11 +7,15 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config, model
+from resnet_flax.data import sources
+from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.networks import build
+from resnet_flax.training import loop
 from tests.commands import ROOT
 from tests.interchange import drawn
+from tests.training.small import small_config
 
 
 def photograph(path, seed, size=(300, 260)):
@@ -47,6 +51,57 @@ def test_a_file_that_does_not_say_its_classes_numbers_them(tmp_path):
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     net = model.from_weights(tmp_path / "r18.safetensors", config.load("configs/imagenet.py", "residual-18"))
     assert net.preprocessing.classes == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
+    """It trains, and its network is there for such images; photographs are refused rather than taken for squares."""
+    digits = sources._digits
+
+    def narrow(size):
+        train, test, classes = digits(size)
+        return *(Images(s.images[:, :, 1:7], s.labels) for s in (train, test)), classes
+
+    monkeypatch.setattr(sources, "_digits", narrow)
+    loop.run(small_config(model__stage_units=(1,), train__steps=1), tmp_path / "run")
+    net = model.from_run(tmp_path / "run")
+    assert net.preprocessing.image_shape == (8, 6, 1)
+    assert net.features(np.zeros((2, 8, 6, 1), np.float32))["logits"].shape == (2, 10)
+    photograph(tmp_path / "1.png", 0)
+    with pytest.raises(UserError, match="trained on images of 8x6 pixels, and photographs are brought to squares only"):
+        net.prepare([tmp_path / "1.png"])
+    for content in (b"{}", b"\xff"):
+        (tmp_path / "run" / "preprocessing.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"run/preprocessing\.json: "):
+            model.from_run(tmp_path / "run")
+
+
+def test_a_backbone_gives_features(tmp_path):
+    """A file without the last layer, as timm's of num_classes=0: all features but the logits."""
+    from safetensors.numpy import load_file, save_file
+
+    torchvision_file(tmp_path / "whole.safetensors", 18, 4)
+    tensors = load_file(tmp_path / "whole.safetensors")
+    save_file({k: v for k, v in tensors.items() if not k.startswith("fc.")}, tmp_path / "backbone.safetensors")
+    c = config.load("configs/imagenet.py", "residual-18")
+    whole, backbone = (model.from_weights(tmp_path / f"{name}.safetensors", c) for name in ("whole", "backbone"))
+    images = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    expected = whole.features(images)
+    del expected["logits"]
+    found = backbone.features(images)
+    assert list(found) == ["stem", "stage1", "stage2", "stage3", "stage4", "pooled"]
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
+    assert found["pooled"].shape == (2, 512)
+    with pytest.raises(UserError, match="a network without its last layer, which knows no classes; train one: .*--res"):
+        backbone.check_classifies()
+
+
+def test_a_crop_larger_than_what_it_is_cropped_from(tmp_path):
+    """The layout says that images are brought to 256 pixels."""
+    torchvision_file(tmp_path / "r18.safetensors", 18, 4)
+    c = config.load("configs/imagenet.py", "residual-18", {"data.image_size": 288})
+    with pytest.raises(UserError, match=r"^data.resize=256 must be at least data.image_size=288"):
+        model.from_weights(tmp_path / "r18.safetensors", c, {"data.image_size"})
 
 
 def test_images_of_an_unknown_mean_are_refused(tmp_path):

@@ -21,7 +21,9 @@ from resnet_flax.networks import Network
 from resnet_flax.progress import Progress
 
 _THREADS = 4
-_WAITING_BATCHES = 16  # that may be begun at once, in the size of a batch of central crops
+_BATCH_BYTES = 2**26  # of the views in a batch, at most, unless a single one has more
+_WAITING_BYTES = 2**28  # of the views in batches that are not full yet
+_WAITING_FILES = 256  # that an image may be behind those that were read after it, where its batch does not become full
 
 Shape = tuple[int, int, int]
 
@@ -33,8 +35,32 @@ def probabilities(
     paths: Sequence[Path | Photo],
     view: View = "center",
     batch_size: int = 32,
-    unreadable: Callable[[Path | Photo, UserError], None] | None = None,
 ) -> np.ndarray:
+    """What :func:`scored` gives for each photograph, in one array.
+
+    Returns:
+      [N, classes] float32, in the order of the paths.
+
+    Raises:
+      UserError: see there; or a file cannot be read as an image.
+    """
+    found = np.zeros((len(paths), network.classes), np.float32)
+    with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
+        for place, row in enumerate(rows):
+            if isinstance(row, UserError):
+                raise row
+            found[place] = row
+    return found
+
+
+def scored(
+    network: Network,
+    variables: dict[str, Any],
+    preprocessing: Preprocessing,
+    paths: Sequence[Path | Photo],
+    view: View = "center",
+    batch_size: int = 32,
+) -> Iterator[np.ndarray | UserError]:
     """The softmax of a network's logits, averaged over the views of each photograph (arXiv:1512.03385, section 3.4).
 
     Views of one shape share batches, each filled up with zeros to that shape's size, so that each shape compiles once.
@@ -45,42 +71,41 @@ def probabilities(
       variables: ``params`` and ``batch_stats``; arrays of NumPy or JAX.
       paths: image files.
       batch_size: views at most in a batch; of whole images that are larger than ``image_size``, in proportion fewer.
-      unreadable: called for a file that cannot be read, which has NaN for its row; None raises instead.
 
-    Returns:
-      [N, classes] float32, in the order of the paths.
+    Yields:
+      for each photograph, in the order of the paths and as soon as it is known: [classes] float32; or why the file
+      cannot be read as an image.
 
     Raises:
-      UserError: a file cannot be read as an image; or the network does not take images of any size (VGG's dense
-        layers) and ``view`` is ``multiscale``.
+      UserError: the network does not take images of any size (VGG's dense layers) and ``view`` is ``multiscale``; or it
+        was trained on images that are no squares.
     """
+    preprocessing.check_square()
     if view == "multiscale" and network.flattens:
         raise UserError("view multiscale: the network's dense layers take images of one size only; choose 10crop")
-    sums, counts = np.zeros((len(paths), network.classes), np.float32), np.zeros(len(paths), np.float32)
     variables = jax.device_put(variables, jax.local_devices()[0])
-    batches = _Batches(batch_size, preprocessing.image_size, len(paths))
+    batches, sums = _Batches(batch_size, preprocessing.image_size, len(paths)), _Sums(network.classes)
 
     def add(batch: "_Batch") -> None:
         found = np.asarray(_softmax(network, variables, batch.images))[: len(batch.places)]
-        np.add.at(sums, batch.places, found)
-        np.add.at(counts, batch.places, 1)
+        for place, row in zip(batch.places, found, strict=True):
+            sums.add(place, row)
 
     read = partial(views_of, preprocessing=preprocessing, view=view)
     with Progress(len(paths), "classifying", "images") as progress, closing(_decoded(paths, read)) as decoded:
         for place, views in decoded:
-            if isinstance(views, UserError):
-                if unreadable is None:
-                    raise views
-                unreadable(paths[place], views)
-                views = []
-            for array in views:
+            sums.begin(place, views)
+            for array in [] if isinstance(views, UserError) else views:
                 for full in batches.put(place, array):
                     add(full)
+            if place - sums.first >= _WAITING_FILES:
+                for late in batches.of(sums.first):
+                    add(late)
             progress.update(1)
+            yield from sums.known()
         for rest in batches.rest():
             add(rest)
-    with np.errstate(invalid="ignore"):
-        return sums / counts[:, None]
+        yield from sums.known()
 
 
 def top_k_error(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
@@ -126,6 +151,38 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
+class _Sums:
+    """Adds up the views of photographs; knows of which all have come."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self.first = 0  # of the photographs that were not given out yet
+        self._rows: dict[int, np.ndarray | UserError] = {}
+        self._views: dict[int, int] = {}  # how many there are of a photograph
+        self._missing: dict[int, int] = {}  # how many of these have not come yet
+
+    def begin(self, place: int, views: list[np.ndarray] | UserError) -> None:
+        """Says of which views a photograph's row is to be; or why there is none."""
+        if isinstance(views, UserError):
+            self._rows[place], self._missing[place] = views, 0
+            return
+        self._rows[place] = np.zeros(self._classes, np.float32)
+        self._views[place] = self._missing[place] = sum(map(len, views))
+
+    def add(self, place: int, row: np.ndarray) -> None:
+        """The answer to one view."""
+        self._rows[place] += row
+        self._missing[place] -= 1
+
+    def known(self) -> Iterator[np.ndarray | UserError]:
+        """The averages that are whole by now and were not given out yet, in order."""
+        while self._missing.get(self.first) == 0:
+            del self._missing[self.first]
+            row = self._rows.pop(self.first)
+            yield row if isinstance(row, UserError) else row / self._views.pop(self.first)
+            self.first += 1
+
+
 class _Batch:
     """Views of one shape, and the places of the photographs they belong to."""
 
@@ -146,21 +203,26 @@ class _Batches:
     def __init__(self, batch_size: int, image_size: int, photographs: int) -> None:
         self._batch_size, self._pixels, self._photographs = batch_size, image_size**2, photographs
         self._waiting: dict[Shape, _Batch] = {}
-        self._held = 0  # pixels that wait
+        self._held = 0  # bytes that wait
 
     def put(self, place: int, views: np.ndarray) -> Iterator[_Batch]:
         """Takes views [V, H, W, C] of a photograph; gives the batches that are to be computed now."""
         shape = views.shape[1:]
         for image in views:
-            batch = self._waiting.setdefault(shape, _Batch(self._size(len(views), shape)))
+            batch = self._waiting.setdefault(shape, _Batch(self._size(len(views), image)))
             batch.views.append(image)
             batch.places.append(place)
-            self._held += shape[0] * shape[1]
+            self._held += image.nbytes
             if len(batch.views) == batch.size:
                 yield self._take(shape)
         # Where shapes are many, the fullest goes before its time rather than that memory grows.
-        while self._held > _WAITING_BATCHES * self._batch_size * self._pixels:
+        while self._held > _WAITING_BYTES:
             yield self._take(max(self._waiting, key=lambda s: len(self._waiting[s].views) / self._waiting[s].size))
+
+    def of(self, place: int) -> Iterator[_Batch]:
+        """The batches in which views of a photograph wait."""
+        for shape in [s for s, batch in self._waiting.items() if place in batch.places]:
+            yield self._take(shape)
 
     def rest(self) -> Iterator[_Batch]:
         """The batches that did not become full."""
@@ -169,10 +231,10 @@ class _Batches:
 
     def _take(self, shape: Shape) -> _Batch:
         batch = self._waiting.pop(shape)
-        self._held -= len(batch.views) * shape[0] * shape[1]
+        self._held -= sum(view.nbytes for view in batch.views)
         return batch
 
-    def _size(self, views: int, shape: Shape) -> int:
-        """Of a shape always the same: what the pixels of ``batch_size`` central crops leave room for."""
-        room = self._batch_size * self._pixels // (shape[0] * shape[1])
+    def _size(self, views: int, image: np.ndarray) -> int:
+        """Of a shape always the same: what the pixels of ``batch_size`` central crops, and memory, leave room for."""
+        room = min(self._batch_size * self._pixels // (image.shape[0] * image.shape[1]), _BATCH_BYTES // image.nbytes)
         return max(1, min(self._batch_size, room, self._photographs * views))

@@ -13,13 +13,15 @@ from resnet_flax.data import decoding
 from resnet_flax.data.cache import Splits
 from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_TEST_FOLDERS = ("val", "validation", "test")  # the first that is there
+_TEST_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there
+_SPLITS = ("train", "training", *_TEST_FOLDERS, "testing")  # what no data set has for its only classes
 _LAYOUT = (
     "expected are a folder for each class (cat/1.jpg, dog/1.jpg), or a folder train and one of "
-    "val, validation and test with a folder for each class in both"
+    "val, valid, validation and test with a folder for each class in both"
 )
 _THREADS = 8
 
@@ -46,27 +48,30 @@ class ImageFolder:
 def scan(folder: Path) -> ImageFolder:
     """Finds the classes and images of a folder, whichever of two layouts it has.
 
-    Either there is a folder ``train`` and one of ``val``, ``validation`` and ``test`` (the first of these that is
-    there), with the same class folders in both; or class folders right away: then a fifth of each class's images is
-    for testing, the same ones in every run. What is hidden or no image, by its name, does not count; folders inside
-    class folders do.
+    Either there is a folder ``train`` and one of ``val``, ``valid``, ``validation`` and ``test`` (the first of these
+    that is there), in letters of any case, with the same class folders in both; or class folders right away: then a
+    fifth of each class's images is for testing, the same ones in every run. What is hidden or no image, by its name,
+    does not count; folders inside class folders do.
 
     Raises:
       UserError: the folder is not there, cannot be read, or has neither layout; it says where and what.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     try:
         if not folder.is_dir():
             raise UserError(f"data.folder={folder}: there is no such folder")
         inside = _subfolders(folder)
-        test = next((name for name in _TEST_FOLDERS if name in inside), None)
-        if "train" in inside and test is not None:
-            return _two_splits(folder, test)
-        if inside == ["train"]:
+        splits = {name.lower(): name for name in inside}  # of Train and train, the latter: they are sorted
+        test = next((splits[name] for name in _TEST_FOLDERS if name in splits), None)
+        if "train" in splits and test is not None:
+            return _two_splits(folder, splits["train"], test)
+        if list(splits) == ["train"]:
             raise UserError(
-                f"{folder}: it has a folder train, but none of {', '.join(_TEST_FOLDERS)}; "
-                f"to have a fifth of its images for testing, name {folder / 'train'}"
+                f"{folder}: it has a folder {inside[0]}, but none of {', '.join(_TEST_FOLDERS)}; "
+                f"to have a fifth of its images for testing, name {folder / inside[0]}"
             )
+        if inside and all(name in _SPLITS for name in splits):
+            raise UserError(f"{folder}: its folders are {', '.join(inside)}, which are no classes; {_LAYOUT}")
         return _one_split(folder)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
@@ -142,13 +147,13 @@ def _available_memory() -> int | None:
     return None
 
 
-def _two_splits(folder: Path, test: str) -> ImageFolder:
-    splits = {name: _images_by_class(folder / name) for name in ("train", test)}
-    for name, other in (("train", test), (test, "train")):
+def _two_splits(folder: Path, train: str, test: str) -> ImageFolder:
+    splits = {name: _images_by_class(folder / name) for name in (train, test)}
+    for name, other in ((train, test), (test, train)):
         lacking = sorted(splits[name].keys() - splits[other].keys())
         if lacking:
             raise UserError(f"{folder}: {name} has {_listed(lacking)}, {other} does not; both need the same classes")
-    return _labelled(folder, splits["train"], splits[test])
+    return _labelled(folder, splits[train], splits[test])
 
 
 def _one_split(folder: Path) -> ImageFolder:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 
 from resnet_flax.data.resident import Normalization
+from resnet_flax.errors import UserError
 
 IMAGENET_CROP = 224  # the side that ImageNet networks are trained on
 
@@ -22,7 +23,9 @@ class Preprocessing:
       channels: of the images, 1 or 3.
       interpolation: of the resizing: ``box``, ``bilinear`` or ``bicubic``, with antialiasing.
       normalization: of pixels; its mean may be an image of ``resize`` x ``resize``.
-      classes: names, in the order of the logits.
+      classes: names, in the order of the logits; empty for a network without its last layer.
+      width: of images of a data set that are no squares, whose height is then ``image_size``; photographs are not
+        brought to such a shape.
     """
 
     resize: int
@@ -31,6 +34,41 @@ class Preprocessing:
     interpolation: str
     normalization: Normalization
     classes: tuple[str, ...]
+    width: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the network was trained on."""
+        return (self.image_size, self.width or self.image_size, self.channels)
+
+    def check_square(self) -> None:
+        """Refuses what photographs cannot be brought to.
+
+        Raises:
+          UserError: the images were no squares.
+        """
+        if self.width is not None:
+            raise UserError(
+                f"the network was trained on images of {self.image_size}x{self.width} pixels, and photographs are "
+                f"brought to squares only; evaluate works, on the images of its data set"
+            )
+
+    def differences(self, other: "Preprocessing") -> list[str]:
+        """In what another one, of now, differs from this one, of before, in words.
+
+        Statistics of the same images may differ in their last bits, from one version of NumPy to the next.
+        """
+        found = []
+        if self.classes != other.classes:
+            found.append(f"classes there: {_listed(self.classes)}; now: {_listed(other.classes)}")
+        for name in ("resize", "image_size", "channels", "interpolation", "width"):
+            if getattr(self, name) != getattr(other, name):
+                found.append(f"{name} there: {getattr(self, name)}, now: {getattr(other, name)}")
+        for name in ("mean", "std"):
+            a, b = (getattr(p.normalization, name) for p in (self, other))
+            if a.shape != b.shape or not np.allclose(a, b, rtol=1e-5, atol=1e-7):
+                found.append(f"the {name} of the training images")
+        return found
 
     def to_json(self) -> str:
         """As text; mean and std keep every bit."""
@@ -53,6 +91,11 @@ class Preprocessing:
             return Preprocessing(**fields | {"classes": tuple(fields["classes"])})
         except (KeyError, TypeError, ValueError, EOFError) as error:
             raise ValueError(f"not a preprocessing: {error}") from None
+
+
+def _listed(classes: tuple[str, ...], most: int = 10) -> str:
+    more = f" and {len(classes) - most} more" if len(classes) > most else ""
+    return f"{', '.join(classes[:most])}{more}"
 
 
 def _encode(array: np.ndarray) -> str:

@@ -14,6 +14,7 @@ from resnet_flax.data.cache import Splits, cached
 from resnet_flax.data.images import Dataset, Images, split_off_validation, subset
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
 
 IMAGENET = "imagenet2012"
@@ -125,7 +126,7 @@ def _named(data: Mapping[str, Any], size: _Size) -> Splits:
 def data_dir(given: str) -> Path:
     """The folder that ``data.data_dir`` names, or else the environment, or else TFDS's own."""
     if given:
-        folder = Path(given).expanduser()
+        folder = expanded(given)
         if not folder.is_dir():
             raise UserError(f"data.data_dir={given}: there is no such folder")
         return folder

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read(path: Path, given_as: str = "--weights") -> Weights:
     Raises:
       UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py``).
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's own fails where a name is too long
         raise UserError(f"{given_as}={path}: there is no such file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)

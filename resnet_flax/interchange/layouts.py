@@ -31,6 +31,7 @@ class Layout:
       marks: parts of names by which a file of this source is known.
       prefix: that its names may have.
       ignored: ends of names that carry no weights.
+      aliases: layers that some of its files name otherwise: their other name, and the one here.
       absorbed: our BNs, and the convolutions before them whose biases it has and we do not: a bias before a BN is
         the same as a mean that is smaller by as much.
       bgr: whether the stem reads blue, green, red.
@@ -53,6 +54,7 @@ class Layout:
     marks: tuple[str, ...]
     prefix: str = ""
     ignored: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absorbed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     bgr: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -68,6 +70,15 @@ class Layout:
         """
         leaves = self.bn_leaves if is_norm(modules[-1]) else self.leaves
         return self.separator.join([self.layer(modules, index), leaves[leaf]])
+
+    def by_name(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A file's tensors by the names that this table has for them; without those that carry no weights."""
+        found = {}
+        for name, tensor in tensors.items():
+            layer, separator, leaf = name.removeprefix(self.prefix).rpartition(self.separator)
+            if not name.endswith(self.ignored):
+                found[self.aliases.get(layer, layer) + separator + leaf] = tensor
+        return found
 
     def layer(self, modules: tuple[str, ...], index: int | None) -> str:
         """Its name for one of our layers."""
@@ -117,7 +128,7 @@ LAYOUTS: dict[str, Layout] = {
         outside={"stem_conv": "conv1", "stem_bn": "bn1", "dense": "linear"},
         inside={"shortcut_conv": "shortcut.0", "shortcut_bn": "shortcut.1"},
         marks=("linear.weight", ".shortcut.0."),
-        settings={"model.shortcut_padding": "both", "data.normalization": "imagenet"},
+        settings={"model.shortcut_padding": "both", "model.bn_epsilon": 1e-5, "data.normalization": "imagenet"},
         **_PYTORCH,
     ),
     # timm's ResNet-18 to 152 have the same names. Strides on the 3x3 ("v1.5"), projections where the shape changes.
@@ -152,6 +163,7 @@ LAYOUTS: dict[str, Layout] = {
         kernel_axes=(0, 1, 2, 3),
         dense_transposed=False,
         marks=("conv1_conv/kernel", "_0_conv/kernel"),
+        aliases={"probs": "predictions", "fc1000": "predictions"},  # of keras-applications, whose files are published
         absorbed={
             "stem_bn": "stem_conv", "shortcut_bn": "shortcut_conv", **{f"bn{i}": f"conv{i}" for i in (1, 2, 3)},
         },

@@ -104,8 +104,7 @@ def from_tensors(
       UserError: tensors are missing, left over or of another shape; it names them.
     """
     wanted = entries(network, image_shape, layout)
-    given = {name.removeprefix(layout.prefix): tensor for name, tensor in weights.tensors.items()}
-    given = {name: tensor for name, tensor in given.items() if not name.endswith(layout.ignored)}
+    given = layout.by_name(weights.tensors)
     if without_head:
         its_head = layout.layer((HEAD,), None) + layout.separator
         given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
@@ -150,6 +149,13 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
     raise UserError(
         f"{weights.path}: does not fit {what}: {'; '.join(p for p in problems if p)}{_held(given, layout)}{hint}"
     )
+
+
+def classes_of(weights: Weights, family: str) -> int:
+    """How many classes a file's network tells apart; 0 where the file is without the last layer."""
+    layout = layout_of(weights, family)
+    bias = layout.by_name(weights.tensors).get(layout.tensor((HEAD,), "bias", None))
+    return 0 if bias is None else len(bias)
 
 
 def layout_of(weights: Weights, family: str) -> Layout:

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import names
+from resnet_flax.interchange import layouts, names
 from resnet_flax.interchange.files import Weights, read
 from resnet_flax.networks import Network
 
-__all__ = ["ADOPTED", "config_of", "read", "settings_of", "variables"]
+__all__ = ["ADOPTED", "config_of", "deviations", "read", "settings_of", "variables"]
 
 # What a network needs to compute as it did where it was trained, beside what its name says.
 ADOPTED = (
@@ -34,6 +34,29 @@ def settings_of(weights: Weights, family: str) -> dict[str, Any]:
     return dict(layout.settings) if layout.families[0] == family else {}
 
 
+def deviations(config: ConfigDict) -> list[str]:
+    """In what a network computes otherwise than the one that the names in its exported file are of, in words.
+
+    Such a file fits the other's network, tensor by tensor, and gives other logits there.
+
+    Args:
+      config: resolved.
+    """
+    model, layout = config.model, layouts.of_family(config.model.family)
+    matters = {
+        "model.bottleneck_stride": model.block == "bottleneck",
+        "model.shortcut_padding": model.shortcut == "A",
+        "model.bn_epsilon": model.norm == "batch",
+    }
+    ours = configs.flatten(config)
+    return [
+        f"{key}={ours[key]}, and {layout.name} network has {value}"
+        for key, value in layout.settings.items()
+        if layout.families[0] == model.family and key.startswith("model.") and matters.get(key, True)
+        and ours[key] != value
+    ]  # fmt: skip
+
+
 def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str]) -> ConfigDict:
     """The config, resolved, by which a file's network is built and its images are prepared.
 
@@ -51,10 +74,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
         trained = configs.resolve(configs.from_json(weights.config))
         if given is None:
             return trained
-        given = configs.resolve(given)
-        differing = [d for d in configs.differences(trained, given) if d.startswith("model.")]
-        if differing:
-            raise UserError(f"{weights.path} holds another network than --config names: {'; '.join(differing)}")
+        given = configs.with_network_of(trained, given, set_by_user, str(weights.path))
         if given.data.name == trained.data.name:
             given.data.normalization = trained.data.normalization
         return given

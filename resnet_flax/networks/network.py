@@ -32,7 +32,7 @@ class Network(nn.Module):
       stage_units: how many units each stage has.
       stage_filters: channels of each stage's output.
       stage_strides: of each stage, 1 or 2.
-      classes: length of the output.
+      classes: length of the output; 0 for a network without its last layer, whose output is that layer's input.
       layers: how layers are made.
       pools: whether a stage's stride of 2 is a 2x2 max pooling before its first unit, not that unit's own.
       flattens: whether the dense layers see every position, after one more max pooling, not their average.
@@ -77,7 +77,8 @@ class Network(nn.Module):
 
         Returns:
           logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem`` (where there is one),
-          ``stage1``, ... ([N, H', W', C'], what the last unit puts out), ``pooled`` [N, C'] and ``logits``.
+          ``stage1``, ... ([N, H', W', C'], what the last unit puts out), ``pooled`` [N, C'] and ``logits`` (where
+          there are classes).
         """
         named: dict[str, Array] = {}
         drop = self._dropout(train, dropout_keys)
@@ -105,8 +106,10 @@ class Network(nn.Module):
         if self.last_pointwise:
             x = self._last_pointwise(x, train)
         x = lax.stop_gradient(x) if self.frozen else x
-        named["pooled"], named["logits"] = self._head(x, drop)
-        return (named["logits"], named) if intermediates else named["logits"]
+        named["pooled"], x = self._head(x, drop)
+        if self.classes:
+            x = named["logits"] = self.layers.dense(self.classes, _at_least_float32(x), name="dense")(x)
+        return (x, named) if intermediates else x
 
     def _stem(self, x: Array, train: bool) -> Array:
         x = self.layers.convolution(self.stem.filters, self.stem.size, self.stem.stride, name="stem_conv")(x)
@@ -127,19 +130,23 @@ class Network(nn.Module):
         return lambda x, place: dropout(x, self.dropout, keys, place)
 
     def _head(self, x: Array, drop: Callable[[Array, int], Array]) -> tuple[Array, Array]:
-        """[N, H, W, C] -> the features that pooling gives, and the logits."""
-        high = jnp.promote_types(x.dtype, jnp.float32)  # the mean and the loss are never bfloat16
+        """[N, H, W, C] -> the features that pooling gives, and the input of the last dense layer."""
         if self.flattens:
             x = halve(x)
             x = x.reshape(x.shape[0], -1)
         else:
-            x = x.astype(high).mean((1, 2))
+            x = x.astype(_at_least_float32(x)).mean((1, 2))
         pooled = x
         if not self.hidden:
             x = drop(x, 0)
         for i, width in enumerate(self.hidden, start=1):
             x = drop(nn.relu(self.layers.dense(width, self.layers.dtype, name=f"hidden{i}")(x)), i)
-        return pooled, self.layers.dense(self.classes, high, name="dense")(x)
+        return pooled, x
+
+
+def _at_least_float32(x: Array) -> jnp.dtype:
+    """The type of the mean and the loss, which is never bfloat16."""
+    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def on_one_device(network: Network) -> Network:

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -31,6 +31,11 @@ def data_mesh() -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_host(tree: Any) -> Any:
+    """What every device of every host holds whole, as arrays of one device of this host."""
+    return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def places_of_host(split: NamedSharding, size: int) -> np.ndarray:

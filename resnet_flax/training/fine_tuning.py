@@ -13,6 +13,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import weights as interchange
 from resnet_flax.networks import Network, on_one_device
+from resnet_flax.paths import expanded
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.state import State
 
@@ -38,7 +39,7 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
         known = configs.flatten(before)
         settings, source = {key: known[key] for key in interchange.ADOPTED}, workdir / folders.CONFIG
     else:
-        file = interchange.read(Path(config.init.weights), "init.weights")
+        file = interchange.read(expanded(config.init.weights), "init.weights")
         settings, source = interchange.settings_of(file, config.model.family), file.path
     return _with_settings(config, settings, source)
 
@@ -65,7 +66,7 @@ def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]
     Raises:
       UserError: the file cannot be read or does not fit the network; it says what and where.
     """
-    file = interchange.read(Path(config.init.weights), "init.weights")
+    file = interchange.read(expanded(config.init.weights), "init.weights")
     return interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
 
 

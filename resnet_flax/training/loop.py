@@ -12,7 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.data.images import Dataset
+from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
 from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
@@ -50,7 +53,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       Interrupted: SIGTERM or SIGINT came; everything is saved.
       Diverged: the loss is not finite any more; the last good checkpoint is kept.
     """
-    workdir = Path(workdir)
+    workdir = expanded(workdir)
     first = jax.process_index() == 0
     with StopRequest() as stop, contextlib.ExitStack() as held, folders.room_for(workdir):
         parts, weights, refusal = None, None, None
@@ -62,6 +65,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
             parts = prepare(config, folders.known_normalization(workdir, config))
+            if first:
+                folders.check_images(workdir, parts.preprocessing)
             if config.init.weights and not has_checkpoint(workdir):
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except UserError as error:
@@ -72,7 +77,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             return read(workdir)[-1]
         if first:
             folders.write_config(workdir, config)
-            folders.write_atomically(workdir / folders.PREPROCESSING, parts.preprocessing.to_json())
+            folders.write_preprocessing(workdir, parts.preprocessing)
         return _Run(parts, workdir, stop, weights).go()
 
 
@@ -95,6 +100,7 @@ class _Run:
             contextlib.closing(self.feed),
             alone("Checkpoints are whole: the same command goes on, with as many processes or fewer"),
         ):
+            _say(f"{self.workdir}: {_images_of(self.parts.dataset)}")
             step = self._restore_or_initialize()
             if step >= self.train.steps:
                 raise UserError(
@@ -239,6 +245,14 @@ class _Pace:
     def __exit__(self, *exception: object) -> None:
         a_step = (time.perf_counter() - self._start) / self.count
         self.steps = max(1, min(int(_SECONDS_A_CALL / max(a_step, 1e-9)), 4 * self.steps))
+
+
+def _images_of(dataset: Dataset | PhotoDataset) -> str:
+    """Which classes were found, and how many images for training and for testing."""
+    names, most = dataset.classes, 10
+    listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    aside = f", {len(dataset.validation)} set aside for validation" if len(dataset.validation) else ""
+    return f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}"
 
 
 def _next(step: int, every: int) -> int:

@@ -73,17 +73,19 @@ class Parts:
     @property
     def preprocessing(self) -> Preprocessing:
         """How any image is brought to what the network sees."""
+        height, width, channels = self.image_shape
         streams = isinstance(self.dataset, PhotoDataset)
         classes = self.dataset.classes
         if self.config.data.name == sources.IMAGENET and len(classes) == len(imagenet_classes()):
             classes = imagenet_classes()  # in place of WordNet's numbers, whose order is theirs
         return Preprocessing(
             resize=self.pipeline.resize if streams else self.dataset.train.images.shape[1],
-            image_size=self.image_shape[0],
-            channels=self.image_shape[2],
+            image_size=height,
+            channels=channels,
             interpolation=self.config.data.interpolation,
             normalization=self.normalization,
             classes=classes,
+            width=width if width != height else None,
         )
 
 

@@ -87,32 +87,77 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
         return
     differing = configs.differences(there, config)
     if differing:
+        # Where decay_steps is left at 0, it is train.steps.
+        follows = all(c.schedule.name == "cosine" and c.schedule.decay_steps == c.train.steps for c in (there, config))
+        hint = (
+            f". A cosine that decays over all of train.steps is another one when these grow; to go on at its end, a "
+            f"rate of 0, set schedule.decay_steps={there.schedule.decay_steps}"
+        )
         raise UserError(
             f"--workdir={workdir} holds a run of another config; choose another folder, or the same config "
             f"(train.steps may grow). They differ in {'; '.join(differing)}"
+            f"{hint if follows and there.train.steps < config.train.steps else ''}"
+        )
+
+
+def check_images(workdir: Path, preprocessing: Preprocessing) -> None:
+    """Refuses to go on with a run on other classes, or on images that are prepared otherwise, than it was begun on.
+
+    The config may be the same: another folder may lie at ``data.folder``, or the same one elsewhere.
+    """
+    path = workdir / PREPROCESSING
+    there = _read_preprocessing(path) if read_config(workdir) is not None else None
+    differing = [] if there is None else there.differences(preprocessing)
+    if differing:
+        raise UserError(
+            f"--workdir={workdir} holds a run on other images; choose another folder, or its images. They differ in "
+            f"{'; '.join(differing)}"
         )
 
 
 def read_config(workdir: Path) -> ConfigDict | None:
-    """The config of the run that the folder holds, or None."""
+    """The config of the run that the folder holds, or None.
+
+    Raises:
+      UserError: it is damaged; it names the file.
+    """
     path = workdir / CONFIG
-    return configs.from_json(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return configs.from_json(path.read_text())
+    except (UserError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | None:
     """That of the same run, started in the folder before: what it is a statistic of is not read again."""
-    there, path = read_config(workdir), workdir / PREPROCESSING
-    if there is None or not path.is_file() or configs.differences(there, config):
+    there = read_config(workdir)
+    if there is None or configs.differences(there, config):
         return None
+    preprocessing = _read_preprocessing(workdir / PREPROCESSING)
+    return None if preprocessing is None else preprocessing.normalization
+
+
+def _read_preprocessing(path: Path) -> Preprocessing | None:
+    """What a run wrote there; None if it is not there, or damaged, and is to be written anew."""
     try:
-        return Preprocessing.from_json(path.read_text()).normalization
-    except ValueError:
+        return Preprocessing.from_json(path.read_text())
+    except (OSError, ValueError):
         return None
+
+
+def write_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
+    """Writes preprocessing.json, whole or not at all, where it is not there yet: see :func:`check_images`."""
+    if _read_preprocessing(workdir / PREPROCESSING) is None:
+        write_atomically(workdir / PREPROCESSING, preprocessing.to_json())
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json, whole or not at all."""
-    write_atomically(workdir / CONFIG, configs.to_json(config))
+    """Writes config.json, whole or not at all, where it does not hold the same."""
+    path, text = workdir / CONFIG, configs.to_json(config)
+    if not path.is_file() or path.read_text() != text:
+        write_atomically(path, text)
 
 
 def write_atomically(path: Path, text: str) -> None:

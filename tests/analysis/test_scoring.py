@@ -1,5 +1,7 @@
 """Probabilities in batches against one view at a time; the fully convolutional form; the count of wrong ones."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,10 +57,45 @@ def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
 
 
-def test_batches_that_go_before_they_are_full(network, paths, expected, monkeypatch):
-    monkeypatch.setattr(scoring, "_WAITING_BATCHES", 0)
+@pytest.mark.parametrize("limit", ["_WAITING_BYTES", "_BATCH_BYTES", "_WAITING_FILES"])
+def test_batches_that_go_before_they_are_full(network, paths, expected, monkeypatch, limit):
+    monkeypatch.setattr(scoring, limit, 0)
     found = scoring.probabilities(*network, PREPROCESSING, paths, "multiscale", 4)
     np.testing.assert_allclose(found, expected["multiscale"], atol=1e-5)
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch):
+    """Views of ever other shapes, none of which fills a batch: 100 of them, of 1 MB on average."""
+    monkeypatch.setattr(scoring, "_WAITING_BYTES", 8 * 2**20)
+    batches, given, out, most = scoring._Batches(32, 224, 100), 0, 0, 0
+    for place in range(100):
+        view = np.zeros((1, 224, 32 * (place + 1) % 800 + 32, 3), np.float32)
+        given += view.nbytes
+        out += sum(v.nbytes for batch in batches.put(place, view) for v in batch.views)
+        most = max(most, given - out)
+    assert 7 * 2**20 < most <= 8 * 2**20
+    assert batches._size(1, np.zeros((2000, 2000, 3), np.float32)) == 1
+
+
+def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
+    """Of 1,000 files the first rows come after a few; an image of a rare shape does not hold up those after it."""
+    read, views = [], np.zeros((1, 32, 32, 3), np.float32)
+
+    def views_of(path, preprocessing, view):
+        read.append(path)
+        return [views[:, :, :16] if path == 0 else views]
+
+    monkeypatch.setattr(scoring, "views_of", views_of)
+    monkeypatch.setattr(scoring, "_WAITING_FILES", 64)
+    rows = scoring.scored(*network, PREPROCESSING, range(1000), "center", 4)
+    next(rows)
+    assert 64 < len(read) < 90
+    assert 1 + sum(1 for _ in rows) == 1000
+    rows = scoring.scored(*network, PREPROCESSING, range(1, 1000), "center", 4)
+    read.clear()
+    next(rows)
+    assert len(read) < 25
+    rows.close()
 
 
 @pytest.mark.parametrize(("view", "batch_size"), [("center", 3), ("10crop", 8), ("multiscale", 8)])
@@ -91,20 +128,28 @@ def test_whole_images_are_the_mean_of_logits_over_positions(network, monkeypatch
 
 
 def test_unreadable_files(network, paths, expected, tmp_path):
-    broken, noted = tmp_path / "broken.png", []
+    broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     given = [*paths[:2], broken, *paths[2:]]
-    found = scoring.probabilities(*network, PREPROCESSING, given, "10crop", 8, lambda p, e: noted.append((p, str(e))))
-    assert [path for path, _ in noted] == [broken]
-    assert str(broken) in noted[0][1]
-    assert np.isnan(found[2]).all()
-    np.testing.assert_allclose(np.delete(found, 2, 0), expected["10crop"], atol=1e-5)
+    found = list(scoring.scored(*network, PREPROCESSING, given, "10crop", 8))
+    error = found.pop(2)
+    assert isinstance(error, UserError)
+    assert str(error).startswith(f"{broken}: ")
+    np.testing.assert_allclose(found, expected["10crop"], atol=1e-5)
     with pytest.raises(UserError, match=r"broken\.png"):
         scoring.probabilities(*network, PREPROCESSING, given)
 
 
 def test_no_images(network):
     assert scoring.probabilities(*network, PREPROCESSING, []).shape == (0, 10)
+
+
+def test_images_that_were_no_squares_are_refused(network, paths):
+    oblong = dataclasses.replace(PREPROCESSING, width=40)
+    assert oblong.image_shape == (32, 40, 3)
+    assert Preprocessing.from_json(oblong.to_json()).width == 40
+    with pytest.raises(UserError, match="trained on images of 32x40 pixels, and photographs are brought to squares"):
+        scoring.probabilities(*network, oblong, paths)
 
 
 def test_networks_for_one_size_have_no_multiscale(network, paths):

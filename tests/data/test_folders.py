@@ -53,12 +53,18 @@ def relative(found, split):
     return [(str(path.relative_to(found.folder)), label) for path, label in getattr(found, split)]
 
 
-@pytest.mark.parametrize("test", ["val", "validation", "test"])
-def test_a_folder_for_each_split(tmp_path, test):
-    touch(tmp_path, "train/dog/1.jpg", "train/cat/b.PNG", "train/cat/a.jpeg", f"{test}/cat/c.webp", f"{test}/dog/2.bmp")
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "val"), ("train", "valid"), ("train", "validation"), ("train", "test"), ("Train", "Val"),
+     ("TRAIN", "TEST")],
+)  # fmt: skip
+def test_a_folder_for_each_split(tmp_path, train, test):
+    names = ["dog/1.jpg", "cat/b.PNG", "cat/a.jpeg"]
+    touch(tmp_path, *(f"{train}/{name}" for name in names), f"{test}/cat/c.webp", f"{test}/dog/2.bmp")
     found = folders.scan(tmp_path)
     assert found.classes == ("cat", "dog")
-    assert relative(found, "train") == [("train/cat/a.jpeg", 0), ("train/cat/b.PNG", 0), ("train/dog/1.jpg", 1)]
+    expected = [(f"{train}/cat/a.jpeg", 0), (f"{train}/cat/b.PNG", 0), (f"{train}/dog/1.jpg", 1)]
+    assert relative(found, "train") == expected
     assert relative(found, "test") == [(f"{test}/cat/c.webp", 0), (f"{test}/dog/2.bmp", 1)]
 
 
@@ -128,7 +134,17 @@ WRONG = {
     "one image": (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], r"^{folder}: the class folder cat holds 1 image; at least"),
     "no test": (
         ["train/cat/1.jpg", "train/dog/1.jpg"],
-        r"^{folder}: it has a folder train, but none of val, validation, test; .* name {folder}/train$",
+        r"^{folder}: it has a folder train, but none of val, valid, validation, test; .* name {folder}/train$",
+    ),
+    "no test, capital": (["Train/cat/1.jpg", "Train/dog/1.jpg"], r"it has a folder Train, .* name {folder}/Train$"),
+    "no train": (
+        [f"{split}/{name}/{i}.jpg" for split in ("val", "test") for name in ("cat", "dog") for i in range(2)],
+        r"^{folder}: its folders are test, val, which are no classes; expected are a folder for each class .* a folder "
+        r"train and one of val, valid, validation and test with a folder for each class in both$",
+    ),
+    "training": (
+        [f"{split}/{name}/{i}.jpg" for split in ("Training", "Validation") for name in ("cat", "dog") for i in "12"],
+        r"^{folder}: its folders are Training, Validation, which are no classes; expected",
     ),
     "empty test": (["train/cat/1.jpg", "train/dog/1.jpg", "val/a.txt"], r"^{folder}/val: it holds no class folders"),
     "lacking in val": (

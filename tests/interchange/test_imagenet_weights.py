@@ -121,6 +121,38 @@ def test_keras_own_logits(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, net.variables, nets[0].variables)
 
 
+def published_keras_names():
+    """Every tensor in the file of ResNet-50 that is published for keras-applications, written down from its code."""
+    names = {"conv1_conv/kernel": (7, 7, 3, 64), "conv1_conv/bias": (64,), "probs/kernel": (2048, CLASSES)}
+    norms = {"conv1_bn": 64}
+    channels = 64
+    for stage, (filters, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)], start=2):
+        for block in range(1, blocks + 1):
+            kernels = [(1, 1, channels, filters), (3, 3, filters, filters), (1, 1, filters, 4 * filters)]
+            layers = list(enumerate(kernels, start=1))
+            layers += [(0, (1, 1, channels, 4 * filters))] if block == 1 else []
+            for layer, shape in layers:
+                place = f"conv{stage}_block{block}_{layer}"
+                names |= {f"{place}_conv/kernel": shape, f"{place}_conv/bias": shape[-1:]}
+                norms[f"{place}_bn"] = shape[-1]
+            channels = 4 * filters
+    for layer, length in norms.items():
+        names |= {f"{layer}/{leaf}": (length,) for leaf in ("gamma", "beta", "moving_mean", "moving_variance")}
+    return names | {"probs/bias": (CLASSES,)}
+
+
+@pytest.mark.parametrize("head", ["probs", "fc1000"])
+def test_the_names_in_kerass_published_files(head, tmp_path):
+    """The last layer has another name there; the logits are those of the same tensors under today's names."""
+    shapes = published_keras_names()
+    assert sum(np.prod(shape) for shape in shapes.values()) == 25_636_712 - 2049 * (1000 - CLASSES)  # Keras's summary
+    today = {name: drawn.tensor(name.replace("probs", "predictions"), shape) for name, shape in shapes.items()}
+    write_old_keras(tmp_path / "w.h5", {name.replace("probs", head): tensor for name, tensor in today.items()})
+    net = keras_model(tmp_path / "w.h5")
+    logits = net.features(normalized(net, drawn.images(2, SIDE)))["logits"]
+    assert_logits(logits, json.loads(GOLDEN.read_text())["logits"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_keras_logits_by_pytorch(depth, tmp_path):
@@ -138,9 +170,6 @@ def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
     write_old_keras(tmp_path / "deep.h5", tensors)
     with pytest.raises(UserError, match=r"does not fit imagenet residual-101: missing: .*have 3, 4, 6, 3 units"):
         keras_model(tmp_path / "deep.h5", 101)
-    write_old_keras(tmp_path / "notop.h5", {k: v for k, v in tensors.items() if not k.startswith("predictions")})
-    with pytest.raises(UserError, match="a network without its last layer"):
-        keras_model(tmp_path / "notop.h5")
     write_keras_3(tmp_path / "nameless.weights.h5", tensors, named=False)
     with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that tells"):
         keras_model(tmp_path / "nameless.weights.h5")

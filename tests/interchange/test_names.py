@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
+from resnet_flax.interchange.weights import deviations
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from tests.networks.small import variables_of
@@ -115,3 +116,29 @@ def test_the_head_can_be_reset(lacking):
     assert jax.tree.structure(found) == jax.tree.structure(mine)
     with pytest.raises(UserError, match=r"missing: conv1\.weight"):
         read(other, shape, {k: v for k, v in tensors.items() if k != "conv1.weight"}, without_head=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "keys", "expected"),
+    [
+        ("imagenet", "residual-50", {"model.bottleneck_stride": "3x3"}, []),
+        ("imagenet", "residual-18", {}, []),  # no bottlenecks
+        (
+            "imagenet", "residual-50", {},
+            ["model.bottleneck_stride=first, and torchvision's network has 3x3"],
+        ),
+        (
+            "imagenet", "residual-18", {"model.shortcut": "A", "model.bn_epsilon": 1e-3},
+            ["model.shortcut=A, and torchvision's network has B",
+             "model.bn_epsilon=0.001, and torchvision's network has 1e-05"],
+        ),
+        ("imagenet", "plain-18", {"model.norm": "none", "model.bn_epsilon": 1e-3}, []),
+        ("cifar10", "residual-20", {"model.shortcut_padding": "both"}, []),
+        ("cifar10", "residual-20", {"model.shortcut": "B"}, []),
+        ("cifar10", "residual-20", {}, ["model.shortcut_padding=end, and akamaster's network has both"]),
+        ("cifar10", "vgg-16", {}, []),  # akamaster has none
+    ],
+)  # fmt: skip
+def test_what_others_networks_of_the_same_names_compute_otherwise(path, name, keys, expected):
+    c = config.resolve(config.load(f"configs/{path}.py", name, keys))
+    assert deviations(c) == expected

@@ -1,18 +1,25 @@
 """``python -m resnet_flax.predict`` as users type it, with a network trained for two steps on a folder of its own."""
 
 import json
+import os
+import select
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import command, streams
+from resnet_flax import model
+from tests.commands import command, start, streams
+from tests.runs import views_by_hand
+
+SKY = os.fsdecode("空 sky".encode() + b"\xe9")  # not all UTF-8, and not all in matplotlib's font
 
 
 def draw(path, color, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 60, (44, 52, 3), np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 60, (4, 4, 3), np.uint8).repeat(11, 0).repeat(13, 1)
     Image.fromarray(noise + np.asarray(color, np.uint8)).save(path)
 
 
@@ -21,7 +28,7 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "photos"
     for i in range(5):
         draw(folder / "red" / f"{i}.jpg", (190, 0, 0), i)
-        draw(folder / "blue sky" / f"{i}.png", (0, 0, 190), 10 + i)
+        draw(folder / SKY / f"{i}.png", (0, 0, 190), 10 + i)
     return folder
 
 
@@ -30,8 +37,9 @@ def run(photos, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     code, output = command(
         "train.py", "--config=configs/folder.py:residual-18", f"--config.data.folder={photos}", f"--workdir={workdir}",
-        "--config.data.image_size=32", "--config.data.resize=36", "--config.model.width=0.125",
-        "--config.train.steps=2", "--config.train.batch_size=4", "--config.train.eval_batch_size=4",
+        "--config.data.image_size=32", "--config.data.resize=36", "--config.model.stage_units=(1,)",
+        "--config.model.width=0.25", "--config.train.steps=2", "--config.train.batch_size=4",
+        "--config.train.eval_batch_size=4",
     )  # fmt: skip
     assert code == 0, output
     return workdir
@@ -46,9 +54,9 @@ def test_a_file_has_a_row(run, photos):
     assert code == 0, error
     (row,) = out.splitlines()
     assert row.startswith(str(photos / "red" / "0.jpg"))
-    assert "blue sky" in row
+    assert "空 sky\ufffd" in row
     assert row.count("%") == 2  # of two classes, five are two
-    assert "residual-18: 1 image" in error
+    assert "residual-basic-4: 1 image, center" in error
 
 
 def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
@@ -57,14 +65,15 @@ def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
     assert code == 0, error
     found = [json.loads(line) for line in out.splitlines()]
     expected = [str(p) for p in sorted(photos.rglob("*.*"))]
-    assert [f["file"] for f in found] == expected + expected[5:]
+    assert [f["file"] for f in found] == expected + expected[:5]
     for f in found:
-        assert {c["class"] for c in f["top"]} == {"red", "blue sky"}
+        assert {c["class"] for c in f["top"]} == {"red", SKY}
         probabilities = [c["probability"] for c in f["top"]]
         assert probabilities == sorted(probabilities, reverse=True)
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-    assert found[5]["top"] == found[10]["top"]
-    assert "the first 12 images, 3 more are left out" in error
+    assert found[0]["top"] == found[10]["top"]
+    assert error.splitlines()[-1] == f"{picture}: the first 12 images, 3 more are left out"
+    assert len(error.splitlines()) == 2  # no warnings of letters that a font lacks
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert min(image.size) > 500
@@ -73,9 +82,35 @@ def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
 
 @pytest.mark.parametrize("view", ["10crop", "multiscale"])
 def test_views(run, photos, view):
-    code, out, error = predict(run, "--top=1", f"--view={view}", photos / "red")
+    """Averages over what PIL and NumPy cut out, which are not those of the centre alone."""
+    code, out, error = predict(run, "--json", f"--view={view}", photos / "red")
     assert code == 0, error
-    assert [row.count("%") for row in out.splitlines()] == [1] * 5
+    found = [{c["class"]: c["probability"] for c in json.loads(line)["top"]} for line in out.splitlines()]
+    net, files = model.from_run(run), [photos / "red" / f"{i}.jpg" for i in range(5)]
+    cut = [views_by_hand.crops(file, 36, 32) | {"multiscale": views_by_hand.scales(file, 32)} for file in files]
+    expected, centre = ([views_by_hand.probabilities(net, c[name]) for c in cut] for name in (view, "center"))
+    found = np.array([[f["red"], f[SKY]] for f in found])
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert np.abs(found - centre).max() > 1e-3
+
+
+def test_rows_come_while_others_are_read_and_a_closed_pipe_is_no_mistake(run, photos, tmp_path):
+    """The second file is a pipe that gives nothing until the first one's row was read; then nobody reads on."""
+    pipe, red = tmp_path / "pipe.jpg", photos / "red"
+    os.mkfifo(pipe)
+    process = start(
+        "-m", "resnet_flax.predict", f"--workdir={run}", "--batch-size=1", str(red / "0.jpg"), str(pipe),
+        str(red / "1.jpg"), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert select.select([process.stdout], [], [], 200)[0]
+    assert process.stdout.readline().startswith(str(red / "0.jpg"))
+    process.stdout.close()
+    pipe.write_bytes(b"no image")
+    assert process.wait(timeout=100) == 1
+    lines = process.stderr.read().splitlines()
+    process.stderr.close()
+    assert len(lines) == 2, lines
+    assert lines[1].startswith(f"{pipe}: ")
 
 
 def test_broken_files_are_named_and_the_others_classified(run, photos, tmp_path):
@@ -99,6 +134,7 @@ def test_mistakes_are_one_line(tmp_path):
     for arguments, message in [
         ((*some, tmp_path), f"{tmp_path}: no images are in this folder"),
         ((*some, tmp_path / "gone.jpg"), f"{tmp_path / 'gone.jpg'}: there is no such file or folder"),
+        ((*some, "a" * 300), "a: there is no such file or folder"),
         (some, "name an image or a folder of images"),
         ((tmp_path,), "give either --workdir"),
         ((*some, "--picture=out.jpg", tmp_path), "--picture=out.jpg must end in .png"),

@@ -1,13 +1,17 @@
 """A run's folder: one process at a time, one config, finished or not."""
 
+import dataclasses
 import json
 
 import pytest
+from PIL import Image
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
+from resnet_flax.training import loop
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.metrics import FILE
+from resnet_flax.training.parts import prepare
 from tests.training.small import small_config
 
 
@@ -123,3 +127,78 @@ def test_each_start_adds_a_line_that_says_on_what(tmp_path):
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
     assert versions | {"commit", "device", "processes", "cores", "processor", "matmul_precision"} <= first.keys()
+
+
+def photos(folder, classes, values=(0, 250)):
+    for name, value in zip(classes, values, strict=True):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8), (value, value, i)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def of_folder(tmp_path):
+    """A run's folder as its start leaves it, on photographs of cats and dogs; and a config of the same for others."""
+
+    def config_of(name, normalization):
+        place = {"data__folder": str(tmp_path / name), "data__image_size": 8, "data__normalization": normalization}
+        return resolved(**place)
+
+    def begun(normalization):
+        photos(tmp_path / "pets", ("cat", "dog"))
+        c = config_of("pets", normalization)
+        (tmp_path / "run").mkdir()
+        folders.write_config(tmp_path / "run", c)
+        folders.write_preprocessing(tmp_path / "run", prepare(c).preprocessing)
+        return tmp_path / "run"
+
+    return config_of, begun
+
+
+def test_a_run_does_not_go_on_with_other_classes(tmp_path, of_folder):
+    """As many as before, or more of them: refused, and the run's files stay as they were."""
+    config_of, begun = of_folder
+    workdir = begun("imagenet")
+    before = {p.name: p.read_bytes() for p in workdir.iterdir()}
+    photos(tmp_path / "two", ("car", "dog"))
+    photos(tmp_path / "three", ("cat", "cow", "dog"), (0, 90, 250))
+    for name, now in (("two", "car, dog"), ("three", "cat, cow, dog")):
+        with pytest.raises(UserError, match=rf"/run holds a run on other .* in classes there: cat, dog; now: {now}$"):
+            loop.run(config_of(name, "imagenet"), workdir)
+    assert {p.name: p.read_bytes() for p in workdir.iterdir() if p.name != ".lock"} == before
+
+
+def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_folder):
+    config_of, begun = of_folder
+    workdir = begun("channel")
+    (tmp_path / "pets").rename(tmp_path / "moved")
+    there = prepare(config_of("moved", "channel")).preprocessing
+    folders.check_images(workdir, there)
+    photos(tmp_path / "brighter", ("cat", "dog"), (80, 250))
+    brighter = prepare(config_of("brighter", "channel")).preprocessing
+    with pytest.raises(UserError, match=r"differ in the mean of the training images; the std of the training images$"):
+        folders.check_images(workdir, brighter)
+    with pytest.raises(UserError, match=r"image_size there: 8, now: 7$"):
+        folders.check_images(workdir, dataclasses.replace(there, image_size=7))
+    written = (workdir / folders.PREPROCESSING).stat().st_mtime_ns
+    folders.write_preprocessing(workdir, there)
+    assert (workdir / folders.PREPROCESSING).stat().st_mtime_ns == written
+    (workdir / folders.PREPROCESSING).write_bytes(b"\xff")  # damaged: written anew
+    folders.check_images(workdir, there)
+    folders.write_preprocessing(workdir, there)
+    folders.check_images(workdir, there)
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    for content in (b"{", b"\xff", b"[]"):
+        (tmp_path / folders.CONFIG).write_bytes(content)
+        with pytest.raises(UserError, match=rf"^{tmp_path / 'config.json'}: "):
+            folders.read_config(tmp_path)
+
+
+def test_a_cosine_follows_the_steps(tmp_path):
+    folders.write_config(tmp_path, resolved(schedule__name="cosine"))
+    with pytest.raises(UserError, match=r"decay_steps: 12 there, 20 now.* cosine .* set schedule.decay_steps=12$"):
+        folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20))
+    folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12))

@@ -1,0 +1,24 @@
+"""Names as users type them."""
+
+from pathlib import Path
+
+import pytest
+
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import files
+from resnet_flax.paths import expanded
+
+
+def test_a_tilde_is_home_where_no_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~notes.jpg").touch()
+    assert expanded("~/r50.pth") == tmp_path / "home" / "r50.pth"
+    assert expanded("~notes.jpg") == Path("~notes.jpg")
+    assert expanded("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
+    assert expanded("a/~/b") == Path("a/~/b")
+
+
+def test_a_name_that_is_too_long_is_of_no_file():
+    with pytest.raises(UserError, match="a: there is no such file"):
+        files.read(expanded("a" * 300))
