@@ -6,7 +6,8 @@ Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the
 600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error
 plateaus, for which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts. A 224x224
 crop at a random scale in [256, 480], a random flip, the colour augmentation of AlexNet's paper, the mean image
-subtracted. Errors are those of the central crop at 256.
+subtracted. BN normalises 32 images together, as where 8 GPUs shared a batch (train.bn_group=0: all of them, over all
+devices). Errors are those of the central crop at 256. To feed GPUs, decode in processes: --config.data.workers=16.
 
 ImageNet itself has to be in --config.data.data_dir (or TFDS_DATA_DIR), in any of three forms: the original tar files,
 prepared by TFDS (array_record), or class folders in train and val. What is there, and whether it is whole:
@@ -37,6 +38,7 @@ def get_config(name: str = "residual-50") -> ConfigDict:
 
     batch_size = 256
     c.train.batch_size = batch_size
+    c.train.bn_group = 32
     c.train.steps = 600_000
     c.schedule.milestones = tuple(epochs * IMAGES // batch_size for epochs in (30, 60, 90))
     c.train.log_every = 500

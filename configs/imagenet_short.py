@@ -6,11 +6,12 @@ python train.py --config=configs/imagenet_short.py:residual-50 --config.data.dat
 growing over 5 epochs, then down to zero along a cosine; label smoothing 0.1, weight decay 5e-5 on kernels alone, the
 last scale of each unit starting at zero, the stride of bottlenecks on the 3x3 (arXiv:1812.01187, sections 2 to 5).
 Inception's crops and flips, ImageNet's means and deviations; no colour augmentation. Computed in bfloat16, parameters
-and statistics in float32; an exponential average of the parameters is what is evaluated. The schedule has not been run
-on ImageNet by this project.
+and statistics in float32. BN normalises 32 images together. The schedule has not been run on ImageNet by this project.
 
 For batches of several thousand images: --config.optimizer.name=lars (arXiv:1708.03888). Where a device's memory does
-not hold its images: --config.train.accumulate, with --config.train.bn_group.
+not hold its images: --config.train.accumulate. --config.optimizer.ema=0.9999 evaluates a moving average of the
+parameters, whose BN statistics resnet_flax.evaluate --reestimate_bn makes anew: those of the run are of the parameters
+themselves.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,6 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     c.optimizer.nesterov = True
     c.optimizer.weight_decay = 5e-5
     c.optimizer.decay = "kernels"
-    c.optimizer.ema = 0.9999
     c.schedule.name = "cosine"
     c.schedule.warmup, c.schedule.warmup_steps = "linear", warmup * epoch
     return c

@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 
 # By the name of the command: ml_collections lets no one change the default later.
 _DEFAULT_CONFIG = "configs/cifar10.py" if Path(sys.argv[0]).stem == "cifar10" else "configs/digits.py"
@@ -44,12 +45,12 @@ flags.mark_flag_as_required("workdir")
 
 def workdir() -> Path:
     """The folder of the experiment's figures and tables."""
-    return Path(WORKDIR.value)
+    return expanded(WORKDIR.value)
 
 
 def runs_folder() -> Path:
     """The folder that holds a folder for each run."""
-    return Path(RUNS.value) if RUNS.value else workdir() / "runs"
+    return expanded(RUNS.value) if RUNS.value else workdir() / "runs"
 
 
 def whole_numbers(flag: flags.FlagHolder) -> list[int]:

@@ -202,7 +202,9 @@ def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     from resnet_flax.training import workdir as folders
 
     starts = run.workdir / folders.STARTS
-    start = json.loads(starts.read_text().splitlines()[-1]) if starts.is_file() else {}
+    # A crash, or a full disk, may have cut a line short.
+    whole = [line for line in starts.read_text().splitlines() if line.endswith("}")] if starts.is_file() else []
+    start = json.loads(whole[-1]) if whole else {}
     return Outcome(run, metrics.read(run.workdir), start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 

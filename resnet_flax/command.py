@@ -79,6 +79,7 @@ def _leave_at_once(number: int, frame: FrameType | None) -> None:
     Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
     """
     os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    last_word.take_back()
     os._exit(Interrupted.exit_code)
 
 

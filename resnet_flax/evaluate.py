@@ -15,6 +15,8 @@ Photographs in a folder are looked at in one --view (arXiv:1512.03385, section 3
 or multiscale, fully convolutional at several scales, averaged.
 """
 
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
-    from resnet_flax.data.photographs import PhotoDataset
+    from resnet_flax.data.photographs import PhotoDataset, Photographs
     from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
 
@@ -111,6 +113,8 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     Args:
       file: the weights, or None for a run.
     """
+    import numpy as np
+
     from resnet_flax import model
     from resnet_flax.analysis import scoring
     from resnet_flax.data import sources
@@ -133,13 +137,28 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     variables = net.variables
     if _REESTIMATE.value:
         if config.data.pipeline == "stream":
-            raise UserError("--reestimate_bn: not of a stream; --config.data.pipeline=resident, if the images fit")
-        found_anew = _reestimated(variables, prepare(config))["batch_stats"]
-        variables = {**variables, "batch_stats": on_host(found_anew)}
-    probabilities = scoring.probabilities(
-        net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size
-    )
-    size, labels = net.preprocessing.image_size, photographs.labels
+            variables = _reestimated_from_disk(variables, net, config, found.train)
+        else:
+            found_anew = _reestimated(variables, prepare(config))["batch_stats"]
+            variables = {**variables, "batch_stats": on_host(found_anew)}
+    rows, read = [], []
+    with closing(
+        scoring.scored(
+            net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size
+        )
+    ) as scored:
+        for place, row in enumerate(scored):
+            if not isinstance(row, UserError):
+                rows.append(row)
+                read.append(place)
+            elif config.data.broken == "skip":
+                print(f"{row}; passed over", file=sys.stderr)
+            else:
+                raise UserError(f"{row}; data.broken=skip would pass it over")
+    if not rows:
+        raise UserError(f"--split={_SPLIT.value}: none of {len(photographs)} photographs can be read")
+    probabilities = np.stack(rows)
+    size, labels = net.preprocessing.image_size, photographs.labels[read]
     seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
     view = seen.get(_VIEW.value, "fully convolutional, several scales")
     print(f"{len(labels)} photographs ({found.where}), {view}")
@@ -147,6 +166,31 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
         wrong = scoring.top_k_error(probabilities, labels, 5)
         print(f"{_SPLIT.value} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
     print(f"{_SPLIT.value} {of_probabilities(probabilities, labels)}")
+
+
+def _reestimated_from_disk(
+    variables: dict[str, Any], net: "Model", config: ConfigDict, train: "Photographs"
+) -> dict[str, Any]:
+    """The variables with BN's statistics as averages over the training images, in batches from the disk."""
+    import dataclasses
+
+    import numpy as np
+
+    from resnet_flax.training.parts import pipeline_of
+    from resnet_flax.training.reestimation import reestimate
+
+    if not variables.get("batch_stats"):
+        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
+    batch = config.train.bn_group or config.train.batch_size
+    pipeline = dataclasses.replace(pipeline_of(config), skip_broken=config.data.broken == "skip")
+    # They lie class by class, and a BN is to see all classes.
+    mixed = train.take(np.random.RandomState(0).permutation(len(train)))
+    print(f"BN statistics: averages over {len(train)} training images, {batch} at a time")
+    with closing(pipeline.in_order(mixed, batch, np.arange(batch))) as batches:
+        images = (b["images"][b["counts"]] for b in batches)
+        normalization = net.preprocessing.normalization.cropped(config.data.image_size)
+        found = reestimate(net.network, variables["params"], normalization, (i for i in images if len(i)))
+    return {**variables, "batch_stats": found}
 
 
 def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
@@ -163,7 +207,10 @@ def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
     batch = parts.config.train.bn_group or parts.config.train.batch_size
     reestimate = make_reestimate(parts.network, parts.normalization, batch, crop=parts.crop)
     everywhere = replicated(parts.mesh)
-    train = resident.put(parts.dataset.train, everywhere)
+    train = parts.dataset.train
+    if parts.config.data.folder:  # they lie class by class, and a BN is to see all classes
+        train = train.take(np.random.RandomState(0).permutation(len(train)))
+    train = resident.put(train, everywhere)
     params = jax.device_put(jax.tree.map(np.asarray, variables["params"]), everywhere)
     print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
     return {**variables, "batch_stats": reestimate(params, train)}

@@ -136,7 +136,9 @@ def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") 
     """Says how fast training batches come, with nobody else to feed."""
     steps, size = config.train.steps, config.train.batch_size
     with closing(pipeline.train(dataset.train, config.seed, size, np.arange(size), 0, steps + _MORE)) as batches:
-        next(batches)
+        # What was begun while workers were starting comes at once.
+        for _ in range(1 + pipeline.workers * (pipeline.threads_each + 2)):
+            next(batches)
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < _SECONDS:
             next(batches)

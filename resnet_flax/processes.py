@@ -1,7 +1,10 @@
 """The flags by which a command joins the other processes of its run: those of other hosts, or of other GPUs."""
 
+import contextlib
+import signal
 import socket
 import time
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -20,6 +23,7 @@ _LOST_AFTER = flags.DEFINE_integer(
 )
 
 _EVERY = 0.5  # seconds between two tries to reach the coordinator
+_AT_THE_END = 60  # seconds that a process which has ended waits for the others
 
 
 def join() -> int:
@@ -43,15 +47,22 @@ def join() -> int:
 
     # jax aborts where they do not come.
     last_word.leave(
-        f"error: not every process came within {_TIMEOUT.value} s (--coordinator_timeout), or what answers at "
-        f"--coordinator={_COORDINATOR.value} is not process 0 of this run"
+        f"error: ended while waiting for the other processes, which takes {_TIMEOUT.value} s at most "
+        f"(--coordinator_timeout): not every one came, or what answers at "
+        f"{_COORDINATOR.value or 'the coordinator that jax found'} is not process 0 of this run"
     )
+    # It would take SIGTERM for itself, and say so only where it is asked.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(
-            _COORDINATOR.value, _PROCESSES.value, _PROCESS.value,
-            initialization_timeout=max(1, round(deadline - time.monotonic())),
-            heartbeat_timeout_seconds=_LOST_AFTER.value,
-        )  # fmt: skip
+        with _signals_end_it():
+            jax.distributed.initialize(
+                _COORDINATOR.value, _PROCESSES.value, _PROCESS.value,
+                initialization_timeout=max(1, round(deadline - time.monotonic())),
+                heartbeat_timeout_seconds=_LOST_AFTER.value,
+                shutdown_timeout_seconds=_AT_THE_END,
+                # Who says which process this is, says which devices are its own, too: by CUDA_VISIBLE_DEVICES.
+                cluster_detection_method="deactivate" if all(given) else None,
+            )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise UserError(_refusal(error)) from None
     last_word.leave(
@@ -60,6 +71,17 @@ def join() -> int:
         f"many processes or fewer"
     )
     return jax.process_index()
+
+
+@contextlib.contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """While jax waits, no handler of Python's runs."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _check(coordinator: str, deadline: float) -> None:
@@ -92,7 +114,7 @@ def _check(coordinator: str, deadline: float) -> None:
 
 def _refusal(error: Exception) -> str:
     text = str(error)
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and _COORDINATOR.value is None:
         return (
             f"--distributed: jax detects no cluster here ({text.splitlines()[0]}); "
             f"give --coordinator, --processes and --process"

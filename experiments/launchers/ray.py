@@ -4,6 +4,7 @@ All nodes have to see the folder of the runs, the data, and this checkout with i
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -184,7 +185,7 @@ def _connected(ray: ModuleType) -> Iterator[None]:
     # Sockets lie in there, whose paths may have 107 bytes: $TMPDIR may be too long.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if own else None
     if own:
-        cpus = options.RAY_WORKERS.value and options.RAY_WORKERS.value * options.CPUS_PER_RUN.value
+        cpus = options.RAY_WORKERS.value and math.ceil(options.RAY_WORKERS.value * options.CPUS_PER_RUN.value)
         given |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, "_temp_dir": folder}
         given |= {"num_cpus": cpus}
     with contextlib.ExitStack() as undo:
@@ -235,6 +236,8 @@ def _submitter(ray: ModuleType, marker: Path) -> Callable[[Run], Any]:
 
     cpus, gpus = options.CPUS_PER_RUN.value, _gpus_per_run(ray)
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    if gpus:  # of a head node without any, it would keep runs from theirs
+        environment.pop("JAX_PLATFORMS", None)
     if 0 < gpus < 1:  # jax would take three quarters of the GPU's memory
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * gpus:.3f}")
     if options.GPUS_PER_RUN.value == 0:  # where there are some, jax would take them

@@ -45,7 +45,8 @@ def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest
 
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-    folders.wait_until_free(workdir, _PATIENCE, lambda: stop.received is not None)
+    if not folders.wait_until_free(workdir, _PATIENCE, lambda: stop.received is not None) and not stop.received:
+        return "crashed", f"{workdir}: after {_PATIENCE:g} s another process still holds it"
     try:
         return attempt(config, workdir)
     except UserError as error:

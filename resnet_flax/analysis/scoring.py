@@ -20,7 +20,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.networks import Network
 from resnet_flax.progress import Progress
 
-_THREADS = 4
+_THREADS = 16  # at most, one a core
 _BATCH_BYTES = 2**26  # of the views in a batch, at most, unless a single one has more
 _WAITING_BYTES = 2**28  # of the views in batches that are not full yet
 _WAITING_FILES = 256  # that an image may be behind those that were read after it, where its batch does not become full

@@ -2,8 +2,10 @@
 
 import dataclasses
 import io
+import os
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ _TARS = {
     VAL: "6,744,924,160 bytes",
     DEVKIT: "the labels of the validation images",
 }
+_UNREADABLE = ", in files that need TensorFlow"
+_THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
 _MANUAL = Path("downloads") / "manual"  # where TFDS wants them
 
 Splits = tuple[str, tuple[str, ...], Photographs, Photographs]  # where, classes, train, test
@@ -46,8 +50,10 @@ class Wanted:
 def look(name: str, folder: Path) -> list[Wanted]:
     """Every place where a data set is looked for, in order of preference, and what is there."""
     place = prepared.find(name, folder)
-    wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files",
-                     f"version {place.name}" if place else "")]  # fmt: skip
+    found = f"version {place.name}" if place else ""
+    if place and not prepared.is_readable(place):
+        found += _UNREADABLE
+    wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files", found)]
     if name == NAME:
         there = _tar_folder(folder)
         for file, note in _TARS.items():
@@ -69,16 +75,19 @@ def find(name: str, folder: Path) -> Splits:
     Raises:
       UserError: nothing was found (it names each place), or what was found is not whole.
     """
-    wanted = look(name, folder)
     try:
-        if wanted[0].found:
-            return _prepared(wanted[0].path)
+        wanted = look(name, folder)
+        prepared_set = wanted[0]
+        if prepared_set.found and not prepared_set.found.endswith(_UNREADABLE):
+            return _prepared(name, prepared_set.path)
         if name == NAME:
             there = _tar_folder(folder)
             if any((there / file).is_file() for file in (TRAIN, VAL)):
                 return _from_tars(there)
             if all(w.found for w in wanted if w.form == "class folders"):
                 return of_folder(folder)
+        if prepared_set.found:
+            return _prepared(name, prepared_set.path)  # which says what is wrong with it
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     looked = "; ".join(f"{w.path} ({w.form}: {w.note})" for w in wanted)
@@ -90,45 +99,60 @@ def find(name: str, folder: Path) -> Splits:
 def of_folder(folder: Path) -> Splits:
     """Class folders: see :func:`resnet_flax.data.folders.scan`."""
     found = folders.scan(folder)
+    top = os.path.join(os.fsencode(found.folder), b"")
 
     def photographs(labelled: folders.Labelled) -> Photographs:
-        names = tuple(str(path.relative_to(found.folder)) for path, _ in labelled)
+        # Bytes in one array: a million strings would be copied to each worker for seconds.
+        names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
     return f"class folders in {found.folder}", found.classes, photographs(found.train), photographs(found.test)
 
 
-def _prepared(place: Path) -> Splits:
-    info = prepared.read_info(place)
+def _prepared(name: str, place: Path) -> Splits:
+    # ImageNet's test images, which TFDS prepares where they are there, have no labels.
+    info = prepared.read_info(place, ("validation",)) if name == NAME else prepared.read_info(place)
 
     def photographs(split: str) -> Photographs:
         records = Records(place, split)
-        return Photographs.all_of(records, _labels(records, info.sizes[split]))
+        return Photographs.all_of(records, _labels(records, info.sizes[split], len(info.classes)))
 
     return f"TFDS data set in {place}", info.classes, photographs("train"), photographs(info.test)
 
 
-def _labels(records: Records, count: int) -> np.ndarray:
+def _labels(records: Records, count: int, classes: int) -> np.ndarray:
     """Of every example; from the user's cache if they were read before."""
     place, split, source = records.folder, records.split, records.read()
 
+    def label(number: int) -> int:
+        try:
+            return int(source[number]["label"])
+        except Exception as error:
+            raise UserError(
+                f"{place}: image {number} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+            ) from None
+
     def read() -> np.ndarray:
         labels = np.empty(len(source), np.int32)
-        with Progress(len(source), f"reading the labels of {split}", "images") as progress:
-            for i in range(len(source)):
-                try:
-                    labels[i] = source[i]["label"]
-                except Exception as error:
-                    raise UserError(
-                        f"{place}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
-                    ) from None
-                progress.update(1)
+        with (
+            Progress(len(source), f"reading the labels of {split}", "images") as progress,
+            ThreadPoolExecutor(_THREADS) as pool,  # records hold the images as well: it is the disk that takes time
+        ):
+            for first in range(0, len(source), _AT_ONCE):
+                numbers = range(first, min(first + _AT_ONCE, len(source)))
+                labels[numbers.start : numbers.stop] = list(pool.map(label, numbers))
+                progress.update(len(numbers))
         return labels
 
     files = sorted(p for p in place.iterdir() if p.is_file())
     labels = cached_array(f"labels-{place.parent.name}-{split}", files, read)
     if len(labels) != count:
         raise UserError(f"{place}: {split} should have {count} images and has {len(labels)}; is it whole?")
+    strange = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(strange):
+        raise UserError(
+            f"{place}: image {strange[0]} of {split} has the label {labels[strange[0]]}; there are {classes} classes"
+        )
     return labels
 
 

@@ -22,7 +22,9 @@ def find(name: str, folder: Path) -> Path | None:
     """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself."""
     places = [folder] if _is_prepared(folder, name) else []
     if (folder / name).is_dir():
-        places += [p.parent for p in sorted((folder / name).rglob("dataset_info.json"))]
+        # Not any deeper: class folders may lie there instead, with a million files.
+        found = [p for levels in ("*", "*/*") for p in (folder / name).glob(f"{levels}/dataset_info.json")]
+        places += [p.parent for p in sorted(found)]
 
     def version(place: Path) -> tuple[int, ...]:
         return tuple(int(part) if part.isdecimal() else -1 for part in place.name.split("."))
@@ -30,8 +32,11 @@ def find(name: str, folder: Path) -> Path | None:
     return max(places, key=version, default=None)
 
 
-def read_info(folder: Path) -> Info:
+def read_info(folder: Path, tests: Sequence[str] = ("test", "validation")) -> Info:
     """Of a prepared data set.
+
+    Args:
+      tests: names of the split for testing, in order of preference.
 
     Raises:
       UserError: it cannot be read, or is none of images with labels.
@@ -43,9 +48,9 @@ def read_info(folder: Path) -> Info:
             f"{folder}: not an image classification set: it needs the features image and label and the split "
             f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
         )
-    test = next((s for s in ("test", "validation") if s in splits), None)
+    test = next((s for s in tests if s in splits), None)
     if test is None:
-        raise UserError(f"{folder}: it has no split test or validation, only {', '.join(splits)}")
+        raise UserError(f"{folder}: it has no split {' or '.join(tests)}, only {', '.join(splits)}")
     return Info(test, tuple(features["label"].names), {s: splits[s].num_examples for s in ("train", test)})
 
 
@@ -67,8 +72,22 @@ def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def _is_prepared(folder: Path, name: str) -> bool:
+    return _info_file(folder).get("name") == name.partition("/")[0]
+
+
+def is_readable(folder: Path) -> bool:
+    """Whether its files are of the format that needs no TensorFlow."""
+    return _info_file(folder).get("fileFormat") == "array_record"
+
+
+def _info_file(folder: Path) -> dict[str, Any]:
     info = folder / "dataset_info.json"
-    return info.is_file() and json.loads(info.read_text()).get("name") == name.partition("/")[0]
+    if not info.is_file():
+        return {}
+    try:
+        return json.loads(info.read_text())
+    except ValueError:
+        raise UserError(f"{info}: not JSON; is it whole?") from None
 
 
 def _builder(folder: Path) -> Any:

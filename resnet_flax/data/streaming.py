@@ -107,7 +107,7 @@ class Pipeline:
     @property
     def threads_each(self) -> int:
         """Threads of each worker, or of this process where there are none."""
-        return self.threads or -(-(os.cpu_count() or 1) // max(1, self.workers))
+        return self.threads or -(-_cores() // max(1, self.workers))
 
     @property
     def nothing(self) -> np.ndarray:
@@ -124,6 +124,11 @@ class Pipeline:
             shorter = int(rng.integers(low, high + 1))
             box = crops.scale_crop(width, height, shorter, self.image_size, rng)
         return crops.cut(image, box, self.image_size, self.interpolation, flip=self.flip and bool(rng.integers(2)))
+
+
+def _cores() -> int:
+    """That this process may use: Slurm, containers and taskset give it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Batches:
@@ -157,7 +162,8 @@ class Batches:
             batch = next(self._iterator)
         except RuntimeError as error:  # Grain's, where a worker was killed
             raise UserError(
-                f"data.workers={self._examples.pipeline.workers}: {error}; was there enough memory?"
+                f"data.workers={self._examples.pipeline.workers}: {error}; was there enough memory, also in /dev/shm, "
+                f"through which batches go (docker run --shm-size)?"
             ) from None
         for number in batch["broken"][~batch["read"]]:
             self._raise(int(number))
@@ -167,7 +173,7 @@ class Batches:
     def _raise(self, number: int) -> None:
         photo = self._examples.photographs[number]
         try:
-            decoding.read_photo(photo)
+            decoding.check_strip(photo, decoding.read_photo(photo), self._examples.pipeline.resize)
         except UserError as error:
             if self._examples.pipeline.skip_broken:
                 raise UserError(f"{error}; nor can the {_IN_A_ROW - 1} images after it") from None
@@ -250,9 +256,17 @@ class _Training(_Examples):
         return _example(self.pipeline.nothing, np.int32(0), broken=index, read=False)
 
 
-@functools.lru_cache(2)  # where an epoch ends, threads ask for both
+_permuting = threading.Lock()
+
+
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
     """A permutation of [0, size): 40 ms for ImageNet. (Grain's own shuffle takes the next seed for the next epoch.)"""
+    with _permuting:  # or every thread that comes to a new epoch would make it
+        return _permutation(seed, epoch, size)
+
+
+@functools.lru_cache(2)  # where an epoch ends, threads ask for both
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.RandomState([seed, epoch]).permutation(size).astype(np.int32)
 
 

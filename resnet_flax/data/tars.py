@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from resnet_flax.data.cache import cached_array
-from resnet_flax.data.photographs import TarMembers
+from resnet_flax.data.photographs import BUFFER, TarMembers
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
 
@@ -32,7 +32,10 @@ def members(tar: Path) -> TarMembers:
 
 def _read(tar: Path, size: int) -> np.ndarray:
     found = []
-    with open(tar, "rb") as file, Progress(size, f"reading {tar.name}", "bytes", interval=10) as progress:
+    with (
+        open(tar, "rb", buffering=BUFFER) as file,
+        Progress(size, f"reading {tar.name}", "bytes", interval=10) as progress,
+    ):
         done = 0
         for name, offset, length in _files(file, 0, size, str(tar)):
             found.append((name.encode(errors="surrogateescape"), offset, length))

@@ -14,7 +14,7 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from resnet_flax.errors import UserError
-from resnet_flax.training.devices import wait_for_all
+from resnet_flax.training.devices import is_loss, wait_for_all
 from resnet_flax.training.state import State
 
 FOLDER = "checkpoints"  # in a run's folder
@@ -97,6 +97,8 @@ class Checkpoints:
             try:
                 return self._manager.restore(candidate, args=item)[_ITEM]
             except Exception as error:  # whatever a damaged file makes orbax raise
+                if is_loss(error) or "out of memory" in str(error).lower():
+                    raise  # that says nothing of the checkpoint
                 first_line = (str(error).strip().splitlines() or [""])[0]
                 logging.warning(
                     "checkpoint %d of %s cannot be read (%s: %.200s)",
@@ -164,7 +166,8 @@ class Checkpoints:
             yield
         except (OSError, ValueError) as error:
             text = (str(error).strip().splitlines() or [""])[0]
-            if isinstance(error, ValueError) and not re.match("[A-Z_]+: ", text):  # TensorStore's, of the disk
+            disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's
+            if isinstance(error, ValueError) and not disk:
                 raise
             reasons = re.findall(r": ([^:]+) \[os_error_code=", text)
             raise self._unwritten(reasons[-1] if reasons else f"{text:.200}") from None
@@ -188,6 +191,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is KeyboardInterrupt:
+            return  # of someone who will not wait
         try:
             self.wait()
         except UserError:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,8 +19,11 @@ from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 
 DATA_AXIS = "data"  # the mesh axis over which a batch is split
 
-# What errors of a collective operation say of whom they waited for, by platform.
-_LOST = ("gloo", "nccl", "connection", "unavailable", "heartbeat", "socket", "cancelled", "aborted")
+# What errors of a collective operation say where another process is gone, by platform.
+_LOST = re.compile(
+    "gloo.*(connection|read error|timed? ?out|reset)|nccl.*(remote|abort|closed)|heartbeat|barrier.*(timed out|failed)"
+    "|closed by peer|reset by peer|unavailable|deadline_exceeded|coordination service", re.IGNORECASE | re.DOTALL,
+)  # fmt: skip
 
 
 def data_mesh() -> Mesh:
@@ -85,8 +89,8 @@ def agree(stop: bool, count: int) -> tuple[bool, int]:
     return bool(everyone[:, 0].any()), int(everyone[0, 1])
 
 
-def raise_together(error: UserError | None) -> None:
-    """Raises a mistake that one host found on every host, so that none waits for the one that left."""
+def raise_together(error: Exception | None) -> None:
+    """Raises what went wrong on one host on every host, so that none waits for the one that left."""
     if jax.process_count() > 1:
         anywhere = multihost_utils.process_allgather(np.array([error is not None]))
         if error is None and anywhere.any():
@@ -94,6 +98,25 @@ def raise_together(error: UserError | None) -> None:
             error = UserError(f"process {hosts} refused to start; its own message says why")
     if error is not None:
         raise error
+
+
+def check_same(fingerprint: str, what: str) -> None:
+    """Refuses hosts that found different things: they would wait for each other, or learn from a mixture.
+
+    Args:
+      fingerprint: hexadecimal digits, at most 16.
+      what: it is of.
+    """
+    if jax.process_count() == 1:
+        return
+    halves = np.frombuffer(bytes.fromhex(fingerprint), np.int32)
+    everyone = multihost_utils.process_allgather(halves)
+    others = np.flatnonzero((everyone != everyone[0]).any(1))
+    if len(others):
+        raise UserError(
+            f"{what} of process {', '.join(map(str, others))} are not those of process 0; every host needs the same, "
+            f"in the same form"
+        )
 
 
 @contextlib.contextmanager
@@ -109,17 +132,24 @@ def alone(note: str) -> Iterator[None]:
         yield
     except (Interrupted, Diverged):
         raise  # all of them end so, at the same step
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if jax.process_count() == 1:
             raise
         _leave(error, note)
 
 
-def _leave(error: Exception, note: str) -> NoReturn:
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    return isinstance(error, RuntimeError | ValueError) and bool(_LOST.search(str(error)))
+
+
+def _leave(error: BaseException, note: str) -> NoReturn:
     who = f"process {jax.process_index()} of {jax.process_count()}"
     if isinstance(error, UserError):
         code, text = error.exit_code, f"error: {who}: {error}"
-    elif isinstance(error, RuntimeError | ValueError) and any(sign in str(error).lower() for sign in _LOST):
+    elif isinstance(error, KeyboardInterrupt):
+        code, text = Interrupted.exit_code, f"{who}: stopped by a second SIGINT; not saved"
+    elif is_loss(error):
         code = Interrupted.exit_code
         text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
     else:

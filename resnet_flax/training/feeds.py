@@ -4,6 +4,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,19 +126,23 @@ class StreamFeed:
         )
         shapes = ((train.batch_size, *self._shape), np.uint8), ((train.batch_size,), np.int32)
         images, labels = (jax.ShapeDtypeStruct(*s, sharding=self._split) for s in shapes)
-        self._compiled = self._step.compile(state, images, labels)
+        with ThreadPoolExecutor(1) as background:  # decoding begins when the first batch is asked for
+            first = background.submit(self._send)
+            self._compiled = self._step.compile(state, images, labels)
+            first.result()
 
     def advance(self, state: State, count: int) -> tuple[State, int]:
         """See :class:`Feed`."""
         for done in range(count):
-            while len(self._ahead) < _AHEAD and self._send():
-                pass
-            if not self._ahead:
-                # It came to light after earlier steps were under way: they count, and the next call raises it.
-                if done:
+            if not self._ahead and not self._send():
+                # It came to light after earlier steps were under way: they count, and the next call raises it. Other
+                # hosts, where there are any, are in a step that needs this one.
+                if done and jax.process_count() == 1:
                     return jax.block_until_ready(state), done
                 raise self._failure
             state = self._compiled(state, *self._ahead.popleft())
+            while len(self._ahead) < _AHEAD and self._send():
+                pass
         return jax.block_until_ready(state), count
 
     def evaluate(self, state: State, split: str) -> Evaluation:

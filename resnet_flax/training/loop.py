@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from resnet_flax.training.devices import (
     alone,
     check_batch,
     check_parts,
+    check_same,
     raise_together,
     replicated,
 )
@@ -36,6 +37,8 @@ from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
 from resnet_flax.training.step import all_finite, forget_sums
 from resnet_flax.training.stopping import StopRequest
+
+_GOES_ON = "Checkpoints are whole: the same command goes on, with as many processes or fewer"
 
 # One call of the compiled steps takes about this long: what a signal, or the bar, has to wait for. On a CPU each call
 # finds its memory anew, which makes steps of 0.4 s a seventh slower in calls of one step than in calls of five.
@@ -67,17 +70,24 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             parts = prepare(config, folders.known_normalization(workdir, config))
             if first:
                 folders.check_images(workdir, parts.preprocessing)
+                if isinstance(parts.dataset, PhotoDataset):
+                    folders.check_photographs(workdir, parts.dataset)
             if config.init.weights and not has_checkpoint(workdir):
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
-        except UserError as error:
+        except Exception as error:
             refusal = error
         raise_together(refusal)
+        held.enter_context(alone(_GOES_ON))
+        if isinstance(parts.dataset, PhotoDataset):
+            check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
         if folders.is_finished(workdir, config):
             _say(f"{workdir}: finished before, at step {config.train.steps}")
             return read(workdir)[-1]
         if first:
             folders.write_config(workdir, config)
             folders.write_preprocessing(workdir, parts.preprocessing)
+            if isinstance(parts.dataset, PhotoDataset):
+                folders.write_photographs(workdir, parts.dataset)
         return _Run(parts, workdir, stop, weights).go()
 
 
@@ -98,7 +108,8 @@ class _Run:
         with (
             Checkpoints(self.workdir, self.train.keep_checkpoints, self.validates) as self.checkpoints,
             contextlib.closing(self.feed),
-            alone("Checkpoints are whole: the same command goes on, with as many processes or fewer"),
+            alone(_GOES_ON),  # before the checkpoints are closed, which waits for the others
+            folders.room_for(self.workdir),
         ):
             _say(f"{self.workdir}: {_images_of(self.parts.dataset)}")
             step = self._restore_or_initialize()
@@ -165,7 +176,9 @@ class _Run:
                 if (evaluates or saves) and not bool(all_finite(self.state)):
                     self._diverge(step - 1, "after the update, a parameter is")
                 if evaluates or step % train.log_every == 0:
-                    line = self._line(step, sums, evaluates)
+                    line, failure = self._line(step, sums, evaluates)
+                    if failure is not None:
+                        self._stop_unevaluated(step, line, failure)
                     self.log.write(line)
                     test_error = line.get("test_error", test_error)
                 if saves:
@@ -175,8 +188,8 @@ class _Run:
         self.checkpoints.wait()
         return line
 
-    def _line(self, step: int, sums: Any, evaluates: bool) -> dict[str, Any]:
-        """The metrics at a step; what training has shown so far is forgotten with it."""
+    def _line(self, step: int, sums: Any, evaluates: bool) -> tuple[dict[str, Any], UserError | None]:
+        """The metrics at a step, and what kept it from being evaluated; what training has shown is forgotten then."""
         seconds = time.perf_counter() - self.since
         images = int(sums.images)
         line: dict[str, Any] = {
@@ -188,15 +201,27 @@ class _Run:
             "images_per_second": (images - self.since_images) / seconds,
             "seconds": seconds,
         }
-        if evaluates:
-            for name in self.feed.held_out:
+        failure = None
+        try:
+            for name in self.feed.held_out if evaluates else ():
                 result = self.feed.evaluate(self.state, name)
                 line |= {f"{name}_loss": result.loss, f"{name}_error": result.error}
-            if self.train.eval_train:
+            if evaluates and self.train.eval_train:
                 line["train_error_clean"] = self.feed.evaluate(self.state, "train").error
+        except UserError as error:
+            failure = error
         self.state = forget_sums(self.state)
         self.since, self.since_images = time.perf_counter(), 0
-        return line
+        return line, failure
+
+    def _stop_unevaluated(self, step: int, line: dict[str, Any], failure: UserError) -> NoReturn:
+        """A test image cannot be read: what was learned is saved, but for the last step, which is to be evaluated."""
+        if step == self.train.steps or jax.process_count() > 1:
+            raise failure
+        self.log.write(line)
+        self.checkpoints.save(step, self.state)
+        self.checkpoints.wait()
+        raise UserError(f"{failure} (stopped and saved at step {step} of {self.train.steps}, which was not evaluated)")
 
     def _advance(self, step: int, count: int) -> int:
         """Takes at most that many steps; returns how many they were."""
@@ -205,6 +230,8 @@ class _Run:
         except UserError as error:  # of the data: what was learned so far is not lost with them
             if jax.process_count() > 1:
                 raise  # the others are in a step that needs this one, and save nothing
+            if self.stop.received is not None:
+                self._leave(step)  # the signal has ended workers that were only starting
             self.checkpoints.save(step, self.state)
             self.checkpoints.wait()
             raise UserError(f"{error} (stopped and saved at step {step} of {self.train.steps})") from None

@@ -9,7 +9,7 @@ class StopRequest:
     """While entered, remembers the first SIGTERM or SIGINT instead of ending the process.
 
     A second SIGINT raises KeyboardInterrupt at once: the way out for someone who will not wait for the save.
-    Entered within another one, it knows what that one has received.
+    Entered within another one, it knows what that one has received, and in the end tells it.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -36,3 +36,6 @@ class StopRequest:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopRequest):
+                outer.received = outer.received or self.received

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
@@ -24,12 +25,13 @@ from resnet_flax.training import metrics
 
 CONFIG = "config.json"  # complete, enough to run it again
 PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
+PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on with these alone
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
 _LOCK = ".lock"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -68,16 +70,20 @@ def room_for(workdir: Path) -> Iterator[None]:
         ) from None
 
 
-def wait_until_free(workdir: Path, seconds: float, give_up: Callable[[], bool]) -> None:
+def wait_until_free(workdir: Path, seconds: float, give_up: Callable[[], bool]) -> bool:
     """Waits, at most so long, for a process that holds the run's folder and is about to end, such as on a lost node.
 
     Args:
       workdir: of the run; it is there.
-      seconds: after which :func:`locked` is to refuse the folder.
+      seconds: after which it gives up.
       give_up: asked while waiting; True ends it.
+
+    Returns:
+      whether it is free.
     """
     with contextlib.suppress(Timeout), FileLock(workdir / _LOCK).acquire(timeout=seconds, cancel_check=give_up):
-        pass
+        return True
+    return False
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
@@ -113,6 +119,33 @@ def check_images(workdir: Path, preprocessing: Preprocessing) -> None:
             f"--workdir={workdir} holds a run on other images; choose another folder, or its images. They differ in "
             f"{'; '.join(differing)}"
         )
+
+
+def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+    """Refuses to go on with a stream of other photographs, or in another order, than the run was begun on."""
+    path, now = workdir / PHOTOGRAPHS, _described(dataset)
+    if read_config(workdir) is None or not path.is_file():
+        return
+    there = json.loads(path.read_text())
+    if there["fingerprint"] != now["fingerprint"]:
+        raise UserError(
+            f"--workdir={workdir}: its photographs are not those it was begun on, or come in another order: "
+            f"{there['train']} + {there['test']} ({there['where']}) there, {now['train']} + {now['test']} "
+            f"({now['where']}) now; choose another folder, or the same photographs"
+        )
+
+
+def write_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+    """Writes photographs.json, where it is not there yet: see :func:`check_photographs`."""
+    if not (workdir / PHOTOGRAPHS).is_file():
+        write_atomically(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
+
+
+def _described(dataset: PhotoDataset) -> dict[str, Any]:
+    return {
+        "fingerprint": dataset.fingerprint(), "where": dataset.where, "train": len(dataset.train),
+        "test": len(dataset.test),
+    }  # fmt: skip
 
 
 def read_config(workdir: Path) -> ConfigDict | None:

@@ -20,7 +20,8 @@ STEPS = 60
 TINY = (
     "--config.data.image_size=32", "--config.data.resize=36", "--config.data.scales=(36,60)",
     "--config.model.width=0.125", "--config.model.stage_units=(1,1)", "--config.model.stage_filters=(64,128)",
-    "--config.train.batch_size=8", f"--config.train.steps={STEPS}", "--config.train.log_every=1",
+    "--config.train.batch_size=8", "--config.train.bn_group=8", f"--config.train.steps={STEPS}",
+    "--config.train.log_every=1",
     "--config.train.eval_every=20", "--config.train.checkpoint_every=5", "--config.schedule.milestones=(40,)",
 )  # fmt: skip
 FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
