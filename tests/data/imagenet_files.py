@@ -98,12 +98,19 @@ def write_folders(folder):
     return folder
 
 
-def prepare_tfds(folder):
-    """As TFDS prepares it, with its own writer: labels in the order of the sorted numbers, the split validation."""
+def prepare_tfds(folder, test=False):
+    """As TFDS prepares it, with its own writer: labels in the order of the sorted numbers, the split validation.
+
+    Args:
+      test: also the split ``test``, which TFDS makes where its tar is there: its labels are -1.
+    """
     import contextlib
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as unregistered:
         import tensorflow_datasets as tfds
+        from tensorflow_datasets.core import registered
+
+        unregistered.enter_context(registered.skip_registration())  # or it could be prepared once only
 
         class Imagenet2012(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version("5.1.0")
@@ -117,10 +124,10 @@ def prepare_tfds(folder):
                 return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
             def _split_generators(self, dl_manager):
-                return {
-                    "train": self._generate_examples(train_images()),
-                    "validation": self._generate_examples(validation_images()),
-                }
+                splits = {"train": train_images(), "validation": validation_images()}
+                if test:
+                    splits["test"] = ((-1, f"{i}.JPEG", jpeg(LEAVES[0], i)) for i in range(4))
+                return {name: self._generate_examples(images) for name, images in splits.items()}
 
             def _generate_examples(self, images):
                 for number, name, data in images:

@@ -159,6 +159,36 @@ def test_a_prepared_data_set_that_is_not_whole(forms, tmp_path):
     refused(tmp_path, str(place))
 
 
+def test_tfds_test_images_which_have_no_labels_are_left_alone(tmp_path):
+    check(load(files.prepare_tfds(tmp_path, test=True)))
+
+
+def test_a_prepared_data_set_that_needs_tensorflow(forms, tmp_path):
+    """The tar files it was made from are taken; without them, it is refused."""
+    shutil.copytree(forms["TFDS data set"], tmp_path, dirs_exist_ok=True)
+    (info,) = tmp_path.rglob("dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    refused(tmp_path, "cannot be read without TensorFlow")
+    files.write_tars(tmp_path / "downloads" / "manual")
+    data = load(tmp_path)
+    assert data.where.startswith("tar files in")
+    check(data)
+    info.write_text("{")
+    refused(tmp_path, "dataset_info.json: not JSON")
+
+
+def test_a_fingerprint_is_of_what_is_there_not_of_where(forms, tmp_path):
+    found = {form: load(folder).fingerprint() for form, folder in forms.items()}
+    assert len(set(found.values())) == 3  # in other forms, they come in other orders
+    for form, folder in forms.items():
+        shutil.copytree(folder, tmp_path / form)
+        assert load(tmp_path / form).fingerprint() == found[form]
+    first = next((tmp_path / "class folders" / "train" / files.LEAVES[0]).iterdir())
+    first.rename(first.with_name("other.JPEG"))
+    assert load(tmp_path / "class folders").fingerprint() != found["class folders"]
+    assert load(forms["tar files"], subset=5).fingerprint() != found["tar files"]
+
+
 def test_look_says_what_is_there(forms, tmp_path):
     def found(folder):
         return {(w.form, w.path.name): w.found for w in imagenet.look("imagenet2012", folder)}

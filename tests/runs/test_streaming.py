@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_flax.data import imagenet
 from tests.commands import ROOT, arrays, command, finish, free_port, lines, start
 from tests.data import imagenet_files
 
@@ -166,6 +167,69 @@ def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
     assert f"{broken}: cannot be read as an image" in output
     (noted,) = [json.loads(line) for line in (tmp_path / "run" / "broken_images.jsonl").read_text().splitlines()]
     assert (noted["image"], noted["split"]) == (str(broken), "train")
+
+
+def test_a_broken_test_image(photos, tmp_path):
+    """What was learned until then is saved; with data.broken=skip the run goes on, and can be evaluated."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    arguments = ("--config.train.steps=8", "--config.train.eval_every=4", "--config.data.normalization=imagenet")
+    broken = next(path for path in sorted((folder / "cat").iterdir()) if is_for_testing(folder, path))
+    broken.write_bytes(b"no image")
+    run = tmp_path / "run"
+    code, output = finish(train(folder, run, *arguments))
+    assert code == 2, output
+    last = output.splitlines()[-1]
+    assert last.startswith(f"error: {broken}: not an image")
+    assert last.endswith("(stopped and saved at step 4 of 8, which was not evaluated)")
+
+    code, output = finish(train(folder, run, *arguments, "--config.data.broken=skip"))
+    assert code == 0, output
+    assert "goes on at step 4 of 8" in output
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run}", "--reestimate_bn")
+    assert code == 0, output
+    assert f"{broken}: not an image" in output
+    assert re.search(r"test error .*% \(\d of 5\)", output.splitlines()[-1])  # a fifth of 33, less one
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run}")
+    assert output.splitlines()[-1].endswith(f"loss {lines(run)[-1]['test_loss']:.4f}")
+
+    (folder / "dog" / "new.jpg").write_bytes((folder / "dog" / "0.jpg").read_bytes())
+    code, output = finish(train(folder, run, *arguments, "--config.data.broken=skip", "--config.train.steps=12"))
+    assert code == 2
+    assert "its photographs are not those it was begun on, or come in another order: 27 + 6 (" in output
+
+
+def is_for_testing(folder, path):
+    return str(path) in {str(photo) for photo in imagenet.of_folder(folder)[3]}
+
+
+def test_hosts_of_which_one_finds_something_else(photos, tmp_path):
+    """Other photographs: both are refused. A broken one in the share of one: it says so, and the other is not left."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "dog" / "new.jpg").write_bytes((folder / "dog" / "0.jpg").read_bytes())
+
+    def both(*folders):
+        join = (f"--coordinator=localhost:{free_port()}", "--processes=2", "--config.data.normalization=imagenet",
+                "--config.train.log_every=20", "--config.train.bn_group=0")  # fmt: skip
+        started = [train(f, tmp_path / "run", *join, f"--process={i}") for i, f in enumerate(folders)]
+        return [finish(process, timeout=150) for process in started]
+
+    results = both(photos, folder)
+    assert [code for code, _ in results] == [2, 2], results
+    assert all("the photographs of process 1 are not those of process 0" in output for _, output in results)
+
+    (folder / "dog" / "new.jpg").unlink()
+    for path in sorted((folder / "dog").iterdir())[:3]:
+        path.write_bytes(b"no image")
+    results = both(folder, folder)
+    said = [i for i, (code, output) in enumerate(results) if code == 2 and "not an image" in output]
+    assert said, results
+    for i, (code, output) in enumerate(results):
+        if i not in said:
+            assert code in (3, -signal.SIGABRT), output
+            assert "another process is lost" in output
 
 
 def test_a_tree_of_imagenets_tars(tmp_path):

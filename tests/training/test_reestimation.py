@@ -8,7 +8,7 @@ import pytest
 from resnet_flax.data import resident
 from resnet_flax.data.images import Images
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.reestimation import make_reestimate
+from resnet_flax.training.reestimation import make_reestimate, reestimate
 from tests.networks.small import network, variables_of
 
 
@@ -38,7 +38,10 @@ def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
             lambda total, old, new, share=share: total + share * (new - 0.9 * old) / 0.1,
             expected, variables["batch_stats"], new["batch_stats"],
         )  # fmt: skip
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), found, expected)
+    batches = (data.images[i : i + batch_size] for i in range(0, 23, batch_size))
+    from_disk = reestimate(net.clone(frozen=frozen), variables["params"], normalization, batches)
+    for of in (found, from_disk):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), of, expected)
     stem = found["stem_bn"]["mean"]
     convolved = net.apply(variables, x, True, mutable=["batch_stats", "intermediates"], capture_intermediates=True)
     response = convolved[1]["intermediates"]["stem_conv"]["__call__"][0]
