@@ -122,7 +122,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     Raises:
       UserError: no run is there, or no such checkpoint.
     """
-    from resnet_flax.training import trained
+    from resnet_flax.training import run_images, trained
     from resnet_flax.training import workdir as folders
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import on_host
@@ -133,7 +133,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     config = configs.resolve(config)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.choose(step)
-    place = workdir / folders.PREPROCESSING
+    place = workdir / run_images.PREPROCESSING
     if place.is_file():
         try:
             preprocessing = _parsed(place.read_text(), place)

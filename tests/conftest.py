@@ -16,6 +16,12 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with whole runs first: at the end, one worker would be busy with them and the others wait."""
+    long = ("tests/runs/", "tests/experiments/", "tests/interchange/")
+    items.sort(key=lambda item: not item.nodeid.startswith(long))
+
+
 @pytest.fixture
 def double():
     """64-bit types, for comparisons that leave no room for rounding."""

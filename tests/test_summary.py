@@ -97,7 +97,10 @@ def test_double_precision_needs_no_setting():
         (["--config=configs/imagenet.py:residual-50", "--classes=0"], "--classes=0 must be at least 1"),
         (["--config=configs/imagenet.py:residual-50", "--image=224,224"], "--image=224,224 must be H,W,C"),
         (["--config=configs/imagenet.py:residual-50", "--image=0,224,3"], "--image=0,224,3 must be H,W,C"),
-        (["--config=configs/imagenet.py:residual-50", "--config.data.image_size=0"], "--image=224,224,3"),
+        (
+            ["--config=configs/imagenet.py:residual-50", "--config.data.image_size=0"],
+            "the side of the crop, such as 224",
+        ),
         (["--config=configs/cifar10.py:plain-8", "--config.data.name=birds"], "data.name='birds'"),
         (["--config=configs/cifar10.py:plain-8", "--config.data.name=birds", "--image=8,8,3"], "give --classes=N"),
         (["--config=configs/cifar10.py:plain-8", "--bach=3"], "did you mean --batch"),

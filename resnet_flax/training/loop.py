@@ -17,7 +17,7 @@ from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
-from resnet_flax.training import fine_tuning
+from resnet_flax.training import fine_tuning, run_images
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
@@ -67,11 +67,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 folders.check_config(workdir, config)
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
-            parts = prepare(config, folders.known_normalization(workdir, config))
+            parts = prepare(config, run_images.known_normalization(workdir, config))
             if first:
-                folders.check_images(workdir, parts.preprocessing)
-                if isinstance(parts.dataset, PhotoDataset):
-                    folders.check_photographs(workdir, parts.dataset)
+                run_images.check(workdir, parts)
             if config.init.weights and not has_checkpoint(workdir):
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except Exception as error:
@@ -85,9 +83,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             return read(workdir)[-1]
         if first:
             folders.write_config(workdir, config)
-            folders.write_preprocessing(workdir, parts.preprocessing)
-            if isinstance(parts.dataset, PhotoDataset):
-                folders.write_photographs(workdir, parts.dataset)
+            run_images.write(workdir, parts)
         return _Run(parts, workdir, stop, weights).go()
 
 

@@ -17,15 +17,10 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.data.photographs import PhotoDataset
-from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 
 CONFIG = "config.json"  # complete, enough to run it again
-PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
-PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on with these alone
 STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
@@ -106,48 +101,6 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def check_images(workdir: Path, preprocessing: Preprocessing) -> None:
-    """Refuses to go on with a run on other classes, or on images that are prepared otherwise, than it was begun on.
-
-    The config may be the same: another folder may lie at ``data.folder``, or the same one elsewhere.
-    """
-    path = workdir / PREPROCESSING
-    there = _read_preprocessing(path) if read_config(workdir) is not None else None
-    differing = [] if there is None else there.differences(preprocessing)
-    if differing:
-        raise UserError(
-            f"--workdir={workdir} holds a run on other images; choose another folder, or its images. They differ in "
-            f"{'; '.join(differing)}"
-        )
-
-
-def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
-    """Refuses to go on with a stream of other photographs, or in another order, than the run was begun on."""
-    path, now = workdir / PHOTOGRAPHS, _described(dataset)
-    if read_config(workdir) is None or not path.is_file():
-        return
-    there = json.loads(path.read_text())
-    if there["fingerprint"] != now["fingerprint"]:
-        raise UserError(
-            f"--workdir={workdir}: its photographs are not those it was begun on, or come in another order: "
-            f"{there['train']} + {there['test']} ({there['where']}) there, {now['train']} + {now['test']} "
-            f"({now['where']}) now; choose another folder, or the same photographs"
-        )
-
-
-def write_photographs(workdir: Path, dataset: PhotoDataset) -> None:
-    """Writes photographs.json, where it is not there yet: see :func:`check_photographs`."""
-    if not (workdir / PHOTOGRAPHS).is_file():
-        write_atomically(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
-
-
-def _described(dataset: PhotoDataset) -> dict[str, Any]:
-    return {
-        "fingerprint": dataset.fingerprint(), "where": dataset.where, "train": len(dataset.train),
-        "test": len(dataset.test),
-    }  # fmt: skip
-
-
 def read_config(workdir: Path) -> ConfigDict | None:
     """The config of the run that the folder holds, or None.
 
@@ -161,29 +114,6 @@ def read_config(workdir: Path) -> ConfigDict | None:
         return configs.from_json(path.read_text())
     except (UserError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | None:
-    """That of the same run, started in the folder before: what it is a statistic of is not read again."""
-    there = read_config(workdir)
-    if there is None or configs.differences(there, config):
-        return None
-    preprocessing = _read_preprocessing(workdir / PREPROCESSING)
-    return None if preprocessing is None else preprocessing.normalization
-
-
-def _read_preprocessing(path: Path) -> Preprocessing | None:
-    """What a run wrote there; None if it is not there, or damaged, and is to be written anew."""
-    try:
-        return Preprocessing.from_json(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def write_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
-    """Writes preprocessing.json, whole or not at all, where it is not there yet: see :func:`check_images`."""
-    if _read_preprocessing(workdir / PREPROCESSING) is None:
-        write_atomically(workdir / PREPROCESSING, preprocessing.to_json())
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:

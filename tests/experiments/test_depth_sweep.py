@@ -28,6 +28,7 @@ def started(folder):
     return {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("runs/*/starts.jsonl")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     arguments = sweep(

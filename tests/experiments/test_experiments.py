@@ -77,6 +77,7 @@ def test_highway(tmp_path):
     assert any(before["mean T"] in note and after["mean T"] in note for note in record["notes"])
 
 
+@pytest.mark.slow
 def test_propagation(tmp_path):
     arguments = ("--depths=8", "--units=plain,residual", "--norms=batch", "--initializations=he,lecun", "--images=16")
     experiment("propagation", tmp_path, *arguments)

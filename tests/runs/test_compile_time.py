@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.commands import streams
 
 # Of processor time, not the clock's: that grows with whatever else the machine does.
@@ -13,6 +15,7 @@ for depth in (20, 1202, 1202, 20):
 """
 
 
+@pytest.mark.slow
 def test_1202_layers_compile_as_fast_as_20():
     """Traced, initialised, compiled at CIFAR's shapes and batch 128, without a cache; the better of two each."""
     code, out, error = streams("-c", PROGRAM)

@@ -69,6 +69,7 @@ def wait_for_lines(workdir, count, process):
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("one_device", [pytest.param("float32", marks=pytest.mark.slow), "float64"], indirect=True)
 def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
     """SIGTERM to the process that writes nothing: both save the same step and leave; a restart goes on from it."""
     steps, arguments, environment, tolerance, expected = one_device

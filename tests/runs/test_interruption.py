@@ -175,6 +175,7 @@ def test_a_finished_run_is_not_run_again(uninterrupted):
     assert before == times()
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_given_more_steps_is_one_of_that_length(tmp_path, uninterrupted):
     workdir = tmp_path / "run"
     half = STEPS // 2

@@ -118,6 +118,7 @@ def test_resnet_18_on_real_photographs_is_killed(tmp_path):
     assert_same_bits(workdir, tmp_path / "whole", 20)
 
 
+@pytest.mark.slow
 def test_workers_and_threads_make_no_difference(photos, uninterrupted, tmp_path):
     code, output = finish(train(photos, tmp_path, "--config.data.workers=2", "--config.data.threads=1"))
     assert code == 0, output

@@ -8,7 +8,7 @@ from PIL import Image
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop
+from resnet_flax.training import loop, run_images
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.metrics import FILE
 from resnet_flax.training.parts import prepare
@@ -150,7 +150,7 @@ def of_folder(tmp_path):
         c = config_of("pets", normalization)
         (tmp_path / "run").mkdir()
         folders.write_config(tmp_path / "run", c)
-        folders.write_preprocessing(tmp_path / "run", prepare(c).preprocessing)
+        run_images.write_preprocessing(tmp_path / "run", prepare(c).preprocessing)
         return tmp_path / "run"
 
     return config_of, begun
@@ -174,20 +174,20 @@ def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_fo
     workdir = begun("channel")
     (tmp_path / "pets").rename(tmp_path / "moved")
     there = prepare(config_of("moved", "channel")).preprocessing
-    folders.check_images(workdir, there)
+    run_images.check_preprocessing(workdir, there)
     photos(tmp_path / "brighter", ("cat", "dog"), (80, 250))
     brighter = prepare(config_of("brighter", "channel")).preprocessing
     with pytest.raises(UserError, match=r"differ in the mean of the training images; the std of the training images$"):
-        folders.check_images(workdir, brighter)
+        run_images.check_preprocessing(workdir, brighter)
     with pytest.raises(UserError, match=r"image_size there: 8, now: 7$"):
-        folders.check_images(workdir, dataclasses.replace(there, image_size=7))
-    written = (workdir / folders.PREPROCESSING).stat().st_mtime_ns
-    folders.write_preprocessing(workdir, there)
-    assert (workdir / folders.PREPROCESSING).stat().st_mtime_ns == written
-    (workdir / folders.PREPROCESSING).write_bytes(b"\xff")  # damaged: written anew
-    folders.check_images(workdir, there)
-    folders.write_preprocessing(workdir, there)
-    folders.check_images(workdir, there)
+        run_images.check_preprocessing(workdir, dataclasses.replace(there, image_size=7))
+    written = (workdir / run_images.PREPROCESSING).stat().st_mtime_ns
+    run_images.write_preprocessing(workdir, there)
+    assert (workdir / run_images.PREPROCESSING).stat().st_mtime_ns == written
+    (workdir / run_images.PREPROCESSING).write_bytes(b"\xff")  # damaged: written anew
+    run_images.check_preprocessing(workdir, there)
+    run_images.write_preprocessing(workdir, there)
+    run_images.check_preprocessing(workdir, there)
 
 
 def test_a_damaged_config_is_named(tmp_path):

@@ -1,0 +1,97 @@
+"""Which images a run was begun on, so that it goes on with these alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.data.resident import Normalization
+from resnet_flax.errors import UserError
+from resnet_flax.training.parts import Parts
+from resnet_flax.training.workdir import read_config, write_atomically
+
+PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
+PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on with these alone
+
+
+def check(workdir: Path, parts: Parts) -> None:
+    """Refuses to go on with a run on other images than it was begun on; see the two functions below."""
+    check_preprocessing(workdir, parts.preprocessing)
+    if isinstance(parts.dataset, PhotoDataset):
+        check_photographs(workdir, parts.dataset)
+
+
+def write(workdir: Path, parts: Parts) -> None:
+    """Writes what :func:`check` compares with, where it is not there yet."""
+    write_preprocessing(workdir, parts.preprocessing)
+    if isinstance(parts.dataset, PhotoDataset):
+        write_photographs(workdir, parts.dataset)
+
+
+def check_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
+    """Refuses to go on with a run on other classes, or on images that are prepared otherwise, than it was begun on.
+
+    The config may be the same: another folder may lie at ``data.folder``, or the same one elsewhere.
+    """
+    path = workdir / PREPROCESSING
+    there = _read_preprocessing(path) if read_config(workdir) is not None else None
+    differing = [] if there is None else there.differences(preprocessing)
+    if differing:
+        raise UserError(
+            f"--workdir={workdir} holds a run on other images; choose another folder, or its images. They differ in "
+            f"{'; '.join(differing)}"
+        )
+
+
+def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+    """Refuses to go on with a stream of other photographs, or in another order, than the run was begun on."""
+    path, now = workdir / PHOTOGRAPHS, _described(dataset)
+    if read_config(workdir) is None or not path.is_file():
+        return
+    there = json.loads(path.read_text())
+    if there["fingerprint"] != now["fingerprint"]:
+        raise UserError(
+            f"--workdir={workdir}: its photographs are not those it was begun on, or come in another order: "
+            f"{there['train']} + {there['test']} ({there['where']}) there, {now['train']} + {now['test']} "
+            f"({now['where']}) now; choose another folder, or the same photographs"
+        )
+
+
+def write_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+    """Writes photographs.json, where it is not there yet: see :func:`check_photographs`."""
+    if not (workdir / PHOTOGRAPHS).is_file():
+        write_atomically(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
+
+
+def _described(dataset: PhotoDataset) -> dict[str, Any]:
+    return {
+        "fingerprint": dataset.fingerprint(), "where": dataset.where, "train": len(dataset.train),
+        "test": len(dataset.test),
+    }  # fmt: skip
+
+
+def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | None:
+    """That of the same run, started in the folder before: what it is a statistic of is not read again."""
+    there = read_config(workdir)
+    if there is None or configs.differences(there, config):
+        return None
+    preprocessing = _read_preprocessing(workdir / PREPROCESSING)
+    return None if preprocessing is None else preprocessing.normalization
+
+
+def _read_preprocessing(path: Path) -> Preprocessing | None:
+    """What a run wrote there; None if it is not there, or damaged, and is to be written anew."""
+    try:
+        return Preprocessing.from_json(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
+    """Writes preprocessing.json, whole or not at all, where it is not there yet: see :func:`check_preprocessing`."""
+    if _read_preprocessing(workdir / PREPROCESSING) is None:
+        write_atomically(workdir / PREPROCESSING, preprocessing.to_json())
