@@ -148,7 +148,10 @@ class StreamFeed:
     def evaluate(self, state: State, split: str) -> Evaluation:
         """See :class:`Feed`."""
         variables = state.evaluated
-        return self._score(variables["params"], variables["batch_stats"], self._in_order(split))
+        found = self._score(variables["params"], variables["batch_stats"], self._in_order(split))
+        if not found.images:
+            raise UserError(f"none of the {len(self._data[split])} images of the split {split} can be read")
+        return found
 
     def close(self) -> None:
         """See :class:`Feed`."""
