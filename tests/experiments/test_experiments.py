@@ -66,6 +66,7 @@ def test_the_runs_it_plans(tmp_path, name, planned):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_highway(tmp_path):
     experiment("highway", tmp_path, "--depths=8", "--units=plain,highway", "--published=False")
     record = check_record(tmp_path, "highway", 2)
