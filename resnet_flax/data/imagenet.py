@@ -48,7 +48,18 @@ class Wanted:
 
 
 def look(name: str, folder: Path) -> list[Wanted]:
-    """Every place where a data set is looked for, in order of preference, and what is there."""
+    """Every place where a data set is looked for, in order of preference, and what is there.
+
+    Raises:
+      UserError: a folder there cannot be read.
+    """
+    try:
+        return _look(name, folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
+
+
+def _look(name: str, folder: Path) -> list[Wanted]:
     place = prepared.find(name, folder)
     found = f"version {place.name}" if place else ""
     if place and not prepared.is_readable(place):

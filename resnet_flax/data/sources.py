@@ -125,12 +125,12 @@ def _named(data: Mapping[str, Any], size: _Size) -> Splits:
 
 def data_dir(given: str) -> Path:
     """The folder that ``data.data_dir`` names, or else the environment, or else TFDS's own."""
-    if given:
-        folder = expanded(given)
-        if not folder.is_dir():
-            raise UserError(f"data.data_dir={given}: there is no such folder")
-        return folder
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = expanded(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    if given and not folder.is_dir():
+        raise UserError(f"data.data_dir={given}: there is no such folder")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder}: this folder cannot be read: Permission denied; name another in data.data_dir")
+    return folder
 
 
 def _nothing_found(name: str, folder: Path) -> str:

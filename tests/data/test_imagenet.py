@@ -189,6 +189,19 @@ def test_a_fingerprint_is_of_what_is_there_not_of_where(forms, tmp_path):
     assert load(forms["tar files"], subset=5).fingerprint() != found["tar files"]
 
 
+def test_folders_that_cannot_be_read(forms, tmp_path, monkeypatch):
+    shutil.copytree(forms["class folders"], tmp_path, dirs_exist_ok=True)
+
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "iterdir", unreadable)  # root may read everything
+        refused(tmp_path, f"{tmp_path / 'train'}: cannot be read: Permission denied")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refused(tmp_path, f"{tmp_path}: this folder cannot be read: Permission denied")
+
+
 def test_look_says_what_is_there(forms, tmp_path):
     def found(folder):
         return {(w.form, w.path.name): w.found for w in imagenet.look("imagenet2012", folder)}
