@@ -44,6 +44,7 @@ def number(text):
     return float(text.replace(",", ""))
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_networks(done):
     folder, _ = done
     found = rows(folder / "networks.csv")
@@ -58,6 +59,7 @@ def test_counts_are_those_of_the_networks(done):
         assert number(row["compile s"]) > 0
 
 
+@pytest.mark.slow
 def test_what_it_leaves(done):
     folder, output = done
     left = record.read(folder)
@@ -71,6 +73,7 @@ def test_what_it_leaves(done):
     assert not list(folder.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_sentences_are_made_of_the_numbers(done):
     folder, _ = done
     notes = record.read(folder).notes
@@ -85,6 +88,7 @@ def test_sentences_are_made_of_the_numbers(done):
     assert "exactly 1/9 in all of 4 shapes" in ninth
 
 
+@pytest.mark.slow
 def test_the_tables_of_layers(done):
     folder, _ = done
     bottleneck, narrow, wide = rows(folder / "bottleneck.csv")
