@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import options
 from experiments.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax import config as configs
+from resnet_flax import json_lines
 from resnet_flax.errors import Diverged, Failed, UserError
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
@@ -201,10 +201,8 @@ def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     from resnet_flax.training import metrics
     from resnet_flax.training import workdir as folders
 
-    starts = run.workdir / folders.STARTS
-    # A crash, or a full disk, may have cut a line short.
-    whole = [line for line in starts.read_text().splitlines() if line.endswith("}")] if starts.is_file() else []
-    start = json.loads(whole[-1]) if whole else {}
+    starts = json_lines.read(run.workdir / folders.STARTS)
+    start = starts[-1] if starts else {}
     return Outcome(run, metrics.read(run.workdir), start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 

@@ -318,10 +318,10 @@ def _check_stream(c: ConfigDict) -> None:
         raise UserError(f"data.resize={data.resize} must be at least data.image_size={data.image_size}, or 0")
     if data.pad:
         raise UserError(f"data.pad={data.pad}: streams are not padded; crops are out of larger images")
-    scales = data.scales
+    scales = tuple(data.scales)
     if data.augmentation == "scale" and (len(scales) != 2 or not data.image_size <= scales[0] <= scales[1]):
         raise UserError(
-            f"data.scales={tuple(data.scales)} must be the least and the largest shorter side, at least "
+            f"data.scales={scales} must be the least and the largest shorter side, at least "
             f"data.image_size={data.image_size}"
         )
     if not 0 < data.least_area <= 1:

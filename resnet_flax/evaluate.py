@@ -29,6 +29,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
+    from resnet_flax.data.images import Images
     from resnet_flax.data.photographs import PhotoDataset, Photographs
     from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
@@ -135,30 +136,24 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     net.check_classifies()
     _check_classes(net, found)
     variables = net.variables
-    if _REESTIMATE.value:
-        if config.data.pipeline == "stream":
-            variables = _reestimated_from_disk(variables, net, config, found.train)
-        else:
-            found_anew = _reestimated(variables, prepare(config))["batch_stats"]
-            variables = {**variables, "batch_stats": on_host(found_anew)}
-    rows, read = [], []
-    with closing(
-        scoring.scored(
-            net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size
-        )
-    ) as scored:
-        for place, row in enumerate(scored):
-            if not isinstance(row, UserError):
-                rows.append(row)
-                read.append(place)
-            elif config.data.broken == "skip":
-                print(f"{row}; passed over", file=sys.stderr)
-            else:
-                raise UserError(f"{row}; data.broken=skip would pass it over")
-    if not rows:
+    if _REESTIMATE.value and config.data.pipeline == "stream":
+        variables = _reestimated_from_disk(net, config, found.train)
+    elif _REESTIMATE.value:
+        found_anew = _reestimated(variables, prepare(config))["batch_stats"]
+        variables = {**variables, "batch_stats": on_host(found_anew)}
+
+    def unreadable(error: UserError) -> None:
+        if config.data.broken == "stop":
+            raise UserError(f"{error}; data.broken=skip would pass it over")
+        print(f"{error}; passed over", file=sys.stderr)
+
+    probabilities = scoring.probabilities(
+        net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size, unreadable
+    )
+    read = ~np.isnan(probabilities[:, 0])
+    if not read.any():
         raise UserError(f"--split={_SPLIT.value}: none of {len(photographs)} photographs can be read")
-    probabilities = np.stack(rows)
-    size, labels = net.preprocessing.image_size, photographs.labels[read]
+    probabilities, labels, size = probabilities[read], photographs.labels[read], net.preprocessing.image_size
     seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
     view = seen.get(_VIEW.value, "fully convolutional, several scales")
     print(f"{len(labels)} photographs ({found.where}), {view}")
@@ -168,10 +163,8 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     print(f"{_SPLIT.value} {of_probabilities(probabilities, labels)}")
 
 
-def _reestimated_from_disk(
-    variables: dict[str, Any], net: "Model", config: ConfigDict, train: "Photographs"
-) -> dict[str, Any]:
-    """The variables with BN's statistics as averages over the training images, in batches from the disk."""
+def _reestimated_from_disk(net: "Model", config: ConfigDict, train: "Photographs") -> dict[str, Any]:
+    """A network's variables with BN's statistics as averages over the training images, in batches from the disk."""
     import dataclasses
 
     import numpy as np
@@ -179,18 +172,32 @@ def _reestimated_from_disk(
     from resnet_flax.training.parts import pipeline_of
     from resnet_flax.training.reestimation import reestimate
 
+    batch, seen = _bn_batch(net.variables, config, len(train)), net.preprocessing
+    pipeline = dataclasses.replace(
+        pipeline_of(config), image_size=seen.image_size, resize=seen.resize, interpolation=seen.interpolation,
+        channels=seen.channels,
+    )  # fmt: skip
+    with closing(pipeline.in_order(_mixed(train), batch, np.arange(batch))) as batches:
+        images = (b["images"][b["counts"]] for b in batches)
+        normalization = seen.normalization.cropped(seen.image_size)
+        found = reestimate(net.network, net.variables["params"], normalization, (i for i in images if len(i)))
+    return {**net.variables, "batch_stats": found}
+
+
+def _bn_batch(variables: dict[str, Any], config: ConfigDict, images: int) -> int:
+    """How many images a BN normalises together in re-estimation; says so."""
     if not variables.get("batch_stats"):
         raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
     batch = config.train.bn_group or config.train.batch_size
-    pipeline = dataclasses.replace(pipeline_of(config), skip_broken=config.data.broken == "skip")
-    # They lie class by class, and a BN is to see all classes.
-    mixed = train.take(np.random.RandomState(0).permutation(len(train)))
-    print(f"BN statistics: averages over {len(train)} training images, {batch} at a time")
-    with closing(pipeline.in_order(mixed, batch, np.arange(batch))) as batches:
-        images = (b["images"][b["counts"]] for b in batches)
-        normalization = net.preprocessing.normalization.cropped(config.data.image_size)
-        found = reestimate(net.network, variables["params"], normalization, (i for i in images if len(i)))
-    return {**variables, "batch_stats": found}
+    print(f"BN statistics: averages over {images} training images, {batch} at a time")
+    return batch
+
+
+def _mixed(train: "Images | Photographs") -> Any:
+    """Photographs in a random order, always the same: they lie class by class, and a BN is to see all classes."""
+    import numpy as np
+
+    return train.take(np.random.RandomState(0).permutation(len(train)))
 
 
 def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
@@ -202,17 +209,12 @@ def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
     from resnet_flax.training.devices import replicated
     from resnet_flax.training.reestimation import make_reestimate
 
-    if not variables.get("batch_stats"):
-        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
-    batch = parts.config.train.bn_group or parts.config.train.batch_size
+    train = parts.dataset.train
+    batch = _bn_batch(variables, parts.config, len(train))
     reestimate = make_reestimate(parts.network, parts.normalization, batch, crop=parts.crop)
     everywhere = replicated(parts.mesh)
-    train = parts.dataset.train
-    if parts.config.data.folder:  # they lie class by class, and a BN is to see all classes
-        train = train.take(np.random.RandomState(0).permutation(len(train)))
-    train = resident.put(train, everywhere)
+    train = resident.put(_mixed(train) if parts.config.data.folder else train, everywhere)
     params = jax.device_put(jax.tree.map(np.asarray, variables["params"]), everywhere)
-    print(f"BN statistics: averages over {len(parts.dataset.train)} training images, {batch} at a time")
     return {**variables, "batch_stats": reestimate(params, train)}
 
 

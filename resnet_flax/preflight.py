@@ -29,7 +29,7 @@ from resnet_flax.progress import Progress, duration
 
 if TYPE_CHECKING:
     from resnet_flax.data.images import Dataset
-    from resnet_flax.data.photographs import Photo, PhotoDataset
+    from resnet_flax.data.photographs import PhotoDataset
     from resnet_flax.data.streaming import Pipeline
 
 _SECONDS = 5.0  # that the speed is measured for, at least one batch
@@ -113,23 +113,13 @@ def _read(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline", spl
                 for batch in batches:
                     for number in batch["broken"][batch["broken"] >= 0]:
                         broken += 1
-                        print(f"  {_reason(photographs[int(number)], pipeline)}", flush=True)
+                        print(f"  {pipeline.complaint(photographs[int(number)])}", flush=True)
                     progress.update(int((batch["counts"] | (batch["broken"] >= 0)).sum()))
     print(f"decoded: {count:,} images, {broken:,} of them cannot be read")
     if broken and config.data.broken == "stop":
         raise UserError(
             f"{broken} of {count} images cannot be read, named above; mend or remove them, or set data.broken=skip"
         )
-
-
-def _reason(photo: "Photo", pipeline: "Pipeline") -> str:
-    from resnet_flax.data import decoding
-
-    try:
-        decoding.prepare(photo, pipeline.resize, pipeline.image_size, pipeline.channels, pipeline.interpolation)
-    except UserError as error:
-        return str(error)
-    return f"{photo}: could not be read, and a moment later it could; is the disk well?"
 
 
 def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") -> None:

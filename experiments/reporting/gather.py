@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments import record
 from resnet_flax import config as configs
+from resnet_flax import json_lines
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 from resnet_flax.training import workdir as folders
@@ -227,7 +228,7 @@ def read_run(path: Path, label: str) -> RunFolder:
         if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
             raise ValueError("a line has no step")
         file = path / folders.STARTS
-        starts = [json.loads(text) for text in file.read_text().splitlines()] if file.is_file() else []
+        starts = json_lines.read(file)
         file = path / folders.DIVERGED
         diverged = json.loads(file.read_text())["step"] if file.is_file() else None
         file = path / folders.INTERRUPTED

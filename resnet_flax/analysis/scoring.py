@@ -35,8 +35,12 @@ def probabilities(
     paths: Sequence[Path | Photo],
     view: View = "center",
     batch_size: int = 32,
+    unreadable: Callable[[UserError], None] | None = None,
 ) -> np.ndarray:
     """What :func:`scored` gives for each photograph, in one array.
+
+    Args:
+      unreadable: called for a file that cannot be read as an image, which has NaN for its row; None raises instead.
 
     Returns:
       [N, classes] float32, in the order of the paths.
@@ -47,9 +51,13 @@ def probabilities(
     found = np.zeros((len(paths), network.classes), np.float32)
     with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
         for place, row in enumerate(rows):
-            if isinstance(row, UserError):
+            if not isinstance(row, UserError):
+                found[place] = row
+            elif unreadable is None:
                 raise row
-            found[place] = row
+            else:
+                found[place] = np.nan
+                unreadable(row)
     return found
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from resnet_flax.data import augmentation as crops
 from resnet_flax.data import decoding, resident
 from resnet_flax.data.images import Images
-from resnet_flax.data.photographs import Photographs
+from resnet_flax.data.photographs import Photo, Photographs
 from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
@@ -104,6 +104,14 @@ class Pipeline:
             raise UserError(f"data.normalization={name!r}: none of {len(some)} training images can be read")
         return statistics.normalization(name)
 
+    def complaint(self, photo: Photo) -> str:
+        """Why an image could not be read, in a line; for that it is read once more."""
+        try:
+            decoding.prepare(photo, self.resize, self.image_size, self.channels, self.interpolation)
+        except UserError as error:
+            return str(error)
+        return f"{photo}: could not be read, and a moment later it could; is the disk well?"
+
     @property
     def threads_each(self) -> int:
         """Threads of each worker, or of this process where there are none."""
@@ -166,19 +174,16 @@ class Batches:
                 f"through which batches go (docker run --shm-size)?"
             ) from None
         for number in batch["broken"][~batch["read"]]:
-            self._raise(int(number))
+            raise UserError(self._complaint(int(number)))
         self._step += 1
         return batch
 
-    def _raise(self, number: int) -> None:
-        photo = self._examples.photographs[number]
-        try:
-            decoding.check_strip(photo, decoding.read_photo(photo), self._examples.pipeline.resize)
-        except UserError as error:
-            if self._examples.pipeline.skip_broken:
-                raise UserError(f"{error}; nor can the {_IN_A_ROW - 1} images after it") from None
-            raise UserError(f"{error}; data.broken=skip would pass it over") from None
-        raise UserError(f"{photo}: could not be read, and a moment later it could; is the disk well?")
+    def _complaint(self, number: int) -> str:
+        pipeline = self._examples.pipeline
+        text = pipeline.complaint(self._examples.photographs[number])
+        if pipeline.skip_broken:
+            return f"{text}; nor can the {_IN_A_ROW - 1} images after it"
+        return f"{text}; data.broken=skip would pass it over"
 
     def close(self) -> None:
         """Ends its threads or processes."""

@@ -72,9 +72,9 @@ class Checkpoints:
         """
         if step == self.last_saved:
             return
+        self._check_room(state)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
         item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_copy(state))})
-        self._check_room(state)
         with self._writing():
             self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
@@ -174,9 +174,10 @@ class Checkpoints:
 
     def _check_room(self, state: State) -> None:
         """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
-        wanted = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        free = shutil.disk_usage(self._workdir).free
-        if jax.process_index() == 0 and wanted > free:
+        if jax.process_index() > 0:
+            return
+        wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._workdir).free
+        if wanted > free:
             raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
 
     def _unwritten(self, reason: str) -> UserError:

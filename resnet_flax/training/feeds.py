@@ -1,6 +1,5 @@
 """Where a run's batches come from: the device itself, or the disks of the hosts. The loop knows no difference."""
 
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from resnet_flax import json_lines
 from resnet_flax.data import resident
 from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
-from resnet_flax.data.streaming import Batch, Batches
+from resnet_flax.data.streaming import Batch, Batches, Pipeline
 from resnet_flax.errors import UserError
 from resnet_flax.training.devices import DATA_AXIS, places_of_host, replicated
 from resnet_flax.training.evaluation import Evaluation, make_evaluate, make_evaluate_batches
@@ -112,7 +112,8 @@ class StreamFeed:
         self._split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
         self._data = _splits(parts.dataset)
         self.held_out = tuple(name for name in self._data if name != "train")
-        self._broken = _Broken(workdir, self._data)
+        self._broken = _Broken(workdir, self._data, self._pipeline)
+        self._share = _Share(self._split, c.train.batch_size)
         self._batches: Batches | None = None
         self._ahead: deque[tuple[Array, Array]] = deque()
         self._failure: UserError | None = None
@@ -120,9 +121,8 @@ class StreamFeed:
     def begin(self, state: State, step: int) -> None:
         """See :class:`Feed`."""
         train = self._config.train
-        places = places_of_host(self._split, train.batch_size)
         self._batches = self._pipeline.train(
-            self._data["train"], self._config.seed, train.batch_size, places, step, train.steps
+            self._data["train"], self._config.seed, train.batch_size, self._share.places, step, train.steps
         )
         shapes = ((train.batch_size, *self._shape), np.uint8), ((train.batch_size,), np.int32)
         images, labels = (jax.ShapeDtypeStruct(*s, sharding=self._split) for s in shapes)
@@ -170,40 +170,46 @@ class StreamFeed:
         if batch is None:
             return False
         self._broken.note("train", batch)
-        size = self._config.train.batch_size
-        self._ahead.append(tuple(self._put(batch[key], size) for key in ("images", "labels")))
+        self._ahead.append(tuple(self._share.put(batch[key]) for key in ("images", "labels")))
         return True
-
-    def _put(self, local: np.ndarray, size: int) -> Array:
-        """The global array of which this host has those places."""
-        first = places_of_host(self._split, size)
-        where = {int(place): here for here, place in enumerate(first)}
-
-        def part(index: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = index[0].indices(size)
-            return local[where[start] : where[start] + stop - start]
-
-        return jax.make_array_from_callback((size, *local.shape[1:]), self._split, part)
 
     def _in_order(self, split: str) -> Iterator[tuple[Array, Array, Array]]:
         devices = self._split.mesh.size
         size = -(-self._config.train.eval_batch_size // devices) * devices
-        places = places_of_host(self._split, size)
-        with closing(self._pipeline.in_order(self._data[split], size, places)) as batches:
+        share = _Share(self._split, size)
+        with closing(self._pipeline.in_order(self._data[split], size, share.places)) as batches:
             for batch in batches:
                 self._broken.note(split, batch)
-                yield tuple(self._put(batch[key], size) for key in ("images", "labels", "counts"))
+                yield tuple(share.put(batch[key]) for key in ("images", "labels", "counts"))
+
+
+class _Share:
+    """The places of a batch of that size that are this host's."""
+
+    def __init__(self, split: NamedSharding, size: int) -> None:
+        self._split, self._size = split, size
+        self.places = places_of_host(split, size)
+        self._here = {int(place): here for here, place in enumerate(self.places)}
+
+    def put(self, local: np.ndarray) -> Array:
+        """The array of all hosts, on the devices, of which this host has those places."""
+
+        # Not jax.make_array_from_process_local_data: it wants the places of a host to follow one another.
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(self._size)
+            return local[self._here[start] : self._here[start] + stop - start]
+
+        return jax.make_array_from_callback((self._size, *local.shape[1:]), self._split, part)
 
 
 class _Broken:
     """Writes down each image that was passed over, once."""
 
-    def __init__(self, workdir: Path, data: dict[str, Any]) -> None:
+    def __init__(self, workdir: Path, data: dict[str, Any], pipeline: Pipeline) -> None:
         process = jax.process_index()
         self._path = workdir / (BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1))
-        self._data = data
-        known = self._path.read_text().splitlines() if self._path.is_file() else []
-        self._known = {json.loads(line)["image"] for line in known}
+        self._data, self._pipeline = data, pipeline
+        self._known = {line["image"] for line in json_lines.read(self._path)}
 
     def note(self, split: str, batch: Batch) -> None:
         """Takes a batch's ``broken``."""
@@ -212,15 +218,8 @@ class _Broken:
             if str(photo) in self._known:
                 continue
             self._known.add(str(photo))
-            try:
-                from resnet_flax.data import decoding
-
-                decoding.read_photo(photo)
-                reason = "could be read a moment later"
-            except UserError as error:
-                reason = str(error).removeprefix(f"{photo}: ")
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"image": str(photo), "split": split, "reason": reason}) + "\n")
+            reason = self._pipeline.complaint(photo).removeprefix(f"{photo}: ")
+            json_lines.append(self._path, {"image": str(photo), "split": split, "reason": reason})
             print(f"{photo}: {reason}; passed over, {len(self._known)} so far ({self._path})", file=sys.stderr)
 
 

@@ -75,9 +75,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         except Exception as error:
             refusal = error
         raise_together(refusal)
-        held.enter_context(alone(_GOES_ON))
         if isinstance(parts.dataset, PhotoDataset):
             check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
+        held.enter_context(alone(_GOES_ON))
         if folders.is_finished(workdir, config):
             _say(f"{workdir}: finished before, at step {config.train.steps}")
             return read(workdir)[-1]

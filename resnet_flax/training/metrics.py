@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from resnet_flax import json_lines
+
 FILE = "metrics.jsonl"  # in a run's folder
 
 # What differs between two runs of the same bits.
@@ -81,13 +83,4 @@ class NoMetricsLog:
 
 def read(workdir: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics; a last line that a crash cut short is left out."""
-    path = workdir / FILE
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return json_lines.read(workdir / FILE)

@@ -52,7 +52,10 @@ def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
     path, now = workdir / PHOTOGRAPHS, _described(dataset)
     if read_config(workdir) is None or not path.is_file():
         return
-    there = json.loads(path.read_text())
+    try:
+        there = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not what a run writes ({error}); without it, any photographs are taken") from None
     if there["fingerprint"] != now["fingerprint"]:
         raise UserError(
             f"--workdir={workdir}: its photographs are not those it was begun on, or come in another order: "

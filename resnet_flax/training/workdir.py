@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import errno
 import functools
-import json
 import os
 import platform
 import subprocess
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax import json_lines
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 
@@ -152,8 +152,7 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> Non
     """Adds a line to starts.jsonl: when, at which step, the network's size, which versions, which device."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **environment()}
-    with open(workdir / STARTS, "a") as file:
-        file.write(json.dumps(line) + "\n")
+    json_lines.append(workdir / STARTS, line)
     (workdir / INTERRUPTED).unlink(missing_ok=True)
 
 

@@ -31,6 +31,7 @@ def run(tmp_path, module, *arguments):
     return rows, about
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     peers = ["flax", "pytorch"] if importlib.util.find_spec("torch") else ["flax"]
     small = ["--networks=digits:residual-8", "--batches=4", "--rounds=3", "--turn_seconds=0"]

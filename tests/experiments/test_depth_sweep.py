@@ -58,6 +58,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     assert "± " in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
     arguments = sweep(
         "--grid=model.depth=8", "--grid=model.unit=plain", "--grid=optimizer.learning_rate=1e30,0.005", "--seeds=0",
