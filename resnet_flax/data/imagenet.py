@@ -23,7 +23,6 @@ _TARS = {
     VAL: "6,744,924,160 bytes",
     DEVKIT: "the labels of the validation images",
 }
-_UNREADABLE = ", in files that need TensorFlow"
 _THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
 _MANUAL = Path("downloads") / "manual"  # where TFDS wants them
 
@@ -63,7 +62,7 @@ def _look(name: str, folder: Path) -> list[Wanted]:
     place = prepared.find(name, folder)
     found = f"version {place.name}" if place else ""
     if place and not prepared.is_readable(place):
-        found += _UNREADABLE
+        found += ", in files that need TensorFlow"
     wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files", found)]
     if name == NAME:
         there = _tar_folder(folder)
@@ -89,7 +88,7 @@ def find(name: str, folder: Path) -> Splits:
     try:
         wanted = look(name, folder)
         prepared_set = wanted[0]
-        if prepared_set.found and not prepared_set.found.endswith(_UNREADABLE):
+        if prepared_set.found and prepared.is_readable(prepared_set.path):
             return _prepared(name, prepared_set.path)
         if name == NAME:
             there = _tar_folder(folder)
@@ -110,7 +109,7 @@ def find(name: str, folder: Path) -> Splits:
 def of_folder(folder: Path) -> Splits:
     """Class folders: see :func:`resnet_flax.data.folders.scan`."""
     found = folders.scan(folder)
-    top = os.path.join(os.fsencode(found.folder), b"")
+    top = os.fsencode(found.folder / "x")[:-1]  # of ".", nothing: paths in it do not begin with it
 
     def photographs(labelled: folders.Labelled) -> Photographs:
         # Bytes in one array: a million strings would be copied to each worker for seconds.

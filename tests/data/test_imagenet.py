@@ -140,6 +140,13 @@ def test_tars_that_do_not_belong_together(forms, tmp_path, change, message):
     refused(tmp_path, message)
 
 
+def test_class_folders_here(forms, monkeypatch):
+    monkeypatch.chdir(forms["class folders"])
+    data = sources.load_photographs({"name": "", "folder": ".", "validation": 0, "subset": 0})
+    check(data)
+    assert data.fingerprint() == load(forms["class folders"]).fingerprint()
+
+
 def test_class_folders_that_are_not_whole(forms, tmp_path):
     shutil.copytree(forms["class folders"], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "val" / files.LEAVES[0])
