@@ -61,7 +61,8 @@ def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = 
             _set_up_devices()
         main()
     except (UserError, Interrupted, Diverged, Failed) as ending:
-        print(f"{'error: ' if isinstance(ending, UserError) else ''}{ending}", file=sys.stderr)
+        # At once, with its line break: print has two parts, between which other threads may print.
+        sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{ending}\n")
         # Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive.
         sys.stdout.flush()
         sys.stderr.flush()

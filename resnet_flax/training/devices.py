@@ -154,7 +154,7 @@ def _leave(error: BaseException, note: str) -> NoReturn:
         text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
     else:
         code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")  # at once: print has two parts, between which other threads may print
     last_word.take_back()
     sys.stdout.flush()
     sys.stderr.flush()
