@@ -3,7 +3,8 @@
 python -m benchmarks.convolution [--layers=32x16x16,32x16x32/2] [--batch=128] [--rounds=5] [--output=FILE.csv]
 
 A layer is SIDExCHANNELSxFILTERS, a stride behind a slash; kernels are 3x3. "ours" is what resnet_flax/networks/
-convolution.py chooses on a CPU (on a GPU it chooses XLA's). About 2 minutes on 2 CPU cores.
+convolution.py chooses on a CPU (on a GPU it chooses XLA's), all with its compiler options but for those that say
+otherwise. About 2 minutes on 2 CPU cores.
 """
 
 import re
@@ -47,7 +48,7 @@ def main() -> None:
         for layer in layers:
             calls = _calls(layer, _BATCH.value)
             spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
-            flops = 2 * 9 * _BATCH.value * -((-layer.side // layer.stride) ** 2) * layer.channels * layer.filters
+            flops = 2 * 9 * _BATCH.value * (-(-layer.side // layer.stride)) ** 2 * layer.channels * layer.filters
             for (what, how), s in spreads.items():
                 times = (f"{1e3 * seconds:.3g}" for seconds in (s.median, s.least, s.most))
                 ratio = s.over(spreads[what, "ours"]).text()
@@ -68,6 +69,7 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
     import jax
 
     from resnet_flax.networks import convolution as ours
+    from resnet_flax.networks.compilation import jit
 
     keys = [jax.random.key(i) for i in range(3)]
     x = jax.random.normal(keys[0], (batch, layer.side, layer.side, layer.channels))
@@ -90,7 +92,18 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
     }
     if stride > 1:
         ways["input gradient", "zeros put between"] = partial(_from_spread_gradient, stride=stride)
-    return {name: partial(jax.jit(way), x, kernel, dy) for name, way in ways.items()}
+    else:
+        ways |= {
+            ("forward", "pairs"): lambda x, kernel, dy: ours._paired_forward(x, kernel),
+            ("forward", "Winograd's"): lambda x, kernel, dy: ours._winograd_forward(x, kernel),
+            ("kernel gradient", "Winograd's"): ours._winograd_kernel_gradient,
+            ("kernel gradient", "a convolution"): ours._swapped_kernel_gradient,
+        }
+    ways["kernel gradient", "products"] = partial(ours._product_kernel_gradient, stride=stride)
+    calls = {name: partial(jit(way), x, kernel, dy) for name, way in ways.items()}
+    # A plain jax.jit, without our options.
+    calls["forward", "XLA's, default options"] = partial(jax.jit(ways["forward", "XLA's"]), x, kernel, dy)
+    return dict(sorted(calls.items(), key=lambda item: [*dict.fromkeys(what for what, _ in ways)].index(item[0][0])))
 
 
 def _from_spread_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:

@@ -11,6 +11,7 @@ from jax import Array
 
 from experiments.timing import Spread
 from resnet_flax.analysis.counts import multiply_adds_of
+from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.convolution import convolution
 
 
@@ -96,9 +97,9 @@ def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Call
             y, pull = jax.vjp(stack, x, kernels)
             return y, pull(dy)
 
-        forward = jax.jit(stack.__call__).lower(x, kernels).compile()
+        forward = jit(stack.__call__).lower(x, kernels).compile()
         dy = forward(x, kernels)
-        both = jax.jit(both).lower(x, kernels, dy).compile()
+        both = jit(both).lower(x, kernels, dy).compile()
         found[name_of(stack, WAYS[0])] = lambda f=forward, a=(x, kernels): f(*a)
         found[name_of(stack, WAYS[1])] = lambda f=both, a=(x, kernels, dy): f(*a)
         done(f"compiled {stack.name}")

@@ -14,6 +14,7 @@ from resnet_flax import config as configs
 from resnet_flax.analysis.by_stage import by_stage
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network, build
+from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.schedule import learning_rate
@@ -80,7 +81,7 @@ def training_call(
     # The same features are dropped in every step: that takes as long.
     dropped = jax.random.split(keys[0], batch) if network.dropout else None
     step = partial(training_step, network=network, optimizer=optimizer, dropout_keys=dropped)
-    step = jax.jit(step, donate_argnums=0)
+    step = jit(step, donate_argnums=0)
     compiled = step.lower(state, images, labels).compile()
     seconds = time.perf_counter() - started
 

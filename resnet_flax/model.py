@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
@@ -28,6 +27,7 @@ from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.interchange.files import Weights, read
 from resnet_flax.interchange.weights import config_of, variables
 from resnet_flax.networks import Network, build, on_one_device
+from resnet_flax.networks.compilation import jit
 
 _NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
 
@@ -87,7 +87,7 @@ class Model:
 
     @cached_property
     def _apply(self) -> Any:
-        return jax.jit(lambda variables, x: self.network.apply(variables, x, train=False, intermediates=True)[1])
+        return jit(lambda variables, x: self.network.apply(variables, x, train=False, intermediates=True)[1])
 
 
 def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:

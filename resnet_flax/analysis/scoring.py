@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.views import View, views_of
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network
+from resnet_flax.networks.compilation import jit
 from resnet_flax.progress import Progress
 
 _THREADS = 16  # at most, one a core
@@ -95,7 +96,7 @@ def scored(
     batches, sums = _Batches(batch_size, preprocessing.image_size, len(paths)), _Sums(network.classes)
 
     def add(batch: "_Batch") -> None:
-        found = np.asarray(_softmax(network, variables, batch.images))[: len(batch.places)]
+        found = np.asarray(_softmax(network)(variables, batch.images))[: len(batch.places)]
         for place, row in zip(batch.places, found, strict=True):
             sums.add(place, row)
 
@@ -131,9 +132,10 @@ def top_k_error(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
     return int(((greater >= k) | np.isnan(own[:, 0])).sum())
 
 
-@partial(jax.jit, static_argnums=0)
-def _softmax(network: Network, variables: dict[str, Any], images: Array) -> Array:
-    return jax.nn.softmax(network.apply(variables, images, train=False))
+@cache
+def _softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
+    """Compiles ``(variables, images) -> probabilities``."""
+    return jit(lambda variables, images: jax.nn.softmax(network.apply(variables, images, train=False)))
 
 
 def _decoded(

@@ -6,31 +6,43 @@ Forward it is XLA's convolution: NHWC images, HWIO kernels, padding ``K // 2`` o
 Backward it is XLA's own on GPU and TPU. On a CPU, XLA's gradients of a convolution are slow, above all in a
 loop body (https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a loop. There we write
 
-* the gradient of the input as a *forward* convolution of the output's gradient with the kernel flipped in space
-  and transposed in channels; for a stride, as one convolution that makes all positions between two at once;
-* the gradient of the kernel as matrix products over chunks of the batch whose columns fit the cache;
-* the convolution itself, and so the gradient of the input, as such matrix products, where that is faster.
+* 3x3 convolutions of stride 1 and many channels by Winograd's method along the width (half the products), and the
+  gradient of the input as such a convolution of the output's gradient, the kernel flipped in space and transposed in
+  channels; the gradient of the kernel is the same method turned round;
+* for a stride, the gradient of the input as one matrix product whose parts are added where they belong;
+* other gradients of the kernel as matrix products of shifts of the images;
 
-``python -m benchmarks.convolution`` measures these choices against others.
+all of them over chunks of the batch that fit the cache. ``python -m benchmarks.convolution`` measures these choices
+against others.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from resnet_flax.networks.initialization import Initializer, zeros
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-# Elements of the columns that one matrix product reads, in chunks of the batch: what is fastest on CPUs with 1 MB of
-# L2 a core. Twice as many, or half as many, cost 10% to 20%.
-_COLUMN_ELEMENTS = 1 << 20
+# Elements of what goes into a matrix product and comes out of it, in chunks of the batch: what is fastest on CPUs with
+# 1 MB of L2 a core. A few chunks too many cost as much as a cache that is missed: two threads wake for each product.
+_CHUNK_ELEMENTS = 3 << 19
 
-# Below so many channels, where an image alone fills the columns, or a few chunks hold the batch, XLA's own is faster.
-_MATRIX_CHANNELS = 32
+# With no more channels or filters than this, products are too thin to be fast: half a row of them is idle.
+_THIN = 16
+
+# F(4, 3) of Lavin & Gray (arXiv:1509.09308, section 4.3): y = A^T [(G g) * (B^T d)], four outputs of three taps by six
+# products instead of twelve. Along one direction alone, rounding errors stay within a few times the direct sum's.
+_B = np.array([[4, 0, 0, 0, 0, 0], [0, -4, 4, -2, 2, 4], [-5, -4, -4, -1, -1, 0],
+               [0, 1, -1, 2, -2, -5], [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]])  # fmt: skip
+_G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2, 4, -8], [0, 0, 0, 1]])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -92,16 +104,26 @@ def _xla_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Arr
 
 
 def _cpu_forward(x: Array, kernel: Array, stride: int) -> Array:
-    size, _, channels, filters = kernel.shape
-    images, height, width, _ = x.shape
+    _, height, width, _ = x.shape
+    size, filters = kernel.shape[0], kernel.shape[-1]
     if min(height, width) < size:
         # As in the last stage on 8x8 digits. XLA's convolution is ten times slower there.
         return _matrix_forward(x, kernel, stride)
-    chunk = _chunk(images, height * width * size * (channels + filters))
-    if (size, stride) == (3, 1) and channels >= _MATRIX_CHANNELS and 1 < chunk <= images // 4:
-        chunks = x.reshape(images // chunk, chunk, height, width, channels)
-        return lax.map(partial(_row_forward, kernel=kernel), chunks).reshape(images, height, width, filters)
+    if stride == 1 and size > 1 and filters <= _THIN and width % 2 == 0:
+        return _paired_forward(x, kernel)
+    if _suits_winograd(x, kernel, stride, 4 * _THIN):
+        return _winograd_forward(x, kernel)
     return _xla_forward(x, kernel, stride)
+
+
+def _paired_forward(x: Array, kernel: Array) -> Array:
+    """The same, stride 1, two neighbours along the width at once: twice the filters, a third more to multiply."""
+    pad = kernel.shape[0] // 2
+    left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in range(2))
+    pairs = lax.conv_general_dilated(
+        x, jnp.concatenate([left, right], -1), (1, 2), ((pad, pad), (pad, pad)), dimension_numbers=_DIMENSIONS
+    )
+    return pairs.reshape(*x.shape[:3], kernel.shape[-1])
 
 
 def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
@@ -111,25 +133,86 @@ def _matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
     return jnp.dot(columns, kernel.reshape(size * size * channels, filters))
 
 
-def _row_forward(x: Array, kernel: Array) -> Array:
-    """The same, stride 1, as a product of K shifts along the height, [n, K*C] x [K*C, K*F]; then K shifts are added."""
-    size, _, channels, filters = kernel.shape
-    width, pad = x.shape[2], size // 2
-    weights = kernel.transpose(0, 2, 1, 3).reshape(size * channels, size * filters)
-    y = jnp.dot(_shifts_along(x, size, 1), weights)  # [N, H, W, K*F]
-    y = jnp.pad(y, ((0, 0), (0, 0), (pad, pad), (0, 0)))
-    return sum(y[:, :, b : b + width, b * filters : (b + 1) * filters] for b in range(size))
+def _suits_winograd(x: Array, kernel: Array, stride: int, channels: int) -> bool:
+    """Whether Winograd's method can be used, between so many channels at least, and a chunk is of some images."""
+    size, *between = kernel.shape[1:]
+    # Not bfloat16, whose few digits the sums of inputs and of outputs would take.
+    exact = kernel.dtype in (jnp.float32, jnp.float64)
+    fits = _winograd_elements(x, kernel) <= _CHUNK_ELEMENTS // 4
+    return exact and fits and (size, stride) == (3, 1) and min(between) >= channels
 
 
-def _chunk(images: int, elements: int) -> int:
-    """How many images a matrix product takes, each of which fills its columns with ``elements``: divides ``images``."""
-    most = max(1, min(images, _COLUMN_ELEMENTS // elements))
-    return next(n for n in range(most, 0, -1) if images % n == 0)
+def _winograd_elements(x: Array, kernel: Array) -> int:
+    """What an image takes of a chunk."""
+    return 6 * x.shape[1] * -(-x.shape[2] // 4) * (3 * kernel.shape[2] + kernel.shape[3])
+
+
+def _winograd_forward(x: Array, kernel: Array) -> Array:
+    """The same, 3x3 and stride 1: six products, [n, 3*C] x [3*C, F], of a quarter of the positions each."""
+    channels, filters = kernel.shape[2:]
+    weights = jnp.einsum("pb,abcf->pacf", _G.astype(kernel.dtype), kernel).reshape(6, 3 * channels, filters)
+
+    def convolve(x: Array) -> Array:
+        images, height, width, _ = x.shape
+        columns = _shifts_along(_winograd_inputs(x), 3, 2).reshape(6, -1, 3 * channels)
+        points = jnp.einsum("pnc,pcf->pnf", columns, weights).reshape(6, images, height, -1, filters)
+        y = jnp.stack([_combine(_A[:, j], points) for j in range(4)], axis=3)
+        return y.reshape(images, height, -1, filters)[:, :, :width]
+
+    return _in_chunks(convolve, x, _winograd_elements(x, kernel))
+
+
+def _winograd_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
+    """The kernel's gradient for :func:`_winograd_forward`: six products, [C, n] x [n, 3*F], then G^T."""
+    channels, filters = kernel.shape[2:]
+
+    def product(x: Array, dy: Array) -> Array:
+        dy = jnp.pad(dy, ((0, 0), (0, 0), (0, -dy.shape[2] % 4), (0, 0)))
+        tiles = dy.reshape(*dy.shape[:2], -1, 4, filters)
+        points = jnp.stack([_combine(_A[p], [tiles[:, :, :, j] for j in range(4)]) for p in range(6)])
+        columns = _shifts_along(points, 3, 2).reshape(6, -1, 3 * filters)
+        return jnp.einsum("pnc,pnf->pcf", _winograd_inputs(x).reshape(6, -1, channels), columns)
+
+    gradient = _sum_of_chunks(product, x, dy, _winograd_elements(x, kernel)).reshape(6, channels, 3, filters)
+    # A shift of the output by a meets the kernel's entry at the other end, 2-a.
+    return jnp.flip(jnp.einsum("pb,pcaf->abcf", _G.astype(kernel.dtype), gradient), 0)
+
+
+def _winograd_inputs(x: Array) -> Array:
+    """B^T d for tiles of six along the width, four apart: [6, N, H, ceil(W / 4), C]."""
+    images, height, width, channels = x.shape
+    tiles = -(-width // 4)
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 4 * tiles + 3 - width), (0, 0)))
+    padded = padded.reshape(images, height, tiles + 1, 4, channels)
+    tile = [padded[:, :, i // 4 : i // 4 + tiles, i % 4] for i in range(6)]
+    return jnp.stack([_combine(_B[:, p], tile) for p in range(6)])
+
+
+def _combine(factors: np.ndarray, terms: Sequence[Array] | Array) -> Array:
+    """The sum of the terms times their factors, without those of factor 0."""
+    return sum(factor * term for factor, term in zip(factors.tolist(), terms, strict=True) if factor)
+
+
+def _in_chunks(function: Callable[[Array], Array], images: Array, elements: int) -> Array:
+    """``function(images)``, [N, ...] -> [N, ...], a chunk of images at a time; ``elements`` is what an image takes."""
+    chunks = _split(images, elements)
+    if chunks.shape[0] == 1:
+        return function(images)
+    y = lax.map(function, chunks)
+    return y.reshape(-1, *y.shape[2:])[: images.shape[0]]
+
+
+def _split(images: Array, elements: int) -> Array:
+    """[N, ...] -> [chunks, n, ...], alike in size: the last is filled up with zeros where N is no multiple."""
+    count = images.shape[0]
+    chunks = min(count, math.ceil(count * elements / _CHUNK_ELEMENTS))
+    size = math.ceil(count / chunks)
+    padded = jnp.pad(images, [(0, chunks * size - count)] + [(0, 0)] * (images.ndim - 1))
+    return padded.reshape(chunks, size, *images.shape[1:])
 
 
 def _cpu_input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    size = kernel.shape[0]
-    if size == 1:
+    if kernel.shape[0] == 1:
         return _spread(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
     if stride > 1:
         return _strided_input_gradient(kernel, dy, stride, x.shape[1:3])
@@ -168,6 +251,32 @@ def _strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[
 
 
 def _cpu_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
+    if kernel.shape[0] == 1:
+        total = jnp.promote_types(kernel.dtype, jnp.float32)
+        gradient = jnp.einsum("nhwc,nhwf->cf", x[:, ::stride, ::stride], dy, preferred_element_type=total)
+        return gradient.astype(kernel.dtype)[None, None]
+    if _suits_winograd(x, kernel, stride, 2 * _THIN):
+        return _winograd_kernel_gradient(x, kernel, dy)
+    if stride == 1 and min(kernel.shape[2:]) > _THIN:
+        return _swapped_kernel_gradient(x, kernel, dy)
+    return _product_kernel_gradient(x, kernel, dy, stride)
+
+
+def _swapped_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
+    """For stride 1, a convolution whose images are the channels of x, and whose kernel is dy.
+
+    So does XLA by itself; but in a loop it takes the arrays as they lie, and is a hundred times slower.
+    """
+    pad = kernel.shape[0] // 2
+    x, dy = lax.optimization_barrier((x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)))
+    gradient = lax.conv_general_dilated(
+        x, dy, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=_DIMENSIONS,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    )  # fmt: skip
+    return gradient.transpose(1, 2, 0, 3).astype(kernel.dtype)
+
+
+def _product_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
     """Sums, over chunks of the batch, products of columns that fit the cache.
 
     For stride 1 the columns are the K shifts of the input along its height, and those of the *output's* gradient along
@@ -175,39 +284,36 @@ def _cpu_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Arr
     K*K shifts of the input, of which only every stride-th is needed: [K*K*C, n] x [n, F].
     """
     size, _, channels, filters = kernel.shape
-    accumulator = jnp.promote_types(kernel.dtype, jnp.float32)
-    if size == 1:
-        x = x[:, ::stride, ::stride]
-        product = jnp.einsum("nhwc,nhwf->cf", x, dy, preferred_element_type=accumulator)
-        return product.astype(kernel.dtype)[None, None]
-
-    images, height, width, _ = dy.shape
     left, right = (size * channels, size * filters) if stride == 1 else (size * size * channels, filters)
-    chunk = _chunk(images, height * width * (left + right))
 
-    def split(images: Array) -> Array:
-        return images.reshape(-1, chunk, *images.shape[1:])
-
-    def add(total: Array, parts: tuple[Array, Array]) -> tuple[Array, None]:
-        x, dy = parts
+    def product(x: Array, dy: Array) -> Array:
         if stride == 1:
             x, dy = _shifts_along(x, size, 1), _shifts_along(dy, size, 2)
         else:
             x = _shifts(x, size, stride)
         x, dy = x.reshape(-1, left), dy.reshape(-1, right)
-        return total + jnp.dot(x.T, dy, preferred_element_type=accumulator), None
+        return jnp.dot(x.T, dy, preferred_element_type=jnp.promote_types(kernel.dtype, jnp.float32))
 
-    total, _ = lax.scan(add, jnp.zeros((left, right), accumulator), (split(x), split(dy)))
+    gradient = _sum_of_chunks(product, x, dy, math.prod(dy.shape[1:3]) * (left + right))
     if stride == 1:
         # A shift of the output by b meets the kernel's entry at the other end, K-1-b.
-        total = jnp.flip(total.reshape(size, channels, size, filters), 2).transpose(0, 2, 1, 3)
-    return total.reshape(kernel.shape).astype(kernel.dtype)
+        gradient = jnp.flip(gradient.reshape(size, channels, size, filters), 2).transpose(0, 2, 1, 3)
+    return gradient.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _sum_of_chunks(function: Callable[[Array, Array], Array], x: Array, dy: Array, elements: int) -> Array:
+    """``function(x, dy)``, a sum over images, a chunk of images at a time."""
+    x, dy = _split(x, elements), _split(dy, elements)
+    if x.shape[0] == 1:
+        return function(x[0], dy[0])
+    total = jax.eval_shape(function, x[0], dy[0])
+    return lax.scan(lambda sum, parts: (sum + function(*parts), None), jnp.zeros(total.shape, total.dtype), (x, dy))[0]
 
 
 def _shifts_along(images: Array, size: int, axis: int) -> Array:
-    """The ``size`` shifts of padded images along one axis, side by side: [N, H, W, C] -> [N, H, W, size*C]."""
+    """The ``size`` shifts of padded images along one axis, side by side: [..., C] -> [..., size*C]."""
     pad, side = size // 2, images.shape[axis]
-    padded = jnp.pad(images, [(pad, pad) if i == axis else (0, 0) for i in range(4)])
+    padded = jnp.pad(images, [(pad, pad) if i == axis else (0, 0) for i in range(images.ndim)])
     return jnp.concatenate([lax.slice_in_dim(padded, a, a + side, axis=axis) for a in range(size)], axis=-1)
 
 

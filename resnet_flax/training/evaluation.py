@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from resnet_flax.data.resident import Normalization, Resident, center
 from resnet_flax.networks import Network
+from resnet_flax.networks.compilation import jit
 from resnet_flax.training.devices import DATA_AXIS
 
 
@@ -52,7 +53,7 @@ def make_evaluate(
     per_device = -(-batch_size // mesh.size)
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
 
-    @jax.jit
+    @jit
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
     def sums(variables: dict, data: Resident) -> tuple[Array, Array]:
         size = data.labels.shape[0]
@@ -89,7 +90,7 @@ def make_evaluate_batches(
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
     everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
 
-    @jax.jit
+    @jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, split, split, split), out_specs=everyone, check_vma=False)
     def sums(variables: dict, images: Array, labels: Array, counts: Array) -> tuple[Array, Array, Array]:
         found = _score(network, variables, normalization(images, dtype), labels, counts)

@@ -16,6 +16,7 @@ from jax import Array, lax
 from resnet_flax.data.resident import Normalization, Resident, center
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network, on_one_device
+from resnet_flax.networks.compilation import jit
 
 Reestimate = Callable[[Any, Resident], Any]
 
@@ -34,7 +35,7 @@ def make_reestimate(network: Network, normalization: Normalization, batch_size: 
     seen = _seen_by(network)
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
 
-    @jax.jit
+    @jit
     def reestimate(params: Any, data: Resident) -> Any:
         batches, rest = divmod(data.images.shape[0], batch_size)
 
@@ -57,7 +58,7 @@ def make_reestimate(network: Network, normalization: Normalization, batch_size: 
 
 def reestimate(network: Network, params: Any, normalization: Normalization, batches: Iterable[np.ndarray]) -> Any:
     """The same of images that come in batches, [n, H, W, C] uint8 as the network sees them; n may differ."""
-    seen, totals, count = jax.jit(_seen_by(network)), None, 0
+    seen, totals, count = jit(_seen_by(network)), None, 0
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
     for images in batches:
         found = seen(params, normalization(jnp.asarray(images), dtype))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from resnet_flax.data.colour import principal_offsets
 from resnet_flax.data.resident import Normalization, Resident, Stream, example_keys
 from resnet_flax.networks import Network
+from resnet_flax.networks.compilation import jit
 from resnet_flax.training.devices import DATA_AXIS, replicated
 from resnet_flax.training.state import State, Sums, no_sums
 
@@ -170,7 +171,7 @@ def make_train_steps(
     def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
         return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
 
-    return TrainSteps(jax.jit(steps, donate_argnums=0), stream.seed, replicated(mesh))
+    return TrainSteps(jit(steps, donate_argnums=0), stream.seed, replicated(mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +231,7 @@ def make_streamed_step(
             label_smoothing=label_smoothing, accumulate=accumulate,
         )  # fmt: skip
 
-    return StreamedStep(jax.jit(step, donate_argnums=0), on_all_devices(np.uint32(seed), replicated(mesh)))
+    return StreamedStep(jit(step, donate_argnums=0), on_all_devices(np.uint32(seed), replicated(mesh)))
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -72,16 +72,47 @@ def test_second_derivatives_agree_with_finite_differences(double):
 
 @pytest.mark.parametrize("images", [1, 7, 40])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_chunks_of_the_batch(double, monkeypatch, images, stride):
-    """Forward and backward by matrix products, an image or a few at a time, whatever number of them there is."""
-    x, kernel = inputs(0, images, 6, 7, 32, 4, 3, np.float64)
+@pytest.mark.parametrize("channels", [4, 32])
+def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
+    """Backward by matrix products, an image or a few at a time, whatever number of them there is."""
+    x, kernel = inputs(0, images, 6, 7, channels, 4, 3, np.float64)
     expected, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
-    for in_columns in (1, 5):
-        monkeypatch.setattr(module, "_COLUMN_ELEMENTS", in_columns * 6 * 7 * 3 * (32 + 4))
+    for in_chunk in (1, 5):
+        monkeypatch.setattr(module, "_CHUNK_ELEMENTS", in_chunk * 6 * 7 * 3 * (channels + 4))
         y, ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
         np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
         for a, b in zip(ours(expected), pull(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (8, 8), (7, 14), (9, 5)])
+@pytest.mark.parametrize(("channels", "filters"), [(16, 16), (32, 32), (64, 96)])
+def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, width, channels, filters):
+    """Pairs, Winograd's method and the products beside XLA's, one, a part and all of the images at a time."""
+    x, kernel = inputs(0, 5, height, width, channels, filters, 3, np.float64)
+    expected, pull = jax.vjp(lambda x, k: xla(x, k, 1), x, kernel)
+    tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
+    for in_chunk in (4, 8, 1000):
+        elements = 6 * height * -(-width // 4) * (3 * channels + filters)
+        monkeypatch.setattr(module, "_CHUNK_ELEMENTS", in_chunk * elements)
+        y, ours = jax.vjp(lambda x, k: convolution(x, k, 1), x.astype(dtype), kernel.astype(dtype))
+        assert y.dtype == dtype
+        for a, b in zip((y, *ours(expected.astype(dtype))), (expected, *pull(expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+def test_winograds_method_is_used_where_it_is_faster():
+    """In the last two stages of ResNet-20; not in bfloat16, for thin kernels, or where an image fills the cache."""
+
+    def used(side, channels, dtype=jnp.float32):
+        x, kernel = jnp.zeros((1, side, side, channels), dtype), jnp.zeros((3, 3, channels, channels), dtype)
+        least = (4 * module._THIN, 2 * module._THIN)  # forward, and for the kernel's gradient
+        return tuple(module._suits_winograd(x, kernel, 1, channels) for channels in least)
+
+    assert (used(32, 16), used(16, 32), used(8, 64)) == ((False, False), (False, True), (True, True))
+    assert used(8, 64, jnp.bfloat16) == used(56, 64) == (False, False)
+    assert used(14, 256) == (True, True)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

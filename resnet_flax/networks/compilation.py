@@ -1,0 +1,34 @@
+"""How programs with our networks in them are compiled."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+
+# Which parts of a program XLA gives to YNNPACK on a CPU: matrix products and sums. By default it gets convolutions too,
+# which Eigen does in half to two thirds of the time at our shapes (jaxlib 0.10; in 0.12 the two are about alike).
+_OPTION = "xla_cpu_experimental_ynn_fusion_type"
+_PARTS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+
+
+def jit(function: Callable[..., Any], **keys: Any) -> Any:
+    """``jax.jit(function, **keys)`` with :func:`compiler_options`."""
+    return jax.jit(function, compiler_options=compiler_options(), **keys)
+
+
+@cache
+def compiler_options() -> dict[str, str] | None:
+    """The options of XLA that our convolution is fast with, or None where there are none to set.
+
+    On GPUs and TPUs, where the user has set the option in ``XLA_FLAGS``, or where this jaxlib does not know it.
+    """
+    if jax.default_backend() != "cpu" or _OPTION in os.environ.get("XLA_FLAGS", ""):
+        return None
+    options = {_OPTION: _PARTS}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
