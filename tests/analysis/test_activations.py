@@ -62,10 +62,10 @@ def test_a_loop_keeps_what_each_round_leaves(unroll):
 @pytest.mark.parametrize(
     ("name", "batch", "keys"),
     [
-        ("plain-14", 32, {}),
-        ("residual-20", 32, {}),
-        ("residual-bottleneck-20", 16, {"model.shortcut": "B"}),
-        ("residual-14", 32, {"model.unroll": True}),
+        ("plain-14", 128, {}),
+        ("residual-20", 128, {}),
+        ("residual-bottleneck-20", 64, {"model.shortcut": "B"}),
+        ("residual-14", 128, {"model.unroll": True}),
     ],
     ids=str,
 )

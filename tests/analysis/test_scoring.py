@@ -100,11 +100,14 @@ def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
 
 @pytest.mark.parametrize(("view", "batch_size"), [("center", 3), ("10crop", 8), ("multiscale", 8)])
 def test_each_shape_has_one_size_of_batch(network, paths, monkeypatch, view, batch_size):
-    shapes, compute = [], scoring._softmax
+    shapes, compile_for = [], scoring._softmax
 
-    def watched(net, variables, images):
-        shapes.append(images.shape)
-        return compute(net, variables, images)
+    def watched(net):
+        def compute(variables, images):
+            shapes.append(images.shape)
+            return compile_for(net)(variables, images)
+
+        return compute
 
     monkeypatch.setattr(scoring, "_softmax", watched)
     scoring.probabilities(*network, PREPROCESSING, paths, view, batch_size)
