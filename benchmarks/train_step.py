@@ -28,7 +28,9 @@ _BATCHES = flags.DEFINE_list("batches", None, "Images a step. Default: 128 on a 
 _DTYPES = flags.DEFINE_list("dtypes", None, "Of the computation. Default: float32 on a CPU, bfloat16 too on a GPU.")
 _PEERS = flags.DEFINE_list("peers", list(PEERS), "Whom to measure beside.")
 _TURN_SECONDS = flags.DEFINE_float("turn_seconds", 2.0, "A turn takes about so long.", lower_bound=0)
-_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 4 on a CPU, 50 on a GPU.", lower_bound=1)
+_STEPS_A_CALL = flags.DEFINE_integer(
+    "steps_a_call", None, "Default: 8 on a CPU (a run's calls take two seconds, too), 50 on a GPU.", lower_bound=1
+)
 
 _HEADER = ("network", "dtype", "batch", "who", "images/s", "least", "most", "ms a step", "ours over it")
 
@@ -66,7 +68,7 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
     from experiments.timing import by_turns
     from resnet_flax.progress import Progress
 
-    count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 4)
+    count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 8)
     calls: dict[str, Callable[[], Any]] = {}
     for who, make in _contestants(name, dtype, batch, peers):
         try:
