@@ -102,7 +102,7 @@ def base() -> ConfigDict:
     c.model.dtype = "float32"  # of the computation; "bfloat16" on accelerators
     c.model.param_dtype = "float32"
     c.model.remat = "none"  # or "unit", "stage": what the backward pass computes again instead of keeping it
-    c.model.unroll = False  # every unit in the compiled program, instead of a loop over them
+    c.model.unroll = False  # every unit in the compiled program, instead of a loop where they are more than a few
 
     c.data = ConfigDict()
     c.data.name = "cifar10"

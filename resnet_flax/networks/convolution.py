@@ -6,14 +6,15 @@ Forward it is XLA's convolution: NHWC images, HWIO kernels, padding ``K // 2`` o
 Backward it is XLA's own on GPU and TPU. On a CPU, XLA's gradients of a convolution are slow, above all in a
 loop body (https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a loop. There we write
 
-* 3x3 convolutions of stride 1 and many channels by Winograd's method along the width (half the products), and the
-  gradient of the input as such a convolution of the output's gradient, the kernel flipped in space and transposed in
-  channels; the gradient of the kernel is the same method turned round;
-* for a stride, the gradient of the input as one matrix product whose parts are added where they belong;
-* other gradients of the kernel as matrix products of shifts of the images;
+* the gradient of the input as a *forward* convolution of the output's gradient with the kernel flipped in space
+  and transposed in channels; for a stride, as one convolution that makes all positions between two at once;
+* the gradient of the kernel as matrix products over chunks of the batch whose columns fit the cache, or as a forward
+  convolution of transposed arrays;
+* convolutions between few channels for two neighbouring positions at once, and those between many, and their kernels'
+  gradients, by Winograd's method along the width, with half the multiplications.
 
-all of them over chunks of the batch that fit the cache. ``python -m benchmarks.convolution`` measures these choices
-against others.
+``python -m benchmarks.convolution`` measures these choices against others, and compilation.py adds compiler options
+without which some of them are slower than XLA's own.
 """
 
 import math
@@ -30,8 +31,8 @@ from resnet_flax.networks.initialization import Initializer, zeros
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-# Elements of what goes into a matrix product and comes out of it, in chunks of the batch: what is fastest on CPUs with
-# 1 MB of L2 a core. A few chunks too many cost as much as a cache that is missed: two threads wake for each product.
+# Elements of what goes into a matrix product and comes out of it, in chunks of the batch. On CPUs with 1 MB of L2 a
+# core, half as many or twice as many cost up to a fifth more: threads wake too often, or chunks miss the cache.
 _CHUNK_ELEMENTS = 3 << 19
 
 # With no more channels or filters than this, products are too thin to be fast: half a row of them is idle.

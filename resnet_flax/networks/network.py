@@ -40,7 +40,7 @@ class Network(nn.Module):
       hidden: widths of dense layers with ReLU before the last one.
       dropout: the fraction of features dropped in training: after each hidden layer, or where there is none after
         pooling.
-      unroll: whether the compiled program holds every unit, instead of a loop over them.
+      unroll: whether the compiled program holds every unit, instead of a loop over them where they are many.
       remat: what the backward pass computes again, instead of keeping all that it needs: ``"none"``; each ``"unit"``
         from its input; each ``"stage"`` from its input, and in it each unit from its own, so that units' inputs are
         kept for one stage at a time. (On a CPU, XLA starts on all stages early and keeps as much as with ``"unit"``.)
