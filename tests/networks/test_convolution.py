@@ -37,7 +37,7 @@ shapes = st.tuples(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(shapes, st.sampled_from([1, 2]))
 def test_equals_xla_forward_and_backward(shape, stride):
     x, kernel = inputs(*shape)
@@ -86,7 +86,7 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("height", "width"), [(3, 3), (8, 8), (7, 14), (9, 5)])
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (8, 8), (7, 14)])
 @pytest.mark.parametrize(("channels", "filters"), [(16, 16), (32, 32), (64, 96)])
 def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, width, channels, filters):
     """Pairs, Winograd's method and the products beside XLA's, one, a part and all of the images at a time."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from resnet_flax import config
@@ -239,6 +239,7 @@ def test_any_side_and_channel_count(block, unit, shortcut, height, width, channe
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+@settings(max_examples=40)
 @given(
     st.sampled_from([("vgg", depth) for depth in VGG_UNITS["single"]] + [("highway", 19), ("highway", 32)]),
     st.sampled_from(sorted(UNITS)), st.integers(1, 40), st.integers(1, 40), st.integers(1, 4),
