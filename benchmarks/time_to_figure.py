@@ -3,7 +3,7 @@
 python -m benchmarks.time_to_figure [--output=FILE.csv] [--argument=--depths=8 --argument=--config.train.steps=100]
 
 Runs experiments.plain_vs_residual in an empty folder with an empty cache of compiled programs, and reads the time of
-each line that it prints. About 3 minutes on 2 CPU cores.
+each line that it prints. About 2 minutes on 2 CPU cores.
 """
 
 import os
