@@ -115,10 +115,10 @@ def test_winograds_method_is_used_where_it_is_faster():
     assert used(14, 256) == (True, True)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_bfloat16_sums_in_float32(stride):
+@pytest.mark.parametrize(("stride", "channels"), [(1, 8), (2, 8), (1, 32)])
+def test_bfloat16_sums_in_float32(stride, channels):
     """Gradients of bfloat16 values err by the rounding of their result, not of each sum."""
-    x, kernel = (a.astype(jnp.bfloat16) for a in inputs(0, 16, 16, 16, 8, 8, 3))
+    x, kernel = (a.astype(jnp.bfloat16) for a in inputs(0, 16, 16, 16, channels, channels, 3))
     dy = xla(x, kernel, stride)
     _, dkernel = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)
     exact = jax.vjp(lambda k: xla(x.astype(jnp.float32), k, stride), kernel.astype(jnp.float32))[1](
