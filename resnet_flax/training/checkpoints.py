@@ -169,7 +169,7 @@ class Checkpoints:
             disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's
             if isinstance(error, ValueError) and not disk:
                 raise
-            reasons = re.findall(r": ([^:]+) \[os_error_code=", text)
+            reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in its first line
             raise self._unwritten(reasons[-1] if reasons else f"{text:.200}") from None
 
     def _check_room(self, state: State) -> None:
