@@ -8,6 +8,7 @@ from jax import Array
 
 from resnet_flax.analysis.in_order import in_order
 from resnet_flax.networks import Network
+from resnet_flax.networks.compilation import jit
 
 
 def openness(
@@ -22,6 +23,6 @@ def openness(
       train: whether BN uses the batch's statistics.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
-    look = jax.jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
+    look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
     gates = jax.device_get(look(variables, images))
     return [(name, float(value)) for name, value in in_order(gates, "openness")]

@@ -15,6 +15,7 @@ from jax import Array
 
 from resnet_flax.analysis.in_order import in_order, reduce_layers
 from resnet_flax.networks import Network
+from resnet_flax.networks.compilation import jit
 
 # The layers along the network's main path: neither gates nor projections of shortcuts.
 _WEIGHTS = r"stem_conv|conv\d+|last_conv|hidden\d+|dense"
@@ -52,7 +53,7 @@ def measure(network: Network, variables: Mapping[str, Any], images: Array, label
       labels: [N] int32.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
-    loss, found = jax.device_get(jax.jit(_statistics, static_argnums=0)(network, variables, images, labels))
+    loss, found = jax.device_get(jit(_statistics, static_argnums=0)(network, variables, images, labels))
 
     def listed(what: str, leaf: str, layers: str) -> Layers:
         return [(name, float(value)) for name, value in in_order(found[what], leaf, layers)]

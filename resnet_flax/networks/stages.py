@@ -9,7 +9,7 @@ from resnet_flax.networks import probes
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.units import Unit
 
-# A loop over so few units costs more than it saves: on a CPU a training step of ResNet-20 takes 5 % longer with it, and
+# A loop over so few units costs more than it saves: on a CPU a training step of ResNet-20 takes 7 % longer with it, and
 # as long to compile. Over four units (ResNet-32) it saves 3 s of compiling and costs 3 %.
 _FEW = 2
 
