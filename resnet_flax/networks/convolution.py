@@ -196,21 +196,30 @@ def _combine(factors: np.ndarray, terms: Sequence[Array] | Array) -> Array:
 
 def _in_chunks(function: Callable[[Array], Array], images: Array, elements: int) -> Array:
     """``function(images)``, [N, ...] -> [N, ...], a chunk of images at a time; ``elements`` is what an image takes."""
-    chunks = _split(images, elements)
-    if chunks.shape[0] == 1:
+    chunks, size = _split(images.shape[0], elements)
+    if chunks == 1:
         return function(images)
-    y = lax.map(function, chunks)
+    chunk = _slicer(images, chunks, size)
+    y = lax.map(lambda index: function(chunk(index)), jnp.arange(chunks))
     return y.reshape(-1, *y.shape[2:])[: images.shape[0]]
 
 
-def _split(images: Array, elements: int) -> Array:
-    """[N, ...] -> [chunks, n, ...], alike in size: the last is filled up with zeros where N is no multiple."""
-    count = images.shape[0]
+def _split(count: int, elements: int) -> tuple[int, int]:
+    """How many chunks there are, and of how many images; the last is filled up where the count is no multiple."""
     chunks = min(count, math.ceil(count * elements / _CHUNK_ELEMENTS))
     size = math.ceil(count / chunks)
-    chunks = math.ceil(count / size)  # of 7 images in chunks of 2 there are 4, though 5 were asked for
-    padded = jnp.pad(images, [(0, chunks * size - count)] + [(0, 0)] * (images.ndim - 1))
-    return padded.reshape(chunks, size, *images.shape[1:])
+    return math.ceil(count / size), size  # of 7 images in chunks of 2 there are 4, though 5 were asked for
+
+
+def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array], Array]:
+    """What takes a chunk out of [N, ...] by its index; zeros where there are no more images.
+
+    Not a reshape to [chunks, size, ...], for ``lax.scan`` to go over: XLA computes the images a second time in that
+    shape, where they are another operation's outcome.
+    """
+    rest = chunks * size - images.shape[0]
+    padded = jnp.pad(images, [(0, rest)] + [(0, 0)] * (images.ndim - 1)) if rest else images
+    return lambda index: lax.dynamic_slice_in_dim(padded, index * size, size)
 
 
 def _cpu_input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
@@ -305,11 +314,14 @@ def _product_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) ->
 
 def _sum_of_chunks(function: Callable[[Array, Array], Array], x: Array, dy: Array, elements: int) -> Array:
     """``function(x, dy)``, a sum over images, a chunk of images at a time."""
-    x, dy = _split(x, elements), _split(dy, elements)
-    if x.shape[0] == 1:
-        return function(x[0], dy[0])
-    total = jax.eval_shape(function, x[0], dy[0])
-    return lax.scan(lambda sum, parts: (sum + function(*parts), None), jnp.zeros(total.shape, total.dtype), (x, dy))[0]
+    chunks, size = _split(x.shape[0], elements)
+    if chunks == 1:
+        return function(x, dy)
+    chunk, dchunk = _slicer(x, chunks, size), _slicer(dy, chunks, size)
+    total = jax.eval_shape(lambda: function(chunk(0), dchunk(0)))
+    return lax.fori_loop(
+        0, chunks, lambda i, sum: sum + function(chunk(i), dchunk(i)), jnp.zeros(total.shape, total.dtype)
+    )
 
 
 def _shifts_along(images: Array, size: int, axis: int) -> Array:
