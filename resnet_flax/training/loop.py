@@ -116,7 +116,11 @@ class _Run:
                 )
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
-                folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
+                elsewhere = folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
+                if elsewhere:
+                    _say(
+                        f"{self.workdir}: the last bits may differ from an uninterrupted run's: {'; '.join(elsewhere)}"
+                    )
             with self._log(step) as self.log:
                 self.feed.begin(self.state, step)
                 _say(

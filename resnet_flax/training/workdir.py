@@ -148,12 +148,21 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
 
 
-def record_start(workdir: Path, step: int, parameters: int, classes: int) -> None:
-    """Adds a line to starts.jsonl: when, at which step, the network's size, which versions, which device."""
+def record_start(workdir: Path, step: int, parameters: int, classes: int) -> list[str]:
+    """Adds a line to starts.jsonl: when, at which step, the network's size, which versions, which device.
+
+    Returns:
+      What a run that goes on does not go on with, a text each: the same bits are promised with all of it the same.
+    """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **environment()}
+    here = environment()
+    line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **here}
+    before = json_lines.read(workdir / STARTS)[-1:] if step else []
     json_lines.append(workdir / STARTS, line)
     (workdir / INTERRUPTED).unlink(missing_ok=True)
+    # Not where an earlier version of this code wrote no such thing.
+    return [f"{key} {there[key]}, now {value}" for there in before for key, value in here.items()
+            if key in there and key not in ("python", "orbax-checkpoint") and there[key] != value]  # fmt: skip
 
 
 @functools.cache
@@ -185,10 +194,13 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
+    """Its name, and how wide its vectors are: those of one name may differ, and with them speed and last bits."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    flags = about.get("flags", "").split()
+    vectors = [known for flag, known in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX")) if flag in flags]
+    return f"{name} ({vectors[0]})" if vectors else name

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 
 import pytest
 from PIL import Image
@@ -120,13 +121,38 @@ def test_what_is_written_is_whole_or_not_there(tmp_path):
 
 
 def test_each_start_adds_a_line_that_says_on_what(tmp_path):
-    folders.record_start(tmp_path, 0, 269_722, 10)
-    folders.record_start(tmp_path, 500, 269_722, 10)
+    assert folders.record_start(tmp_path, 0, 269_722, 10) == []
+    assert folders.record_start(tmp_path, 500, 269_722, 10) == []
     first, second = (json.loads(text) for text in (tmp_path / folders.STARTS).read_text().splitlines())
     assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
     assert versions | {"commit", "device", "processes", "cores", "processor", "matmul_precision"} <= first.keys()
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
+    here = folders.environment()
+    monkeypatch.setattr(folders, "environment", lambda: here | {"jax": "0.0.1", "python": "3.0", "devices": 1})
+    folders.record_start(tmp_path, 0, 269_722, 10)
+    monkeypatch.undo()
+    assert folders.record_start(tmp_path, 500, 269_722, 10) == [f"jax 0.0.1, now {here['jax']}", "devices 1, now 8"]
+    assert folders.record_start(tmp_path, 600, 269_722, 10) == []
+    monkeypatch.setattr(folders, "environment", lambda: here | {"jax": "0.0.1"})
+    assert folders.record_start(tmp_path, 0, 269_722, 10) == []  # anew: nothing is gone on with
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2\n\n", "AMD EPYC (AVX2)"),
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2 avx512f\n\n", "AMD EPYC (AVX-512)"),
+        ("model name\t: Old\nflags\t\t: fpu\n", "Old"),
+        ("processor\t: 0\nFeatures\t: asimd\n", platform.processor() or platform.machine()),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_vectors(monkeypatch, told, named):
+    monkeypatch.setattr(folders.Path, "read_text", lambda path: told)
+    assert folders._processor() == named
 
 
 def photos(folder, classes, values=(0, 250)):
