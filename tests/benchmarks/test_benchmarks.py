@@ -40,6 +40,8 @@ def test_train_step(tmp_path):
     for row in rows:
         assert float(row["least"]) <= float(row["images/s"]) <= float(row["most"])
         assert float(row["images/s"]) == pytest.approx(4e3 / float(row["ms a step"]), rel=2e-3)
+        assert row["steps of a run"] == "900"
+        assert float(row["minutes for them"]) == pytest.approx(900 * float(row["ms a step"]) / 6e4, rel=2e-3)
     assert rows[0]["ours over it"] == "1 (1 to 1)"
     assert ("torch" in about) == ("pytorch" in peers)
 
