@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet_flax.data import cache, sources
 from resnet_flax.errors import UserError
+from tests.commands import streams
 
 CIFAR10 = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / "cifar10"
 
@@ -121,6 +122,18 @@ def test_any_prepared_data_set(prepared, fresh_cache):
     # The folder of the version itself is as good.
     again = sources.load(data_config("blocks", prepared / "blocks" / "1.0.0", image_size=6))
     np.testing.assert_array_equal(again.train.images, data.train.images)
+
+
+def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
+    program = (
+        "import sys, tests.data.test_sources as t; d = t.sources.load(t.data_config('digits', image_size=4));"
+        "print(d.train.images.astype(int).sum(), d.test.labels.sum(), *d.train.images.shape, 'sklearn' in sys.modules)"
+    )
+    (_, first, _), (_, second, _) = (streams("-c", program) for _ in range(2))
+    assert first.split()[-1] == "True"
+    assert second.split()[-1] == "False"
+    assert second.split()[:-1] == first.split()[:-1]
+    assert second.split()[2:-1] == ["1442", "4", "4", "1"]
 
 
 def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
