@@ -25,10 +25,10 @@ def as_json(*arguments):
 @pytest.mark.parametrize(
     ("depth", "parameters", "multiply_adds"),
     [
-        (18, 11_689_512, 1_814_073_344),
-        (34, 21_797_672, 3_663_761_408),
+        pytest.param(18, 11_689_512, 1_814_073_344, marks=pytest.mark.slow),
+        pytest.param(34, 21_797_672, 3_663_761_408, marks=pytest.mark.slow),
         (50, 25_557_032, 3_857_973_248),
-        (101, 44_549_160, 7_570_194_432),
+        pytest.param(101, 44_549_160, 7_570_194_432, marks=pytest.mark.slow),
         (152, 60_192_808, 11_282_415_616),
     ],
 )

@@ -57,7 +57,7 @@ def test_stages_of_table_1(depth):
     st.sampled_from([1, 2, 3]), st.sampled_from([16, 25]), st.sampled_from([1, 3]), st.sampled_from([2, 10]),
     st.booleans(), st.sampled_from(["float32", "bfloat16"]),
 )  # fmt: skip
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
     net = network(f"{unit}-{6 * n + 2}", classes, width=0.25, unroll=unroll, dtype=dtype)
     image = (side, side, channels)

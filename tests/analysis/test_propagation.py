@@ -77,8 +77,12 @@ class Copy:
         return relu(y) if self.unit == "residual" else y
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-@pytest.mark.parametrize("unit", ["plain", "residual", "highway", "preactivation"])
+@pytest.mark.parametrize(
+    ("unit", "norm"),
+    [(unit, "batch") for unit in ("plain", "residual", "highway", "preactivation")]
+    + [("plain", "none")]
+    + [pytest.param(unit, "none", marks=pytest.mark.slow) for unit in ("residual", "highway", "preactivation")],
+)
 def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
     """Weights and activations, every layer, in order; and the deviation of every response."""
     x, labels = images_and_labels(6)

@@ -18,6 +18,8 @@ from tests.networks.small import images_and_labels, network, variables_of
 
 PREACTIVATED = {"preactivation"}  # whose responses are those of convolutions, not of BNs
 
+SOME = [pytest.param(unit, marks=pytest.mark.slow) if unit in ("plain", "highway") else unit for unit in sorted(UNITS)]
+
 
 @pytest.fixture
 def example(double):
@@ -73,7 +75,7 @@ def test_a_bottlenecks_1x1_layers_have_other_names(example):
     assert set(seen["responses"]["stage1"]["first"]) == {"pointwise1", "response2", "pointwise3"}
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS))
+@pytest.mark.parametrize("unit", SOME)
 def test_gradients_with_respect_to_responses(example, unit):
     """In the scanned network: against differences, and, where a BN comes before, against its bias's gradient."""
     x, labels = example
@@ -104,7 +106,7 @@ def test_gradients_with_respect_to_responses(example, unit):
             np.testing.assert_allclose(response.sum((0, 1, 2)), at(of_params, place)[f"bn{k}"]["bias"], atol=1e-12)
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS))
+@pytest.mark.parametrize("unit", SOME)
 def test_scanned_and_unrolled_see_the_same(example, unit):
     x, labels = example
     seen = []

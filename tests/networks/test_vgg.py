@@ -13,7 +13,7 @@ from resnet_flax.networks.network import halve
 from tests.networks.small import images_and_labels, network, variables_of
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
 def test_halving_is_max_pooling_in_ceil_mode(seed, height, width):
     """Forward everywhere, and backward where the largest entry is one alone, as it is for random numbers."""

@@ -78,15 +78,16 @@ def being_written(workdir):
     return [p for p in (workdir / "checkpoints").iterdir() if "tmp" in p.name]
 
 
-def test_sigkill_at_ten_moments(tmp_path, uninterrupted):
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
     workdir, moments = tmp_path / "run", random.Random(0)
     began_at, newest, while_writing = [], [], 0
-    for kill in range(10):
+    for kill in range(kills):
         newest.append((saved(workdir) or [0])[-1])
         process = begin(workdir)
         if kill == 0:  # while it imports, or draws the parameters
             time.sleep(moments.uniform(0.5, 3))
-        elif kill == 5:  # while it gets ready, after it has read the checkpoint
+        elif kill == 3:  # while it gets ready, after it has read the checkpoint
             began_at.append(read_until(process, "goes on at step")[1])
             time.sleep(moments.uniform(0, 0.5))
         else:
@@ -107,10 +108,10 @@ def test_sigkill_at_ten_moments(tmp_path, uninterrupted):
     code, output = finish(process)
     assert code == 0, output
 
-    assert len(began_at) == 10  # every restart said at which step
+    assert len(began_at) == kills  # every restart said at which step
     assert began_at == newest[1:]  # the newest whole checkpoint
-    assert sum(step > 0 for step in began_at) >= 6, began_at
-    assert len(set(began_at)) >= 6, began_at
+    assert sum(step > 0 for step in began_at) >= kills // 2, began_at
+    assert len(set(began_at)) >= kills // 2, began_at
     assert while_writing, "no kill met a checkpoint being written"
     assert_same_bits(workdir, uninterrupted)
 
