@@ -7,7 +7,7 @@ Forward, backward, optimizer and BN statistics; ours draws, crops and flips its 
 are given one that is there. PyTorch is channels_last, in bfloat16 by autocast, and measured where it is installed
 (requirements-peer.txt); torchvision's own ResNet-50 where that is. BN normalises the batch, in ours too.
 The last column projects the steps that the config trains for (cifar10: the paper's 64,000), evaluation left out.
-Defaults on a CPU: ResNet-20, batch 128, float32, about 3 minutes on 2 cores. On a GPU: everything.
+Defaults on a CPU: ResNet-20, batch 128, float32, 3 to 5 minutes on 2 cores. On a GPU: everything.
 """
 
 import importlib.util

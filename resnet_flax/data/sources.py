@@ -1,10 +1,10 @@
 """Data sets by name: the embedded digits, CIFAR-10 and -100, any prepared TFDS set; folders; no TensorFlow."""
 
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +148,7 @@ def _nothing_found(name: str, folder: Path) -> str:
 
 def _digits(size: _Size) -> Splits:
     """The 1,797 8x8 digits inside scikit-learn, from the cache once they were read: importing it takes a second."""
-    file = Path(importlib.util.find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    file = Path(str(metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
     if not file.is_file():
         return _read_digits(size)
     return cached(size.cache_name("digits"), [file], size.side, lambda: _read_digits(size))

@@ -110,8 +110,8 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
 
     assert len(began_at) == kills  # every restart said at which step
     assert began_at == newest[1:]  # the newest whole checkpoint
-    assert sum(step > 0 for step in began_at) >= kills // 2, began_at
-    assert len(set(began_at)) >= kills // 2, began_at
+    assert sum(step > 0 for step in began_at) >= kills * 6 // 10, began_at
+    assert len(set(began_at)) >= kills * 6 // 10, began_at
     assert while_writing, "no kill met a checkpoint being written"
     assert_same_bits(workdir, uninterrupted)
 
