@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax import json_lines
+from resnet_flax import json_lines, processor
 from resnet_flax.errors import UserError
 from resnet_flax.training import metrics
 
@@ -167,8 +167,10 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> lis
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """What a result depends on beside its config: versions, commit, devices, cores, precision."""
+    """What a result depends on beside its config: versions, commit, devices, cores, precision, how a CPU convolves."""
     import jax
+
+    from resnet_flax.networks.convolution import CHUNK_ELEMENTS
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
@@ -179,7 +181,8 @@ def environment() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cores": os.cpu_count(),
-        "processor": _processor(),
+        "processor": processor.name(),
+        "convolution_chunk": CHUNK_ELEMENTS,
         "matmul_precision": jax.config.jax_default_matmul_precision or "default",
     }
 
@@ -191,16 +194,3 @@ def _commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None  # not a checkout, or no git
-
-
-def _processor() -> str:
-    """Its name, and how wide its vectors are: those of one name may differ, and with them speed and last bits."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
-    name = about.get("model name") or platform.processor() or platform.machine()
-    flags = about.get("flags", "").split()
-    vectors = [known for flag, known in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX")) if flag in flags]
-    return f"{name} ({vectors[0]})" if vectors else name

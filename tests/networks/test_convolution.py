@@ -78,7 +78,7 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
     x, kernel = inputs(0, images, 6, 7, channels, 4, 3, np.float64)
     expected, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
     for in_chunk in (1, 5):
-        monkeypatch.setattr(module, "_CHUNK_ELEMENTS", in_chunk * 6 * 7 * 3 * (channels + 4))
+        monkeypatch.setattr(module, "CHUNK_ELEMENTS", in_chunk * 6 * 7 * 3 * (channels + 4))
         y, ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
         np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
         for a, b in zip(ours(expected), pull(expected), strict=True):
@@ -95,7 +95,7 @@ def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, widt
     tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
     for in_chunk in (4, 8, 1000):
         elements = 6 * height * -(-width // 4) * (3 * channels + filters)
-        monkeypatch.setattr(module, "_CHUNK_ELEMENTS", in_chunk * elements)
+        monkeypatch.setattr(module, "CHUNK_ELEMENTS", in_chunk * elements)
         y, ours = jax.vjp(lambda x, k: convolution(x, k, 1), x.astype(dtype), kernel.astype(dtype))
         assert y.dtype == dtype
         for a, b in zip((y, *ours(expected.astype(dtype))), (expected, *pull(expected)), strict=True):

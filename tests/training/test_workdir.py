@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 
 import pytest
 from PIL import Image
@@ -127,7 +126,10 @@ def test_each_start_adds_a_line_that_says_on_what(tmp_path):
     assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
-    assert versions | {"commit", "device", "processes", "cores", "processor", "matmul_precision"} <= first.keys()
+    assert (
+        versions | {"matmul_precision", "commit", "device", "processes", "cores", "processor", "convolution_chunk"}
+        <= first.keys()
+    )
 
 
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
@@ -139,20 +141,6 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
     assert folders.record_start(tmp_path, 600, 269_722, 10) == []
     monkeypatch.setattr(folders, "environment", lambda: here | {"jax": "0.0.1"})
     assert folders.record_start(tmp_path, 0, 269_722, 10) == []  # anew: nothing is gone on with
-
-
-@pytest.mark.parametrize(
-    ("told", "named"),
-    [
-        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2\n\n", "AMD EPYC (AVX2)"),
-        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2 avx512f\n\n", "AMD EPYC (AVX-512)"),
-        ("model name\t: Old\nflags\t\t: fpu\n", "Old"),
-        ("processor\t: 0\nFeatures\t: asimd\n", platform.processor() or platform.machine()),
-    ],
-)
-def test_processors_of_one_name_are_told_apart_by_their_vectors(monkeypatch, told, named):
-    monkeypatch.setattr(folders.Path, "read_text", lambda path: told)
-    assert folders._processor() == named
 
 
 def photos(folder, classes, values=(0, 250)):
