@@ -1,6 +1,8 @@
 """Eight CPU devices by default, float32 unless a test asks for more; a cache of compiled programs of its own."""
 
 import os
+import tarfile
+from pathlib import Path
 
 # Before jax is imported. More devices than one by default: what holds only on one device is then found out. Most of
 # the tests' time is compiling small programs: LLVM leaves them as they are, which halves it. Commands that tests start
@@ -38,3 +40,11 @@ def _own_cache(tmp_path_factory):
         # What two tests compile alike is compiled once.
         jax.config.update("jax_compilation_cache_dir", str(cache / "tests"))
         yield
+
+
+@pytest.fixture
+def begun_before(tmp_path):
+    """Folders of runs, of a sweep and a file of weights as the commit 4cfe0ac wrote them, a copy for this test."""
+    with tarfile.open(Path(__file__).parent / "fixtures" / "begun_at_4cfe0ac.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "begun_at_4cfe0ac"

@@ -1,0 +1,86 @@
+"""Runs that an earlier commit wrote are resumed, evaluated, reported and exported by this one."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.commands import command, lines
+
+# What that commit itself said of the last checkpoint of its runs.
+SAID = {"finished": "step 20 of 20", "finished_average": "step 20 of 20", "photographs": "step 20 of 20"}
+
+
+def final_errors(folder, split="test"):
+    return lines(folder)[-1][f"{split}_error"]
+
+
+@pytest.mark.parametrize("name", ["finished", "finished_average"])
+def test_it_is_evaluated(begun_before, name):
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={begun_before / name}")
+    assert code == 0, output
+    wrong = round(355 * final_errors(begun_before / name))
+    assert f"test error {100 * wrong / 355:.2f}% ({wrong} of 355)" in output.splitlines()[-1]
+    assert SAID[name] in output
+
+
+def test_it_is_exported_as_before(begun_before, tmp_path):
+    again = tmp_path / "again.safetensors"
+    code, output = command("-m", "resnet_flax.export", f"--workdir={begun_before / 'finished'}", f"--output={again}")
+    assert code == 0, output
+    ours, theirs = load_file(again), load_file(begun_before / "finished.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_an_interrupted_run_is_resumed(begun_before, tmp_path):
+    workdir = begun_before / "interrupted"
+    config = json.loads((workdir / "config.json").read_text())
+    before = lines(workdir)
+    assert before[-1]["step"] < config["train"]["steps"]
+    given = ("train.py", f"--config=configs/from_json.py:{workdir}/config.json")
+    code, output = command(*given, f"--workdir={workdir}")
+    assert code == 0, output
+    assert f"at step {before[-1]['step']} of 400" in output
+    assert lines(workdir)[: len(before)] == before
+    assert [line["step"] for line in lines(workdir)] == list(range(1, 401))
+    # The same bits on the machine that began it; to rounding elsewhere.
+    code, output = command(*given, f"--workdir={tmp_path / 'whole'}")
+    assert code == 0, output
+    for key in ("train_loss", "test_loss"):
+        ours, whole = ([line[key] for line in lines(folder) if key in line] for folder in (workdir, tmp_path / "whole"))
+        np.testing.assert_allclose(ours, whole, rtol=1e-3)
+
+
+def test_photographs_are_evaluated_in_the_order_of_their_classes_then(begun_before):
+    """Classes 1, 10 and 2, as sorted by name."""
+    workdir = begun_before / "photographs"
+    assert json.loads((workdir / "preprocessing.json").read_text())["classes"] == ["1", "10", "2"]
+    code, output = command(
+        "-m", "resnet_flax.evaluate", f"--workdir={workdir}", "--config=configs/folder.py:residual-18",
+        "--config.model.stage_units=(1,)", f"--config.data.folder={begun_before / 'photos'}",
+        "--config.data.image_size=16", "--config.data.resize=19",
+    )  # fmt: skip
+    assert code == 0, output
+    assert f"({round(3 * final_errors(workdir))} of 3)" in output.splitlines()[-1]
+
+
+def test_the_report_shows_them(begun_before):
+    code, output = command("-m", "experiments.report", f"--workdir={begun_before}")
+    assert code == 0, output
+    page = (begun_before / "report.md").read_text().replace("\\", "")
+    for name in ("finished", "interrupted", "photographs", "sweep"):
+        assert f"{begun_before.name}/{name}" in page
+
+
+def test_the_half_finished_sweep_is_finished_by_its_command(begun_before):
+    given = json.loads((begun_before / "sweep" / "command.json").read_text())[1:]
+    first = next(begun_before.glob("sweep/runs/plain-8-*"))
+    starts, before = (first / "starts.jsonl").read_text(), lines(first, without=())
+    code, output = command(*(f"--workdir={begun_before / 'sweep'}" if "workdir" in g else g for g in given))
+    assert code == 0, output
+    assert lines(first, without=()) == before
+    assert (first / "starts.jsonl").read_text() == starts
+    assert (begun_before / "sweep" / "table.csv").read_text().count("\n") == 3
