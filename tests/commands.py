@@ -8,18 +8,24 @@ import sys
 from pathlib import Path
 
 from resnet_flax.training.metrics import WALL_CLOCK
+from tests import warm, xla_flags
 
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments, devices=1, environment=None, stderr=subprocess.STDOUT):
-    """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream."""
-    given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | (environment or {})
-    if devices > 1:
-        given["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr
-    )
+def start(*arguments, devices=1, environment=None, stderr=subprocess.STDOUT, cold=False, quick=True):
+    """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream.
+
+    Args:
+      cold: start Python itself, not a fork of a process that has imported the libraries (tests/warm.py).
+      quick: compile quickly what then computes slowly; for more than some hundred small steps, False is faster.
+    """
+    environment = environment or {}
+    compiled = xla_flags.QUICK_FLOAT64 if "JAX_ENABLE_X64" in environment else xla_flags.QUICK
+    flags = f"{compiled if quick else ''} --xla_force_host_platform_device_count={devices}"
+    given = os.environ | {"XLA_FLAGS": flags} | environment
+    popen = subprocess.Popen if cold or arguments[0] == "-c" or "PYTHONPATH" in environment else warm.Popen
+    return popen([sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def finish(process, timeout=300):

@@ -1,13 +1,15 @@
 """Eight CPU devices by default, float32 unless a test asks for more; a cache of compiled programs of its own."""
 
+import gc
 import os
 import tarfile
 from pathlib import Path
 
+from tests import xla_flags
+
 # Before jax is imported. More devices than one by default: what holds only on one device is then found out. Most of
-# the tests' time is compiling small programs: LLVM leaves them as they are, which halves it. Commands that tests start
-# (tests/commands.py) have flags of their own, and run as they do for users.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+# the tests' time is compiling small programs.
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {xla_flags.QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
@@ -19,9 +21,15 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items):
-    """Files with whole runs first: at the end, one worker would be busy with them and the others wait."""
-    long = ("tests/runs/", "tests/experiments/", "tests/interchange/")
-    items.sort(key=lambda item: not item.nodeid.startswith(long))
+    """Long files first: at the end, one worker would be busy with them and the others wait."""
+    long = ["tests/runs/", "tests/experiments/", "tests/interchange/", "tests/training/", "tests/networks/"]
+    items.sort(key=lambda item: [item.nodeid.startswith(folder) for folder in long], reverse=True)
+
+
+def pytest_collection_finish():
+    """Garbage is looked for less often: jax's traces are millions of objects, and none of them is garbage."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture
@@ -32,13 +40,18 @@ def double():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory):
-    """The user's own cache folder is neither read nor written, by fixtures of whole modules neither."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
+def _cache_of_the_tests(tmp_path_factory):
+    """One cache of compiled programs and decoded data for all workers and the commands they start, empty at first.
+
+    The user's own is neither read nor written. What two tests compile alike is compiled once.
+    """
+    root = tmp_path_factory.getbasetemp()
+    cache = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
-        # What two tests compile alike is compiled once.
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         jax.config.update("jax_compilation_cache_dir", str(cache / "tests"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield
 
 

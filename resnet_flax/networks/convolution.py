@@ -17,6 +17,7 @@ loop body (https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a
 without which some of them are slower than XLA's own.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -64,9 +65,20 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
 
     Reverse-mode derivatives of any order; forward mode (``jax.jvp``) is not defined.
     """
-    return lax.platform_dependent(
-        x, kernel, cpu=partial(_cpu_forward, stride=stride), default=partial(_xla_forward, stride=stride)
-    )
+    return _traced_once(_cpu_forward, _xla_forward)(x, kernel, stride=stride, chunk=CHUNK_ELEMENTS)
+
+
+@functools.cache
+def _traced_once(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
+    """Chooses by platform, and is traced once for arguments of a kind, however many layers are of that kind.
+
+    Inlined, it leaves no trace in the program. ``chunk`` is only a key: a trace holds for one size of chunks.
+    """
+
+    def choose(*arrays: Array, stride: int, chunk: int) -> Array:
+        return lax.platform_dependent(*arrays, cpu=partial(cpu, stride=stride), default=partial(default, stride=stride))
+
+    return jax.jit(choose, static_argnames=("stride", "chunk"), inline=True)
 
 
 def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -76,16 +88,9 @@ def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple
 def _convolution_bwd(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     # Two switches, not one: what nobody needs (the images' gradient, at the stem) is then never computed.
-    dx = lax.platform_dependent(
-        x, kernel, dy,
-        cpu=partial(_cpu_input_gradient, stride=stride),
-        default=partial(_xla_input_gradient, stride=stride),
-    )  # fmt: skip
-    dkernel = lax.platform_dependent(
-        x, kernel, dy,
-        cpu=partial(_cpu_kernel_gradient, stride=stride),
-        default=partial(_xla_kernel_gradient, stride=stride),
-    )  # fmt: skip
+    keys = {"stride": stride, "chunk": CHUNK_ELEMENTS}
+    dx = _traced_once(_cpu_input_gradient, _xla_input_gradient)(x, kernel, dy, **keys)
+    dkernel = _traced_once(_cpu_kernel_gradient, _xla_kernel_gradient)(x, kernel, dy, **keys)
     return dx, dkernel
 
 

@@ -122,5 +122,6 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
 
 
 def _variance(mean: Array, mean_of_squares: Array) -> Array:
-    # One pass over the images, not two; where the mean is large, rounding could leave less than zero.
-    return jnp.maximum(mean_of_squares - jnp.square(mean), 0)
+    # One pass over the images, not two; where the mean is large, rounding could leave less than zero. Not jnp.maximum,
+    # whose gradient is lost where XLA computes the difference twice, in two fusions whose rounding differs.
+    return nn.relu(mean_of_squares - jnp.square(mean))

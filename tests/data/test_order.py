@@ -6,7 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_flax.data.order import stream_indices
+from resnet_flax.data import order as module
+
+stream_indices = jax.jit(module.stream_indices, static_argnums=2)
 
 
 @settings(max_examples=12)
@@ -39,7 +41,7 @@ def test_the_order_is_random_enough():
     """Where image 0 stands, over many epochs, is uniform: a chi-squared test with 16 cells, 15 degrees of freedom."""
     size, epochs = 256, 2000
     places = jnp.arange(size * epochs, dtype=jnp.uint32)
-    order = np.asarray(jax.jit(stream_indices, static_argnums=2)(jax.random.key(3), places, size))
+    order = np.asarray(stream_indices(jax.random.key(3), places, size))
     where = np.argmin(order.reshape(epochs, size), 1)
     counts = np.bincount(where // 16, minlength=16)
     assert ((counts - epochs / 16) ** 2 / (epochs / 16)).sum() < 37.7  # exceeded once in 1,000 by chance

@@ -21,13 +21,11 @@ SMALL = (
     "--config.train.log_every=20", "--config.train.eval_every=100", "--config.train.checkpoint_every=20",
     "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(100,150)",
 )  # fmt: skip
-# Programs are compiled quickly, and once for all runs: they have the same shapes.
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 ON_RAY = ("--launcher=ray", "--ray_workers=2", "--ray_address=local")
 
 
 def sweep(workdir, *arguments):
-    return start("-m", "experiments.depth_sweep", *SMALL, f"--workdir={workdir}", *arguments, environment=QUICK)
+    return start("-m", "experiments.depth_sweep", *SMALL, f"--workdir={workdir}", *arguments)
 
 
 def starts(workdir):

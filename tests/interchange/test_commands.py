@@ -19,7 +19,7 @@ CIFAR10 = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "tfds"
 def test_the_peers_resnet_20_errs_on_827_images():
     """The error that akamaster publishes for it, on all 10,000 test images."""
     arguments = ["--config=configs/cifar10.py:residual-20", f"--config.data.data_dir={CIFAR10}", f"--weights={PEER}"]
-    code, output = command("-m", "resnet_flax.evaluate", *arguments)
+    code, output = command("-m", "resnet_flax.evaluate", *arguments, quick=False)
     assert code == 0, output
     assert "test error 8.27% (827 of 10000)" in output
     assert "model.shortcut_padding=both, data.normalization=imagenet" in output

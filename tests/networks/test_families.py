@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused(keys, message):
         network(**given)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.sampled_from(CIFAR_BLOCKS), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"),
     st.integers(5, 20), st.integers(5, 20), st.integers(1, 4), st.integers(2, 11),
@@ -240,7 +240,7 @@ def test_any_side_and_channel_count(block, unit, shortcut, height, width, channe
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     st.sampled_from([("vgg", depth) for depth in VGG_UNITS["single"]] + [("highway", 19), ("highway", 32)]),
     st.sampled_from(sorted(UNITS)), st.integers(1, 40), st.integers(1, 40), st.integers(1, 4),

@@ -42,7 +42,7 @@ def test_forward_and_backward_are_pytorchs(double, unit, shortcut):
         if not name.endswith("num_batches_tracked"):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, msg=name)
 
-    logits = net.apply(variables, x)
+    logits = jax.jit(net.apply)(variables, x)
     from_flax(peer, variables["params"], variables["batch_stats"])
     with torch.no_grad():
         theirs = peer.eval()(torch.tensor(np.asarray(x)).permute(0, 3, 1, 2))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 def errors(workdir, name, *arguments):
     """Training errors by step, on the augmented stream, each the mean since the one before."""
-    code, output = finish(train(workdir, *arguments, config="configs/cifar10.py", name=name), timeout=3600)
+    code, output = finish(train(workdir, *arguments, config="configs/cifar10.py", name=name, quick=False), timeout=3600)
     assert code == 0, output
     return {line["step"]: line["train_error"] for line in lines(workdir)}
 

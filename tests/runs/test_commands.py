@@ -207,7 +207,7 @@ def test_config_json_runs_again_to_the_same_bits(run, tmp_path):
 )
 def test_help_takes_less_than_two_seconds(entry):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code, out, error = streams(*entry, "--help")
+    code, out, error = streams(*entry, "--help", cold=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (code, error) == (0, "")
     for flag in ("--config:", "--workdir:", "--coordinator:", "--[no]compilation_cache:", "--config.KEY=VALUE"):

@@ -10,16 +10,16 @@ import pytest
 
 from tests.commands import arrays, finish, lines, train
 
-STEPS, LOG, CHECKPOINT = 800, 5, 10
+STEPS, LOG, CHECKPOINT = 400, 5, 10
 RUN = (
     f"--config.train.log_every={LOG}", "--config.train.eval_every=20", f"--config.train.checkpoint_every={CHECKPOINT}",
-    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(300,600)",
+    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(150,300)",
     "--config.data.validation=100",
 )  # fmt: skip
 
 
-def begin(workdir, steps=STEPS):
-    return train(workdir, *RUN, f"--config.train.steps={steps}")
+def begin(workdir, steps=STEPS, **keys):
+    return train(workdir, *RUN, f"--config.train.steps={steps}", **keys)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
 
 def test_signals_save_and_leave(tmp_path, uninterrupted):
     workdir, moments = tmp_path / "run", random.Random(1)
-    process = begin(workdir)
+    process = begin(workdir, cold=True)
     time.sleep(0.5)  # while it imports
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
@@ -130,7 +130,7 @@ def test_signals_save_and_leave(tmp_path, uninterrupted):
     for number in (signal.SIGTERM, signal.SIGINT):
         process = begin(workdir)
         assert read_until(process, "ready after")[1] == went_on_at
-        target = went_on_at + moments.randint(20, 200)
+        target = went_on_at + moments.randint(20, 100)
         wait_for(lambda target=target: last_line(workdir) >= target, process)
         time.sleep(moments.uniform(0, 0.05))
         process.send_signal(number)

@@ -63,8 +63,8 @@ def test_label_smoothing_by_its_formula(double):
     start = initial_state(network, built, 0, (8, 8, 3))
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((16, 8, 8, 3)), rng.integers(0, 10, 16)
-    logits, _ = network.apply({"params": start.params, "batch_stats": start.batch_stats}, images, train=True,
-                              mutable=["batch_stats"])  # fmt: skip
+    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    logits, _ = jax.jit(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
     log_p = np.asarray(jax.nn.log_softmax(logits))
     of_labels, of_all = -log_p[np.arange(16), labels], -log_p.mean(1)
     np.testing.assert_allclose(plain.sums.loss, of_labels.sum(), rtol=1e-9)

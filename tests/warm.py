@@ -1,0 +1,195 @@
+"""A process that has imported the libraries and forks: commands start in it without waiting for the imports.
+
+Each fork is a process of its own, with its own devices, signals, exit code and output; only the project's own modules
+are imported anew. Run as a script, it serves; :class:`Popen` is ``subprocess.Popen`` for such forks.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+LIBRARIES = (
+    "jax", "jax.numpy", "jax.experimental.multihost_utils", "jax.experimental.compilation_cache.compilation_cache",
+    "flax.linen", "optax", "orbax.checkpoint", "ml_collections.config_flags", "tensorboardX", "tqdm", "filelock",
+    "safetensors.numpy", "PIL.Image", "grain", "scipy.io",
+)  # fmt: skip
+ROOT = Path(__file__).parents[1]
+
+
+class Popen(subprocess.Popen):
+    """``subprocess.Popen([sys.executable, ...])`` as a fork of the server."""
+
+    _server = None
+    _lock = threading.Lock()
+
+    @classmethod
+    def _address(cls):
+        with cls._lock:
+            if cls._server is None or cls._server[0].poll() is not None:
+                folder = tempfile.mkdtemp(prefix="warm-")
+                ours, theirs = socket.socketpair()
+                # The server ends with the test process, whose end of this pair it reads.
+                server = subprocess.Popen(
+                    [sys.executable, __file__, f"{folder}/socket"], cwd=ROOT, stdin=theirs, stdout=subprocess.PIPE,
+                    env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, start_new_session=True,
+                )  # fmt: skip
+                theirs.close()
+                assert server.stdout.readline() == b"ready\n"
+                cls._server = server, f"{folder}/socket", ours
+            return cls._server[1]
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags,
+                       shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest):  # fmt: skip
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        request = json.dumps([args[1:], str(cwd), env, limit, c2pwrite >= 0, errwrite >= 0]).encode()
+        fds = [fd for fd in (c2pwrite, errwrite) if fd >= 0]
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(self._address())
+        socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], fds)
+        self._connection.sendall(request)
+        self.pid = int.from_bytes(_receive(self._connection, 4), "big")
+        self._child_created = True
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+
+    def _ended(self, timeout):
+        """Waits for the exit status; whether it came."""
+        with self._waitpid_lock:
+            if self.returncode is None:
+                self._connection.settimeout(timeout)
+                try:
+                    self.returncode = int.from_bytes(_receive(self._connection, 4), "big", signed=True)
+                    self._connection.close()
+                except (TimeoutError, BlockingIOError):
+                    return False
+            return True
+
+    def _internal_poll(self, _deadstate=None, **keys):
+        self._ended(0)
+        return self.returncode
+
+    def _wait(self, timeout):
+        if not self._ended(timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+
+def _receive(connection, size):
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("the server of forks has ended")
+        data += more
+    return data
+
+
+def _serve(address):
+    """Forks for each connection, whose other end gets the process's number and, at its end, its exit code.
+
+    Returns, in the fork, what it is to run.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    children, (waker, wakened) = {}, socket.socketpair()
+    for end in (waker, wakened):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakened.fileno(), warn_on_full_buffer=False)
+    print("ready", flush=True)
+    import selectors
+
+    selector = selectors.DefaultSelector()
+    for source in (listener, waker, sys.stdin.buffer.raw):
+        selector.register(source, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is waker:
+                waker.recv(4096)
+                _report(children)
+            elif key.fileobj is listener:
+                connection, _ = listener.accept()
+                size, fds, _, _ = socket.recv_fds(connection, 4, 2)
+                request = json.loads(_receive(connection, int.from_bytes(size, "big")))
+                pid = os.fork()
+                if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    selector.close()
+                    for end in (listener, waker, wakened, connection, *children.values()):
+                        end.close()
+                    return request, fds
+                connection.sendall(pid.to_bytes(4, "big"))
+                children[pid] = connection
+                for fd in fds:
+                    os.close(fd)
+            else:
+                sys.exit(0)  # the test process is gone
+
+
+def _report(children):
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid in children:
+            connection = children.pop(pid)
+            with contextlib.suppress(OSError):
+                connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
+            connection.close()
+
+
+def _run(request, fds):
+    """Becomes ``python ARGUMENTS...`` with that output, environment and folder."""
+    import runpy
+
+    import jax
+
+    (arguments, cwd, environment, limit, has_out, has_error), fds = request, list(fds)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if has_out:
+        os.dup2(fds[0], 1)
+    os.dup2(fds[-1] if has_error else 1, 2)
+    for fd in fds:
+        os.close(fd)
+    os.chdir(cwd)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    os.environ.clear()
+    os.environ.update(environment)
+    for name, value in environment.items():  # those that jax has read when it was imported
+        key = name.lower()
+        if name.startswith("JAX_") and key in jax.config.values:
+            known = jax.config.values[key]
+            kind = type(known) if known is not None else str
+            jax.config.update(key, value.lower() in ("1", "true") if kind is bool else kind(value))
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.path[0] = cwd
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path[0] = str(Path(cwd, arguments[0]).parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    import gc
+    import importlib
+
+    sys.path[0] = str(ROOT)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    gc.freeze()
+    _run(*_serve(sys.argv[1]))
