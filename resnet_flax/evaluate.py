@@ -99,7 +99,7 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
         variables = jax.device_put(found, everywhere)
         print(file.path)
     else:
-        variables = trained.Trained(parts, trained.restore(parts, workdir, step)).variables
+        variables = trained.restore(parts.network, parts.image_shape, workdir, step)
         print(f"{workdir}: step {step} of {config.train.steps}")
     if _REESTIMATE.value:
         variables = _reestimated(variables, parts)
@@ -258,8 +258,6 @@ def _config(workdir: Path) -> ConfigDict:
     if _CONFIG.value is None:
         return configs.resolve(trained)
     given = configs.with_network_of(trained, _CONFIG.value, command.set_keys("config"), f"--workdir={workdir}")
-    # The optimizer's state is part of a checkpoint, so what trained it says what is in there.
-    given.optimizer = trained.optimizer
     if given.data.name == trained.data.name:
         # What set images aside and normalised pixels in training holds here, too; only the place may be another.
         for key in configs.flatten(trained.data):

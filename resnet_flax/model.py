@@ -144,8 +144,8 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
 
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
-    state = trained.restore_state(config, network, preprocessing.image_shape, workdir, step)
-    return Model(on_one_device(network), on_host(state.evaluated), preprocessing, config, step)
+    found = trained.restore(network, preprocessing.image_shape, workdir, step)
+    return Model(on_one_device(network), on_host(found), preprocessing, config, step)
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:

@@ -134,12 +134,11 @@ class _Run:
         """Sets the state; returns its step."""
         what = self.parts.network, self.optimizer
         shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
-        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere))
+        ema = self.config.optimizer.ema
+        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema))
         verb = "starts" if self.state is None else "goes on"
         if self.state is None:
-            self.state = initial_state(*what, self.config.seed, shape, everywhere)
-            if self.weights is not None:
-                self.state = fine_tuning.start_from(self.weights, self.state)
+            self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights)
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
@@ -202,13 +201,16 @@ class _Run:
             "images_per_second": (images - self.since_images) / seconds,
             "seconds": seconds,
         }
-        failure = None
+        failure, kinds = None, [(self.state.eval_variables, "")]
+        if self.state.average is not None:  # an average that is far from the parameters is then seen
+            kinds.append((self.state.variables, "_raw"))
         try:
             for name in self.feed.held_out if evaluates else ():
-                result = self.feed.evaluate(self.state, name)
-                line |= {f"{name}_loss": result.loss, f"{name}_error": result.error}
+                for variables, suffix in kinds:
+                    result = self.feed.evaluate(variables, name)
+                    line |= {f"{name}_loss{suffix}": result.loss, f"{name}_error{suffix}": result.error}
             if evaluates and self.train.eval_train:
-                line["train_error_clean"] = self.feed.evaluate(self.state, "train").error
+                line["train_error_clean"] = self.feed.evaluate(self.state.eval_variables, "train").error
         except UserError as error:
             failure = error
         self.state = forget_sums(self.state)
