@@ -11,6 +11,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import weights as interchange
 from resnet_flax.networks import Network, on_one_device
+from resnet_flax.networks.finite import not_finite
 from resnet_flax.paths import expanded
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.state import initial_variables
@@ -62,10 +63,13 @@ def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]
       image_shape: (H, W, C).
 
     Raises:
-      UserError: the file cannot be read or does not fit the network; it says what and where.
+      UserError: the file cannot be read, does not fit the network, or is not finite; it says what and where.
     """
     file = interchange.read(expanded(config.init.weights), "init.weights")
-    return interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
+    found = interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
+    if bad := not_finite(found):
+        raise UserError(f"init.weights={file.path} holds weights that are not finite: {bad}")
+    return found
 
 
 def variables_at_start(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:

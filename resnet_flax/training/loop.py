@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ from resnet_flax.training.devices import (
     replicated,
 )
 from resnet_flax.training.feeds import feed_of
-from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
+from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, read
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
@@ -179,6 +180,7 @@ class _Run:
                     line, failure = self._line(step, sums, evaluates)
                     if failure is not None:
                         self._stop_unevaluated(step, line, failure)
+                    line = self._said(step, line)
                     self.log.write(line)
                     test_error = line.get("test_error", test_error)
                 if saves:
@@ -217,11 +219,21 @@ class _Run:
         self.since, self.since_images = time.perf_counter(), 0
         return line, failure
 
+    def _said(self, step: int, line: dict[str, Any]) -> dict[str, Any]:
+        """The line with None for what is not finite, after saying so; a run ends only where a parameter is not."""
+        bad = [name for name, value in line.items() if not math.isfinite(value)]
+        if bad:
+            _say(
+                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {FILE}); training goes on while the "
+                f"parameters are finite"
+            )
+        return {name: None if name in bad else value for name, value in line.items()}
+
     def _stop_unevaluated(self, step: int, line: dict[str, Any], failure: UserError) -> NoReturn:
         """A test image cannot be read: what was learned is saved, but for the last step, which is to be evaluated."""
         if step == self.train.steps or jax.process_count() > 1:
             raise failure
-        self.log.write(line)
+        self.log.write(self._said(step, line))
         self.checkpoints.save(step, self.state)
         self.checkpoints.wait()
         raise UserError(f"{failure} (stopped and saved at step {step} of {self.train.steps}, which was not evaluated)")
