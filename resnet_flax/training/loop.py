@@ -224,8 +224,8 @@ class _Run:
         bad = [name for name, value in line.items() if not math.isfinite(value)]
         if bad:
             _say(
-                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {FILE}); training goes on while the "
-                f"parameters are finite"
+                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {FILE}); training goes on while "
+                f"the parameters are finite"
             )
         return {name: None if name in bad else value for name, value in line.items()}
 
