@@ -112,10 +112,9 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     if not math.isfinite(result.loss):
         batch = config.train.eval_batch_size
         bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch)
-        raise Diverged(
-            f"{_SPLIT.value}: the loss is not finite, of {len(bad)} of {len(images)} images: number "
-            f"{', '.join(map(str, bad[:_NAMED]))}{', ...' if len(bad) > _NAMED else ''} of the split, counted from 0"
-        )
+        listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
+        of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
+        raise Diverged(f"{_SPLIT.value}: the loss of {len(images)} images is not finite: {of}")
     print(f"{_SPLIT.value} {result}")
 
 
