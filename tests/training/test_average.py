@@ -10,7 +10,7 @@ from resnet_flax.interchange import files, names
 from resnet_flax.networks import build
 from resnet_flax.training import fine_tuning, loop
 from resnet_flax.training.metrics import read
-from resnet_flax.training.state import initial_state
+from resnet_flax.training.state import initial_state, initial_variables
 from tests.commands import arrays
 from tests.training.small import small_config
 
@@ -67,7 +67,7 @@ def test_nothing_is_derived_from_parameters_that_are_not_final(exported):
     jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
     jax.tree.map(lambda kept, p: np.testing.assert_array_equal(kept, 2 * p), state.opt_state, state.params)
     np.testing.assert_array_equal(state.params["stem_conv"]["kernel"], weights["params"]["stem_conv"]["kernel"])
-    drawn = initial_state(network, remembers, 0, (8, 8, 1)).params["dense"]["kernel"]
+    drawn = initial_variables(network, 0, (8, 8, 1))["params"]["dense"]["kernel"]
     np.testing.assert_array_equal(state.params["dense"]["kernel"], drawn)
 
 
