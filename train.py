@@ -32,7 +32,9 @@ def main() -> None:
         _CONFIG.value.init.reset_head = True
     line = loop.run(_CONFIG.value, _WORKDIR.value)
     if jax.process_index() == 0:
-        print(f"step {line['step']}: training error {line['train_error']:.2%}, test error {line['test_error']:.2%}")
+        raw = f" ({line['test_error_raw']:.2%} without the average)" if "test_error_raw" in line else ""
+        errors = f"training error {line['train_error']:.2%}, test error {line['test_error']:.2%}{raw}"
+        print(f"step {line['step']}: {errors}")
 
 
 if __name__ == "__main__":

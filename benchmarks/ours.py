@@ -84,13 +84,14 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
     mean = Normalization(np.full(shape, 0.5), np.ones(1))
     dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
     stream = Stream(config.seed, config.train.batch_size, config.data.pad, config.data.flip, mean, dtype)
-    state = initial_state(network, optimizer, config.seed, shape, replicated(mesh))
+    state = initial_state(network, optimizer, config.seed, shape, replicated(mesh), config.optimizer.ema)
     rng = np.random.default_rng(0)
     data = resident.put(
         Images(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, classes, images).astype(np.int32)),
         replicated(mesh),
     )
-    return Training(config, make_train_steps(network, optimizer, stream, mesh), state, data, stream)
+    steps = make_train_steps(network, optimizer, stream, mesh, ema=config.optimizer.ema)
+    return Training(config, steps, state, data, stream)
 
 
 def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:

@@ -85,6 +85,7 @@ def multiply_adds(training: Any) -> int:
         training_step,
         network=build(config.model, classes),
         optimizer=optimizers.build(config.optimizer, lambda _: 0.1),
+        ema=config.optimizer.ema,
     )
     images = jax.ShapeDtypeStruct((config.train.batch_size, *shape), np.float32)
     return multiply_adds_of(step, training.state, images, jax.ShapeDtypeStruct(images.shape[:1], np.int32))

@@ -73,14 +73,14 @@ def training_call(
     """
     network = build(config.model, classes)
     optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
-    state = initial_state(network, optimizer, config.seed, image)
+    state = initial_state(network, optimizer, config.seed, image, ema=config.optimizer.ema)
     keys = jax.random.split(jax.random.key(config.seed))
     images = jax.random.normal(keys[0], (batch, *image), config.model.param_dtype)
     labels = jax.random.randint(keys[1], (batch,), 0, classes)
     started = time.perf_counter()
     # The same features are dropped in every step: that takes as long.
     dropped = jax.random.split(keys[0], batch) if network.dropout else None
-    step = partial(training_step, network=network, optimizer=optimizer, dropout_keys=dropped)
+    step = partial(training_step, network=network, optimizer=optimizer, dropout_keys=dropped, ema=config.optimizer.ema)
     step = jit(step, donate_argnums=0)
     compiled = step.lower(state, images, labels).compile()
     seconds = time.perf_counter() - started

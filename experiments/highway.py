@@ -87,8 +87,7 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
 
     from resnet_flax.analysis.gates import openness
     from resnet_flax.networks import on_one_device
-    from resnet_flax.training import optimizer as optimizers
-    from resnet_flax.training import state, trained
+    from resnet_flax.training import fine_tuning, trained
 
     first, found = outcomes[0].run.config.seed, {}
     for outcome in outcomes:
@@ -97,10 +96,8 @@ def _gates(outcomes: Sequence[Any]) -> dict[str, dict[str, list[tuple[str, float
             continue
         run = trained.load(config, outcome.run.workdir)
         network, (images, _) = on_one_device(run.parts.network), run.parts.examples(128)
-        optimizer = optimizers.build(config.optimizer, lambda step: 0.0)
-        start = state.initial_state(run.parts.network, optimizer, config.seed, run.parts.image_shape)
         moments = {
-            "at initialisation": {"params": start.params, "batch_stats": start.batch_stats},
+            "at initialisation": fine_tuning.variables_at_start(config, run.parts.network, run.parts.image_shape),
             "after training": jax.device_get(run.variables),
         }
         found[outcome.run.label] = {when: openness(network, v, images, train=True) for when, v in moments.items()}

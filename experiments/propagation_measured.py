@@ -23,15 +23,11 @@ def at_initialization(config: Any, images: int) -> Any:
     """The propagation in a config's network as it starts, on so many of its training images."""
     from resnet_flax.analysis import propagation
     from resnet_flax.networks import on_one_device
-    from resnet_flax.training import optimizer, state
+    from resnet_flax.training import fine_tuning
     from resnet_flax.training.parts import prepare
 
     parts = prepare(config)
-    start = state.initial_state(
-        parts.network, optimizer.build(config.optimizer, lambda step: 0.0), config.seed,
-        parts.image_shape,
-    )  # fmt: skip
-    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    variables = fine_tuning.variables_at_start(config, parts.network, parts.image_shape)
     return propagation.measure(on_one_device(parts.network), variables, *parts.examples(images))
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from experiments.record import Table
 from resnet_flax.progress import duration
+from resnet_flax.training import rules
+from resnet_flax.training import workdir as folders
 from resnet_flax.training.workdir import write_atomically
 
 if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
@@ -27,9 +29,13 @@ def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
     """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
     The training error is the one on the training stream with batch statistics, mean since the line before the
-    last. Seeds that diverged or crashed are counted, not averaged.
+    last. Seeds that diverged or crashed are counted, not averaged. A label is marked where a run of it was begun under
+    old rules.
     """
-    return [(label, *_row(members)) for label, members in by_label(outcomes).items()]
+    return [
+        (f"{label} ({rules.MARK})" if _old_rules(members) else label, *_row(members))
+        for label, members in by_label(outcomes).items()
+    ]
 
 
 def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
@@ -38,6 +44,12 @@ def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
     for outcome in outcomes:
         found.setdefault(outcome.run.label, []).append(outcome)
     return found
+
+
+def _old_rules(outcomes: Sequence["Outcome"]) -> list[str]:
+    """Why runs among them, begun under old rules, would end otherwise today."""
+    reasons = (reason for o in outcomes for reason in rules.old_rules(o.run.config, folders.rules_of(o.run.workdir)))
+    return list(dict.fromkeys(reasons))
 
 
 def _row(members: Sequence["Outcome"]) -> tuple[str, ...]:
@@ -68,7 +80,8 @@ def markdown(outcomes: Sequence["Outcome"]) -> str:
 
 def write(outcomes: Sequence["Outcome"], folder: Path) -> Table:
     """Writes table.md and table.csv."""
-    return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION)
+    old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in _old_rules(outcomes))
+    return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION + old)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:

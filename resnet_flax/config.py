@@ -140,7 +140,9 @@ def base() -> ConfigDict:
     c.optimizer.beta2 = 0.999
     c.optimizer.epsilon = 1e-8
     c.optimizer.trust_coefficient = 0.001  # lars
-    c.optimizer.ema = 0.0  # decay of a moving average of the parameters, evaluated in their place; 0 for none
+    # Final decay of a moving average of the parameters, which is evaluated in their place, with BN's running statistics
+    # of the training steps; 0 for none. See training/optimizer.py.
+    c.optimizer.ema = 0.0
 
     c.init = ConfigDict()
     c.init.weights = ""  # file to start from (fine-tuning) in place of random values

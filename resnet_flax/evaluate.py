@@ -9,12 +9,14 @@ Of a run's newest checkpoint, or with --step=best of the one with the least vali
 needed to evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME
 --config.data.data_dir=... Or of a file of weights: .safetensors, PyTorch's .th, .pth, .pt, or Keras's .h5 (neither
 PyTorch nor Keras is needed, and nothing in the file is run). The last line is such as
-`test error 8.27% (827 of 10000), loss 0.3012`.
+`test error 8.27% (827 of 10000), loss 0.3012`. Weights or a loss that are not finite end the command with exit code 4
+and a line that says in which layers, or of which images.
 
 Photographs in a folder are looked at in one --view (arXiv:1512.03385, section 3.4): the center crop; 10crop, averaged;
 or multiscale, fully convolutional at several scales, averaged.
 """
 
+import math
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 
 from resnet_flax import command
 from resnet_flax import config as configs
-from resnet_flax.errors import UserError
+from resnet_flax.errors import Diverged, UserError
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ _VIEW = flags.DEFINE_enum("view", "center", ("center", "10crop", "multiscale"), 
 _REESTIMATE = flags.DEFINE_bool(
     "reestimate_bn", False, "Replace BN's running statistics by their average over the training images."
 )
+_NAMED = 10  # images at most that a message names
 _STEP = flags.DEFINE_string("step", "latest", "Checkpoint: a step, 'latest', or 'best' (by validation error).")
 
 
@@ -99,13 +102,28 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
         variables = jax.device_put(found, everywhere)
         print(file.path)
     else:
-        variables = trained.Trained(parts, trained.restore(parts, workdir, step)).variables
+        variables = trained.restore(parts.network, parts.image_shape, workdir, step)
         print(f"{workdir}: step {step} of {config.train.steps}")
     if _REESTIMATE.value:
         variables = _reestimated(variables, parts)
+    _check_finite(variables)
     evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
     result = evaluate(variables["params"], variables.get("batch_stats", {}), resident.put(images, everywhere))
+    if not math.isfinite(result.loss):
+        batch = config.train.eval_batch_size
+        bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch)
+        listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
+        of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
+        raise Diverged(f"{_SPLIT.value}: the loss of {len(images)} images is not finite: {of}")
     print(f"{_SPLIT.value} {result}")
+
+
+def _check_finite(variables: dict[str, Any]) -> None:
+    """Ends the command where weights are not finite: their loss may be finite all the same, and means nothing."""
+    from resnet_flax.networks.finite import not_finite
+
+    if bad := not_finite(variables):
+        raise Diverged(f"the network has weights that are not finite: {bad}; so there is no loss and no error")
 
 
 def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
@@ -141,6 +159,8 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     elif _REESTIMATE.value:
         found_anew = _reestimated(variables, prepare(config))["batch_stats"]
         variables = {**variables, "batch_stats": on_host(found_anew)}
+
+    _check_finite(variables)
 
     def unreadable(error: UserError) -> None:
         if config.data.broken == "stop":
@@ -258,8 +278,6 @@ def _config(workdir: Path) -> ConfigDict:
     if _CONFIG.value is None:
         return configs.resolve(trained)
     given = configs.with_network_of(trained, _CONFIG.value, command.set_keys("config"), f"--workdir={workdir}")
-    # The optimizer's state is part of a checkpoint, so what trained it says what is in there.
-    given.optimizer = trained.optimizer
     if given.data.name == trained.data.name:
         # What set images aside and normalised pixels in training holds here, too; only the place may be another.
         for key in configs.flatten(trained.data):

@@ -32,6 +32,7 @@ def main() -> None:
 
     output = expanded(_OUTPUT.value)
     found = model.from_run(expanded(_WORKDIR.value), _STEP.value)
+    found.check_finite()
     if jax.process_index() > 0:  # its variables are those of the first one
         return
     shape, family = found.preprocessing.image_shape, found.config.model.family

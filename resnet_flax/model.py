@@ -28,6 +28,7 @@ from resnet_flax.interchange.files import Weights, read
 from resnet_flax.interchange.weights import config_of, variables
 from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
+from resnet_flax.networks.finite import not_finite
 
 _NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
 
@@ -61,6 +62,15 @@ class Model:
                 "the file holds a network without its last layer, which knows no classes; train one: train.py "
                 "--config=configs/folder.py:UNIT-DEPTH --config.init.weights=FILE --reset-head"
             )
+
+    def check_finite(self) -> None:
+        """Refuses a network with weights that are not finite, whose answers would mean nothing.
+
+        Raises:
+          UserError: it says in which layers they are.
+        """
+        if bad := not_finite(self.variables):
+            raise UserError(f"the network has weights that are not finite: {bad}")
 
     @property
     def title(self) -> str:
@@ -144,8 +154,8 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
 
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
-    state = trained.restore_state(config, network, preprocessing.image_shape, workdir, step)
-    return Model(on_one_device(network), on_host(state.evaluated), preprocessing, config, step)
+    found = trained.restore(network, preprocessing.image_shape, workdir, step)
+    return Model(on_one_device(network), on_host(found), preprocessing, config, step)
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from resnet_flax import command
-from resnet_flax.errors import FAILED, UserError
+from resnet_flax.errors import FAILED, Diverged, UserError
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def main() -> None:
     files = _files(command.arguments())
     model = _model()
     model.check_classifies()
+    model.check_finite()
     print(f"{model.title}: {len(files)} image{'s' if len(files) > 1 else ''}, {_VIEW.value}", file=sys.stderr)
     row = _json_line if _JSON.value else _table(files, model.preprocessing.classes)
     first, failures = [], []  # images to be drawn; why files could not be read
@@ -135,8 +136,11 @@ def _classify(model: "Model", files: Sequence[Path]) -> Iterator[tuple[Path, Nam
     from resnet_flax.analysis.scoring import scored
 
     what, classes = (model.network, model.variables, model.preprocessing), model.preprocessing.classes
-    for file, row in zip(files, scored(*what, files, _VIEW.value, _BATCH.value), strict=True):
-        yield file, row if isinstance(row, UserError) else _top(row, classes)
+    try:
+        for file, row in zip(files, scored(*what, files, _VIEW.value, _BATCH.value), strict=True):
+            yield file, row if isinstance(row, UserError) else _top(row, classes)
+    except Diverged as error:
+        raise UserError(str(error)) from None
 
 
 def _top(row: np.ndarray, classes: Sequence[str]) -> Named:

@@ -176,7 +176,7 @@ def _checkpoint_bytes(config: ConfigDict, dataset: "Dataset | PhotoDataset") -> 
         optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
         mesh = data_mesh()
         shape = Parts(config, dataset, network, mesh, normalization=None).image_shape
-        state = abstract_state(network, optimizer, shape, replicated(mesh))
+        state = abstract_state(network, optimizer, shape, replicated(mesh), config.optimizer.ema)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 

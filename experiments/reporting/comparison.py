@@ -9,6 +9,7 @@ from experiments import published, tables
 from experiments.reporting.gather import RunFolder
 from experiments.reporting.protocol import protocol_differences
 from resnet_flax import config as configs
+from resnet_flax.training import rules
 
 # What our runs measure of each published metric, on a single view of each image, at the final step.
 _MEASURED = {"test error %": "test_error", "training error %": "train_error", "top-1 error %": "test_error"}
@@ -146,6 +147,7 @@ class _Builder:
         same = [n for n, _ in self.numbers if n.network == run.name and _fits(n.config, flat)]
         place = (same[0].network, same[0].variant) if same else (run.name, "")
         differences = [*protocol_differences(run.config, same[0].config if same else None), *self._recipe(run, same)]
+        differences += [f"{rules.MARK}: {reason}" for reason in run.old_rules]
         cells = self.cells.setdefault(place, _Cells())
         seeds = cells.measured.setdefault(tuple(differences), {})
         seeds.setdefault(run.config.seed, 100 * error)

@@ -15,7 +15,7 @@ from experiments import record
 from resnet_flax import config as configs
 from resnet_flax import json_lines
 from resnet_flax.errors import UserError
-from resnet_flax.training import metrics
+from resnet_flax.training import metrics, rules
 from resnet_flax.training import workdir as folders
 
 # Folders of a run that hold neither runs nor experiments, and many files.
@@ -36,6 +36,7 @@ class RunFolder:
       starts: a line each time it was started: when, on what.
       status: ``finished``, ``running``, or at which step it was interrupted, diverged or crashed.
       reason: of a crash, a line, where it is known.
+      old_rules: by which old rules it was begun, a reason each (``resnet_flax/training/rules.py``).
     """
 
     path: Path
@@ -45,6 +46,7 @@ class RunFolder:
     starts: Sequence[Mapping[str, Any]]
     status: str
     reason: str = ""
+    old_rules: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -229,6 +231,7 @@ def read_run(path: Path, label: str) -> RunFolder:
             raise ValueError("a line has no step")
         file = path / folders.STARTS
         starts = json_lines.read(file)
+        old = rules.old_rules(config, folders.rules_of(path))
         file = path / folders.DIVERGED
         diverged = json.loads(file.read_text())["step"] if file.is_file() else None
         file = path / folders.INTERRUPTED
@@ -254,7 +257,7 @@ def read_run(path: Path, label: str) -> RunFolder:
         status = "never started"
     else:
         status, reason = f"crashed after step {steps}", next((line for line in reversed(crash) if line.strip()), "")
-    return RunFolder(path, label, config, lines, starts, status, reason)
+    return RunFolder(path, label, config, lines, starts, status, reason, old)
 
 
 def _is_locked(path: Path) -> bool:

@@ -15,6 +15,7 @@ from experiments.reporting.gather import Experiment, Gathered, RunFolder, starte
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.progress import duration
+from resnet_flax.training import rules
 
 _FOLDED_ROWS = 40  # a longer table is folded
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -189,7 +190,7 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
         changed = {k: v for k, v in protocol.changed_keys(run.config).items() if k not in protocol.NOT_PROTOCOL}
         differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key != "train.steps")
         steps = f"{run.config.train.steps:,}"
-        groups.setdefault((run.name, run.config.data.name, steps, differs), []).append(run)
+        groups.setdefault((_marked(run.name, run), run.config.data.name, steps, differs), []).append(run)
     rows = []
     for (name, data, steps, differs), members in groups.items():
         by_seed = {run.config.seed: run for run in reversed(members) if run.finished}
@@ -233,7 +234,7 @@ def _run_row(run: RunFolder, experiments: Sequence[str]) -> tuple[str, ...]:
     return (
         run.name,
         str(run.config.seed),
-        run.status,
+        _marked(run.status, run),
         f"{run.steps:,} of {run.config.train.steps:,}",
         *(_percent(run.final(key)) for key in ("train_error", "test_error")),
         duration(run.seconds),
@@ -246,6 +247,10 @@ def _run_row(run: RunFolder, experiments: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def _marked(text: str, run: RunFolder) -> str:
+    return f"{text} ({rules.MARK})" if run.old_rules else text
+
+
 def _percent(error: float | None) -> str:
     return "—" if error is None else f"{100 * error:.2f}"
 
@@ -256,6 +261,7 @@ def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:
     differs = protocol.protocol_differences(run.config)
     start = run.starts[-1] if run.starts else {}
     blocks: list[Block] = [Text(f"It {run.status}: {run.reason}")] if run.reason else []
+    blocks += [Text(f"Begun under an old rule: {reason}.") for reason in run.old_rules]
     if commands:
         blocks += [Text("Of the experiment:"), Code("\n".join(commands))]
     blocks += [Text("To run it again by itself:"), Code(protocol.train_command(run.config, run.label))]

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 from jax import Array
 
+from resnet_flax.networks.stages import is_stacked
+
 
 def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
     """Each array reduced to a number; those of a stage's scanned units, [units, ...], to one number a unit."""
 
     def one(path: tuple, leaf: Array) -> Array:
-        scanned = any(getattr(part, "key", None) == "rest" for part in path)
-        return jax.vmap(reduction)(leaf) if scanned else reduction(leaf)
+        return jax.vmap(reduction)(leaf) if is_stacked(path) else reduction(leaf)
 
     return jax.tree_util.tree_map_with_path(one, tree)
 

@@ -16,7 +16,7 @@ from jax import Array
 from resnet_flax.data.photographs import Photo
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.views import View, views_of
-from resnet_flax.errors import UserError
+from resnet_flax.errors import Diverged, UserError
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.progress import Progress
@@ -48,6 +48,7 @@ def probabilities(
 
     Raises:
       UserError: see there; or a file cannot be read as an image.
+      Diverged: see there.
     """
     found = np.zeros((len(paths), network.classes), np.float32)
     with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
@@ -88,6 +89,7 @@ def scored(
     Raises:
       UserError: the network does not take images of any size (VGG's dense layers) and ``view`` is ``multiscale``; or it
         was trained on images that are no squares.
+      Diverged: a photograph's probabilities are not finite; it says which.
     """
     preprocessing.check_square()
     if view == "multiscale" and network.flattens:
@@ -100,6 +102,12 @@ def scored(
         for place, row in zip(batch.places, found, strict=True):
             sums.add(place, row)
 
+    def known() -> Iterator[np.ndarray | UserError]:
+        for place, row in enumerate(sums.known(), sums.first):
+            if not isinstance(row, UserError) and not np.isfinite(row).all():
+                raise Diverged(f"{paths[place]}: the network's probabilities are not finite")
+            yield row
+
     read = partial(views_of, preprocessing=preprocessing, view=view)
     with Progress(len(paths), "classifying", "images") as progress, closing(_decoded(paths, read)) as decoded:
         for place, views in decoded:
@@ -111,10 +119,10 @@ def scored(
                 for late in batches.of(sums.first):
                     add(late)
             progress.update(1)
-            yield from sums.known()
+            yield from known()
         for rest in batches.rest():
             add(rest)
-        yield from sums.known()
+        yield from known()
 
 
 def top_k_error(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:

@@ -1,11 +1,13 @@
 """Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best."""
 
 import contextlib
+import dataclasses
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from resnet_flax.training.state import State
 
 FOLDER = "checkpoints"  # in a run's folder
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
+_T = TypeVar("_T")
 _ITEM = "default"  # a checkpoint's folder in which the state lies
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
@@ -74,7 +77,7 @@ class Checkpoints:
             return
         self._check_room(state)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
-        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_copy(state))})
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_items(_copy(state)))})
         with self._writing():
             self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
@@ -91,11 +94,48 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and none of them can be read.
         """
+        args = ocp.args.StandardRestore(_items(like))
+        return self._newest(lambda at: State(**self._read(at, args)), step)
+
+    def restore_variables(self, like: dict[str, Any], step: int | None = None) -> dict[str, Any] | None:
+        """The network's variables to evaluate, of the newest checkpoint that can be read (or that of a step).
+
+        ``params`` is their moving average where the checkpoint has one: beside them or, as commit 4cfe0ac and those
+        before it wrote it, in the optimizer's state. The rest of that state is not read.
+
+        Args:
+          like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_variables`.
+          step: of the checkpoint; by default the newest.
+
+        Raises:
+          UserError: there are checkpoints, and none of them can be read.
+        """
+        return self._newest(lambda at: self._read_variables(at, like), step)
+
+    def _read(self, step: int, args: Any) -> dict[str, Any]:
+        return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: args}))[_ITEM]
+
+    def _read_variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        there = ocp.PyTreeCheckpointHandler().metadata(self._manager.directory / str(step) / _ITEM).tree
+        wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, there)
+        holder, name = wanted, "params"
+        if "average" in there:
+            name = "average"
+        elif isinstance(there["opt_state"], list) and "average" in (there["opt_state"][-1] or ()):
+            holder, name = wanted["opt_state"][-1], "average"
+        holder[name] = like["params"]
+        if like["batch_stats"]:
+            wanted["batch_stats"] = like["batch_stats"]
+        args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted))
+        found = self._read(step, args)
+        holder = found if holder is wanted else found["opt_state"][-1]
+        return {"params": holder[name], "batch_stats": found["batch_stats"] if like["batch_stats"] else {}}
+
+    def _newest(self, read: Callable[[int], _T], step: int | None) -> _T | None:
         candidates = self.steps()[::-1] if step is None else [step]
-        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(like)})
         for candidate in candidates:
             try:
-                return self._manager.restore(candidate, args=item)[_ITEM]
+                return read(candidate)
             except Exception as error:  # whatever a damaged file makes orbax raise
                 if is_loss(error) or "out of memory" in str(error).lower():
                     raise  # that says nothing of the checkpoint
@@ -211,6 +251,12 @@ class _Manager(ocp.CheckpointManager):
         except ValueError as error:  # not JSON, or not text
             logging.warning("the validation error of checkpoint %d cannot be read (%s)", step, error)
             return None
+
+
+def _items(state: State) -> dict[str, Any]:
+    """A state's parts by name, as they are saved; without the average where there is none."""
+    parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _validation_error(metrics: dict[str, float]) -> float:

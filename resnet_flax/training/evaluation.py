@@ -12,10 +12,11 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
+from resnet_flax.data.images import Images
 from resnet_flax.data.resident import Normalization, Resident, center
-from resnet_flax.networks import Network
+from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.compilation import jit
-from resnet_flax.training.devices import DATA_AXIS
+from resnet_flax.training.devices import DATA_AXIS, on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,3 +122,33 @@ def of_probabilities(probabilities: np.ndarray, labels: Sequence[int]) -> Evalua
     likelihood = probabilities[np.arange(len(labels)), labels]
     losses = -np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))
     return Evaluation(float(losses.mean()), int((probabilities.argmax(1) != labels).sum()), len(labels))
+
+
+def not_finite(
+    network: Network,
+    normalization: Normalization,
+    variables: dict[str, Any],
+    images: Images,
+    batch_size: int,
+    crop: int = 0,
+) -> np.ndarray:
+    """Finds the images of a split whose loss is not finite.
+
+    Args:
+      batch_size, crop: of :func:`make_evaluate`.
+
+    Returns:
+      Their places [n], growing.
+    """
+    alone, dtype = on_one_device(network), jnp.promote_types(network.layers.param_dtype, jnp.float32)
+
+    @jit
+    def losses(variables: dict, pixels: Array, labels: Array) -> Array:
+        logits = alone.apply(variables, center(normalization(pixels, dtype), crop), train=False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+    variables, found = on_host(variables), []
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        found.append(np.asarray(losses(variables, images.images[part], images.labels[part])))
+    return np.flatnonzero(~np.isfinite(np.concatenate(found)))

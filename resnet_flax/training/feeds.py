@@ -47,8 +47,8 @@ class Feed(Protocol):
           UserError: the next batch cannot be made; the state is as it was.
         """
 
-    def evaluate(self, state: State, split: str) -> Evaluation:
-        """Loss and error on ``train`` or one of ``held_out``, without augmentation."""
+    def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
+        """Loss and error of the network's variables on ``train`` or one of ``held_out``, without augmentation."""
 
     def close(self) -> None:
         """Ends what runs in the background."""
@@ -71,7 +71,7 @@ class ResidentFeed:
             jnp.promote_types(c.model.param_dtype, jnp.float32), parts.crop,
         )  # fmt: skip
         self._steps = make_train_steps(
-            parts.network, optimizer, stream, parts.mesh, c.train.label_smoothing, c.train.accumulate
+            parts.network, optimizer, stream, parts.mesh, c.train.label_smoothing, c.train.accumulate, c.optimizer.ema
         )
         self._evaluate = make_evaluate(
             parts.network, parts.normalization, c.train.eval_batch_size, parts.mesh, crop=parts.crop
@@ -88,9 +88,8 @@ class ResidentFeed:
         """See :class:`Feed`."""
         return jax.block_until_ready(self._compiled(state, self._data["train"], count)), count
 
-    def evaluate(self, state: State, split: str) -> Evaluation:
+    def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
         """See :class:`Feed`."""
-        variables = state.evaluated
         return self._evaluate(variables["params"], variables["batch_stats"], self._data[split])
 
     def close(self) -> None:
@@ -106,7 +105,7 @@ class StreamFeed:
         normalization = parts.normalization.cropped(c.data.image_size)
         self._step = make_streamed_step(
             parts.network, optimizer, c.seed, normalization, mesh, c.data.colour, c.train.label_smoothing,
-            c.train.accumulate,
+            c.train.accumulate, c.optimizer.ema,
         )  # fmt: skip
         self._score = make_evaluate_batches(parts.network, normalization, mesh)
         self._split = NamedSharding(mesh, PartitionSpec(DATA_AXIS))
@@ -145,9 +144,8 @@ class StreamFeed:
                 pass
         return jax.block_until_ready(state), count
 
-    def evaluate(self, state: State, split: str) -> Evaluation:
+    def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
         """See :class:`Feed`."""
-        variables = state.evaluated
         found = self._score(variables["params"], variables["batch_stats"], self._in_order(split))
         if not found.images:
             raise UserError(f"none of the {len(self._data[split])} images of the split {split} can be read")

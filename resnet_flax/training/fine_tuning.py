@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax import Array
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import weights as interchange
 from resnet_flax.networks import Network, on_one_device
+from resnet_flax.networks.finite import not_finite
 from resnet_flax.paths import expanded
 from resnet_flax.training import workdir as folders
-from resnet_flax.training.state import State
+from resnet_flax.training.state import initial_variables
 
 
 def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -64,27 +63,23 @@ def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]
       image_shape: (H, W, C).
 
     Raises:
-      UserError: the file cannot be read or does not fit the network; it says what and where.
+      UserError: the file cannot be read, does not fit the network, or is not finite; it says what and where.
     """
     file = interchange.read(expanded(config.init.weights), "init.weights")
-    return interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
+    found = interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
+    if bad := not_finite(found):
+        raise UserError(f"init.weights={file.path} holds weights that are not finite: {bad}")
+    return found
 
 
-def start_from(weights: dict[str, Any], state: State) -> State:
-    """The state at step 0 with those variables in it; what they lack stays as it was drawn.
+def variables_at_start(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The variables that a run of the config starts from: drawn by its seed, with ``init.weights`` where that is set.
 
     Args:
-      weights: of :func:`load`.
-      state: wherever its arrays lie.
+      image_shape: (H, W, C).
+
+    Raises:
+      UserError: see :func:`load`.
     """
-
-    def put(path: Any, drawn: Array) -> Array:
-        value = weights
-        for key in path:
-            if key.key not in value:
-                return drawn
-            value = value[key.key]
-        return jax.make_array_from_callback(drawn.shape, drawn.sharding, lambda index: np.asarray(value)[index])
-
-    drawn = {"params": state.params, "batch_stats": state.batch_stats}
-    return state.replace(**jax.tree_util.tree_map_with_path(put, drawn))
+    weights = load(config, network, image_shape) if config.init.weights else None
+    return initial_variables(network, config.seed, image_shape, weights=weights)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
-from resnet_flax.training import fine_tuning, run_images
+from resnet_flax.training import fine_tuning, rules, run_images
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
@@ -31,7 +32,7 @@ from resnet_flax.training.devices import (
     replicated,
 )
 from resnet_flax.training.feeds import feed_of
-from resnet_flax.training.metrics import MetricsLog, NoMetricsLog, read
+from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, read
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
@@ -65,6 +66,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             if first:
                 held.enter_context(folders.locked(workdir))
                 folders.check_config(workdir, config)
+                rules.check_resume(workdir, config)
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
             parts = prepare(config, run_images.known_normalization(workdir, config))
@@ -133,12 +135,11 @@ class _Run:
         """Sets the state; returns its step."""
         what = self.parts.network, self.optimizer
         shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
-        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere))
+        ema = self.config.optimizer.ema
+        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema))
         verb = "starts" if self.state is None else "goes on"
         if self.state is None:
-            self.state = initial_state(*what, self.config.seed, shape, everywhere)
-            if self.weights is not None:
-                self.state = fine_tuning.start_from(self.weights, self.state)
+            self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights)
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
@@ -179,6 +180,7 @@ class _Run:
                     line, failure = self._line(step, sums, evaluates)
                     if failure is not None:
                         self._stop_unevaluated(step, line, failure)
+                    line = self._said(step, line)
                     self.log.write(line)
                     test_error = line.get("test_error", test_error)
                 if saves:
@@ -201,24 +203,37 @@ class _Run:
             "images_per_second": (images - self.since_images) / seconds,
             "seconds": seconds,
         }
-        failure = None
+        failure, kinds = None, [(self.state.eval_variables, "")]
+        if self.state.average is not None:  # an average that is far from the parameters is then seen
+            kinds.append((self.state.variables, "_raw"))
         try:
             for name in self.feed.held_out if evaluates else ():
-                result = self.feed.evaluate(self.state, name)
-                line |= {f"{name}_loss": result.loss, f"{name}_error": result.error}
+                for variables, suffix in kinds:
+                    result = self.feed.evaluate(variables, name)
+                    line |= {f"{name}_loss{suffix}": result.loss, f"{name}_error{suffix}": result.error}
             if evaluates and self.train.eval_train:
-                line["train_error_clean"] = self.feed.evaluate(self.state, "train").error
+                line["train_error_clean"] = self.feed.evaluate(self.state.eval_variables, "train").error
         except UserError as error:
             failure = error
         self.state = forget_sums(self.state)
         self.since, self.since_images = time.perf_counter(), 0
         return line, failure
 
+    def _said(self, step: int, line: dict[str, Any]) -> dict[str, Any]:
+        """The line with None for what is not finite, after saying so; a run ends only where a parameter is not."""
+        bad = [name for name, value in line.items() if not math.isfinite(value)]
+        if bad:
+            _say(
+                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {FILE}); training goes on while "
+                f"the parameters are finite"
+            )
+        return {name: None if name in bad else value for name, value in line.items()}
+
     def _stop_unevaluated(self, step: int, line: dict[str, Any], failure: UserError) -> NoReturn:
         """A test image cannot be read: what was learned is saved, but for the last step, which is to be evaluated."""
         if step == self.train.steps or jax.process_count() > 1:
             raise failure
-        self.log.write(line)
+        self.log.write(self._said(step, line))
         self.checkpoints.save(step, self.state)
         self.checkpoints.wait()
         raise UserError(f"{failure} (stopped and saved at step {step} of {self.train.steps}, which was not evaluated)")

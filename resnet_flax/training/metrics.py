@@ -1,4 +1,7 @@
-"""The metrics of a run: one JSON object a line, and TensorBoard event files beside them."""
+"""The metrics of a run: one JSON object a line, and TensorBoard event files beside them.
+
+JSON has no NaN and no infinity: a number that is not finite, such as a test loss beyond float32, is null.
+"""
 
 import json
 import os
@@ -35,12 +38,16 @@ class MetricsLog:
         self._events = _summary_writer()(str(workdir), purge_step=step + 1 if resumed else None)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Adds a line; it is on disk when this returns, before any checkpoint of its step."""
-        self._file.write(json.dumps(line) + "\n")
+        """Adds a line; it is on disk when this returns, before any checkpoint of its step.
+
+        Args:
+          line: numbers by name; None for one that is not finite.
+        """
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         for name, value in line.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 self._events.add_scalar(name, value, line["step"])
         self._events.flush()
 

@@ -1,11 +1,14 @@
 """The optimizer that a config names, made of optax's parts."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
+
+from resnet_flax.networks.stages import is_stacked
 
 
 def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
@@ -19,8 +22,8 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ where the rate
     changes: after a drop to a tenth, ``update`` goes on for some steps with what the large rate gathered.
 
-    LARS (arXiv:1708.03888) scales the update of each kernel by its norm; other parameters take the rate as it is.
-    ``ema``: an exponential moving average of the parameters is kept, to be evaluated in their place.
+    LARS (arXiv:1708.03888) scales the update of each layer's kernel by its norm; other parameters take the rate as it
+    is. Each unit of a scanned stage has layers of its own, although their kernels are one array.
 
     ``trainable`` is ``all``, or ``head``: the dense layers; the other parameters get no momentum and no decay.
 
@@ -31,34 +34,31 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     built = _of_all(optimizer, rate)
     if optimizer["trainable"] == "head":
         built = optax.multi_transform({"head": built, "frozen": optax.set_to_zero()}, _labels)
-    return optax.chain(built, average_of_parameters(optimizer["ema"])) if optimizer["ema"] else built
+    return built
 
 
-class Average(NamedTuple):
-    """State of :func:`average_of_parameters`."""
+def moving_average(average: Any, params: Any, step: Array, decay: float) -> Any:
+    """The exponential moving average of the parameters (``optimizer.ema``) after a step.
 
-    average: Any
+    ``average = d average + (1 - d) params``, where the decay grows to its final value: ``d = min(decay, (1 + t) / (10 +
+    t))``. With a constant decay of 0.999 the average of a run of 400 steps would be mostly the initial parameters.
 
+    BN's running statistics are not averaged again. An evaluation of the average uses those of the training steps, which
+    are themselves a moving average over the last batches; ``evaluate --reestimate_bn`` computes the average's own.
 
-def average_of_parameters(decay: float) -> optax.GradientTransformation:
-    """Keeps ``average = decay * average + (1 - decay) * params``, after each update; the last part of a chain.
-
-    It starts from the parameters as they are, so that nothing has to be corrected for the first steps.
+    Args:
+      average: before the step; at first the initial parameters.
+      params: after the step.
+      step: t, the steps taken before it.
+      decay: the final decay, in (0, 1).
     """
 
-    def init(params: Any) -> Average:
-        return Average(jax.tree.map(jnp.array, params))
+    def one(average: Array, param: Array) -> Array:
+        t = step.astype(average.dtype)
+        # In this form the average of a parameter that stays as it is (a frozen one) does too.
+        return average + (1 - jnp.minimum(decay, (1 + t) / (10 + t))) * (param - average)
 
-    def update(updates: Any, state: Average, params: Any) -> tuple[Any, Average]:
-        new = optax.apply_updates(params, updates)
-        return updates, Average(optax.incremental_update(new, state.average, 1 - decay))
-
-    return optax.GradientTransformation(init, update)
-
-
-def evaluated(params: Any, opt_state: Any) -> Any:
-    """The parameters that are evaluated: their average where the optimizer keeps one, else themselves."""
-    return optax.tree.get(opt_state, "average", params)
+    return jax.tree.map(one, average, params)
 
 
 def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
@@ -73,20 +73,33 @@ def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
             mask=mask,
         )
     if optimizer["name"] == "lars":
-        return optax.lars(
-            rate,
-            weight_decay=optimizer["weight_decay"],
-            weight_decay_mask=True if mask is None else mask,
-            trust_coefficient=optimizer["trust_coefficient"],
-            trust_ratio_mask=_is_kernel,
-            momentum=optimizer["momentum"],
-            nesterov=optimizer["nesterov"],
+        scale = optax.scale_by_trust_ratio(trust_coefficient=optimizer["trust_coefficient"])
+        return optax.chain(
+            optax.add_decayed_weights(optimizer["weight_decay"], mask),
+            optax.masked(_layer_by_layer(scale), _is_kernel),
+            optax.scale_by_learning_rate(rate),
+            optax.trace(optimizer["momentum"], optimizer["nesterov"]),
         )
     decay = optax.add_decayed_weights(optimizer["weight_decay"], mask)
     momentum, scale = optimizer["momentum"], optax.scale_by_learning_rate(rate)
     if optimizer["momentum_form"] == "update":
         return optax.chain(decay, scale, optax.trace(momentum, optimizer["nesterov"]))
     return optax.chain(decay, optax.sgd(rate, momentum=momentum, nesterov=optimizer["nesterov"]))
+
+
+def _layer_by_layer(scale: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A stateless transformation of whole arrays, applied to each unit's slice where units are stacked."""
+
+    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        def of_layer(gradient: Array, param: Array) -> Array:
+            return scale.update(gradient, state, param)[0]
+
+        def one(path: tuple, gradient: Array, param: Array) -> Array:
+            return (jax.vmap(of_layer) if is_stacked(path) else of_layer)(gradient, param)
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
+
+    return optax.GradientTransformation(scale.init, update)
 
 
 def _is_kernel(params: Any) -> Any:

@@ -1,7 +1,7 @@
 """What a run is made of at a step: all that has to be saved for it to go on with the same bits."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -13,7 +13,6 @@ from jax import Array
 
 from resnet_flax.data.resident import stream_key
 from resnet_flax.networks import Network
-from resnet_flax.training.optimizer import evaluated
 
 
 @flax.struct.dataclass
@@ -35,18 +34,28 @@ class Sums:
 
 @flax.struct.dataclass
 class State:
-    """A run at a step. No random key is among it: randomness is a function of the seed and the step."""
+    """A run at a step. No random key is among it: randomness is a function of the seed and the step.
+
+    Attributes:
+      average: the moving average of ``params``, beside them: None where ``optimizer.ema`` is 0.
+    """
 
     step: Array  # int32: steps taken
     params: Any
     batch_stats: Any
     opt_state: Any
     sums: Sums
+    average: Any = None
 
     @property
-    def evaluated(self) -> dict[str, Any]:
-        """What is evaluated: parameters (their moving average where one is kept) and BN's statistics."""
-        return {"params": evaluated(self.params, self.opt_state), "batch_stats": self.batch_stats}
+    def variables(self) -> dict[str, Any]:
+        """The network's variables as training has left them: ``params`` and ``batch_stats``."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def eval_variables(self) -> dict[str, Any]:
+        """The variables that are evaluated: the moving average in place of ``params`` where one is kept."""
+        return self.variables if self.average is None else {**self.variables, "params": self.average}
 
 
 def no_sums(dtype: jnp.dtype) -> Sums:
@@ -65,6 +74,8 @@ def initial_state(
     seed: int,
     image_shape: tuple[int, int, int],
     sharding: jax.sharding.Sharding | None = None,
+    ema: float = 0.0,
+    weights: Mapping[str, Any] | None = None,
 ) -> State:
     """The state at step 0; parameters are drawn from the stream ``parameters`` of the seed.
 
@@ -72,12 +83,36 @@ def initial_state(
       network: built without an axis name, or with one: parameters do not depend on it.
       image_shape: (H, W, C).
       sharding: where every array goes; None for the default device.
+      ema: whether a moving average of the parameters is kept: 0 for none.
+      weights: variables to start from; what they lack stays as it was drawn.
     """
-    # It runs once: on a CPU, all that LLVM could do for its random numbers takes seconds and changes no bit.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-    initialize = _initializer(network, optimizer, image_shape)
+    draw, begin = _drawer(network, image_shape), _beginner(network, optimizer, ema)
     # The seed is an argument, so that runs which differ in nothing else share a compiled program.
-    return jax.jit(initialize, out_shardings=sharding, compiler_options=options)(np.uint32(seed))
+    if weights is None:
+        return _once(lambda seed: begin(draw(seed)), sharding)(np.uint32(seed))
+    # The average and the optimizer's state are derived from the parameters, so these have to be final before.
+    return _once(begin, sharding)(initial_variables(network, seed, image_shape, sharding, weights))
+
+
+def initial_variables(
+    network: Network,
+    seed: int,
+    image_shape: tuple[int, int, int],
+    sharding: jax.sharding.Sharding | None = None,
+    weights: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The network's ``params`` and ``batch_stats`` at step 0; arguments as of :func:`initial_state`."""
+    drawn = _once(_drawer(network, image_shape), sharding)(np.uint32(seed))
+
+    def put(path: Any, array: Array) -> Array:
+        value = weights
+        for key in path:
+            if key.key not in value:
+                return array
+            value = value[key.key]
+        return jax.make_array_from_callback(array.shape, array.sharding, lambda index: np.asarray(value)[index])
+
+    return drawn if weights is None else jax.tree_util.tree_map_with_path(put, drawn)
 
 
 def abstract_state(
@@ -85,28 +120,55 @@ def abstract_state(
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     sharding: jax.sharding.Sharding,
+    ema: float = 0.0,
 ) -> State:
     """Shapes, dtypes and places of a state's arrays, and no arrays: what a checkpoint is restored as."""
-    shapes = jax.eval_shape(_initializer(network, optimizer, image_shape), np.uint32(0))
+    begin = _beginner(network, optimizer, ema)
+    return _abstract(lambda seed: begin(_drawer(network, image_shape)(seed)), sharding)
+
+
+def abstract_variables(
+    network: Network, image_shape: tuple[int, int, int], sharding: jax.sharding.Sharding
+) -> dict[str, Any]:
+    """Shapes, dtypes and places of ``params`` and ``batch_stats``, and no arrays."""
+    return _abstract(_drawer(network, image_shape), sharding)
+
+
+def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Sharding) -> Any:
+    shapes = jax.eval_shape(initialize, np.uint32(0))
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
 
 
-def _initializer(
-    network: Network, optimizer: optax.GradientTransformation, image_shape: tuple[int, int, int]
-) -> Callable[[Array], State]:
+def _once(initialize: Callable[[Any], Any], sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
+    """Compiles what runs once: on a CPU, all that LLVM could do for random numbers takes seconds and changes no bit."""
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(initialize, out_shardings=sharding, compiler_options=options)
+
+
+def _drawer(network: Network, image_shape: tuple[int, int, int]) -> Callable[[Array], dict[str, Any]]:
     # One device's view of the network: initialisation sees no batch that is split.
     alone = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
-    def init(seed: Array) -> State:
-        dtype = network.layers.param_dtype
-        variables = alone.init(stream_key(seed, "parameters"), jnp.zeros((1, *image_shape), dtype), train=False)
-        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    def draw(seed: Array) -> dict[str, Any]:
+        images = jnp.zeros((1, *image_shape), network.layers.param_dtype)
+        variables = alone.init(stream_key(seed, "parameters"), images, train=False)
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    return draw
+
+
+def _beginner(
+    network: Network, optimizer: optax.GradientTransformation, ema: float
+) -> Callable[[dict[str, Any]], State]:
+    def begin(variables: dict[str, Any]) -> State:
+        params = variables["params"]
         return State(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            batch_stats=batch_stats,
+            batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
-            sums=no_sums(jnp.promote_types(dtype, jnp.float32)),
+            sums=no_sums(jnp.promote_types(network.layers.param_dtype, jnp.float32)),
+            average=jax.tree.map(jnp.array, params) if ema else None,
         )
 
-    return init
+    return begin

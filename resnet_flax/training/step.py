@@ -17,6 +17,7 @@ from resnet_flax.data.resident import Normalization, Resident, Stream, example_k
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.training.devices import DATA_AXIS, replicated
+from resnet_flax.training.optimizer import moving_average
 from resnet_flax.training.state import State, Sums, no_sums
 
 
@@ -65,6 +66,7 @@ def training_step(
     dropout_keys: Array | None = None,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    ema: float = 0.0,
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
 
@@ -79,6 +81,7 @@ def training_step(
       label_smoothing: the part of each target that is spread over all classes (arXiv:1512.00567, section 7).
       accumulate: parts that n is computed in, one after the other, for the memory of one: the result is that of the
         whole where BN's groups lie within parts.
+      ema: final decay of :func:`~.optimizer.moving_average`; 0 where the state has none.
     """
 
     def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[Array, dict]]:
@@ -109,7 +112,9 @@ def training_step(
         images=state.sums.images + count,
         first_bad_step=jnp.where(bad, state.step, state.sums.first_bad_step),
     )
-    return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state, sums)
+    params = optax.apply_updates(state.params, updates)
+    average = moving_average(state.average, params, state.step, ema) if ema else None
+    return State(state.step + 1, params, batch_stats, opt_state, sums, average)
 
 
 def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
@@ -145,6 +150,7 @@ def make_train_steps(
     mesh: Mesh,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    ema: float = 0.0,
 ) -> TrainSteps:
     """Compiles ``(state, data, count) -> state`` once for every count: that many steps, the state donated.
 
@@ -153,7 +159,7 @@ def make_train_steps(
 
     Args:
       network: built with ``axis_name=DATA_AXIS``.
-      label_smoothing, accumulate: of :func:`training_step`.
+      label_smoothing, accumulate, ema: of :func:`training_step`.
     """
     per_device = stream.batch_size // mesh.size
 
@@ -164,7 +170,7 @@ def make_train_steps(
         keys = example_keys(seed, "dropout", state.step, first, per_device) if network.dropout else None
         return training_step(
             state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
-            label_smoothing=label_smoothing, accumulate=accumulate,
+            label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
         )  # fmt: skip
 
     @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
@@ -203,6 +209,7 @@ def make_streamed_step(
     colour: float = 0.0,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    ema: float = 0.0,
 ) -> StreamedStep:
     """Compiles a step on images that were cropped and flipped on the hosts.
 
@@ -211,7 +218,7 @@ def make_streamed_step(
     Args:
       network: built with ``axis_name=DATA_AXIS``.
       colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets`; 0 for none.
-      label_smoothing, accumulate: of :func:`training_step`.
+      label_smoothing, accumulate, ema: of :func:`training_step`.
     """
     dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
     everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
@@ -228,7 +235,7 @@ def make_streamed_step(
         keys = example_keys(seed, "dropout", state.step, first, count) if network.dropout else None
         return training_step(
             state, pixels, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
-            label_smoothing=label_smoothing, accumulate=accumulate,
+            label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
         )  # fmt: skip
 
     return StreamedStep(jit(step, donate_argnums=0), on_all_devices(np.uint32(seed), replicated(mesh)))
@@ -242,6 +249,6 @@ def forget_sums(state: State) -> State:
 
 @jax.jit
 def all_finite(state: State) -> Array:
-    """Whether every parameter and every running statistic is finite: what a checkpoint must be."""
-    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    """Whether every parameter, its average and every running statistic is finite: what a checkpoint must be."""
+    leaves = jax.tree.leaves((state.params, state.average, state.batch_stats))
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()

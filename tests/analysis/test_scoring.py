@@ -12,7 +12,7 @@ from resnet_flax.analysis import scoring
 from resnet_flax.data import views
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization
-from resnet_flax.errors import UserError
+from resnet_flax.errors import Diverged, UserError
 from tests.networks import small
 
 PREPROCESSING = Preprocessing(36, 32, 3, "bilinear", Normalization(np.full(3, 0.5), np.full(3, 0.25)), ())
@@ -141,6 +141,14 @@ def test_unreadable_files(network, paths, expected, tmp_path):
     np.testing.assert_allclose(found, expected["10crop"], atol=1e-5)
     with pytest.raises(UserError, match=r"broken\.png"):
         scoring.probabilities(*network, PREPROCESSING, given)
+
+
+def test_probabilities_that_are_not_finite_are_no_unreadable_files(network, paths):
+    """The photograph is named; its row of NaN was taken for a file that cannot be read."""
+    net, variables = network
+    params = {**variables["params"], "dense": {k: v * 3e38 for k, v in variables["params"]["dense"].items()}}
+    with pytest.raises(Diverged, match=r"/0\.png: the network's probabilities are not finite$"):
+        scoring.probabilities(net, {**variables, "params": params}, PREPROCESSING, paths, unreadable=print)
 
 
 def test_no_images(network):

@@ -22,9 +22,10 @@ def steps(count=3, classes=10, group=4, optimizer=None, **keys):
     network = build(c.model, classes, group)
     c.optimizer.update(optimizer or {})
     built = optimizers.build(c.optimizer, lambda step: 0.1)
-    state = initial_state(network, built, 0, (8, 8, 3))
+    ema = c.optimizer.ema
+    state = initial_state(network, built, 0, (8, 8, 3), ema=ema)
     rng = np.random.default_rng(0)
-    step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=built, **keys))
+    step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=built, ema=ema, **keys))
     for _ in range(count):
         images, labels = rng.standard_normal((16, 8, 8, 3)), rng.integers(0, classes, 16).astype(np.int32)
         state = step(state, jnp.asarray(images), jnp.asarray(labels))
@@ -74,16 +75,19 @@ def test_label_smoothing_by_its_formula(double):
 
 
 def test_the_average_of_the_parameters(double):
-    """e = 0.9 e + 0.1 w after each step, from the first parameters on; it is what is evaluated, and changes no step."""
+    """e = d e + (1 - d) w with d = min(0.15, (1 + t) / (10 + t)) = 0.1, 0.15, 0.15 after steps t = 0, 1, 2.
+
+    It starts from the first parameters, is what is evaluated, and changes no step.
+    """
     plain = [steps(n) for n in range(4)]
-    averaged = steps(3, optimizer={"ema": 0.9})
+    averaged = steps(3, optimizer={"ema": 0.15})
     expected = plain[0].params
-    for state in plain[1:]:
-        expected = jax.tree.map(lambda e, w: 0.9 * e + 0.1 * w, expected, state.params)
+    for decay, state in zip((1 / 10, 0.15, 0.15), plain[1:], strict=True):
+        expected = jax.tree.map(lambda e, w, d=decay: d * e + (1 - d) * w, expected, state.params)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)  # noqa: E731
-    jax.tree.map(close, averaged.evaluated["params"], expected)
+    jax.tree.map(close, averaged.eval_variables["params"], expected)
     jax.tree.map(close, averaged.params, plain[3].params)
-    jax.tree.map(np.testing.assert_array_equal, plain[3].evaluated["params"], plain[3].params)
+    jax.tree.map(np.testing.assert_array_equal, plain[3].eval_variables["params"], plain[3].params)
 
 
 def test_lars_by_its_formula(double):

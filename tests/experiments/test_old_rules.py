@@ -1,0 +1,35 @@
+"""Runs that were begun under old rules: marked in tables and reports, and refused where a sweep would resume them."""
+
+import pytest
+
+from experiments import runs, tables
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.training import workdir as folders
+from tests.commands import command
+
+
+def run_in(workdir):
+    return runs.Run(configs.resolve(folders.read_config(workdir)), workdir, workdir.name)
+
+
+def test_a_table_marks_them(begun_before, tmp_path):
+    outcomes = [runs.outcome(run_in(begun_before / name)) for name in ("finished", "finished_average")]
+    assert [row[0] for row in tables.rows(outcomes)] == ["finished", "finished_average (old rules)"]
+    assert "Old rules: its average of the parameters" in tables.write(outcomes, tmp_path).caption
+    assert tables.write(outcomes[:1], tmp_path).caption == tables.CAPTION
+
+
+def test_a_report_marks_them(begun_before):
+    code, output = command("-m", "experiments.report", f"--workdir={begun_before}")
+    assert code == 0, output
+    page = (begun_before / "report.md").read_text()
+    assert "finished (old rules)" in page
+    assert "Begun under an old rule: its average of the parameters" in page
+    assert page.count("finished (old rules)") == 1
+
+
+def test_a_sweep_refuses_to_resume_them_before_its_first_run(begun_before):
+    given = [run_in(begun_before / name) for name in ("interrupted", "interrupted_average")]
+    with pytest.raises(UserError, match="interrupted_average holds a run that cannot be resumed"):
+        runs.execute(given)
