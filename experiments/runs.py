@@ -180,10 +180,13 @@ def execute(runs: Sequence[Run]) -> list[Outcome]:
       UserError: before the first run, if any of them cannot be.
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
+    from resnet_flax.training import rules
     from resnet_flax.training import workdir as folders
 
     for run in runs:
         folders.check_config(run.workdir, run.config)
+        if not earlier_failure(run.config, run.workdir):  # which would not be resumed
+            rules.check_resume(run.workdir, run.config)
     endings = _launcher()(runs)
     return [outcome(run, *ending) for run, ending in zip(runs, endings, strict=True)]
 

@@ -17,7 +17,7 @@ from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
-from resnet_flax.training import fine_tuning, run_images
+from resnet_flax.training import fine_tuning, rules, run_images
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
@@ -65,6 +65,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             if first:
                 held.enter_context(folders.locked(workdir))
                 folders.check_config(workdir, config)
+                rules.check_resume(workdir, config)
             check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
             check_parts(config, jax.device_count())
             parts = prepare(config, run_images.known_normalization(workdir, config))

@@ -25,6 +25,10 @@ STARTS = "starts.jsonl"  # each start: when, at which step, on what
 DIVERGED = "diverged.json"  # the step whose loss was not finite
 INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
 
+# How runs are trained, as far as it matters to their results: :mod:`~.rules` says which old runs are of another kind.
+# 1: commit 4cfe0ac and before, which recorded no rules.
+RULES = 2
+
 _LOCK = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -149,20 +153,28 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
 
 
 def record_start(workdir: Path, step: int, parameters: int, classes: int) -> list[str]:
-    """Adds a line to starts.jsonl: when, at which step, the network's size, which versions, which device.
+    """Adds a line to starts.jsonl: when, at which step, the run's rules, the network's size, versions, device.
 
     Returns:
       What a run that goes on does not go on with, a text each: the same bits are promised with all of it the same.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     here = environment()
-    line = {"time": now, "step": step, "parameters": parameters, "classes": classes, **here}
     before = json_lines.read(workdir / STARTS)[-1:] if step else []
+    rules = rules_of(workdir) if step else RULES
+    line = {"time": now, "step": step, "rules": rules, "parameters": parameters, "classes": classes, **here}
     json_lines.append(workdir / STARTS, line)
     (workdir / INTERRUPTED).unlink(missing_ok=True)
     # Not where an earlier version of this code wrote no such thing.
     return [f"{key} {there[key]}, now {value}" for there in before for key, value in here.items()
             if key in there and key not in ("python", "orbax-checkpoint") and there[key] != value]  # fmt: skip
+
+
+def rules_of(workdir: Path) -> int:
+    """The rules under which a folder's run was begun: 1 where none are recorded."""
+    starts = json_lines.read(workdir / STARTS)
+    rules = starts[-1].get("rules", 1) if starts and isinstance(starts[-1], dict) else 1
+    return rules if type(rules) is int else 1
 
 
 @functools.cache

@@ -1,0 +1,73 @@
+"""Old runs whose kind trains by other rules today: they are refused on resume, and marked in tables.
+
+A run records in starts.jsonl the rules under which it was begun (:func:`~.workdir.rules_of`). A fix that changes what a
+run means adds a row to :data:`CHANGED`. Such an old run can still be evaluated, exported and reported.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from resnet_flax.errors import UserError
+from resnet_flax.training import workdir as folders
+
+MARK = "old rules"  # of such a run in tables
+
+
+class Change(NamedTuple):
+    """Runs begun before a change that trained by another rule.
+
+    Attributes:
+      rules: the first rules that have the change; runs begun under earlier ones are of the old kind.
+      concerns: whether a run of this resolved config is of the kind that changed.
+      reason: what the old rule was, a clause that follows "it was begun under an old rule: ".
+    """
+
+    rules: int
+    concerns: Callable[[ConfigDict], bool]
+    reason: str
+
+
+CHANGED = (
+    Change(
+        2,
+        lambda c: c.optimizer.ema > 0,
+        "its average of the parameters (optimizer.ema) was mostly the initial ones in a short run, and random ones "
+        "where init.weights was set",
+    ),
+    Change(
+        2,
+        lambda c: c.optimizer.name == "lars",
+        "its LARS (optimizer.name) scaled the units behind the first of a stage together, as if they were one layer",
+    ),
+)
+
+
+def old_rules(config: ConfigDict, rules: int) -> list[str]:
+    """The reasons why a run of this config, begun under those rules, would train otherwise today; [] if it would not.
+
+    Args:
+      rules: of :func:`~.workdir.rules_of`.
+    """
+    return [change.reason for change in CHANGED if rules < change.rules and change.concerns(config)]
+
+
+def check_resume(workdir: Path, config: ConfigDict) -> None:
+    """Refuses to resume a run that was begun under an old rule; one without a checkpoint is new, one finished is done.
+
+    Args:
+      config: resolved; it equals the folder's, but for keys that do not matter (:func:`~.workdir.check_config`).
+
+    Raises:
+      UserError: it says which rule.
+    """
+    from resnet_flax.training.checkpoints import has_checkpoint  # it brings jax and orbax with it
+
+    reasons = old_rules(config, folders.rules_of(workdir))
+    if reasons and has_checkpoint(workdir) and not folders.is_finished(workdir, config):
+        raise UserError(
+            f"--workdir={workdir} holds a run that cannot be resumed: it was begun under an old rule: "
+            f"{'; '.join(reasons)}. It can still be evaluated and exported; to train anew, choose another folder"
+        )
