@@ -9,7 +9,7 @@ from resnet_flax.data import cache, decoding, folders, sources, views
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization, center
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop, rules
+from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders_of_runs
 
 PAIRS = [(235, 224), (234, 224), (256, 224), (224, 224)]  # resize, crop: the first is timm's usual
@@ -106,11 +106,10 @@ def test_only_runs_whose_crops_moved_are_of_the_old_kind(photos, tmp_path):
     assert old(**{"data.pipeline": "stream"}) == []  # whose crops were rounded once
 
 
-def test_an_old_run_is_not_resumed_and_a_finished_one_stays(begun_before, monkeypatch):
+def test_an_old_run_is_not_resumed_and_a_finished_one_stays(begun_before):
     workdir = begun_before / "photographs"
     c = folders_of_runs.read_config(workdir)
-    c.data.folder = str(begun_before / "photos")
-    assert loop.run(c, workdir)["step"] == 20
+    rules.check_resume(workdir, c)
     c.train.steps, c.schedule.decay_steps = 30, 20
     with pytest.raises(UserError, match="begun under an old rule: its photographs were cropped up to a pixel beside"):
-        loop.run(c, workdir)
+        rules.check_resume(workdir, c)
