@@ -98,7 +98,7 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
         print(file.path)
     else:
         net = model.of_file(file, config) if file else model.from_run(expanded(_WORKDIR.value), _STEP.value)
-        print(file.path if file else _step_of(net))
+        print(file.path if file else _checkpoint_of(net))
         net.check_classifies()
         _check_classes(net, parts.preprocessing.classes, f"data.name={config.data.name}")
         _check_shape(net, parts.image_shape, parts.preprocessing.resize)
@@ -116,8 +116,14 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     print(f"{_SPLIT.value} {result}")
 
 
-def _step_of(net: "Model") -> str:
-    return f"{_WORKDIR.value}: step {net.step} of {net.config.train.steps}"
+def _checkpoint_of(net: "Model") -> str:
+    """Which checkpoint of which run is evaluated; of an old run, what it was trained by and is not evaluated by."""
+    from resnet_flax.training import rules
+    from resnet_flax.training import workdir as folders
+
+    reasons = rules.old_rules(net.config, folders.rules_of(expanded(_WORKDIR.value)))
+    old = f"\nbegun under an old rule, and evaluated by today's: {'; '.join(reasons)}" if reasons else ""
+    return f"{_WORKDIR.value}: step {net.step} of {net.config.train.steps}{old}"
 
 
 def _check_shape(net: "Model", shape: tuple[int, int, int], resize: int) -> None:
@@ -157,9 +163,9 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
         print(file.path)
     else:
         net = model.from_run(expanded(_WORKDIR.value), _STEP.value)
-        print(_step_of(net))
+        print(_checkpoint_of(net))
     net.check_classifies()
-    if config.data.folder:
+    if found.where.startswith("class folders"):
         found = _in_order_of(net, found)
         photographs = getattr(found, _SPLIT.value)
     _check_classes(net, found.classes, found.where)

@@ -98,7 +98,8 @@ def find(name: str, folder: Path) -> Splits:
             if any((there / file).is_file() for file in (TRAIN, VAL)):
                 return _from_tars(there)
             if all(w.found for w in wanted if w.form == "class folders"):
-                return of_folder(folder)
+                numbers = set(_class_folders(folder / "train")) == {str(i) for i in range(1000)}
+                return (*of_folder(folder, "numbers" if numbers else "names")[:4], "")  # such numbers are the labels
         if prepared_set.found:
             return _prepared(name, prepared_set.path)  # which says what is wrong with it
     except OSError as error:

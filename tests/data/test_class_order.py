@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from resnet_flax import config, model
-from resnet_flax.data import folders, sources
+from resnet_flax.data import folders, imagenet, sources
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.networks import build
@@ -104,6 +104,7 @@ def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
         for j in range(1, 200):
             pixels = rng.integers(0, 256, (2, 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             Image.fromarray(pixels).save(tmp_path / "photos" / "val" / str(number) / f"{j}.png")
+    assert imagenet.find("imagenet2012", tmp_path / "photos")[1] == tuple(map(str, range(1000)))
     files = sorted((tmp_path / "photos" / "val").glob("*/*.png"))
     net = model.from_weights(str(tmp_path / "w.safetensors"), c)
     logits = np.asarray(net.features(net.prepare(files))["logits"], np.float64)

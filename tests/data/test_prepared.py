@@ -7,7 +7,9 @@ from PIL import Image
 from resnet_flax import config, model
 from resnet_flax.data import decoding
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop
+from resnet_flax.training import loop, rules
+from resnet_flax.training import workdir as folders
+from tests.commands import command
 from tests.data.prepared_sets import grey, prepare
 from tests.data.test_labels import load
 from tests.training.small import small_config
@@ -87,6 +89,29 @@ def test_the_folder_config_crops_data_by_name(wide, tmp_path):
     _, arrays = wide
     wrong = [int(np.argmax(net.features(net.prepare(a))["logits"])) != i for i, a in enumerate(arrays[:2])]
     assert last["test_error"] == np.mean(wrong)
+
+
+def test_runs_of_before_that_squashed_images_are_of_the_old_kind(wide, tmp_path):
+    """They are not resumed; evaluated they say it."""
+
+    def reasons(**overrides):
+        return rules.old_rules(config.resolve(small_config(data__name="wide", **overrides)), 1)
+
+    assert "data.resize was ignored" in reasons(data__image_size=16, data__resize=19)[0]
+    assert "were squashed into one" in reasons(data__image_size=16)[0]
+    assert reasons() == reasons(data__name="cifar10", data__image_size=16) == []
+    folder, _ = wide
+    c = small_config(
+        model__stage_units=(1,), train__steps=1, train__batch_size=8, data__name="wide", data__data_dir=str(folder),
+        data__image_size=16,
+    )  # fmt: skip
+    loop.run(c, tmp_path)
+    for file, new, old in [("starts.jsonl", f'"rules": {folders.RULES}', '"rules": 1'),
+                           ("config.json", '"resize": 0', '"resize": 19')]:  # fmt: skip
+        (tmp_path / file).write_text((tmp_path / file).read_text().replace(new, old))
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path}")
+    assert code == 0, output
+    assert "begun under an old rule, and evaluated by today's: its images were resized to data.image_size" in output
 
 
 def test_a_transparent_set_trains_and_predicts(tmp_path):
