@@ -106,7 +106,7 @@ def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "photos" / "val" / str(number) / f"{j}.png")
     assert imagenet.find("imagenet2012", tmp_path / "photos")[1] == tuple(map(str, range(1000)))
     files = sorted((tmp_path / "photos" / "val").glob("*/*.png"))
-    net = model.from_weights(str(tmp_path / "w.safetensors"), c)
+    net = model.from_weights(str(tmp_path / "w.safetensors"), c, set(given))
     logits = np.asarray(net.features(net.prepare(files))["logits"], np.float64)
     scores = (
         logits
@@ -124,4 +124,4 @@ def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
     assert code == 0, output
     last = output.splitlines()[-1]
     assert f"({wrong} of {len(files)})" in last
-    assert float(last.rpartition(" ")[2]) == pytest.approx(loss, abs=2e-3)
+    assert float(last.rpartition(" ")[2]) == pytest.approx(loss, rel=1e-4, abs=2e-3)
