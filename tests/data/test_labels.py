@@ -16,7 +16,8 @@ PIPELINES = ("resident", "stream")
 
 def data_of(folder, name, pipeline="resident", **keys):
     c = config.base()
-    c.data.update(name=name, data_dir=str(folder), download=False, image_size=8, pipeline=pipeline, pad=0, **keys)
+    c.data.update(name=name, data_dir=str(folder), download=False, image_size=8, pipeline=pipeline, pad=0)
+    c.data.update(keys)
     return c.data
 
 

@@ -95,7 +95,7 @@ def test_runs_of_before_that_squashed_images_are_of_the_old_kind(wide, tmp_path)
     """They are not resumed; evaluated they say it."""
 
     def reasons(**overrides):
-        return rules.old_rules(config.resolve(small_config(data__name="wide", **overrides)), 1)
+        return rules.old_rules(config.resolve(small_config(**{"data__name": "wide"} | overrides)), 1)
 
     assert "data.resize was ignored" in reasons(data__image_size=16, data__resize=19)[0]
     assert "were squashed into one" in reasons(data__image_size=16)[0]
