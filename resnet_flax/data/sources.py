@@ -26,18 +26,19 @@ class _Size(NamedTuple):
 
     Attributes:
       side: of the square about their centre, in pixels; 0 leaves them as they are.
-      crop: the side of what is cropped out of the squares' centres later.
       interpolation: a filter of ``decoding``.
+      crop: the side of what is cropped out of the squares' centres later; 0 for all of them.
     """
 
     side: int
-    crop: int
     interpolation: str = "box"
+    crop: int = 0
 
     def cache_name(self, name: str) -> str:
         """The name in the cache: other filters than the box, and other places of squares, have entries of their own."""
         # Where a square lies depends on the pixels around its crop by their remainder alone: see decoding.square.
-        around = f"-{(self.side - self.crop) % 4}" if (self.side - self.crop) % 4 else ""
+        beside = (self.side - self.crop) % 4 if self.crop else 0
+        around = f"-{beside}" if beside else ""
         return name + around if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}{around}"
 
 
@@ -106,7 +107,7 @@ def _size(data: Mapping[str, Any]) -> _Size:
 
     resize = data.get("resize", 0)
     side = folders.decoded_side(data) if resize else data["image_size"]
-    return _Size(side, data["image_size"], data.get("interpolation", "box"))
+    return _Size(side, data.get("interpolation", "box"), data["image_size"])
 
 
 def _train_and_validation(train: Any, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
@@ -126,7 +127,7 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str]:
     # Imported here, as PIL is elsewhere: other data sets do without.
     from resnet_flax.data import folders
 
-    size = _Size(folders.decoded_side(data), data["image_size"], data.get("interpolation", "box"))
+    size = _Size(folders.decoded_side(data), data.get("interpolation", "box"), data["image_size"])
     found = folders.scan(Path(data["folder"]), data.get("class_order", "names"))
     labelled = found.train + found.test
     # Links may put the same files into other classes or splits, which the files themselves do not tell.
@@ -274,4 +275,4 @@ def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
         return image
     from resnet_flax.data import decoding
 
-    return decoding.square(image, size.side, size.crop, image.shape[-1], size.interpolation)
+    return decoding.square(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)
