@@ -3,7 +3,9 @@
 python train.py --config=configs/folder.py:residual-18 --config.data.folder=FOLDER --workdir=runs/photos
 
 FOLDER holds a folder for each class (a fifth of each is then set apart for testing, always the same), or train and
-one of val, valid, validation and test with the class folders in both. Names as in configs/imagenet.py.
+one of val, valid, validation and test with the class folders in both. Classes are sorted by name, 1, 10, 2 too, as
+torchvision's ImageFolder does; --config.data.class_order=numbers sorts numbers as such. Networks' names are those of
+configs/imagenet.py.
 
 2000 steps of 64 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.01, down to zero along a cosine;
 the shorter side brought to 256 pixels (bilinear), a random 224x224 crop and flip, ImageNet's means and deviations;

@@ -30,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.normalization": ("pixel_mean", "channel", "imagenet", "caffe", "none"),
     "data.interpolation": ("box", "bilinear", "bicubic"),
     "data.pipeline": ("resident", "stream"),
+    "data.class_order": ("names", "numbers"),
     "data.augmentation": ("crop", "scale", "inception"),
     "data.broken": ("stop", "skip"),
     "optimizer.name": ("sgd", "adamw", "lars"),
@@ -109,8 +110,9 @@ def base() -> ConfigDict:
     c.data.data_dir = ""  # TFDS_DATA_DIR, or ~/tensorflow_datasets
     c.data.download = True  # CIFAR-10 and -100, where they are not found
     c.data.folder = ""  # of photographs, in a folder for each class; takes the place of `name`
+    c.data.class_order = "names"  # of folders: sorted by name (1, 10, 2); or by "numbers" (1, 2, 10)
     c.data.image_size = 0  # resize to that side; 0 leaves images as they are; of photographs, the side of the crop
-    c.data.resize = 0  # photographs: the shorter side before the crop; 0 is image_size
+    c.data.resize = 0  # the shorter side before the crop; 0 is image_size
     c.data.interpolation = "box"  # of that resizing, always with antialiasing
     c.data.validation = 0  # training images set aside, always the same; 5000 is the paper's split
     c.data.subset = 0  # training images that are used, always the same; 0 for all that are left
@@ -396,6 +398,14 @@ def resolve(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def for_evaluation(c: ConfigDict) -> ConfigDict:
+    """A copy whose keys of training images alone are the defaults, so that none of them is refused in evaluation."""
+    c, defaults = c.copy_and_resolve_references(), base().data
+    for key in ("augmentation", "scales", "least_area", "colour"):
+        c.data[key] = defaults[key]
+    return c
+
+
 def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str], where: str) -> ConfigDict:
     """A config to evaluate a trained network by: the one given, resolved, with the section ``model`` of the trained.
 
@@ -409,7 +419,7 @@ def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str
     Raises:
       UserError: the config given names another network.
     """
-    trained, given = resolve(trained), resolve(given)
+    trained, given = resolve(trained), resolve(for_evaluation(given))
     named = {"model.family", "model.unit", "model.block", "model.depth"} | set_by_user
     differing = [d for d in differences(trained, given) if d.startswith("model.") and d.partition(":")[0] in named]
     if differing:

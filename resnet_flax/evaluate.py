@@ -58,6 +58,8 @@ def main() -> None:
 
         file = weights.read(expanded(_WEIGHTS.value))
         config = weights.config_of(file, _CONFIG.value, command.set_keys("config"))
+        if file.config is not None:
+            _prepare_as(config, configs.from_json(file.config))
     else:
         config = _config(expanded(_WORKDIR.value))
     _check_places(config)
@@ -75,16 +77,18 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     Args:
       file: the weights, or None for a run.
     """
+    import dataclasses
+
+    import jax
+
+    from resnet_flax import model
     from resnet_flax.data import resident
-    from resnet_flax.training import evaluation, trained
-    from resnet_flax.training.checkpoints import Checkpoints
+    from resnet_flax.interchange import weights
+    from resnet_flax.networks import on_one_device
+    from resnet_flax.training import evaluation
     from resnet_flax.training.devices import replicated
     from resnet_flax.training.parts import prepare
 
-    if file is None:
-        workdir = expanded(_WORKDIR.value)
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            step = checkpoints.choose(_STEP.value)
     parts = prepare(config)
     images = getattr(parts.dataset, _SPLIT.value)
     if not len(images):
@@ -92,26 +96,30 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
             f"--split={_SPLIT.value}: the run set no images aside (data.validation=0); choose test or train"
         )
     everywhere = replicated(parts.mesh)
-    if file is not None:
-        import jax
-
-        from resnet_flax.interchange import weights
-        from resnet_flax.networks import on_one_device
-
-        found = weights.variables(file, on_one_device(parts.network), parts.image_shape, config.model)
-        variables = jax.device_put(found, everywhere)
+    if file is not None and file.preprocessing is None:  # somebody else's, whose images are prepared as the config says
+        variables = weights.variables(file, on_one_device(parts.network), parts.image_shape, config.model)
         print(file.path)
     else:
-        variables = trained.restore(parts.network, parts.image_shape, workdir, step)
-        print(f"{workdir}: step {step} of {config.train.steps}")
+        net = model.of_file(file, config) if file else model.from_run(expanded(_WORKDIR.value), _STEP.value)
+        print(file.path if file else _checkpoint_of(net))
+        net.check_classifies()
+        _check_classes(net, parts.preprocessing.classes, f"data.name={config.data.name}")
+        _check_shape(net, parts.image_shape, parts.preprocessing.resize)
+        parts = dataclasses.replace(parts, normalization=net.preprocessing.normalization)
+        variables = net.variables
+    variables = jax.device_put(variables, everywhere)
+    if parts.dataset.note:
+        print(parts.dataset.note)
     if _REESTIMATE.value:
         variables = _reestimated(variables, parts)
     _check_finite(variables)
-    evaluate = evaluation.make_evaluate(parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh)
+    evaluate = evaluation.make_evaluate(
+        parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh, parts.crop
+    )
     result = evaluate(variables["params"], variables.get("batch_stats", {}), resident.put(images, everywhere))
     if not math.isfinite(result.loss):
         batch = config.train.eval_batch_size
-        bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch)
+        bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch, parts.crop)
         listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
         of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
         raise Diverged(f"{_SPLIT.value}: the loss of {len(images)} images is not finite: {of}")
@@ -126,19 +134,42 @@ def _check_finite(variables: dict[str, Any]) -> None:
         raise Diverged(f"the network has weights that are not finite: {bad}; so there is no loss and no error")
 
 
+def _checkpoint_of(net: "Model") -> str:
+    """Which checkpoint of which run is evaluated; of an old run, what it was trained by and is not evaluated by."""
+    from resnet_flax.training import rules
+    from resnet_flax.training import workdir as folders
+
+    reasons = rules.old_rules(net.config, folders.rules_of(expanded(_WORKDIR.value)))
+    old = f"\nbegun under an old rule, and evaluated by today's: {'; '.join(reasons)}" if reasons else ""
+    return f"{_WORKDIR.value}: step {net.step} of {net.config.train.steps}{old}"
+
+
+def _check_shape(net: "Model", shape: tuple[int, int, int], resize: int) -> None:
+    """Refuses images of another size, or brought to another size before the crop, than the network was trained on."""
+    seen = net.preprocessing
+    if (seen.image_shape, seen.resize) != (shape, resize):
+        (h, w, c), (height, width, channels) = shape, seen.image_shape
+        raise UserError(
+            f"--config: its images are {h}x{w}x{c}, out of {resize} pixels, and the network was trained on "
+            f"{height}x{width}x{channels}, out of {seen.resize}; set data.image_size and data.resize"
+        )
+
+
 def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     """Of photographs on disk: decoded from their files, in the views asked for.
 
     Args:
       file: the weights, or None for a run.
     """
+    import dataclasses
+
     import numpy as np
 
     from resnet_flax import model
     from resnet_flax.analysis import scoring
     from resnet_flax.data import sources
     from resnet_flax.training.devices import on_host
-    from resnet_flax.training.evaluation import of_probabilities
+    from resnet_flax.training.evaluation import of_log_probabilities
     from resnet_flax.training.parts import prepare
 
     found = sources.load_photographs(config.data)
@@ -150,37 +181,42 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
         print(file.path)
     else:
         net = model.from_run(expanded(_WORKDIR.value), _STEP.value)
-        print(f"{_WORKDIR.value}: step {net.step} of {config.train.steps}")
+        print(_checkpoint_of(net))
     net.check_classifies()
-    _check_classes(net, found)
+    if found.where.startswith("class folders"):
+        found = _in_order_of(net, found)
+        photographs = getattr(found, _SPLIT.value)
+    _check_classes(net, found.classes, found.where)
     variables = net.variables
     if _REESTIMATE.value and config.data.pipeline == "stream":
         variables = _reestimated_from_disk(net, config, found.train)
     elif _REESTIMATE.value:
-        found_anew = _reestimated(variables, prepare(config))["batch_stats"]
+        parts = dataclasses.replace(prepare(config), normalization=net.preprocessing.normalization)
+        found_anew = _reestimated(variables, parts)["batch_stats"]
         variables = {**variables, "batch_stats": on_host(found_anew)}
 
     _check_finite(variables)
 
     def unreadable(error: UserError) -> None:
         if config.data.broken == "stop":
-            raise UserError(f"{error}; data.broken=skip would pass it over")
+            # Of data that are trained on in memory, the key is refused.
+            raise UserError(f"{error}{'; data.broken=skip would pass it over' * (config.data.pipeline == 'stream')}")
         print(f"{error}; passed over", file=sys.stderr)
 
-    probabilities = scoring.probabilities(
+    scores = scoring.log_probabilities(
         net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size, unreadable
     )
-    read = ~np.isnan(probabilities[:, 0])
+    read = ~np.isnan(scores[:, 0])
     if not read.any():
         raise UserError(f"--split={_SPLIT.value}: none of {len(photographs)} photographs can be read")
-    probabilities, labels, size = probabilities[read], photographs.labels[read], net.preprocessing.image_size
+    scores, labels, size = scores[read], photographs.labels[read], net.preprocessing.image_size
     seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
     view = seen.get(_VIEW.value, "fully convolutional, several scales")
-    print(f"{len(labels)} photographs ({found.where}), {view}")
+    print(f"{len(labels)} photographs ({found.where}), {view}" + f"; {found.note}" * bool(found.note))
     if len(found.classes) > 5:
-        wrong = scoring.top_k_error(probabilities, labels, 5)
+        wrong = scoring.top_k_error(scores, labels, 5)
         print(f"{_SPLIT.value} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
-    print(f"{_SPLIT.value} {of_probabilities(probabilities, labels)}")
+    print(f"{_SPLIT.value} {of_log_probabilities(scores, labels)}")
 
 
 def _reestimated_from_disk(net: "Model", config: ConfigDict, train: "Photographs") -> dict[str, Any]:
@@ -238,20 +274,54 @@ def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
     return {**variables, "batch_stats": reestimate(params, train)}
 
 
-def _check_classes(net: "Model", found: "PhotoDataset") -> None:
-    """Refuses a folder whose classes are not the network's.
+def _in_order_of(net: "Model", found: "PhotoDataset") -> "PhotoDataset":
+    """Class folders with labels in the order of the network's classes, where both have the same.
+
+    Of ImageNet's classes, folders that are named 0 to 999 are the numbers (ImageNetV2 has them).
+    """
+    import dataclasses
+
+    import numpy as np
+
+    from resnet_flax.interchange.class_names import imagenet_classes
+
+    theirs, ours = found.classes, net.preprocessing.classes
+    order = ours
+    if ours == imagenet_classes() and set(theirs) == {str(i) for i in range(1000)}:
+        order = tuple(map(str, range(1000)))
+    if theirs == order or len(theirs) != len(order) or set(theirs) != set(order):
+        return found
+    places = np.array([order.index(name) for name in theirs], np.int32)
+    splits = {
+        name: dataclasses.replace(split, labels=places[split.labels])
+        for name in ("train", "test", "validation")
+        for split in [getattr(found, name)]
+    }
+    return dataclasses.replace(found, classes=ours, note="classes in the order of the network's", **splits)
+
+
+def _check_classes(net: "Model", theirs: tuple[str, ...], where: str) -> None:
+    """Refuses data whose classes are not the network's, or are in another order.
 
     ImageNet's folders are named by WordNet numbers, whose order is that of the names; so of a thousand classes only
     the number is compared.
     """
-    theirs, ours = found.classes, net.preprocessing.classes
-    if len(theirs) == len(ours) and (theirs == ours or len(ours) == 1000 or ours[0] == "class 0"):
+    ours = net.preprocessing.classes
+    if theirs == ours:
+        return
+    if sorted(theirs) == sorted(ours):
+        raise UserError(
+            f"{where}: its classes are in another order ({', '.join(theirs[:3])}, ...) than the network's "
+            f"({', '.join(ours[:3])}, ...)"
+        )
+    if len(theirs) == len(ours) and (len(ours) == 1000 or ours[0] == "class 0"):
         return
     only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
             for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
     raise UserError(
-        f"{found.where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the folder has "
-        f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
+        f"{where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the "
+        f"{'data have' if where.startswith('data.name') else 'folder has'} {only[0] or 'none'}; only the network has "
+        f"{only[1] or 'none'}"
     )
 
 
@@ -275,6 +345,8 @@ def _config(workdir: Path) -> ConfigDict:
     trained = folders.read_config(workdir)
     if trained is None:
         raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
+    if folders.rules_of(workdir) < 2 and not trained.data.folder and trained.data.pipeline == "resident":
+        trained.data.resize = 0  # which was ignored then
     if _CONFIG.value is None:
         return configs.resolve(trained)
     given = configs.with_network_of(trained, _CONFIG.value, command.set_keys("config"), f"--workdir={workdir}")
@@ -283,7 +355,16 @@ def _config(workdir: Path) -> ConfigDict:
         for key in configs.flatten(trained.data):
             if f"data.{key}" not in configs.LOCATIONS:
                 given.data[key] = trained.data[key]
+    else:
+        _prepare_as(given, trained)
     return given
+
+
+def _prepare_as(given: ConfigDict, trained: ConfigDict) -> None:
+    """Brings other data to the size of the trained network's images, unless the command line sets another."""
+    for key in ("image_size", "resize", "interpolation"):
+        if f"data.{key}" not in command.set_keys("config"):
+            given.data[key] = trained.data[key]
 
 
 if __name__ == "__main__":

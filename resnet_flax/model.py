@@ -1,6 +1,6 @@
 """A trained network, ready for images: from a file of weights, whoever wrote it, or from a run.
 
-    net = model.from_weights(Path("resnet50.pth"), config.load("configs/imagenet.py", "residual-50"))
+    net = model.from_weights("resnet50.pth", config.load("configs/imagenet.py", "residual-50"))
     features = net.features(net.prepare(["dog.jpg", "bird.jpg"]))
 
 What the features are named is said in ``networks/network.py``: ``stem``, ``stage1`` to ``stage4``, ``pooled``,
@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Set
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax import Array
@@ -29,6 +29,12 @@ from resnet_flax.interchange.weights import config_of, variables
 from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.finite import not_finite
+from resnet_flax.paths import expanded
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    AnyImage = str | Path | Image.Image | np.ndarray
 
 _NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
 
@@ -77,16 +83,24 @@ class Model:
         """Such as ``residual-50``."""
         return configs.name_of(self.config.model)
 
-    def prepare(self, paths: Iterable[str | Path]) -> np.ndarray:
-        """Image files as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32.
+    def prepare(self, images: "AnyImage | Iterable[AnyImage]") -> np.ndarray:
+        """Images as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32.
+
+        Args:
+          images: one, or several: paths of files, images of PIL's, arrays uint8 [H, W] or [H, W, C].
 
         Raises:
-          UserError: a file cannot be read; or the network was trained on images that were no squares.
+          UserError: one cannot be read; or the network was trained on images that were no squares.
         """
+        from PIL import Image
+
         from resnet_flax.data.views import center
 
         self.preprocessing.check_square()
-        return np.concatenate([center(Path(path), self.preprocessing) for path in paths])
+        if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
+            images = [images]
+        found = [center(Path(i) if isinstance(i, str) else i, self.preprocessing) for i in images]
+        return np.concatenate(found) if found else np.zeros((0, *self.preprocessing.image_shape), np.float32)
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:
         """The named intermediates of prepared images [N, H, W, C], running statistics in BN; any H and W."""
@@ -100,7 +114,7 @@ class Model:
         return jit(lambda variables, x: self.network.apply(variables, x, train=False, intermediates=True)[1])
 
 
-def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:
+def from_weights(path: str | Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:
     """The network in a file of weights; of one without the last layer, the network without it.
 
     Args:
@@ -110,7 +124,7 @@ def from_weights(path: Path, config: ConfigDict | None = None, set_by_user: Set[
     Raises:
       UserError: the file cannot be read, or does not fit.
     """
-    file = read(path)
+    file = read(expanded(path))
     return of_file(file, config_of(file, config, set_by_user))
 
 
@@ -126,7 +140,7 @@ def of_file(file: Weights, config: ConfigDict) -> Model:
     return Model(network, variables(file, network, preprocessing.image_shape, config.model), preprocessing, config)
 
 
-def from_run(workdir: Path, step: str = "latest") -> Model:
+def from_run(workdir: str | Path, step: str = "latest") -> Model:
     """The network of a run's checkpoint: a step, ``latest``, or ``best`` (by validation error).
 
     Raises:
@@ -137,6 +151,7 @@ def from_run(workdir: Path, step: str = "latest") -> Model:
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import on_host
 
+    workdir = expanded(workdir)
     config = folders.read_config(workdir)
     if config is None:
         raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")

@@ -146,7 +146,7 @@ def _classify(model: "Model", files: Sequence[Path]) -> Iterator[tuple[Path, Nam
 def _top(row: np.ndarray, classes: Sequence[str]) -> Named:
     # Of equal ones the first, whatever the machine: a stable sort.
     best = np.argsort(-row, kind="stable")[: _TOP.value]
-    return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(row[i])) for i in best]
+    return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(np.exp(row[i]))) for i in best]
 
 
 def _json_line(file: Path, named: Named) -> str:

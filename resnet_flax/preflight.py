@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,12 +30,13 @@ from resnet_flax.progress import Progress, duration
 
 if TYPE_CHECKING:
     from resnet_flax.data.images import Dataset
-    from resnet_flax.data.photographs import PhotoDataset
+    from resnet_flax.data.photographs import Photo, PhotoDataset
     from resnet_flax.data.streaming import Pipeline
 
 _SECONDS = 5.0  # that the speed is measured for, at least one batch
 _MORE = 10_000  # steps, where the run has but few
 _AT_ONCE = 64  # photographs that are decoded together
+_THREADS = 8  # that read what is kept in memory
 _GIB = 2**30
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/imagenet.py:residual-50.")
@@ -56,6 +58,8 @@ def main() -> None:
     dataset = _load(config)
     splits = {name: split for name in ("train", "validation", "test") if len(split := getattr(dataset, name))}
     print(f"classes: {len(dataset.classes)}; " + ", ".join(f"{name} {len(s):,} images" for name, s in splits.items()))
+    if dataset.note:
+        print(dataset.note)
     if config.data.pipeline == "stream":
         from resnet_flax.training.parts import pipeline_of
 
@@ -95,7 +99,41 @@ def _load(config: ConfigDict) -> "Dataset | PhotoDataset":
         dataset = sources.load_photographs(config.data)
         print(f"used: {dataset.where}")
         return dataset
-    return sources.load(config.data)
+    try:
+        return sources.load(config.data)
+    except UserError as error:
+        broken = _name_broken(config)
+        if not broken:
+            raise
+        raise UserError(
+            f"{broken} images cannot be read, named above; mend or remove them; the first: {error}"
+        ) from None
+
+
+def _name_broken(config: ConfigDict) -> int:
+    """Reads every image of data that are kept in memory; names those that cannot be read, and returns their number."""
+    from resnet_flax.data import decoding, sources
+
+    def complaint(photo: "Photo") -> str | None:
+        try:
+            decoding.read_photo(photo)
+        except UserError as error:
+            return str(error)
+        return None
+
+    try:
+        found = sources.load_photographs(config.data)
+    except UserError:
+        return 0
+    broken = 0
+    for split in (found.train, found.validation, found.test):
+        with Progress(len(split), "decoding", "images") as progress, ThreadPoolExecutor(_THREADS) as pool:
+            for text in pool.map(complaint, split):
+                progress.update(1)
+                if text:
+                    broken += 1
+                    print(f"  {text}", flush=True)
+    return broken
 
 
 def _read(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline", splits: list[str]) -> None:

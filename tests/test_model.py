@@ -114,3 +114,38 @@ def test_images_of_an_unknown_mean_are_refused(tmp_path):
     save_file(found, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"normalization='pixel_mean' is a statistic of its training images"):
         model.from_weights(tmp_path / "w.safetensors", c, {"data.normalization"})
+
+
+def test_what_python_has_at_hand(tmp_path):
+    """Paths as text, one image or several, PIL's images and arrays: all of them the same pixels."""
+    torchvision_file(tmp_path / "r18.safetensors", 18, 4)
+    c = config.load("configs/imagenet.py", "residual-18")
+    net = model.from_weights(str(tmp_path / "r18.safetensors"), c)
+    path = tmp_path / "one.png"
+    photograph(path, 0)
+    expected = net.prepare([path])
+    assert expected.shape == (1, 224, 224, 3)
+    with Image.open(path) as image:
+        array = np.asarray(image)
+        for given in (path, str(path), image, array, [image, str(path)], (a for a in [array]), array[None]):
+            found = net.prepare(given)
+            np.testing.assert_array_equal(found, np.repeat(expected, len(found), 0))
+    assert net.prepare([]).shape == (0, 224, 224, 3)
+    assert net.prepare(array[..., 0]).shape == net.prepare(array[..., :1]).shape == (1, 224, 224, 3)
+    with pytest.raises(
+        UserError, match=r"must be uint8 \[H, W\] or \[H, W, C\] .*; this one is float64 \[260, 300, 3\]$"
+    ):
+        net.prepare(array / 255)
+    with pytest.raises(UserError, match=r"nowhere\.png: there is no such file"):
+        net.prepare(str(tmp_path / "nowhere.png"))
+
+
+def test_keys_of_training_images_are_not_refused_in_evaluation(tmp_path):
+    """A larger crop than the least scale that training would have."""
+    torchvision_file(tmp_path / "r18.safetensors", 18, 4)
+    sizes = {"data.image_size": 288, "data.resize": 288}
+    c = config.load("configs/imagenet.py", "residual-18", sizes)
+    with pytest.raises(UserError, match="data.scales"):
+        config.validate(c)
+    net = model.from_weights(tmp_path / "r18.safetensors", c, set(sizes))
+    assert net.preprocessing.image_shape == (288, 288, 3)

@@ -1,4 +1,4 @@
-"""What a network makes of many photographs: probabilities of classes, averaged over views of each."""
+"""Probabilities of classes that a network gives to many photographs, averaged over views of each."""
 
 import os
 from collections import deque
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from resnet_flax.data.photographs import Photo
+from resnet_flax.data.decoding import Readable
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.views import View, views_of
 from resnet_flax.errors import Diverged, UserError
@@ -29,28 +29,28 @@ _WAITING_FILES = 256  # that an image may be behind those that were read after i
 Shape = tuple[int, int, int]
 
 
-def probabilities(
+def log_probabilities(
     network: Network,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
-    paths: Sequence[Path | Photo],
+    paths: Sequence[Readable],
     view: View = "center",
     batch_size: int = 32,
     unreadable: Callable[[UserError], None] | None = None,
 ) -> np.ndarray:
-    """What :func:`scored` gives for each photograph, in one array.
+    """Gathers what :func:`scored` gives for each photograph in one array.
 
     Args:
       unreadable: called for a file that cannot be read as an image, which has NaN for its row; None raises instead.
 
     Returns:
-      [N, classes] float32, in the order of the paths.
+      [N, classes] float64, in the order of the paths.
 
     Raises:
       UserError: see there; or a file cannot be read as an image.
       Diverged: see there.
     """
-    found = np.zeros((len(paths), network.classes), np.float32)
+    found = np.zeros((len(paths), network.classes))
     with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
         for place, row in enumerate(rows):
             if not isinstance(row, UserError):
@@ -67,11 +67,13 @@ def scored(
     network: Network,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
-    paths: Sequence[Path | Photo],
+    paths: Sequence[Readable],
     view: View = "center",
     batch_size: int = 32,
 ) -> Iterator[np.ndarray | UserError]:
-    """The softmax of a network's logits, averaged over the views of each photograph (arXiv:1512.03385, section 3.4).
+    """Logarithms of probabilities: of the softmax, averaged over a photograph's views (arXiv:1512.03385, section 3.4).
+
+    They come from the logits without leaving logarithms, in which no class's probability becomes 0.
 
     Views of one shape share batches, each filled up with zeros to that shape's size, so that each shape compiles once.
     Files are decoded in a few threads ahead of the network; how much waits in memory does not grow with their number.
@@ -83,7 +85,7 @@ def scored(
       batch_size: views at most in a batch; of whole images that are larger than ``image_size``, in proportion fewer.
 
     Yields:
-      for each photograph, in the order of the paths and as soon as it is known: [classes] float32; or why the file
+      for each photograph, in the order of the paths and as soon as it is known: [classes] float64; or why the file
       cannot be read as an image.
 
     Raises:
@@ -98,7 +100,7 @@ def scored(
     batches, sums = _Batches(batch_size, preprocessing.image_size, len(paths)), _Sums(network.classes)
 
     def add(batch: "_Batch") -> None:
-        found = np.asarray(_softmax(network)(variables, batch.images))[: len(batch.places)]
+        found = np.asarray(_log_softmax(network)(variables, batch.images))[: len(batch.places)]
         for place, row in zip(batch.places, found, strict=True):
             sums.add(place, row)
 
@@ -125,33 +127,39 @@ def scored(
         yield from known()
 
 
-def top_k_error(probabilities: np.ndarray, labels: np.ndarray, k: int) -> int:
+def top_k_error(scores: np.ndarray, labels: np.ndarray, k: int) -> int:
     """How many images have their class not among the k most probable.
 
-    An image counts as wrong where at least k classes have a strictly greater probability than its own: of equal ones,
-    its own comes first. A row with NaN is wrong.
+    Classes of equal probability come in their order, as ``argmax`` takes the first: so k = 1 is the usual error, and a
+    network that gives the same to all classes is right on the first k of them alone. A row with NaN is wrong.
 
     Args:
-      probabilities: [N, classes].
+      scores: [N, classes], probabilities or their logarithms.
       labels: [N] integers.
     """
-    own = np.take_along_axis(probabilities, np.asarray(labels)[:, None], 1)
-    greater = (probabilities > own).sum(1)
-    return int(((greater >= k) | np.isnan(own[:, 0])).sum())
+    labels = np.asarray(labels)[:, None]
+    own = np.take_along_axis(scores, labels, 1)
+    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels))
+    return int(((before.sum(1) >= k) | np.isnan(own[:, 0])).sum())
 
 
 @cache
-def _softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
-    """Compiles ``(variables, images) -> probabilities``."""
-    return jit(lambda variables, images: jax.nn.softmax(network.apply(variables, images, train=False)))
+def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
+    """Compiles ``(variables, images) -> logarithms of probabilities``, in float32 at least."""
+
+    def apply(variables: dict[str, Any], images: Array) -> Array:
+        logits = network.apply(variables, images, train=False)
+        return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+    return jit(apply)
 
 
 def _decoded(
-    paths: Sequence[Path | Photo], read: Callable[[Path | Photo], list[np.ndarray]]
+    paths: Sequence[Readable], read: Callable[[Readable], list[np.ndarray]]
 ) -> Iterator[tuple[int, list[np.ndarray] | UserError]]:
     """Places and views in order, decoded by threads that are a few files ahead."""
 
-    def attempt(path: Path | Photo) -> list[np.ndarray] | UserError:
+    def attempt(path: Readable) -> list[np.ndarray] | UserError:
         try:
             return read(path)
         except UserError as error:
@@ -170,7 +178,7 @@ def _decoded(
 
 
 class _Sums:
-    """Adds up the views of photographs; knows of which all have come."""
+    """Adds up the probabilities of photographs' views, as logarithms; knows of which all have come."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
@@ -184,12 +192,12 @@ class _Sums:
         if isinstance(views, UserError):
             self._rows[place], self._missing[place] = views, 0
             return
-        self._rows[place] = np.zeros(self._classes, np.float32)
+        self._rows[place] = np.full(self._classes, -np.inf)
         self._views[place] = self._missing[place] = sum(map(len, views))
 
     def add(self, place: int, row: np.ndarray) -> None:
         """The answer to one view."""
-        self._rows[place] += row
+        self._rows[place] = np.logaddexp(self._rows[place], row)
         self._missing[place] -= 1
 
     def known(self) -> Iterator[np.ndarray | UserError]:
@@ -197,7 +205,7 @@ class _Sums:
         while self._missing.get(self.first) == 0:
             del self._missing[self.first]
             row = self._rows.pop(self.first)
-            yield row if isinstance(row, UserError) else row / self._views.pop(self.first)
+            yield row if isinstance(row, UserError) else row - np.log(self._views.pop(self.first))
             self.first += 1
 
 

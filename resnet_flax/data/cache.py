@@ -13,7 +13,7 @@ from absl import logging
 
 from resnet_flax.data.images import Images
 
-_FORMAT = 1  # of the files below; a change of it makes new ones
+_FORMAT = 2  # of the files below and of how images are decoded; a change of it makes new ones
 
 Splits = tuple[Images, Images, tuple[str, ...]]  # train, test, names of the classes
 

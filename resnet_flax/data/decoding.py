@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from resnet_flax.data.photographs import Photo
+from resnet_flax.data.images import center_offset
+from resnet_flax.data.photographs import Bytes, Photo
 from resnet_flax.errors import UserError
+
+Readable = Path | Photo | Bytes | Image.Image | np.ndarray  # what can be read as an image
 
 _FILTERS = {
     "box": Image.Resampling.BOX,
@@ -29,22 +32,27 @@ _UPRIGHT = {
 }
 
 
-def read_photo(path: Path | Photo, channels: int = 3) -> Image.Image:
+def read_photo(path: Readable, channels: int = 3) -> Image.Image:
     """The image in a file (of several, the first), turned upright as its EXIF data say, on white where transparent.
 
     Grey values of 16 bits are divided by 257; of those that are floats, up to 1, 255 or 65535 counts as white,
     whichever is the least that holds them all.
 
     Args:
-      channels: 3 or 1.
+      path: of the file; or an image of PIL's, or an array uint8 [H, W] or [H, W, C], to be taken likewise.
+      channels: 3 or 1; or 4, which leaves transparency as it is.
 
     Returns:
-      a PIL image of mode RGB, or L for one channel.
+      a PIL image of mode RGB, L for one channel, RGBA for four.
 
     Raises:
       UserError: no such file, no image, not a whole one, or more pixels than PIL takes for honest; it names the file.
     """
-    mode = {1: "L", 3: "RGB"}[channels]
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if isinstance(path, np.ndarray):
+        path = of_array(path)
+    if isinstance(path, Image.Image):
+        return _flat(_upright(path), mode)
     try:
         with _without_warnings, path.open("rb") as file, Image.open(file) as image:
             image.load()
@@ -53,7 +61,7 @@ def read_photo(path: Path | Photo, channels: int = 3) -> Image.Image:
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
-def prepare(path: Path | Photo, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+def prepare(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
     """An image file as networks see it: its shorter side brought to ``resize``, then the central crop.
 
     Args:
@@ -73,7 +81,25 @@ def prepare(path: Path | Photo, resize: int, side: int, channels: int, interpola
     return center_crop(as_array(resize_short(image, resize, interpolation)), side, side)
 
 
-def check_strip(path: Path | Photo, image: Image.Image, side: int) -> None:
+def square(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+    """An image whose shorter side is brought to ``resize``, cropped to a square about its central crop of ``side``.
+
+    The central crop of the square is, to the pixel, that of the whole image, :func:`prepare`'s.
+
+    Args, Raises: see :func:`prepare`.
+
+    Returns:
+      [resize, resize, channels] uint8.
+    """
+    image = read_photo(path, channels)
+    check_strip(path, image, resize)
+    array = as_array(resize_short(image, resize, interpolation))
+    # Two central crops, one out of the other, would be rounded twice.
+    top, left = (center_offset(length, side) - center_offset(resize, side) for length in array.shape[:2])
+    return array[top : top + resize, left : left + resize]
+
+
+def check_strip(path: Readable, image: Image.Image, side: int) -> None:
     """Refuses an image so narrow that, its shorter side brought to ``side``, it would be huge.
 
     Raises:
@@ -81,7 +107,9 @@ def check_strip(path: Path | Photo, image: Image.Image, side: int) -> None:
     """
     short, long = sorted(image.size)
     if Image.MAX_IMAGE_PIXELS and side * (side * long // short) > Image.MAX_IMAGE_PIXELS:
-        raise UserError(f"{path}: {image.width}x{image.height} pixels are too narrow a strip to be resized to {side}")
+        raise UserError(
+            f"{_name(path)}: {image.width}x{image.height} pixels are too narrow a strip to be resized to {side}"
+        )
 
 
 def resize_short(image: Image.Image, side: int, interpolation: str) -> Image.Image:
@@ -103,7 +131,7 @@ def resampling(interpolation: str) -> Image.Resampling:
 
 
 def as_array(image: Image.Image) -> np.ndarray:
-    """A PIL image of mode RGB or L as uint8 [H, W, 3] or [H, W, 1]."""
+    """A PIL image of mode RGB, L or RGBA as uint8 [H, W, C]."""
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]
 
@@ -117,7 +145,7 @@ def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
     room = array.shape[0] - height, array.shape[1] - width
     if min(room) < 0:
         raise ValueError(f"a crop of {height}x{width} is larger than the {array.shape[0]}x{array.shape[1]} pixels")
-    top, left = (round(r / 2) for r in room)
+    top, left = center_offset(array.shape[0], height), center_offset(array.shape[1], width)
     return array[top : top + height, left : left + width]
 
 
@@ -131,7 +159,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """An image of any mode as RGB or L."""
+    """An image of any mode as RGB, L or RGBA."""
+    if mode == "RGBA" and image.has_transparency_data:
+        return image.convert(mode)
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     elif image.has_transparency_data:
@@ -152,6 +182,25 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
+
+
+def of_array(array: np.ndarray) -> Image.Image:
+    """An array uint8 [H, W] or [H, W, C], of 1, 3 or 4 channels, as an image of PIL's.
+
+    Raises:
+      UserError: it is another.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise UserError(
+            f"an image as an array must be uint8 [H, W] or [H, W, C] with 1, 3 or 4 channels; this one is "
+            f"{array.dtype} {list(array.shape)}"
+        )
+    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+
+
+def _name(path: Readable) -> str:
+    """What messages call it."""
+    return "an image" if isinstance(path, Image.Image | np.ndarray) else str(path)
 
 
 def _reason(error: Exception) -> str:

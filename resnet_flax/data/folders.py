@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_flax.data import decoding
 from resnet_flax.data.cache import Splits
-from resnet_flax.data.images import Images
+from resnet_flax.data.images import Images, fifth
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
@@ -37,15 +37,17 @@ class ImageFolder:
       classes: names, sorted; the places are the labels.
       train: files and their labels, sorted.
       test: likewise.
+      note: in which order classes are taken whose names are numbers, where that is in doubt; else empty.
     """
 
     folder: Path
     classes: tuple[str, ...]
     train: Labelled
     test: Labelled
+    note: str = ""
 
 
-def scan(folder: Path) -> ImageFolder:
+def scan(folder: Path, class_order: str = "names") -> ImageFolder:
     """Finds the classes and images of a folder, whichever of two layouts it has.
 
     Either there is a folder ``train`` and one of ``val``, ``valid``, ``validation`` and ``test`` (the first of these
@@ -53,8 +55,13 @@ def scan(folder: Path) -> ImageFolder:
     fifth of each class's images is for testing, the same ones in every run. What is hidden or no image, by its name,
     does not count; folders inside class folders do.
 
+    Args:
+      class_order: ``names``, in which the classes 1, 2, 10 are sorted as 1, 10, 2 (torchvision's ImageFolder does so,
+        too), or ``numbers``.
+
     Raises:
-      UserError: the folder is not there, cannot be read, or has neither layout; it says where and what.
+      UserError: the folder is not there, cannot be read, has neither layout, or its classes are no numbers although
+        ``class_order`` says so; it says where and what.
     """
     folder = expanded(folder)
     try:
@@ -64,7 +71,7 @@ def scan(folder: Path) -> ImageFolder:
         splits = {name.lower(): name for name in inside}  # of Train and train, the latter: they are sorted
         test = next((splits[name] for name in _TEST_FOLDERS if name in splits), None)
         if "train" in splits and test is not None:
-            return _two_splits(folder, splits["train"], test)
+            return _two_splits(folder, splits["train"], test, class_order)
         if list(splits) == ["train"]:
             raise UserError(
                 f"{folder}: it has a folder {inside[0]}, but none of {', '.join(_TEST_FOLDERS)}; "
@@ -72,7 +79,7 @@ def scan(folder: Path) -> ImageFolder:
             )
         if inside and all(name in _SPLITS for name in splits):
             raise UserError(f"{folder}: its folders are {', '.join(inside)}, which are no classes; {_LAYOUT}")
-        return _one_split(folder)
+        return _one_split(folder, class_order)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
 
@@ -94,23 +101,29 @@ def decoded_side(data: Mapping[str, Any]) -> int:
     return resize or size
 
 
-def decode(found: ImageFolder, side: int, interpolation: str) -> Splits:
+def decode(found: ImageFolder, side: int, interpolation: str, crop: int = 0) -> Splits:
     """The images of a folder: uint8 [N, side, side, 3], the shorter side resized and the centre cropped.
+
+    Args:
+      crop: the side of the central crop that is taken out of them later (see ``decoding.square``); 0 for all.
 
     Raises:
       UserError: they would not fit into memory, or one cannot be read.
     """
     _check_memory(len(found.train) + len(found.test), side)
     name = found.folder.resolve().name
-    train = _decode(found.train, side, interpolation, f"decoding {name} train")
-    return train, _decode(found.test, side, interpolation, f"decoding {name} test"), found.classes
+    train, test = (
+        _decode(files, side, crop or side, interpolation, f"decoding {name} {split}")
+        for files, split in ((found.train, "train"), (found.test, "test"))
+    )
+    return train, test, found.classes
 
 
-def _decode(files: Labelled, side: int, interpolation: str, description: str) -> Images:
+def _decode(files: Labelled, side: int, crop: int, interpolation: str, description: str) -> Images:
     images = np.empty((len(files), side, side, 3), np.uint8)
 
     def put(place: int) -> None:
-        images[place] = decoding.prepare(files[place][0], side, side, 3, interpolation)
+        images[place] = decoding.square(files[place][0], side, crop, 3, interpolation)
 
     # PIL lets go of the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
@@ -147,42 +160,52 @@ def _available_memory() -> int | None:
     return None
 
 
-def _two_splits(folder: Path, train: str, test: str) -> ImageFolder:
+def _two_splits(folder: Path, train: str, test: str, class_order: str) -> ImageFolder:
     splits = {name: _images_by_class(folder / name) for name in (train, test)}
     for name, other in ((train, test), (test, train)):
         lacking = sorted(splits[name].keys() - splits[other].keys())
         if lacking:
             raise UserError(f"{folder}: {name} has {_listed(lacking)}, {other} does not; both need the same classes")
-    return _labelled(folder, splits[train], splits[test])
+    return _labelled(folder, splits[train], splits[test], class_order)
 
 
-def _one_split(folder: Path) -> ImageFolder:
+def _one_split(folder: Path, class_order: str) -> ImageFolder:
     train, test = {}, {}
     for name, files in _images_by_class(folder).items():
         if len(files) < 2:
             raise UserError(
                 f"{folder}: the class folder {name} holds 1 image; at least 2 are needed, one of them for testing"
             )
-        for_testing = _fifth(len(files))
+        for_testing = set(fifth(len(files)).tolist())
         train[name] = [file for place, file in enumerate(files) if place not in for_testing]
         test[name] = [file for place, file in enumerate(files) if place in for_testing]
-    return _labelled(folder, train, test)
+    return _labelled(folder, train, test, class_order)
 
 
-def _fifth(count: int) -> set[int]:
-    """About a fifth of the places in [0, count), at least one, always the same."""
-    # RandomState is frozen by NumPy: the same permutation in every version.
-    order = np.random.RandomState(0).permutation(count)
-    return set(order[: max(1, round(count / 5))].tolist())
-
-
-def _labelled(folder: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> ImageFolder:
-    classes = tuple(sorted(train))
+def _labelled(folder: Path, train: dict[str, list[Path]], test: dict[str, list[Path]], class_order: str) -> ImageFolder:
+    classes, note = _ordered(folder, sorted(train), class_order)
 
     def labelled(split: dict[str, list[Path]]) -> Labelled:
         return tuple((file, label) for label, name in enumerate(classes) for file in split[name])
 
-    return ImageFolder(folder, classes, labelled(train), labelled(test))
+    return ImageFolder(folder, classes, labelled(train), labelled(test), note)
+
+
+def _ordered(folder: Path, names: list[str], class_order: str) -> tuple[tuple[str, ...], str]:
+    """The classes in their order, and a note on it where numbers could be sorted in two ways."""
+    if not all(name.isascii() and name.isdecimal() for name in names):
+        if class_order == "numbers":
+            other = next(name for name in names if not (name.isascii() and name.isdecimal()))
+            raise UserError(f"data.class_order='numbers': {folder} has the class {other}, which is no number")
+        return tuple(names), ""
+    by_number = sorted(names, key=int)
+    if by_number == names:
+        return tuple(names), ""
+    taken, other = (by_number, "names") if class_order == "numbers" else (names, "numbers")
+    return tuple(taken), (
+        f"classes are numbers, taken in the order {', '.join(taken[:3])}, ... ({class_order}); "
+        f"data.class_order={other} is the other order"
+    )
 
 
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -1,6 +1,7 @@
 """ImageNet 2012 in whichever form it lies on the disk: prepared by TFDS, the original tar files, or class folders."""
 
 import dataclasses
+import functools
 import io
 import os
 import tarfile
@@ -12,6 +13,7 @@ import numpy as np
 
 from resnet_flax.data import folders, prepared, tars
 from resnet_flax.data.cache import cached_array
+from resnet_flax.data.images import check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Files, Photographs, Records
 from resnet_flax.data.sources import IMAGENET as NAME
 from resnet_flax.errors import UserError
@@ -26,7 +28,7 @@ _TARS = {
 _THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
 _MANUAL = Path("downloads") / "manual"  # where TFDS wants them
 
-Splits = tuple[str, tuple[str, ...], Photographs, Photographs]  # where, classes, train, test
+Splits = tuple[str, tuple[str, ...], Photographs, Photographs, str]  # where, classes, train, test, a note or ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ def find(name: str, folder: Path) -> Splits:
     """A data set of photographs, by name, in the first form that is there.
 
     Returns:
-      what was found, for people; class names; the photographs for training, and those for testing.
+      what was found, for people; class names; the photographs for training, and those for testing; and which stand in
+      for the split for testing, where there is none with labels, else "".
 
     Raises:
       UserError: nothing was found (it names each place), or what was found is not whole.
@@ -95,7 +98,8 @@ def find(name: str, folder: Path) -> Splits:
             if any((there / file).is_file() for file in (TRAIN, VAL)):
                 return _from_tars(there)
             if all(w.found for w in wanted if w.form == "class folders"):
-                return of_folder(folder)
+                numbers = set(_class_folders(folder / "train")) == {str(i) for i in range(1000)}
+                return (*of_folder(folder, "numbers" if numbers else "names")[:4], "")  # such numbers are the labels
         if prepared_set.found:
             return _prepared(name, prepared_set.path)  # which says what is wrong with it
     except OSError as error:
@@ -106,9 +110,9 @@ def find(name: str, folder: Path) -> Splits:
     )
 
 
-def of_folder(folder: Path) -> Splits:
+def of_folder(folder: Path, class_order: str = "names") -> Splits:
     """Class folders: see :func:`resnet_flax.data.folders.scan`."""
-    found = folders.scan(folder)
+    found = folders.scan(folder, class_order)
     top = os.fsencode(found.folder / "x")[:-1]  # of ".", nothing: paths in it do not begin with it
 
     def photographs(labelled: folders.Labelled) -> Photographs:
@@ -116,21 +120,31 @@ def of_folder(folder: Path) -> Splits:
         names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
-    return f"class folders in {found.folder}", found.classes, photographs(found.train), photographs(found.test)
+    where = f"class folders in {found.folder}"
+    return where, found.classes, photographs(found.train), photographs(found.test), found.note
 
 
 def _prepared(name: str, place: Path) -> Splits:
     # ImageNet's test images, which TFDS prepares where they are there, have no labels.
-    info = prepared.read_info(place, ("validation",)) if name == NAME else prepared.read_info(place)
+    info = prepared.read_info(place, ("validation",) if name == NAME else prepared.TESTS)
+
+    @functools.cache
+    def labels(split: str) -> np.ndarray:
+        return _labels(Records(place, split), info.sizes[split])
+
+    test, note = prepared.choose_test(info, labels)
+    classes = info.classes or prepared.numbered_classes(labels("train"))
 
     def photographs(split: str) -> Photographs:
-        records = Records(place, split)
-        return Photographs.all_of(records, _labels(records, info.sizes[split], len(info.classes)))
+        check_labels(str(place), split, labels(split), len(classes))
+        return Photographs.all_of(Records(place, split), labels(split))
 
-    return f"TFDS data set in {place}", info.classes, photographs("train"), photographs(info.test)
+    train = photographs("train")
+    train, test = (train, photographs(test)) if test else set_aside_fifth(train)
+    return f"TFDS data set in {place}", classes, train, test, note
 
 
-def _labels(records: Records, count: int, classes: int) -> np.ndarray:
+def _labels(records: Records, count: int) -> np.ndarray:
     """Of every example; from the user's cache if they were read before."""
     place, split, source = records.folder, records.split, records.read()
 
@@ -158,11 +172,6 @@ def _labels(records: Records, count: int, classes: int) -> np.ndarray:
     labels = cached_array(f"labels-{place.parent.name}-{split}", files, read)
     if len(labels) != count:
         raise UserError(f"{place}: {split} should have {count} images and has {len(labels)}; is it whole?")
-    strange = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(strange):
-        raise UserError(
-            f"{place}: image {strange[0]} of {split} has the label {labels[strange[0]]}; there are {classes} classes"
-        )
     return labels
 
 
@@ -196,6 +205,7 @@ def _from_tars(folder: Path) -> Splits:
     return (
         f"tar files in {folder}", classes,
         Photographs.all_of(train, np.asarray([places[number] for number in numbers])), Photographs.all_of(test, labels),
+        "",
     )  # fmt: skip
 
 

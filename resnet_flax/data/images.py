@@ -1,8 +1,11 @@
 """What a data set is here: images and labels of each split, in memory or mapped from the cache."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+
+from resnet_flax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +27,15 @@ class Images:
 class Dataset:
     """The splits of a data set, and the names of its classes.
 
-    ``validation`` is empty unless ``data.validation`` sets training images aside.
+    ``validation`` is empty unless ``data.validation`` sets training images aside. ``note`` says which images stand in
+    for the split ``test`` where the data set has none with labels; else it is empty.
     """
 
     train: Images
     test: Images
     validation: Images
     classes: tuple[str, ...]
+    note: str = ""
 
 
 def split_off_validation(train: Images, count: int) -> tuple[Images, Images]:
@@ -50,3 +55,44 @@ def subset(train: Images, count: int) -> Images:
     """That many of the images, in their order, the same ones in every run; smaller ones lie in larger ones."""
     order = np.random.RandomState(0).permutation(len(train))
     return train.take(np.sort(order[:count]))
+
+
+def fifth(count: int) -> np.ndarray:
+    """About a fifth of the places in [0, count), at least one, always the same, in no order."""
+    # RandomState is frozen by NumPy: the same permutation in every version.
+    return np.random.RandomState(0).permutation(count)[: max(1, round(count / 5))]
+
+
+def set_aside_fifth(train: Any) -> tuple[Any, Any]:
+    """Sets a fifth of each class's images aside for testing, the same ones in every run: (the rest, those set aside).
+
+    A class of one image keeps it for training.
+
+    Args:
+      train: :class:`Images`, or photographs.
+    """
+    test = np.zeros(len(train), bool)
+    for label in np.unique(train.labels):
+        places = np.flatnonzero(train.labels == label)
+        if len(places) > 1:
+            test[places[fifth(len(places))]] = True
+    return train.take(np.flatnonzero(~test)), train.take(np.flatnonzero(test))
+
+
+def check_labels(where: str, split: str, labels: np.ndarray, classes: int) -> None:
+    """Refuses labels that name no class.
+
+    Raises:
+      UserError: it names the first image with one.
+    """
+    strange = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(strange):
+        raise UserError(
+            f"{where}: image {strange[0]} of {split} has the label {labels[strange[0]]}; there are {classes} classes, "
+            f"so labels must be from 0 to {classes - 1}"
+        )
+
+
+def center_offset(length: int, side: int) -> int:
+    """The place where a central crop of ``side`` pixels begins, by the rounding of torchvision's ``CenterCrop``."""
+    return round((length - side) / 2)

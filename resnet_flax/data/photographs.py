@@ -146,6 +146,20 @@ class Photo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bytes:
+    """The bytes of an image file that has no place of its own, to be read as a :class:`Photo` is."""
+
+    content: bytes
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """See :class:`Photo`."""
+        return io.BytesIO(self.content)
+
+    def __str__(self) -> str:
+        return "an image"
+
+
+@dataclasses.dataclass(frozen=True)
 class Photographs:
     """Photographs and their classes; a sequence of :class:`Photo`.
 
@@ -182,6 +196,7 @@ class PhotoDataset:
     Attributes:
       where: what was found and where, for people.
       validation: empty unless ``data.validation`` sets training images aside.
+      note: see :class:`~resnet_flax.data.images.Dataset`.
     """
 
     where: str
@@ -189,6 +204,7 @@ class PhotoDataset:
     train: Photographs
     test: Photographs
     validation: Photographs
+    note: str = ""
 
     def fingerprint(self) -> str:
         """The same, 16 hexadecimal digits, wherever the same photographs are found in the same order."""

@@ -3,28 +3,53 @@
 import contextlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from resnet_flax.errors import UserError
+
+TESTED = "tested on "  # begins the note of a data set whose test images are others than its split test
+TESTS = ("test", "validation")  # names of the split for testing, in order of preference
 
 
 class Info(NamedTuple):
-    """What a prepared data set says of itself: the name of the split for testing, class names, images by split."""
+    """What a prepared data set says of itself.
 
-    test: str
+    Attributes:
+      tests: splits that are for testing if they have labels, in order of preference; all those of ``TESTS``.
+      classes: names; empty where labels are plain integers.
+      sizes: images by split.
+      channels: of the images, where it says so.
+    """
+
+    tests: tuple[str, ...]
     classes: tuple[str, ...]
     sizes: dict[str, int]
+    channels: int | None
 
 
 def find(name: str, folder: Path) -> Path | None:
-    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself."""
+    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself.
+
+    Raises:
+      UserError: several builder configs are there, and the name does not say which.
+    """
     places = [folder] if _is_prepared(folder, name) else []
     if (folder / name).is_dir():
         # Not any deeper: class folders may lie there instead, with a million files.
         found = [p for levels in ("*", "*/*") for p in (folder / name).glob(f"{levels}/dataset_info.json")]
-        places += [p.parent for p in sorted(found)]
+        found = [p.parent for p in sorted(found)]
+        own = [p for p in found if p.parent == folder / name]
+        builder_configs = sorted({f"{name}/{p.parent.name}" for p in found})
+        if not own and not places and len(builder_configs) > 1:
+            raise UserError(
+                f"data.name={name!r}: several builder configs are prepared in {folder / name}; name one of "
+                f"{', '.join(builder_configs)}"
+            )
+        places += own or found
 
     def version(place: Path) -> tuple[int, ...]:
         return tuple(int(part) if part.isdecimal() else -1 for part in place.name.split("."))
@@ -32,8 +57,8 @@ def find(name: str, folder: Path) -> Path | None:
     return max(places, key=version, default=None)
 
 
-def read_info(folder: Path, tests: Sequence[str] = ("test", "validation")) -> Info:
-    """Of a prepared data set.
+def read_info(folder: Path, tests: Sequence[str] = TESTS) -> Info:
+    """Reads what a prepared data set says of itself.
 
     Args:
       tests: names of the split for testing, in order of preference.
@@ -48,23 +73,46 @@ def read_info(folder: Path, tests: Sequence[str] = ("test", "validation")) -> In
             f"{folder}: not an image classification set: it needs the features image and label and the split "
             f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
         )
-    test = next((s for s in tests if s in splits), None)
-    if test is None:
-        raise UserError(f"{folder}: it has no split {' or '.join(tests)}, only {', '.join(splits)}")
-    return Info(test, tuple(features["label"].names), {s: splits[s].num_examples for s in ("train", test)})
+    shape, dtype = features["image"].shape, np.dtype(features["image"].np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{folder}: its images are of {dtype}; wanted are images of 8 or 16 bits")
+    return Info(
+        tests=tuple(s for s in tests if s in splits),
+        classes=tuple(getattr(features["label"], "names", ())),
+        sizes={s: splits[s].num_examples for s in ("train", *tests) if s in splits},
+        channels=shape[2] if len(shape) == 3 else None,
+    )
 
 
-def decoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
-    """The examples of a split, by number: ``image`` uint8 [H, W, C], ``label``.
+def choose_test(info: Info, labels: Callable[[str], np.ndarray]) -> tuple[str, str]:
+    """Chooses the split for testing: the first that has labels.
+
+    Args:
+      labels: of a split's examples; -1 is none.
+
+    Returns:
+      its name, or "" where a fifth of the training images is to stand in for it; and a note that says so, if it is not
+      the first one.
+    """
+    test = next((split for split in info.tests if (np.asarray(labels(split)) != -1).any()), "")
+    if test:
+        unlabelled = info.tests[: info.tests.index(test)]
+        return test, f"{TESTED}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
+    why = f"{' and '.join(info.tests)} has no labels" if info.tests else "it has no split for testing"
+    return "", f"{TESTED}a fifth of its training images, which are not trained on: {why}"
+
+
+def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
+    """Class names "0", "1", ... for labels that are plain integers: as many as there are different ones."""
+    return tuple(str(i) for i in range(len(np.unique(labels))))
+
+
+def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
+    """The examples of a split, by number: ``image``, the bytes of its file, and ``label``.
 
     Raises:
       UserError: it cannot be read without TensorFlow.
     """
-    return _source(folder, split, None)
-
-
-def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
-    """The same with the bytes of the image's file in place of its pixels."""
     with contextlib.redirect_stdout(io.StringIO()):
         import tensorflow_datasets as tfds
 
@@ -72,7 +120,8 @@ def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
 
 
 def _is_prepared(folder: Path, name: str) -> bool:
-    return _info_file(folder).get("name") == name.partition("/")[0]
+    info, (base, _, builder_config) = _info_file(folder), name.partition("/")
+    return info.get("name") == base and (not builder_config or info.get("configName", "") == builder_config)
 
 
 def is_readable(folder: Path) -> bool:
@@ -101,7 +150,7 @@ def _builder(folder: Path) -> Any:
             raise UserError(f"{folder}: not a readable TFDS data set: {first_line(error)}") from None
 
 
-def _source(folder: Path, split: str, decoders: dict[str, Any] | None) -> Any:
+def _source(folder: Path, split: str, decoders: dict[str, Any]) -> Any:
     builder = _builder(folder)
     with contextlib.redirect_stdout(io.StringIO()):
         try:

@@ -20,7 +20,7 @@ class Preprocessing:
     Attributes:
       resize: the shorter side before the crop, in pixels.
       image_size: the side of the central crop.
-      channels: of the images, 1 or 3.
+      channels: of the images, 1, 3 or 4.
       interpolation: of the resizing: ``box``, ``bilinear`` or ``bicubic``, with antialiasing.
       normalization: of pixels; its mean may be an image of ``resize`` x ``resize``.
       classes: names, in the order of the logits; empty for a network without its last layer.

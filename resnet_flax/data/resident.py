@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from resnet_flax.data.images import Images
+from resnet_flax.data.images import Images, center_offset
 from resnet_flax.data.order import stream_indices
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 OF_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
+_COUNTED_AT_ONCE = 16  # images
 
 
 @flax.struct.dataclass
@@ -68,34 +69,37 @@ def normalization(name: str, train: Images) -> Normalization:
         if name == "caffe":
             return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
         return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
-    statistics = PixelStatistics()
+    statistics = PixelStatistics(name)
     statistics.add(train.images)
-    return statistics.normalization(name)
+    return statistics.normalization()
 
 
 class PixelStatistics:
-    """The mean image, and each channel's mean and deviation, of images of one shape that come in parts."""
+    """The statistics of ``pixel_mean`` or ``channel``, of images of one shape that come in parts."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: np.ndarray | int = 0
-        self._histogram: np.ndarray | int = 0
+    def __init__(self, name: str) -> None:
+        self.count, self._name = 0, name
+        self._sums: np.ndarray | int = (
+            0  # of pixel_mean: [H, W, C]; of channel: how often each value is there, [C, 256]
+        )
 
     def add(self, images: np.ndarray) -> None:
         """Takes [N, H, W, C] uint8."""
         # Sums of integers: the same bits whatever the order of summation.
         self.count += len(images)
-        self._sum = self._sum + images.sum(0, dtype=np.uint64)
-        channels = range(images.shape[-1])
-        self._histogram = self._histogram + np.stack(
-            [np.bincount(images[..., c].ravel(), minlength=256) for c in channels]
-        )
+        for first in range(0, len(images), _COUNTED_AT_ONCE):  # NumPy casts what it counts to eight times its size
+            part = images[first : first + _COUNTED_AT_ONCE]
+            if self._name == "pixel_mean":
+                self._sums = self._sums + part.sum(0, dtype=np.uint64)
+            else:
+                channels = range(part.shape[-1])
+                self._sums = self._sums + np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
 
-    def normalization(self, name: str) -> Normalization:
-        """``pixel_mean`` or ``channel``, in float64."""
-        if name == "pixel_mean":
-            return Normalization(self._sum / (255 * self.count), np.ones(1))
-        histogram, values = self._histogram, np.arange(256) / 255
+    def normalization(self) -> Normalization:
+        """The normalization by these statistics, in float64."""
+        if self._name == "pixel_mean":
+            return Normalization(self._sums / (255 * self.count), np.ones(1))
+        histogram, values = self._sums, np.arange(256) / 255
         mean = histogram @ values / histogram.sum(1)
         variance = histogram @ values**2 / histogram.sum(1) - mean**2
         return Normalization(mean, np.sqrt(np.maximum(variance, 1e-12)))
@@ -167,7 +171,7 @@ def center(images: Array, side: int) -> Array:
         return images
     if side > min(height, width):
         raise ValueError(f"a crop of {side} is larger than the images, {height}x{width}")
-    top, left = round((height - side) / 2), round((width - side) / 2)
+    top, left = center_offset(height, side), center_offset(width, side)
     return images[:, top : top + side, left : left + side]
 
 

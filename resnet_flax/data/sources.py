@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resnet_flax.data import archives, prepared
-from resnet_flax.data.cache import Splits, cached
-from resnet_flax.data.images import Dataset, Images, split_off_validation, subset
-from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.cache import Splits, cached, cached_array
+from resnet_flax.data.images import Dataset, Images, check_labels, set_aside_fifth, split_off_validation, subset
+from resnet_flax.data.photographs import Bytes, PhotoDataset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
@@ -22,14 +22,24 @@ IMAGENET = "imagenet2012"
 
 
 class _Size(NamedTuple):
-    """What images are resized to: a side in pixels (0 leaves them as they are), by a filter of ``decoding``."""
+    """The size that images are brought to.
+
+    Attributes:
+      side: of the square about their centre, in pixels; 0 leaves them as they are.
+      interpolation: a filter of ``decoding``.
+      crop: the side of what is cropped out of the squares' centres later; 0 for all of them.
+    """
 
     side: int
     interpolation: str = "box"
+    crop: int = 0
 
     def cache_name(self, name: str) -> str:
-        """The name in the cache: other filters than the box have entries of their own."""
-        return name if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}"
+        """The name in the cache: other filters than the box, and other places of squares, have entries of their own."""
+        # Where a square lies depends on the pixels around its crop by their remainder alone: see decoding.square.
+        beside = (self.side - self.crop) % 4 if self.crop else 0
+        around = f"-{beside}" if beside else ""
+        return name + around if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}{around}"
 
 
 def load(data: Mapping[str, Any]) -> Dataset:
@@ -43,18 +53,21 @@ def load(data: Mapping[str, Any]) -> Dataset:
     Raises:
       UserError: nothing found, and where it was looked for; or what was found does not fit.
     """
-    name, size = data["name"], _Size(data["image_size"], data.get("interpolation", "box"))
+    name, note = data["name"], ""
+    _check_class_order(data)
     if data.get("folder"):
         name = data["folder"]
-        train, test, classes = _photographs(data)
+        (train, test, classes), note = _photographs(data)
     elif name == "folder":
         raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
     elif name == "digits":
-        train, test, classes = _digits(size)
+        train, test, classes = _digits(_size(data))
     else:
-        train, test, classes = _named(data, size)
+        (train, test, classes), note = _named(data, _size(data))
+    for split, images in (("train", train), ("test", test)):
+        check_labels(name, split, images.labels, len(classes))
     train, validation = _train_and_validation(train, data, name)
-    return Dataset(train=train, test=test, validation=validation, classes=classes)
+    return Dataset(train=train, test=test, validation=validation, classes=classes, note=note)
 
 
 def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
@@ -69,17 +82,32 @@ def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
     # Imported here, as PIL is elsewhere: other data sets do without.
     from resnet_flax.data import imagenet
 
+    _check_class_order(data)
     if data["folder"]:
-        found = imagenet.of_folder(Path(data["folder"]))
+        found = imagenet.of_folder(Path(data["folder"]), data.get("class_order", "names"))
     elif data["name"] in ("folder", "digits"):
         raise UserError(
             f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder"
         )
     else:
         found = imagenet.find(data["name"], data_dir(data["data_dir"]))
-    where, classes, train, test = found
+    where, classes, train, test, note = found
     train, validation = _train_and_validation(train, data, where)
-    return PhotoDataset(where, classes, train, test, validation)
+    return PhotoDataset(where, classes, train, test, validation, note)
+
+
+def _check_class_order(data: Mapping[str, Any]) -> None:
+    if data.get("class_order", "names") != "names" and not data.get("folder"):
+        raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
+
+
+def _size(data: Mapping[str, Any]) -> _Size:
+    """The size of images by name: those of folders are brought to it in the same way (``folders.decoded_side``)."""
+    from resnet_flax.data import folders
+
+    resize = data.get("resize", 0)
+    side = folders.decoded_side(data) if resize else data["image_size"]
+    return _Size(side, data.get("interpolation", "box"), data["image_size"])
 
 
 def _train_and_validation(train: Any, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
@@ -95,21 +123,25 @@ def _train_and_validation(train: Any, data: Mapping[str, Any], name: str) -> tup
     return subset(train, wanted) if wanted else train, validation
 
 
-def _photographs(data: Mapping[str, Any]) -> Splits:
+def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str]:
     # Imported here, as PIL is elsewhere: other data sets do without.
     from resnet_flax.data import folders
 
-    side, interpolation = folders.decoded_side(data), data.get("interpolation", "box")
-    found = folders.scan(Path(data["folder"]))
+    size = _Size(folders.decoded_side(data), data.get("interpolation", "box"), data["image_size"])
+    found = folders.scan(Path(data["folder"]), data.get("class_order", "names"))
     labelled = found.train + found.test
     # Links may put the same files into other classes or splits, which the files themselves do not tell.
     files = [[str(path.relative_to(found.folder)), label] for path, label in labelled]
     layout = hashlib.sha256(json.dumps([found.classes, len(found.train), files]).encode()).hexdigest()[:8]
-    name = f"folder-{found.folder.resolve().name[:40]}-{interpolation}-{layout}"
-    return cached(name, [path for path, _ in labelled], side, lambda: folders.decode(found, side, interpolation))
+    name = size.cache_name(f"folder-{found.folder.resolve().name[:40]}-{layout}")
+
+    def decode() -> Splits:
+        return folders.decode(found, size.side, size.interpolation, size.crop)
+
+    return cached(name, [path for path, _ in labelled], size.side, decode), found.note
 
 
-def _named(data: Mapping[str, Any], size: _Size) -> Splits:
+def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str]:
     name, folder = data["name"], data_dir(data["data_dir"])
     place = prepared.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
@@ -120,8 +152,11 @@ def _named(data: Mapping[str, Any], size: _Size) -> Splits:
     entry = size.cache_name(name)
     if place is not None:
         files = [p for p in place.iterdir() if p.is_file()]
-        return cached(entry, files, size.side, lambda: _read_prepared(place, size))
-    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size))
+        # Cached as well, since asking TFDS takes a second of each start.
+        chosen = cached_array(f"test-of-{place.parent.name}", files, lambda: np.array(_choose_test(place)))
+        test, note = map(str, chosen)
+        return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note
+    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size)), ""
 
 
 def data_dir(given: str) -> Path:
@@ -168,31 +203,59 @@ def _read_digits(size: _Size) -> Splits:
     return _resized(splits, size)
 
 
-def _read_prepared(folder: Path, size: _Size) -> Splits:
-    found = prepared.read_info(folder)
-    train, test = (_decode(prepared.decoded(folder, split), folder, split, size) for split in ("train", found.test))
-    return train, test, found.classes
+def _choose_test(folder: Path) -> tuple[str, str]:
+    def labels(split: str) -> np.ndarray:
+        return np.array([example["label"] for example in prepared.encoded(folder, split)])
+
+    return prepared.choose_test(prepared.read_info(folder), labels)
 
 
-def _decode(source: Any, folder: Path, split: str, size: _Size) -> Images:
-    images, labels = [], []
+def _read_prepared(folder: Path, test: str, size: _Size) -> Splits:
+    """Reads the images of TFDS data; with an empty name for ``test``, a fifth of those for training is set aside."""
+    info = prepared.read_info(folder)
+    found = [_decode(folder, split, size, info.channels) for split in ("train", test) if split]
+    classes = info.classes or prepared.numbered_classes(found[0].labels)
+    for split, images in zip(("train", test), found, strict=False):
+        check_labels(str(folder), split, images.labels, len(classes))
+    train, held_out = found if test else set_aside_fifth(found[0])
+    return train, held_out, classes
+
+
+def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Images:
+    source = prepared.encoded(folder, split)
+    images, labels = np.empty(0, np.uint8), np.empty(len(source), np.int32)
     with Progress(len(source), f"decoding {folder.parent.name} {split}", "images") as progress:
         for i in range(len(source)):
             try:
                 example = source[i]
+                image, labels[i] = _pixels(example["image"], channels), example["label"]
             except Exception as error:
                 raise UserError(
                     f"{folder}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
                 ) from None
-            images.append(_resize(example["image"], size))
-            labels.append(example["label"])
-            if images[-1].shape != images[0].shape:
+            image = _resize(image, size)
+            if i == 0:  # all of them in one place from the beginning, rather than in a list that is copied at the end
+                images = np.empty((len(source), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
                 raise UserError(
-                    f"{folder}: images differ in shape ({images[0].shape}, then {images[-1].shape} at {i} of {split}); "
+                    f"{folder}: images differ in shape ({images.shape[1:]}, then {image.shape} at {i} of {split}); "
                     f"set data.image_size to bring them to one"
                 )
+            images[i] = image
             progress.update(1)
-    return Images(np.stack(images), np.asarray(labels, np.int32))
+    return Images(images, labels)
+
+
+def _pixels(file: Any, channels: int | None) -> np.ndarray:
+    """The image in the bytes of a file, as :mod:`~resnet_flax.data.decoding` reads those on disk; or an array as it is.
+
+    TFDS itself would take the places in a palette for grey values.
+    """
+    from resnet_flax.data import decoding
+
+    if isinstance(file, np.ndarray):
+        return decoding.as_array(decoding.of_array(file))
+    return decoding.as_array(decoding.read_photo(Bytes(file), channels or 3))
 
 
 def _resized(splits: Splits, size: _Size) -> Splits:
@@ -201,20 +264,15 @@ def _resized(splits: Splits, size: _Size) -> Splits:
 
 
 def _resized_images(data: Images, size: _Size) -> Images:
-    if size.side in (0, data.images.shape[1]):
+    if size.side == 0 or data.images.shape[1:3] == (size.side, size.side):
         return data
     return Images(np.stack([_resize(image, size) for image in data.images]), data.labels)
 
 
 def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
-    """Filtered to a square of that side, uint8."""
-    side = size.side
-    if not side or image.shape[:2] == (side, side):
+    """Resized and cropped to a square of that side, uint8."""
+    if not size.side or image.shape[:2] == (size.side, size.side):
         return image
-    from PIL import Image
+    from resnet_flax.data import decoding
 
-    from resnet_flax.data.decoding import resampling
-
-    grey = image.shape[-1] == 1
-    resized = Image.fromarray(image[..., 0] if grey else image).resize((side, side), resampling(size.interpolation))
-    return np.asarray(resized).reshape(side, side, image.shape[-1])
+    return decoding.square(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)

@@ -92,7 +92,7 @@ class Pipeline:
             return resident.normalization(name, nothing)
         some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
         square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
-        statistics = resident.PixelStatistics()
+        statistics = resident.PixelStatistics(name)
         with (
             Progress(len(some), f"{name} of training images", "images") as progress,
             closing(square.in_order(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
@@ -102,7 +102,7 @@ class Pipeline:
                 progress.update(len(batch["counts"]))
         if not statistics.count:
             raise UserError(f"data.normalization={name!r}: none of {len(some)} training images can be read")
-        return statistics.normalization(name)
+        return statistics.normalization()
 
     def complaint(self, photo: Photo) -> str:
         """Why an image could not be read, in a line; for that it is read once more."""

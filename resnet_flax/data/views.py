@@ -5,13 +5,12 @@
 and 5).
 """
 
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from resnet_flax.data import decoding
-from resnet_flax.data.photographs import Photo
+from resnet_flax.data.decoding import Readable
 from resnet_flax.data.preprocessing import IMAGENET_CROP, Preprocessing
 from resnet_flax.data.resident import Normalization
 
@@ -22,7 +21,7 @@ SCALES = (224, 256, 384, 480, 640)  # section 3.4, for networks trained on 224x2
 _MULTIPLE = 32  # of the sides of whole images; see multiscale
 
 
-def views_of(path: Path | Photo, preprocessing: Preprocessing, view: View) -> list[np.ndarray]:
+def views_of(path: Readable, preprocessing: Preprocessing, view: View) -> list[np.ndarray]:
     """The views of the image in a file, as arrays [V, H, W, C] float32; those of one shape in one array.
 
     Raises:
@@ -33,7 +32,7 @@ def views_of(path: Path | Photo, preprocessing: Preprocessing, view: View) -> li
     return [(ten_crops if view == "10crop" else center)(path, preprocessing)]
 
 
-def center(path: Path | Photo, preprocessing: Preprocessing) -> np.ndarray:
+def center(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
     """The central crop of the normalised central square.
 
     Returns:
@@ -46,7 +45,7 @@ def center(path: Path | Photo, preprocessing: Preprocessing) -> np.ndarray:
     return decoding.center_crop(_square(path, preprocessing), side, side)[None]
 
 
-def ten_crops(path: Path | Photo, preprocessing: Preprocessing) -> np.ndarray:
+def ten_crops(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
     """The crops at the four corners of the normalised central square, and its central one; then their mirror images.
 
     Corners in reading order: top left, top right, bottom left, bottom right.
@@ -64,7 +63,7 @@ def ten_crops(path: Path | Photo, preprocessing: Preprocessing) -> np.ndarray:
     return np.concatenate([crops, crops[:, :, ::-1]])
 
 
-def multiscale(path: Path | Photo, preprocessing: Preprocessing, scales: tuple[int, ...] = SCALES) -> list[np.ndarray]:
+def multiscale(path: Readable, preprocessing: Preprocessing, scales: tuple[int, ...] = SCALES) -> list[np.ndarray]:
     """The whole image at several scales, for a network applied in a fully convolutional form.
 
     The shorter side is brought to each scale; for a network of another ``image_size`` than 224 to
@@ -94,10 +93,9 @@ def multiscale(path: Path | Photo, preprocessing: Preprocessing, scales: tuple[i
     return views
 
 
-def _square(path: Path | Photo, preprocessing: Preprocessing) -> np.ndarray:
-    side = preprocessing.resize
-    square = decoding.prepare(path, side, side, preprocessing.channels, preprocessing.interpolation)
-    return preprocessing.normalization(square, np.float32)
+def _square(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
+    p = preprocessing
+    return p.normalization(decoding.square(path, p.resize, p.image_size, p.channels, p.interpolation), np.float32)
 
 
 def _without_positions(normalization: Normalization) -> Normalization:

@@ -92,7 +92,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
         if settings:
             said = ", ".join(f"{key}={value}" for key, value in settings.items())
             print(f"{weights.path}: in {layout.name} layout, so {said}", file=sys.stderr)
-    return configs.resolve(given)
+    return configs.resolve(configs.for_evaluation(given))
 
 
 def variables(

@@ -116,12 +116,11 @@ def _score(network: Network, variables: dict, images: Array, labels: Array, coun
     return jnp.where(counts, losses, 0).sum(), wrong.sum(dtype=jnp.int32)
 
 
-def of_probabilities(probabilities: np.ndarray, labels: Sequence[int]) -> Evaluation:
-    """The same of class probabilities [N, classes], such as averages over several views of an image."""
-    probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
-    likelihood = probabilities[np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))
-    return Evaluation(float(losses.mean()), int((probabilities.argmax(1) != labels).sum()), len(labels))
+def of_log_probabilities(scores: np.ndarray, labels: Sequence[int]) -> Evaluation:
+    """Loss and error count by the logarithms of class probabilities [N, classes], such as averages over views."""
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    losses = -scores[np.arange(len(labels)), labels]
+    return Evaluation(float(losses.mean()), int((scores.argmax(1) != labels).sum()), len(labels))
 
 
 def not_finite(

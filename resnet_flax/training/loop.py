@@ -294,7 +294,10 @@ def _images_of(dataset: Dataset | PhotoDataset) -> str:
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
     aside = f", {len(dataset.validation)} set aside for validation" if len(dataset.validation) else ""
-    return f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}"
+    return (
+        f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}"
+        + f"; {dataset.note}" * bool(dataset.note)
+    )
 
 
 def _next(step: int, every: int) -> int:

@@ -38,7 +38,8 @@ class Parts:
     @property
     def crop(self) -> int:
         """The side of what is cropped out of the images; 0 where they are taken whole."""
-        return self.config.data.image_size if self.config.data.folder else 0
+        data = self.config.data
+        return data.image_size if data.folder or data.resize else 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -16,6 +16,19 @@ from resnet_flax.training import workdir as folders
 MARK = "old rules"  # of such a run in tables
 
 
+_SQUARES = ("digits", "cifar10", "cifar100")  # data sets whose images are squares
+
+
+def _around(data: ConfigDict) -> int:
+    """Pixels of the squares around their central crop."""
+    return max(data.resize - data.image_size, 0)
+
+
+def _by_name(data: ConfigDict) -> bool:
+    """Whether the data are kept in memory, and no folder of photographs."""
+    return not data.folder and data.pipeline == "resident"
+
+
 class Change(NamedTuple):
     """Runs begun before a change that trained by another rule.
 
@@ -41,6 +54,22 @@ CHANGED = (
         2,
         lambda c: c.optimizer.name == "lars",
         "its LARS (optimizer.name) scaled the units behind the first of a stage together, as if they were one layer",
+    ),
+    Change(
+        2,
+        lambda c: bool(c.data.folder) and c.data.pipeline == "resident" and _around(c.data) % 4 != 0,
+        "its photographs were cropped up to a pixel beside the centre (data.resize less data.image_size is no multiple "
+        "of 4)",
+    ),
+    Change(
+        2,
+        lambda c: _by_name(c.data) and c.data.resize > 0,
+        "its images were resized to data.image_size, and data.resize was ignored",
+    ),
+    Change(
+        2,
+        lambda c: _by_name(c.data) and c.data.resize == 0 < c.data.image_size and c.data.name not in _SQUARES,
+        "its images, if they are no squares, were squashed into one (data.image_size)",
     ),
 )
 

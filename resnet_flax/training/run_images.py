@@ -8,11 +8,13 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.prepared import TESTED
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
+from resnet_flax.training.checkpoints import has_checkpoint
 from resnet_flax.training.parts import Parts
-from resnet_flax.training.workdir import read_config, write_atomically
+from resnet_flax.training.workdir import is_finished, read_config, rules_of, write_atomically
 
 PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
 PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on with these alone
@@ -21,6 +23,7 @@ PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on 
 def check(workdir: Path, parts: Parts) -> None:
     """Refuses to go on with a run on other images than it was begun on; see the two functions below."""
     check_preprocessing(workdir, parts.preprocessing)
+    _check_test(workdir, parts)
     if isinstance(parts.dataset, PhotoDataset):
         check_photographs(workdir, parts.dataset)
 
@@ -44,6 +47,17 @@ def check_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
         raise UserError(
             f"--workdir={workdir} holds a run on other images; choose another folder, or its images. They differ in "
             f"{'; '.join(differing)}"
+        )
+
+
+def _check_test(workdir: Path, parts: Parts) -> None:
+    """Refuses to resume a run of old rules that was tested on images without labels, and would be on others now."""
+    changed = parts.dataset.note.startswith(TESTED) and rules_of(workdir) < 2
+    if changed and has_checkpoint(workdir) and not is_finished(workdir, parts.config):
+        raise UserError(
+            f"--workdir={workdir} holds a run that cannot be resumed: it was begun under an old rule: its test images "
+            f"have no labels, and now it would be {parts.dataset.note}. It can still be evaluated and exported; to "
+            f"train anew, choose another folder"
         )
 
 

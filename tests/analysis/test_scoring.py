@@ -13,10 +13,15 @@ from resnet_flax.data import views
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import Diverged, UserError
+from resnet_flax.training.evaluation import of_log_probabilities
 from tests.networks import small
 
 PREPROCESSING = Preprocessing(36, 32, 3, "bilinear", Normalization(np.full(3, 0.5), np.full(3, 0.25)), ())
 SIZES = [(50, 40), (40, 50), (50, 40), (64, 36), (40, 40), (50, 40), (36, 90)]
+
+
+def probabilities(*arguments):
+    return np.exp(scoring.log_probabilities(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,8 @@ def expected(network, paths):
 @pytest.mark.parametrize("view", views.VIEWS)
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
-    found = scoring.probabilities(*network, PREPROCESSING, paths, view, batch_size)
+    found = probabilities(*network, PREPROCESSING, paths, view, batch_size)
     assert found.shape == (7, 10)
-    assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected[view], atol=1e-5)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
 
@@ -60,7 +64,7 @@ def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
 @pytest.mark.parametrize("limit", ["_WAITING_BYTES", "_BATCH_BYTES", "_WAITING_FILES"])
 def test_batches_that_go_before_they_are_full(network, paths, expected, monkeypatch, limit):
     monkeypatch.setattr(scoring, limit, 0)
-    found = scoring.probabilities(*network, PREPROCESSING, paths, "multiscale", 4)
+    found = probabilities(*network, PREPROCESSING, paths, "multiscale", 4)
     np.testing.assert_allclose(found, expected["multiscale"], atol=1e-5)
 
 
@@ -100,7 +104,7 @@ def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
 
 @pytest.mark.parametrize(("view", "batch_size"), [("center", 3), ("10crop", 8), ("multiscale", 8)])
 def test_each_shape_has_one_size_of_batch(network, paths, monkeypatch, view, batch_size):
-    shapes, compile_for = [], scoring._softmax
+    shapes, compile_for = [], scoring._log_softmax
 
     def watched(net):
         def compute(variables, images):
@@ -109,8 +113,8 @@ def test_each_shape_has_one_size_of_batch(network, paths, monkeypatch, view, bat
 
         return compute
 
-    monkeypatch.setattr(scoring, "_softmax", watched)
-    scoring.probabilities(*network, PREPROCESSING, paths, view, batch_size)
+    monkeypatch.setattr(scoring, "_log_softmax", watched)
+    probabilities(*network, PREPROCESSING, paths, view, batch_size)
     assert max(s[0] for s in shapes) <= batch_size
     assert len(set(shapes)) == len({s[1:] for s in shapes})
     # No more pixels at once than central crops have, unless a single view has more.
@@ -126,7 +130,7 @@ def test_whole_images_are_the_mean_of_logits_over_positions(network, monkeypatch
     assert last.shape[1:3] == (32, 48)
     logits = (last @ dense["kernel"] + dense["bias"]).mean((1, 2))
     monkeypatch.setattr(scoring, "views_of", lambda path, preprocessing, view: [np.asarray(x)])
-    found = scoring.probabilities(net, variables, PREPROCESSING, ["any"], "multiscale", 4)
+    found = probabilities(net, variables, PREPROCESSING, ["any"], "multiscale", 4)
     np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
 
 
@@ -138,9 +142,9 @@ def test_unreadable_files(network, paths, expected, tmp_path):
     error = found.pop(2)
     assert isinstance(error, UserError)
     assert str(error).startswith(f"{broken}: ")
-    np.testing.assert_allclose(found, expected["10crop"], atol=1e-5)
+    np.testing.assert_allclose(np.exp(found), expected["10crop"], atol=1e-5)
     with pytest.raises(UserError, match=r"broken\.png"):
-        scoring.probabilities(*network, PREPROCESSING, given)
+        probabilities(*network, PREPROCESSING, given)
 
 
 def test_probabilities_that_are_not_finite_are_no_unreadable_files(network, paths):
@@ -148,11 +152,11 @@ def test_probabilities_that_are_not_finite_are_no_unreadable_files(network, path
     net, variables = network
     params = {**variables["params"], "dense": {k: v * 3e38 for k, v in variables["params"]["dense"].items()}}
     with pytest.raises(Diverged, match=r"/0\.png: the network's probabilities are not finite$"):
-        scoring.probabilities(net, {**variables, "params": params}, PREPROCESSING, paths, unreadable=print)
+        scoring.log_probabilities(net, {**variables, "params": params}, PREPROCESSING, paths, unreadable=print)
 
 
 def test_no_images(network):
-    assert scoring.probabilities(*network, PREPROCESSING, []).shape == (0, 10)
+    assert probabilities(*network, PREPROCESSING, []).shape == (0, 10)
 
 
 def test_images_that_were_no_squares_are_refused(network, paths):
@@ -160,16 +164,36 @@ def test_images_that_were_no_squares_are_refused(network, paths):
     assert oblong.image_shape == (32, 40, 3)
     assert Preprocessing.from_json(oblong.to_json()).width == 40
     with pytest.raises(UserError, match="trained on images of 32x40 pixels, and photographs are brought to squares"):
-        scoring.probabilities(*network, oblong, paths)
+        probabilities(*network, oblong, paths)
 
 
 def test_networks_for_one_size_have_no_multiscale(network, paths):
     net, variables = network
     with pytest.raises(UserError, match="one size"):
-        scoring.probabilities(net.clone(flattens=True), variables, PREPROCESSING, paths, "multiscale")
+        probabilities(net.clone(flattens=True), variables, PREPROCESSING, paths, "multiscale")
 
 
 def test_top_k_error():
     scores = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2], [np.nan] * 3])
     labels = np.array([0, 1, 0, 1, 0])
-    assert [scoring.top_k_error(scores, labels, k) for k in (1, 2, 3)] == [3, 2, 1]
+    assert [scoring.top_k_error(scores, labels, k) for k in (1, 2, 3)] == [4, 2, 1]
+
+
+def test_equal_probabilities_are_in_the_order_of_argmax():
+    """A collapsed network of 1,000 classes: 99.9% and 99.5%, not 99.9% beside 0%."""
+    scores, labels = np.zeros((1000, 1000)), np.arange(1000)
+    assert scoring.top_k_error(scores, labels, 1) == (scores.argmax(1) != labels).sum() == 999
+    assert scoring.top_k_error(scores, labels, 5) == 995
+
+
+def test_a_loss_is_of_logits_and_of_the_average_of_views(network, monkeypatch):
+    """Probabilities of exp(-4022) are none in any floating point; the average over views is of probabilities."""
+    logits = np.zeros((2, 10), np.float32)
+    logits[:, 3] = 4022, 4020  # of two views
+    monkeypatch.setattr(scoring, "views_of", lambda path, preprocessing, view: [np.zeros((2, 32, 32, 3), np.float32)])
+    monkeypatch.setattr(scoring, "_log_softmax", lambda net: lambda variables, images: jax.nn.log_softmax(logits))
+    found = scoring.log_probabilities(*network, PREPROCESSING, ["any"], "10crop", 2)
+    wrong, right = (of_log_probabilities(found, [label]) for label in (5, 3))
+    assert wrong.loss == pytest.approx(4020 - np.log((1 + np.exp(-2)) / 2), abs=1e-3)
+    assert (wrong.errors, right.errors) == (1, 0)
+    assert right.loss == pytest.approx(0, abs=1e-6)

@@ -147,8 +147,12 @@ def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
 
 
 def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache, monkeypatch):
-    def crash(path, array):
-        raise KeyboardInterrupt
+    save = np.save
+
+    def crash(path, array, **keys):
+        if not keys:  # of the images, not of the choice of a split before
+            raise KeyboardInterrupt
+        save(path, array, **keys)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache.np, "save", crash)
@@ -159,7 +163,7 @@ def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache
 
 
 def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
-    def full(path, array):
+    def full(path, array, **keys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.np, "save", full)

@@ -135,6 +135,19 @@ def test_images_elsewhere_and_the_network_of_the_run(run, tmp_path):
     assert "--config=FILE:residual-8 --config.model.stage_units=(1, 1) --config.data.folder=FOLDER" in output
 
 
+def test_no_key_is_recommended_that_is_refused(run, tmp_path):
+    folder, workdir, _ = run
+    shutil.copytree(folder, tmp_path / "pets")
+    for file in (tmp_path / "pets").rglob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:200])
+    code, output = command(
+        "-m", "resnet_flax.evaluate", f"--workdir={workdir}", *NETWORK, f"--config.data.folder={tmp_path / 'pets'}"
+    )
+    assert code == 2
+    assert output.splitlines()[-1].startswith(f"error: {tmp_path / 'pets' / 'cat'}/")
+    assert "data.broken" not in output
+
+
 def test_fine_tuning_on_other_classes(run, tmp_path):
     _, _, exported = run
     folder = make_folder(tmp_path / "birds", ("crow", "owl", "tit"))

@@ -64,6 +64,24 @@ def test_photographs_that_cannot_be_read(tmp_path):
     assert "decoded: 19 images, 2 of them cannot be read" in out
 
 
+def test_every_broken_file_of_data_in_memory_is_named(tmp_path):
+    files.write_folders(tmp_path)
+    whole = sorted(tmp_path.rglob("*.JPEG"))
+    for path in (whole[3], whole[5], whole[-1]):
+        path.write_bytes(path.read_bytes()[:300])
+    code, out, error = preflight(
+        "--config=configs/folder.py:residual-18", "--config.data.image_size=32", "--config.data.resize=36",
+        f"--config.data.folder={tmp_path}",
+    )  # fmt: skip
+    assert code == 2
+    for path in (whole[3], whole[5], whole[-1]):
+        assert f"  {path}: cannot be read as an image, is it whole?" in out
+    assert error.splitlines()[-1].startswith(
+        "error: 3 images cannot be read, named above; mend or remove them; the firs"
+    )
+    assert "data.broken" not in error
+
+
 def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tmp_path}")
     assert code == 2
