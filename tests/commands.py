@@ -12,13 +12,13 @@ from resnet_flax.training.metrics import WALL_CLOCK
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments, devices=1, environment=None, stderr=subprocess.STDOUT):
+def start(*arguments, devices=1, environment=None, stderr=subprocess.STDOUT, prefix=(sys.executable,)):
     """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream."""
     given = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | (environment or {})
     if devices > 1:
         given["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr
+        [*prefix, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr
     )
 
 
