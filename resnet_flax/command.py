@@ -1,5 +1,6 @@
 """What every command does around its work: flags, devices, exit codes, and one line for a mistake."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -99,7 +100,8 @@ def _leave_at_once(number: int, frame: FrameType | None) -> None:
 
     Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
     """
-    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
     last_word.take_back()
     os._exit(Interrupted.exit_code)
 
