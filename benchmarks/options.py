@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments import tables
 from experiments.record import command
+from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.training import workdir
 
@@ -53,7 +54,7 @@ def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Se
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             comments = "".join(f"# {key}: {json.dumps(value)}\n" for key, value in measured_on.items())
-            workdir.write_atomically(path, comments + tables.to_csv(header, rows))
+            write_atomically(path, comments + tables.to_csv(header, rows))
         except OSError as error:
             raise UserError(f"--output={path}: cannot be written: {error.strerror}") from None
         print(f"written: {path}", file=sys.stderr)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from resnet_flax import config
+from resnet_flax import schemas
 from resnet_flax.errors import UserError
+from resnet_flax.run_files import RunFiles
 
 
 def get_config(path: str = "") -> ConfigDict:
     """``path`` of a config.json."""
     if not Path(path).is_file():
         raise UserError(f"configs/from_json.py:{path}: there is no such file; name a run's config.json after the colon")
-    return config.from_json(Path(path).read_text())
+    return schemas.read_config(RunFiles(Path(path).parent).content(Path(path).name), Path(path))

@@ -93,7 +93,7 @@ def _draw_line(ax: Axes, outcomes: Sequence[Outcome], color: str) -> None:
 
 def draw_series(ax: Axes, outcomes: Sequence[Outcome], key: str, color: str, **line: Any) -> None:
     """An error in % against steps: the mean of the seeds, and with several a band of one standard deviation."""
-    series = [{line["step"]: 100 * line[key] for line in o.lines if key in line} for o in outcomes]
+    series = [{line["step"]: 100 * line[key] for line in o.lines if line.get(key) is not None} for o in outcomes]
     steps = sorted(set.intersection(*(set(s) for s in series)))
     if not steps:
         return

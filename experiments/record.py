@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
-from resnet_flax.training.workdir import write_atomically
+from resnet_flax.run_files import read_bytes
 
 FILE = "experiment.json"
 
@@ -84,13 +85,13 @@ def read(folder: Path) -> Record:
     """
     path = folder / FILE
     try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads(read_bytes(path))
         fields["figures"] = tuple(Figure(**f) for f in fields.get("figures", ()))
         fields["tables"] = tuple(Table(**t) for t in fields.get("tables", ()))
         record = Record(**fields)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is no record of an experiment: {error}") from None
     texts = [record.experiment, record.title, record.question, record.command]
     texts += [*record.notes, *record.published, *record.runs]

@@ -14,8 +14,9 @@ from absl import flags
 
 from experiments.reporting import gather, render, sections
 from resnet_flax import command
+from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
-from resnet_flax.training.workdir import write_atomically
+from resnet_flax.visible import visible
 
 
 def write(folder: Path, output: Path) -> tuple[Path, Path]:
@@ -39,7 +40,7 @@ def write(folder: Path, output: Path) -> tuple[Path, Path]:
             )
     document = sections.document(gathered, datetime.datetime.now(datetime.UTC))
     for problem in sections.problems(document):
-        print(f"warning: {problem}", file=sys.stderr)
+        print(f"warning: {visible(problem)}", file=sys.stderr)
     page, text = output / "report.html", output / "report.md"
     try:
         output.mkdir(parents=True, exist_ok=True)

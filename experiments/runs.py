@@ -13,8 +13,8 @@ from ml_collections import ConfigDict, config_flags
 from experiments import options
 from experiments.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax import config as configs
-from resnet_flax import json_lines
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.run_files import RunFiles
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
@@ -201,12 +201,9 @@ def _launcher() -> Callable[[Sequence[Run]], list[Ending]]:
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     """What the run's folder holds."""
-    from resnet_flax.training import metrics
-    from resnet_flax.training import workdir as folders
-
-    starts = json_lines.read(run.workdir / folders.STARTS)
-    start = starts[-1] if starts else {}
-    return Outcome(run, metrics.read(run.workdir), start.get("parameters", 0), start.get("classes", 0), failure, reason)
+    files = RunFiles(run.workdir)
+    start = (files.starts() or [{}])[-1]
+    return Outcome(run, files.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

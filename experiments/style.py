@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from resnet_flax.atomic import replacing
+
 plt.rcParams.update(
     {
         "axes.grid": True,
@@ -51,7 +53,6 @@ def legend_below(figure: Figure, handles: Sequence[Artist], columns: int = 0) ->
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG, whole or not at all, and closes the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    figure.savefig(temporary, dpi=150, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     plt.close(figure)

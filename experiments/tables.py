@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.record import Table
+from resnet_flax.atomic import write_atomically
 from resnet_flax.progress import duration
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders
-from resnet_flax.training.workdir import write_atomically
 
 if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
     from experiments.runs import Outcome

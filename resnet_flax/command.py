@@ -1,10 +1,12 @@
 """What every command does around its work: flags, devices, exit codes, and one line for a mistake."""
 
+import contextlib
 import difflib
 import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -13,10 +15,13 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from resnet_flax import config as configs
-from resnet_flax import last_word, processes
-from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+from resnet_flax import last_word, processes, streams
+from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
+from resnet_flax.visible import visible
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
+
+_PATIENCE = 5.0  # seconds that other threads have to end, once the command has
 
 _arguments: list[str] = []
 
@@ -32,25 +37,28 @@ def set_keys(flag: str) -> set[str]:
     return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
 
 
-def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = False) -> None:
+def run(
+    main: Callable[[], None], uses_devices: bool = False, arguments: bool = False, ends_with_reader: bool = False
+) -> None:
     """Parses the flags, calls main, and exits with its code.
 
     0 done, 1 failed in part, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one
-    line on stderr.
+    line on stderr. Where standard output or error is closed, or its reader gone, the work goes on without it; a result
+    that could not be written is a failure.
 
     Args:
       main: the command's work.
       uses_devices: whether jax's devices and cache are set up before it.
       arguments: whether there may be arguments that are no flags, before, between or after them.
+      ends_with_reader: whether the command's only work is to print, so that it ends when nobody reads.
     """
+    output = streams.protect(ends_with_reader)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave_at_once)
     try:
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             print(_help())
             return
-        # A class or a file may have a name that is not UTF-8, or that the terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")
         sys.argv[1:] = _underscored(sys.argv[1:])  # in place: ml_collections, and others, read it
         flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
         rest = _parse(sys.argv)
@@ -60,13 +68,19 @@ def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = 
         if uses_devices:
             _set_up_devices()
         main()
+        output.flush()
+        if output.failure is not None and not output.reader_gone:
+            raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")
     except (UserError, Interrupted, Diverged, Failed) as ending:
         # At once, with its line break: print has two parts, between which other threads may print.
-        sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{ending}\n")
-        # Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive.
+        text = visible(str(ending))  # a name in it may hide something
+        sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
         sys.stdout.flush()
         sys.stderr.flush()
+        _end_in_time(ending.exit_code)
         sys.exit(ending.exit_code)
+    except streams.ReaderGoneError:
+        _end_in_time(DONE)
     except KeyboardInterrupt:
         print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
@@ -74,12 +88,20 @@ def run(main: Callable[[], None], uses_devices: bool = False, arguments: bool = 
         last_word.take_back()
 
 
+def _end_in_time(code: int) -> None:
+    """Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive."""
+    timer = threading.Timer(_PATIENCE, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+
+
 def _leave_at_once(number: int, frame: FrameType | None) -> None:
     """Ends the process where there is nothing to save; while there is, training/stopping.py handles signals.
 
     Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
     """
-    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
     last_word.take_back()
     os._exit(Interrupted.exit_code)
 

@@ -283,7 +283,7 @@ def validate(c: ConfigDict) -> None:
     for key, default in reference.items():
         if key not in given:
             raise UserError(f"config lacks the key {key!r} (start from resnet_flax.config.base())")
-        _check_type(key, given[key], default)
+        check_type(key, given[key], default)
     for key, choices in CHOICES.items():
         if given[key] not in choices:
             raise UserError(f"{key}={given[key]!r} is not known; choose one of {', '.join(choices)}")
@@ -332,7 +332,8 @@ def _check_stream(c: ConfigDict) -> None:
         raise UserError(f"data.least_area={data.least_area} must be in (0, 1]")
 
 
-def _check_type(key: str, value: Any, default: Any) -> None:
+def check_type(key: str, value: Any, default: Any) -> None:
+    """Refuses a value of another type than a key's."""
     kind = type(default)
     if key in _OPTIONAL:
         if value is None:

@@ -9,6 +9,10 @@ class UserError(ValueError):
     exit_code = USER_MISTAKE
 
 
+class Busy(UserError):
+    """Another process holds the run's folder."""
+
+
 class Interrupted(Exception):
     """Stopped by a signal, saved, and resumable with the same command."""
 

@@ -146,7 +146,8 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     Raises:
       UserError: no run is there, or no such checkpoint.
     """
-    from resnet_flax.training import run_images, trained
+    from resnet_flax.run_files import PREPROCESSING, RunFiles
+    from resnet_flax.training import trained
     from resnet_flax.training import workdir as folders
     from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import on_host
@@ -158,12 +159,9 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     config = configs.resolve(config)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.choose(step)
-    place = workdir / run_images.PREPROCESSING
-    if place.is_file():
-        try:
-            preprocessing = _parsed(place.read_text(), place)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{place}: {error}") from None
+    text = RunFiles(workdir).preprocessing()
+    if text is not None:
+        preprocessing = _parsed(text, workdir / PREPROCESSING)
     else:  # a run of before there was such a file: from its data set
         from resnet_flax.training.parts import prepare
 

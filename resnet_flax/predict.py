@@ -25,8 +25,10 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from resnet_flax import command
-from resnet_flax.errors import FAILED, Diverged, UserError
+from resnet_flax.atomic import replacing
+from resnet_flax.errors import Diverged, UserError
 from resnet_flax.paths import expanded
+from resnet_flax.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,13 +93,9 @@ def _is_first_process() -> bool:
 
 
 def _print(line: str) -> None:
-    """Above the bar of progress; whoever reads may stop (``| head``)."""
-    try:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own last flush
-        sys.exit(FAILED)
+    """Above the bar of progress; whoever reads may stop (``| head``), which ends the command."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def _files(given: Sequence[str]) -> list[Path]:
@@ -182,11 +180,9 @@ def _draw(shown: Sequence[tuple[Path, Named]], count: int, path: Path, model: "M
         _draw_bars(axes[2 * row + 1, column], named[:bars])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with warnings.catch_warnings():
+        with replacing(path) as partial, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for a letter that the font lacks
             figure.savefig(partial, dpi=150, format="png")
-        partial.replace(path)
     except OSError as error:
         raise UserError(f"--picture={path}: cannot be written: {error.strerror}") from None
     left_out = count - len(shown)
@@ -216,7 +212,7 @@ def _draw_bars(ax: "Axes", named: Named) -> None:
 
 def _printable(name: str | Path) -> str:
     """A name of a file or folder, which need not be UTF-8, as text that is."""
-    return os.fsencode(name).decode(errors="replace")
+    return visible(os.fsencode(name).decode(errors="replace"))
 
 
 def _shortened(text: str, end: int = 0) -> str:
@@ -227,4 +223,4 @@ def _shortened(text: str, end: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, uses_devices=True, arguments=True)
+    command.run(main, uses_devices=True, arguments=True, ends_with_reader=True)

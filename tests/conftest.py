@@ -2,6 +2,9 @@
 
 import gc
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -61,3 +64,17 @@ def begun_before(tmp_path):
     with tarfile.open(Path(__file__).parent / "fixtures" / "begun_at_4cfe0ac.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "begun_at_4cfe0ac"
+
+
+@pytest.fixture
+def bound():
+    """Runs a command as a user whom permission bits bind: (exit code, output); skips where that is not possible."""
+    from tests import commands
+
+    prefix = (sys.executable,)
+    if os.geteuid() == 0:
+        without = "-dac_override,-dac_read_search"
+        prefix = ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}", sys.executable)
+        if shutil.which("setpriv") is None or subprocess.run([*prefix, "-c", ""], capture_output=True).returncode:
+            pytest.skip("the tests run as root, whom permission bits do not bind, and setpriv cannot change that")
+    return lambda *arguments, **keys: commands.finish(commands.start(*arguments, prefix=prefix), **keys)

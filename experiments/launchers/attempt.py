@@ -1,6 +1,5 @@
 """One run, to whatever it ends as; what it ended as before."""
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -9,8 +8,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Interrupted, UserError
-
-CRASH = "crash.txt"  # in a run's folder: why it ended in an error of the program or the machine
+from resnet_flax.run_files import CRASH, RunFiles
 
 Ending = tuple[str, str]  # "diverged", "crashed" or empty; the reason, one line
 WELL: Ending = ("", "")
@@ -43,12 +41,11 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
 
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
     """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
-    from resnet_flax.training import workdir as folders
-
-    path = workdir / folders.DIVERGED
-    if not path.is_file() or configs.flatten(folders.read_config(workdir)) != configs.flatten(config):
+    files = RunFiles(workdir)
+    found, there = files.diverged(), files.config()
+    if found is None or there is None or configs.flatten(there) != configs.flatten(config):
         return None
-    return "diverged", json.loads(path.read_text())["message"]
+    return "diverged", found["message"]
 
 
 def is_finished(config: ConfigDict, workdir: Path) -> bool:

@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from experiments.launchers.attempt import Ending, attempt, earlier_failure, is_finished
 from experiments.launchers.pace import Pace
 from experiments.runs import Run
-from resnet_flax.errors import Interrupted
+from resnet_flax.errors import Busy, Interrupted
+from resnet_flax.training import workdir as folders
 from resnet_flax.training.stopping import StopRequest
 
 
@@ -23,17 +25,35 @@ def launch(runs: Sequence[Run]) -> list[Ending]:
 
 
 def _in_order(runs: Sequence[Run], stop: StopRequest) -> list[Ending]:
-    endings, pace = [], Pace()
-    for i, run in enumerate(runs):
+    endings, pace, left = {}, Pace(), deque(enumerate(runs))
+    busy = 0  # that many of the last ones another process was at
+    while left:
+        i, run = left.popleft()
+        if busy > len(left):  # all that are left
+            _wait(run, stop)
         if stop.received:
             raise Interrupted(f"stopped by {stop.received} before {run.name}; the same command goes on from there")
-        print(f"run {i + 1} of {len(runs)}: {run.name}{pace.left(runs[i:])}", file=sys.stderr, flush=True)
+        rest = [run, *(other for _, other in left)]
+        print(f"run {i + 1} of {len(runs)}: {run.name}{pace.left(rest)}", file=sys.stderr, flush=True)
         finished, start = is_finished(run.config, run.workdir), time.perf_counter()
-        ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir)
+        try:
+            ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir)
+        except Busy:
+            print(f"{run.name}: another process is at it; it is taken up again after the others", file=sys.stderr)
+            left.append((i, run))
+            busy += 1
+            continue
+        busy = 0
         if not finished:  # one that was says nothing of how long others take
             pace.add(run, time.perf_counter() - start)
         failure, reason = ending
         if failure:
             print(f"{run.name}: {failure}: {reason}", file=sys.stderr, flush=True)
-        endings.append(ending)
-    return endings
+        endings[i] = ending
+    return [endings[i] for i in range(len(runs))]
+
+
+def _wait(run: Run, stop: StopRequest) -> None:
+    """Until the other process has let go of the run's folder, or a signal came."""
+    print(f"{run.name}: waiting for the other process", file=sys.stderr, flush=True)
+    folders.wait_until_free(run.workdir, -1, lambda: stop.received is not None)

@@ -107,7 +107,7 @@ def read(key: str, folder: Path = FOLDER) -> Table:
       UserError: there is none, or its file does not hold what :class:`Number` says.
     """
     path = folder / f"{key}.json"
-    if not path.is_file():
+    if key not in [known.stem for known in folder.glob("*.json")]:
         near = difflib.get_close_matches(key, keys(), n=1) or keys()
         raise UserError(f"published table {key!r} is not known; did you mean {' or '.join(near)}?")
     try:

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import fcntl
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +12,13 @@ from ml_collections import ConfigDict
 
 from experiments import record
 from resnet_flax import config as configs
-from resnet_flax import json_lines
 from resnet_flax.errors import UserError
-from resnet_flax.training import metrics, rules
+from resnet_flax.run_files import CONFIG, METRICS, STARTS, RunFiles
+from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders
 
 # Folders of a run that hold neither runs nor experiments, and many files.
 _SKIPPED = ("checkpoints", "damaged_checkpoints")
-_CRASH = "crash.txt"  # which experiments leave in the folder of a run that crashed
-_SECTIONS = ("model", "data", "optimizer", "schedule", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +34,7 @@ class RunFolder:
       status: ``finished``, ``running``, or at which step it was interrupted, diverged or crashed.
       reason: of a crash, a line, where it is known.
       old_rules: by which old rules it was begun, a reason each (``resnet_flax/training/rules.py``).
+      mended: which lines of metrics were taken from a checkpoint, in words.
     """
 
     path: Path
@@ -47,6 +45,7 @@ class RunFolder:
     status: str
     reason: str = ""
     old_rules: Sequence[str] = ()
+    mended: str = ""
 
     @property
     def name(self) -> str:
@@ -93,6 +92,14 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """A run that cannot be read: where, and why."""
+
+    label: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Gathered:
     """What a folder holds.
 
@@ -102,6 +109,7 @@ class Gathered:
       runs: all of them; those of experiments first.
       others: the runs that belong to no experiment.
       problems: what could not be read and has no place of its own, a sentence each.
+      unreadable: runs that have a row and no numbers.
     """
 
     name: str
@@ -109,6 +117,7 @@ class Gathered:
     runs: Sequence[RunFolder]
     others: Sequence[RunFolder]
     problems: Sequence[str]
+    unreadable: Sequence[Unreadable] = ()
 
 
 # Experiments that tell one story come in its order; others follow by name.
@@ -128,7 +137,7 @@ def gather(folder: Path) -> Gathered:
         raise UserError(f"--workdir={folder}: there is no such folder; name one that holds experiments or runs")
     root = folder.resolve()
     readers = _Readers(root)
-    found = list(_walk(root))
+    found = readers.walk()
     experiments, runs = [], {}
     for path in (p for p, files in found if record.FILE in files):
         if (experiment := readers.experiment(path)) is not None:
@@ -139,29 +148,22 @@ def gather(folder: Path) -> Gathered:
     others = [
         run
         for path, files in found
-        if folders.CONFIG in files and path not in runs and (run := readers.run(path)) is not None
+        if files & {CONFIG, METRICS, STARTS} and path not in runs and (run := readers.run(path)) is not None
     ]
     if not experiments and not others:
         if readers.problems:
             raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(readers.problems)}")
         raise UserError(
-            f"--workdir={folder} holds no {record.FILE} of an experiment and no {folders.CONFIG} of a run, at any depth"
+            f"--workdir={folder} holds no {record.FILE} of an experiment and no {CONFIG} of a run, at any depth"
         )
     name = root.name if folder.is_absolute() or root.name != folder.name else folder.as_posix()
-    return Gathered(name, experiments, [*runs.values(), *others], others, readers.problems)
+    every = [*runs.values(), *others]
+    problems = [*readers.problems, *(readers.said(run.mended, run.path) for run in every if run.mended)]
+    return Gathered(name, experiments, every, others, problems, readers.unreadable())
 
 
 def _place(experiment: str) -> int:
     return _ORDER.index(experiment) if experiment in _ORDER else len(_ORDER)
-
-
-def _walk(root: Path) -> list[tuple[Path, set[str]]]:
-    """Every folder with its files' names, by path; links are not followed."""
-    found = []
-    for path, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(s for s in subfolders if s not in _SKIPPED and not s.startswith("."))
-        found.append((Path(path), set(files)))
-    return found
 
 
 class _Readers:
@@ -176,14 +178,33 @@ class _Readers:
     def _label(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root.parent)).as_posix()
 
+    def walk(self) -> list[tuple[Path, set[str]]]:
+        """Every folder with the names of what it holds, by path; links are not followed."""
+        found = []
+        for path, subfolders, files in os.walk(self._root, onerror=self._unwalkable):
+            names = {*files, *subfolders}
+            subfolders[:] = sorted(s for s in subfolders if s not in _SKIPPED and not s.startswith("."))
+            found.append((Path(path), names))
+        return found
+
+    def _unwalkable(self, error: OSError) -> None:
+        self.problems.append(f"{self._label(Path(error.filename))}: cannot be read: {error.strerror}")
+
+    def unreadable(self) -> list[Unreadable]:
+        """The runs that were asked for and could not be read."""
+        return [Unreadable(self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
+
     def experiment(self, path: Path) -> Experiment | None:
         try:
             left = record.read(path)
         except UserError as error:
-            self.problems.append(self._said(error, path))
+            self.problems.append(self.said(str(error), path))
             return None
         runs, problems = [], []
         for place in left.runs:
+            if "\0" in place:
+                problems.append(f"{self._label(path)}/{record.FILE}: {place!r} is no folder")
+                continue
             run = self._read((path / place).resolve())
             if isinstance(run, UserError):
                 problems.append(str(run))
@@ -205,12 +226,12 @@ class _Readers:
             try:
                 self._runs[path] = read_run(path, self._label(path))
             except UserError as error:
-                self._runs[path] = UserError(self._said(error, path))
+                self._runs[path] = UserError(self.said(str(error), path))
         return self._runs[path]
 
-    def _said(self, error: UserError, path: Path) -> str:
-        """The error, with the folder as people know it."""
-        return str(error).replace(str(path), self._label(path))
+    def said(self, text: str, path: Path) -> str:
+        """A message, with the folder as people know it."""
+        return text.replace(str(path), self._label(path))
 
 
 def read_run(path: Path, label: str) -> RunFolder:
@@ -219,45 +240,27 @@ def read_run(path: Path, label: str) -> RunFolder:
     Raises:
       UserError: a file of it cannot be read, or is not what a run writes.
     """
-    file = path / folders.CONFIG
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(given, dict) or not all(isinstance(given.get(s), dict) for s in _SECTIONS):
-            raise ValueError(f"it lacks one of the sections {', '.join(_SECTIONS)}")
-        config = configs.from_json(json.dumps(given))
-        file = path / metrics.FILE
-        lines = metrics.read(path)
-        if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
-            raise ValueError("a line has no step")
-        file = path / folders.STARTS
-        starts = json_lines.read(file)
-        old = rules.old_rules(config, folders.rules_of(path))
-        file = path / folders.DIVERGED
-        diverged = json.loads(file.read_text())["step"] if file.is_file() else None
-        file = path / folders.INTERRUPTED
-        interrupted = json.loads(file.read_text())["step"] if file.is_file() else None
-        file = path / _CRASH
-        crash = file.read_text(errors="replace").split("\n") if file.is_file() else []
-    except FileNotFoundError:
-        raise UserError(f"{file}: there is no such file: the run is not there") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: is not what a run writes: {error}") from None
+    files = RunFiles(path)
+    config = files.config()
+    if config is None:
+        raise UserError(f"{path / CONFIG}: there is no such file: the run is not there")
+    (lines, mended), starts, crash = files.mended(), files.starts(), files.crash()
+    diverged, interrupted = files.diverged(), files.interrupted()
+    old = rules.old_rules(config, folders.rules_in(starts))
     steps, reason = lines[-1]["step"] if lines else 0, ""
     if steps >= config.train.steps:
         status = "finished"
     elif _is_locked(path):
         status = f"running, after step {steps}"
     elif diverged is not None:
-        status = f"diverged at step {diverged}"
+        status = f"diverged at step {diverged['step']}"
     elif interrupted is not None:
         status = f"interrupted at step {interrupted}"
     elif not starts and not crash:
         status = "never started"
     else:
         status, reason = f"crashed after step {steps}", next((line for line in reversed(crash) if line.strip()), "")
-    return RunFolder(path, label, config, lines, starts, status, reason, old)
+    return RunFolder(path, label, config, lines, starts, status, reason, old, mended)
 
 
 def _is_locked(path: Path) -> bool:

@@ -13,6 +13,9 @@ from resnet_flax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
+# The config files by the data sets that they are for. A run's config never names a file that is run.
+_FILES = {name: f"configs/{name}.py" for name in ("cifar10", "cifar100", "digits", "folder")}
+
 # What a run computes does not depend on these, or only by rounding; the seed is what a spread is taken over.
 NOT_PROTOCOL = (
     "seed",
@@ -177,7 +180,9 @@ def _usual_units(c: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _phrase(key: str, ours: Any, theirs: Any) -> str:
-    phrase = _PHRASES.get(key, f"{key} {{}} instead of {{}}")
+    if key not in _PHRASES:
+        return f"{key} {_words(ours)} instead of {_words(theirs)}"
+    phrase = _PHRASES[key]
     if isinstance(phrase, tuple):
         return phrase[0] if ours else phrase[1]
     return phrase.format(_words(ours), _words(theirs))
@@ -217,8 +222,8 @@ def _values(file: str, config: ConfigDict) -> dict[str, Any]:
 
 def default_of(config: ConfigDict) -> tuple[str, dict[str, Any]]:
     """The config file that a run most likely came from, with its name, and that file's values by dotted key."""
-    stem = "imagenet" if config.model.family == "imagenet" else config.data.name
-    file = f"configs/{stem}.py" if (ROOT / "configs" / f"{stem}.py").is_file() else "configs/cifar10.py"
+    imagenet = config.model.family == "imagenet"
+    file = "configs/imagenet.py" if imagenet else _FILES.get(config.data.name, "configs/cifar10.py")
     return f"{file}:{configs.name_of(config.model)}", _values(file, config)
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import jinja2
 
 from experiments.reporting.document import Block, Cell, Document, Grid, lines
+from resnet_flax.visible import visible
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _LONG = 40  # characters; a longer cell may break into lines
@@ -17,7 +18,10 @@ _LONG = 40  # characters; a longer cell may break into lines
 def html(document: Document) -> str:
     """The page; figures are inside it, everything from outside is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters |= {
         "embedded": _embedded,
@@ -63,7 +67,7 @@ def _block(block: Block, folder: Path) -> str:
         case "code":
             longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
             fence = "`" * max(3, longest + 1)
-            return f"{fence}text\n{block.text}\n{fence}"
+            return f"{fence}text\n{visible(block.text)}\n{fence}"
         case "picture":
             link = quote(Path(os.path.relpath(block.file, folder.resolve())).as_posix())
             return f"![{_inline(block.caption)}]({link})\n\n**{block.label}.** {_inline(block.caption)}"
@@ -88,7 +92,7 @@ def _cell(cell: Cell) -> str:
 
 def _inline(text: str) -> str:
     """Text on one line that Markdown shows as it is."""
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     text = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
     text = re.sub(r"^(#+|[-+=]+)(?=\s|$)", r"\\\1", text)

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def document(gathered: Gathered, now: datetime.datetime) -> Document:
     sections = [_experiment(e, numbers, anchors) for e in gathered.experiments]
     if gathered.others:
         sections.append(_others(gathered.others, numbers, bool(gathered.experiments)))
-    if gathered.runs:
+    if gathered.runs or gathered.unreadable:
         sections.append(_appendix(gathered, numbers))
     return Document(f"Report on {gathered.name}", _summary(gathered, now), sections)
 
@@ -117,6 +118,8 @@ def _names(runs: Sequence[RunFolder]) -> str:
 
 def _picture(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
     path = folder / file
+    if not _is_inside(path, folder):
+        return Problem(f"The figure {file} lies outside the experiment's folder. It should show: {caption}")
     try:
         with open(path, "rb") as stream:
             begins = stream.read(len(_PNG))
@@ -127,7 +130,18 @@ def _picture(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
     return Picture(path, numbers.next("Figure"), caption)
 
 
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path that was read stays inside its folder, and a pipe or a device does not stand there."""
+    try:
+        real = Path(os.path.realpath(path))
+        return real.is_relative_to(os.path.realpath(folder)) and (real.is_file() or not real.exists())
+    except (ValueError, OSError):  # no path at all, or too long
+        return False
+
+
 def _table(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
+    if not _is_inside(folder / file, folder):
+        return Problem(f"The table {file} lies outside the experiment's folder. It should hold: {caption}")
     try:
         with open(folder / file, newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.reader(stream) if row]
@@ -225,6 +239,9 @@ def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
     }
     rows = [_run_row(run, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
     details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
+    for run in gathered.unreadable:
+        rows.append(("—", "—", "cannot be read", *("—" for _ in header[4:]), run.label))
+        details.append(Fold("why it cannot be read", [Text(run.why)]))
     caption = "Every run; unfold a row for its commands, versions and config."
     return Section("Appendix: runs", "runs", [Grid(numbers.next("Table"), caption, header, rows, details)])
 

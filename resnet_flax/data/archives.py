@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from resnet_flax.atomic import replacing
 from resnet_flax.data.cache import Splits
 from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
@@ -49,27 +50,26 @@ def download(name: str, folder: Path) -> Path:
     """
     archive, md5 = next(iter(ARCHIVES[name].items()))
     target = folder / archive
-    partial = target.with_name(target.name + ".partial")
     digest = hashlib.md5()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(_URL + archive, timeout=30) as response, open(partial, "wb") as file:
-            size = int(response.headers.get("Content-Length", 0)) // 1024
-            with Progress(size, f"fetching {archive}", "KiB") as progress:
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    digest.update(block)
-                    progress.update(len(block) // 1024)
+        with replacing(target) as partial:
+            with urllib.request.urlopen(_URL + archive, timeout=30) as response, open(partial, "wb") as file:
+                size = int(response.headers.get("Content-Length", 0)) // 1024
+                with Progress(size, f"fetching {archive}", "KiB") as progress:
+                    while block := response.read(1 << 20):
+                        file.write(block)
+                        digest.update(block)
+                        progress.update(len(block) // 1024)
+            if digest.hexdigest() != md5:
+                raise UserError(
+                    f"{_URL + archive}: MD5 sum {digest.hexdigest()}, expected {md5}; the download was deleted"
+                )
     except (OSError, urllib.error.URLError) as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{name} was not found in {folder}, and {_URL + archive} could not be fetched ({error}); put one of "
             f"{', '.join(ARCHIVES[name])} there, or name the folder of a prepared TFDS data set in data.data_dir"
         ) from None
-    if digest.hexdigest() != md5:
-        partial.unlink()
-        raise UserError(f"{_URL + archive}: MD5 sum {digest.hexdigest()}, expected {md5}; the download was deleted")
-    partial.rename(target)
     return target
 
 

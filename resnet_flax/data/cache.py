@@ -5,15 +5,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
 
+from resnet_flax import sums
 from resnet_flax.data.images import Images
 
 _FORMAT = 2  # of the files below and of how images are decoded; a change of it makes new ones
+
+_ABOUT = "about.json"  # of an entry: the sums of its arrays, and the names of the classes
+_SPLITS = ("train", "test")
 
 Splits = tuple[Images, Images, tuple[str, ...]]  # train, test, names of the classes
 
@@ -28,12 +33,13 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
 
     An entry is known by the source files' paths, sizes and times of change, and by the image size. It is written
     beside its place and then renamed, so that a crash leaves none half-written and two processes may write at
-    once. Where it cannot be written (a full disk), that is said and the images are used from memory.
+    once. It carries checksums (SHA-256); one that is damaged is said to be, and written anew. Where an entry cannot be
+    written (a full disk), that is said and the images are used from memory.
     """
     fingerprint = _fingerprint([_FORMAT, name, image_size], sources)
     folder = cache_root() / "datasets" / f"{name.replace('/', '-')}-{fingerprint}"
-    if folder.is_dir():
-        return _read(folder)
+    if folder.is_dir() and (found := _read(folder)) is not None:
+        return found
     splits = decode()
     try:
         _write(folder, splits)
@@ -44,21 +50,14 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
 
 def cached_array(name: str, sources: list[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
     """The same of a single array without objects, such as labels."""
-    path = cache_root() / "arrays" / f"{name}-{_fingerprint([_FORMAT, name], sources)}.npy"
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
+    folder = cache_root() / "arrays" / f"{name}-{_fingerprint([_FORMAT, name], sources)}"
+    if folder.is_dir() and (found := _checked(folder, ["array.npy"])) is not None:
+        return found["array.npy"]
     array = read()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, array, allow_pickle=False)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        _replace(folder, {"array.npy": array})
     except OSError as error:
-        logging.warning("%s is not cached in %s: %s", name, path.parent, error)
+        logging.warning("%s is not cached in %s: %s", name, folder.parent, error)
     return array
 
 
@@ -67,28 +66,62 @@ def _fingerprint(what: list, sources: list[Path]) -> str:
     return hashlib.sha256(json.dumps([*what, stats]).encode()).hexdigest()[:16]
 
 
-def _read(folder: Path) -> Splits:
-    def images(split: str) -> Images:
-        pixels = np.load(folder / f"{split}_images.npy", mmap_mode="r")
-        return Images(pixels, np.load(folder / f"{split}_labels.npy"))
-
-    return images("train"), images("test"), tuple(json.loads((folder / "classes.json").read_text()))
+def _read(folder: Path) -> Splits | None:
+    found = _checked(folder, [f"{split}_{what}.npy" for split in _SPLITS for what in ("images", "labels")])
+    if found is None:
+        return None
+    train, test = (Images(found[f"{split}_images.npy"], np.array(found[f"{split}_labels.npy"])) for split in _SPLITS)
+    return train, test, tuple(found["classes"])
 
 
 def _write(folder: Path, splits: Splits) -> None:
-    train, test, classes = splits
+    data = dict(zip(_SPLITS, splits[:2], strict=True))
+    images = {f"{split}_images.npy": of.images for split, of in data.items()}
+    labels = {f"{split}_labels.npy": of.labels for split, of in data.items()}
+    _replace(folder, images | labels, splits[2])
+
+
+def _checked(folder: Path, names: list[str]) -> dict[str, Any] | None:
+    """The arrays of an entry by the names of their files, and ``classes``; None where it is damaged, which is said."""
+    try:
+        about = json.loads((folder / _ABOUT).read_bytes())
+        if about["sha256"] != sums.of(json.dumps(about["entry"]).encode()):
+            raise ValueError(f"the checksum of {_ABOUT}")
+        entry, found = about["entry"], {}
+        for name in names:
+            found[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            if _sum(found[name]) != entry["arrays"][name]:
+                raise ValueError(f"the checksum of {name}")
+        return found | {"classes": entry["classes"]}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
+        logging.warning("%s is damaged (%s); the images are decoded anew", folder, error)
+        return None
+
+
+def _replace(folder: Path, arrays: dict[str, np.ndarray], classes: Sequence[str] = ()) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for split, data in (("train", train), ("test", test)):
-            np.save(partial / f"{split}_images.npy", data.images)
-            np.save(partial / f"{split}_labels.npy", data.labels)
-        (partial / "classes.json").write_text(json.dumps(classes))
+        for name, array in arrays.items():
+            np.save(partial / name, array)
+        entry = {"arrays": {name: _sum(array) for name, array in arrays.items()}, "classes": list(classes)}
+        about = {"sha256": sums.of(json.dumps(entry).encode()), "entry": entry}
+        (partial / _ABOUT).write_text(json.dumps(about))
+        if folder.is_dir():  # damaged: else it would have been read
+            folder.rename(partial / "damaged")
         os.rename(partial, folder)
-    except FileExistsError:
-        pass  # another process was first, with the same content
+        shutil.rmtree(folder / "damaged", ignore_errors=True)
     except OSError as error:
-        if not folder.is_dir():
+        if not folder.is_dir():  # else another process was first, with the same content
             raise error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sum(array: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and bytes; a mapped one is read in parts."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        digest.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    return digest.hexdigest()

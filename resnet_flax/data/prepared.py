@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +140,34 @@ def _info_file(folder: Path) -> dict[str, Any]:
         raise UserError(f"{info}: not JSON; is it whole?") from None
 
 
+def _check_classes(folder: Path) -> None:
+    """Refuses a set whose features.json names a module of somebody else, which TFDS would import."""
+    path = folder / "features.json"
+    try:
+        described = json.loads(path.read_bytes()) if path.is_file() else {}
+        named = _class_names(described)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
+    for name in named:
+        if not re.fullmatch(r"tensorflow_datasets(\.core)?\.features(\.\w+)+", name):
+            raise UserError(
+                f"{path}: names the class {name[:80]!r}, which is none of TFDS's features; it is not loaded"
+            )
+
+
+def _class_names(described: Any) -> list[str]:
+    if isinstance(described, list):
+        return [name for part in described for name in _class_names(part)]
+    if not isinstance(described, dict):
+        return []
+    # The last one is that of older versions; it may be the name of a feature, too.
+    given = [described.get(key) for key in ("pythonClassName", "python_class_name", "type")]
+    named = [name for name in given[:2] if isinstance(name, str)] + [n for n in given[2:] if "." in str(n)]
+    return named + [name for part in described.values() for name in _class_names(part)]
+
+
 def _builder(folder: Path) -> Any:
+    _check_classes(folder)
     # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
     with contextlib.redirect_stdout(io.StringIO()):
         import tensorflow_datasets as tfds

@@ -88,9 +88,20 @@ class Preprocessing:
             fields = json.loads(text)
             numbers = fields["normalization"]
             fields["normalization"] = Normalization(_decode(numbers["mean"]), _decode(numbers["std"]))
-            return Preprocessing(**fields | {"classes": tuple(fields["classes"])})
-        except (KeyError, TypeError, ValueError, EOFError) as error:
+            return _checked(Preprocessing(**fields | {"classes": tuple(fields["classes"])}))
+        except (KeyError, TypeError, ValueError, AttributeError, EOFError, RecursionError) as error:
             raise ValueError(f"not a preprocessing: {error}") from None
+
+
+def _checked(found: Preprocessing) -> Preprocessing:
+    sides = (found.resize, found.image_size, found.channels, 1 if found.width is None else found.width)
+    if not all(type(side) is int and 0 < side < 2**16 for side in sides):
+        raise ValueError("a size is no number")
+    if not all(isinstance(name, str) for name in (*found.classes, found.interpolation)):
+        raise ValueError("a name is no text")
+    if not all(np.isfinite(a).all() for a in (found.normalization.mean, found.normalization.std)):
+        raise ValueError("its statistics are not finite")
+    return found
 
 
 def _listed(classes: tuple[str, ...], most: int = 10) -> str:

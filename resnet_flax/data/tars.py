@@ -49,7 +49,10 @@ def _read(tar: Path, size: int) -> np.ndarray:
 
 def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[str, int, int]]:
     """(name, offset in the file, bytes) of the files in the tar that lies at ``start``, of ``size`` bytes."""
-    whole = f"{name}: not a whole tar file ({{}}); was it copied to its end?"
+
+    def broken(why: object) -> UserError:
+        return UserError(f"{name}: not a whole tar file ({why}); was it copied to its end?")
+
     inside = _Part(file, start, size)
     end = 0
     try:
@@ -57,7 +60,7 @@ def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[s
             for member in archive:
                 offset, end = start + member.offset_data, member.offset_data + member.size
                 if end > size:
-                    raise UserError(whole.format(f"{member.name} ends {end - size} bytes behind its end"))
+                    raise broken(f"{member.name} ends {end - size} bytes behind its end")
                 if member.isfile() and member.name.endswith(".tar"):
                     for inner, place, length in _files(file, offset, member.size, f"{name}: {member.name}"):
                         yield f"{member.name}/{inner}", place, length
@@ -65,11 +68,11 @@ def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[s
                     yield member.name, offset, member.size
                 archive.members = []  # else it keeps a million of them
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(whole.format(error)) from None
+        raise broken(error) from None
     # Where a copy broke off between two members, tarfile sees nothing amiss; but the zeros at the end are not there.
     inside.seek(max(end, size - _END))
     if size - end < _END or inside.read(_END).strip(b"\0"):
-        raise UserError(whole.format("its end mark is missing"))
+        raise broken("its end mark is missing")
 
 
 class _Part:

@@ -3,17 +3,21 @@
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from resnet_flax import sums
+from resnet_flax.atomic import replacing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import hdf5, pickles
 
 # Among a safetensors file's metadata: the JSON of the config that trained it, and of what came before the network.
 _CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"
+_SUMS = "resnet_flax.sums"  # of these and of the tensors, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +63,13 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocess
 
     if path.suffix != ".safetensors":
         raise UserError(f"--output={path}: must end in .safetensors")
-    temporary = path.with_name(path.name + ".partial")
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    metadata = {_CONFIG: config, _PREPROCESSING: preprocessing}
+    metadata |= {"format": "pt", _SUMS: json.dumps(_sums(tensors, metadata))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": "pt", _CONFIG: config, _PREPROCESSING: preprocessing}
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, metadata)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
     except OSError as error:
         raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
 
@@ -81,9 +86,41 @@ def _read_safetensors(path: Path) -> Weights:
     for key in (_CONFIG, _PREPROCESSING):
         try:
             json.loads(metadata.get(key, "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(f"{path}: {key} in its metadata is not JSON") from None
+    _compare(path, tensors, metadata)
     return Weights(path, tensors, metadata.get(_CONFIG), metadata.get(_PREPROCESSING))
+
+
+def _sums(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of each tensor (its dtype, its shape, its bytes) and of what the file says of itself, by name."""
+    described = {
+        name: sums.of(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
+        for name, a in tensors.items()
+    }
+    return described | {key: sums.of(metadata[key].encode()) for key in (_CONFIG, _PREPROCESSING) if key in metadata}
+
+
+def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Says where a file of ours is not as it was exported; it is taken all the same."""
+    if _CONFIG not in metadata:
+        return  # somebody else's
+    if _SUMS not in metadata:
+        print(f"{path}: has no checksums (an earlier version wrote it); it is read unchecked", file=sys.stderr)
+        return
+    try:
+        then = dict(json.loads(metadata[_SUMS]))
+    except (ValueError, TypeError, RecursionError):
+        then = {}
+    now = _sums(tensors, metadata)
+    differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        print(
+            f"{path}: not as it was exported, by its checksums: {', '.join(differing[:3])}{more}; damaged, or another "
+            f"program rewrote it",
+            file=sys.stderr,
+        )
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:

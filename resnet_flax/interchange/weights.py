@@ -13,6 +13,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import layouts, names
 from resnet_flax.interchange.files import Weights, read
 from resnet_flax.networks import Network
+from resnet_flax.schemas import read_config
 
 __all__ = ["ADOPTED", "config_of", "deviations", "read", "settings_of", "variables"]
 
@@ -28,7 +29,7 @@ def settings_of(weights: Weights, family: str) -> dict[str, Any]:
     From its own config where it has one, else from its layout (``layouts.py``).
     """
     if weights.config is not None:
-        trained = configs.flatten(configs.from_json(weights.config))
+        trained = configs.flatten(read_config(weights.config.encode(), weights.path))
         return {key: trained[key] for key in ADOPTED}
     layout = names.layout_of(weights, family)
     return dict(layout.settings) if layout.families[0] == family else {}
@@ -71,7 +72,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
       UserError: there is none, or the file's own is of another network.
     """
     if weights.config is not None:
-        trained = configs.resolve(configs.from_json(weights.config))
+        trained = configs.resolve(read_config(weights.config.encode(), weights.path))
         if given is None:
             return trained
         given = configs.with_network_of(trained, given, set_by_user, str(weights.path))

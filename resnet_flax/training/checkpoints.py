@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import math
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,18 +18,27 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from resnet_flax import run_files
 from resnet_flax.errors import UserError
-from resnet_flax.training.devices import is_loss, wait_for_all
+from resnet_flax.run_files import RunFiles
+from resnet_flax.training import array_sums
+from resnet_flax.training.devices import agree, is_loss, wait_for_all
 from resnet_flax.training.state import State
 
-FOLDER = "checkpoints"  # in a run's folder
+FOLDER = run_files.CHECKPOINTS  # in a run's folder
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 _T = TypeVar("_T")
+_Record = dict[str, Any]  # of RunFiles.record
 _ITEM = "default"  # a checkpoint's folder in which the state lies
+_ITEMS = (_ITEM, array_sums.ITEM)
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 # Orbax prints, with its traceback, what made a thread of its fail; save and wait raise the same.
 logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+
+# Of reads and writes that are given up when one fails, TensorStore's threads print a traceback each.
+_unraisable = sys.unraisablehook
+sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or _unraisable(what)
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
 _copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
@@ -44,6 +56,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
         self._workdir, self._keep_best = workdir, keep_best
+        _check_folder(workdir / FOLDER, read_only)
         policies = [preservation_policy.LatestN(keep)]
         if keep_best:
             policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
@@ -56,19 +69,22 @@ class Checkpoints:
                 enable_async_checkpointing=True,
                 read_only=read_only,
             )
-            # The item is named, although it is the only one: else the newest checkpoint, be it damaged, would decide
-            # how all of them are read.
-            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=(_ITEM,))
+            # The items are named: else the newest checkpoint, be it damaged, would decide how all of them are read.
+            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=_ITEMS)
         self.last_saved: int | None = self._manager.latest_step()
+        self.record: _Record | None = None  # of the checkpoint that was restored, where it has one
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints there are, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: State, validation_error: float | None = None) -> None:
-        """Starts to write a checkpoint; returns once the state has been copied.
+    def save(self, step: int, state: State, validation_error: float | None = None, lines: Sequence[str] = ()) -> None:
+        """Starts to write a checkpoint with its checksums; returns once the state has been copied.
 
         One without a validation error, where a signal stopped the run between two evaluations, is never the best.
+
+        Args:
+          lines: the texts of the run's metrics up to that step, which the checkpoint carries.
 
         Raises:
           UserError: this or the checkpoint before it could not be written (a full disk); those before that stay.
@@ -77,7 +93,9 @@ class Checkpoints:
             return
         self._check_room(state)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
-        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(_items(_copy(state)))})
+        saved = _items(_copy(state))
+        record = array_sums.RecordSave(step, saved, lines, validation_error)
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(saved), array_sums.ITEM: record})
         with self._writing():
             self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
@@ -92,34 +110,41 @@ class Checkpoints:
           step: of the checkpoint; by default the newest.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read.
+          UserError: there are checkpoints, and none of them can be read; or they are of another network.
         """
-        args = ocp.args.StandardRestore(_items(like))
-        return self._newest(lambda at: State(**self._read(at, args)), step)
+        like = _items(like)
+        args = ocp.args.StandardRestore(like)
+        found = self._newest(lambda *of: self._read(*of, args), like, step)
+        return None if found is None else State(**found)
 
     def restore_variables(self, like: dict[str, Any], step: int | None = None) -> dict[str, Any] | None:
         """The network's variables to evaluate, of the newest checkpoint that can be read (or that of a step).
 
         ``params`` is their moving average where the checkpoint has one: beside them or, as commit 4cfe0ac and those
-        before it wrote it, in the optimizer's state. The rest of that state is not read.
+        before it wrote it, in the optimizer's state. The rest of that state is neither read nor checked.
 
         Args:
           like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_variables`.
           step: of the checkpoint; by default the newest.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read.
+          UserError: there are checkpoints, and none of them can be read; or they are of another network.
         """
-        return self._newest(lambda at: self._read_variables(at, like), step)
+        return self._newest(lambda *of: self._read_variables(*of, like), like, step)
 
-    def _read(self, step: int, args: Any) -> dict[str, Any]:
-        return self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: args}))[_ITEM]
+    def _read(self, step: int, record: _Record | None, args: Any) -> dict[str, Any]:
+        """The items of a checkpoint, and compares what was read with the record's checksums."""
+        found = self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: args}))[_ITEM]
+        self._check_sums(step, found, record)
+        return found
 
-    def _read_variables(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        there = ocp.PyTreeCheckpointHandler().metadata(self._manager.directory / str(step) / _ITEM).tree
+    def _read_variables(self, step: int, record: _Record | None, like: dict[str, Any]) -> dict[str, Any]:
+        there = self._saved_tree(step)
         wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, there)
         holder, name = wanted, "params"
-        if "average" in there:
+        # Where there is a record, it decides: it has a checksum, and the tree that orbax describes has none.
+        names = there if record is None else {array.partition("/")[0] for array in record["arrays"]}
+        if "average" in names:
             name = "average"
         elif isinstance(there["opt_state"], list) and "average" in (there["opt_state"][-1] or ()):
             holder, name = wanted["opt_state"][-1], "average"
@@ -127,29 +152,74 @@ class Checkpoints:
         if like["batch_stats"]:
             wanted["batch_stats"] = like["batch_stats"]
         args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted))
-        found = self._read(step, args)
+        found = self._read(step, record, args)
         holder = found if holder is wanted else found["opt_state"][-1]
         return {"params": holder[name], "batch_stats": found["batch_stats"] if like["batch_stats"] else {}}
 
-    def _newest(self, read: Callable[[int], _T], step: int | None) -> _T | None:
+    def _newest(self, read: Callable[[int, _Record | None], _T], like: dict[str, Any], step: int | None) -> _T | None:
+        """What ``read`` makes of the newest checkpoint, with its record, at which it does not fail on any host."""
         candidates = self.steps()[::-1] if step is None else [step]
         for candidate in candidates:
+            found = record = failure = None
             try:
-                return read(candidate)
+                self._check_shapes(candidate, like)
+                record = RunFiles(self._workdir).record(candidate)
+                found = read(candidate, record)
+            except OtherNetwork:
+                raise
             except Exception as error:  # whatever a damaged file makes orbax raise
                 if is_loss(error) or "out of memory" in str(error).lower():
                     raise  # that says nothing of the checkpoint
-                first_line = (str(error).strip().splitlines() or [""])[0]
-                logging.warning(
-                    "checkpoint %d of %s cannot be read (%s: %.200s)",
-                    candidate, self._manager.directory, type(error).__name__, first_line,
-                )  # fmt: skip
+                failure = error
+            # What one host cannot read, the others do not take either.
+            if not agree(failure is not None, 0)[0]:
+                self.record = record
+                return found
+            first_line = (str(failure).strip().splitlines() or [""])[0]
+            reason = "on another host" if failure is None else f"{type(failure).__name__}: {first_line:.200}"
+            logging.warning("checkpoint %d of %s cannot be read (%s)", candidate, self._manager.directory, reason)
         if candidates:
+            others = [s for s in self.steps() if s not in candidates]
             raise UserError(
                 f"{self._manager.directory}: none of its checkpoints ({', '.join(map(str, candidates))}) can be read; "
-                f"the warnings above say why. To start anew, move the run's folder away"
+                f"the warnings above say why. "
+                + (
+                    f"There are others, of step {', '.join(map(str, others))}"
+                    if others
+                    else "To start anew, move the run's folder away"
+                )
             )
         return None
+
+    def _saved_tree(self, step: int) -> dict[str, Any]:
+        """What orbax says of each array of a checkpoint, by the items' names."""
+        return ocp.PyTreeCheckpointHandler().metadata(self._manager.directory / str(step) / _ITEM).tree
+
+    def _check_sums(self, step: int, found: dict[str, Any], record: _Record | None) -> None:
+        if record is None:
+            logging.warning(
+                "checkpoint %d of %s has no checksums (an earlier version wrote it); it is read unchecked",
+                step, self._manager.directory,
+            )  # fmt: skip
+        elif changed := array_sums.differences(found, record["arrays"]):
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise ValueError(f"the checksum of {changed[0]}{more} is not that of what was saved")
+
+    def _check_shapes(self, step: int, like: dict[str, Any]) -> None:
+        """Refuses checkpoints of a network for another number of classes or channels: they are whole."""
+        wanted = {name: leaf.shape for name, leaf in array_sums.names(like).items()}
+        there = array_sums.names(self._saved_tree(step))
+        differing = [
+            f"{name} is {tuple(leaf.shape)} there, {wanted[name]} here"
+            for name, leaf in there.items()
+            if name.startswith("params/") and name in wanted and tuple(leaf.shape) != wanted[name]
+        ]
+        if differing:
+            raise OtherNetwork(
+                f"{self._manager.directory}: its checkpoints are whole, and of a network for other data: "
+                f"{'; '.join(differing[:2])}{' ...' if len(differing) > 2 else ''}. The number of classes is the last "
+                f"dense layer's, that of channels the first convolution's; name the data that it was trained on"
+            )
 
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
@@ -179,7 +249,9 @@ class Checkpoints:
         """
         there = self.steps()
         if not there:
-            raise UserError(f"--workdir={self._workdir}: the run has no checkpoint yet")
+            reached = RunFiles(self._workdir).reached()
+            gone = f"; its metrics reach step {reached}, so its checkpoints are gone" if reached > 0 else " yet"
+            raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
         if wanted == "latest":
             return there[-1]
         if wanted == "best":
@@ -210,12 +282,15 @@ class Checkpoints:
             if isinstance(error, ValueError) and not disk:
                 raise
             reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in its first line
-            raise self._unwritten(reasons[-1] if reasons else f"{text:.200}") from None
+            strerror = getattr(error, "strerror", None)
+            reason = f"{strerror}: {error.filename}" if strerror and error.filename else f"{text:.200}"
+            raise self._unwritten(reasons[-1] if reasons else reason) from None
 
     def _check_room(self, state: State) -> None:
         """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
         if jax.process_index() > 0:
             return
+        _check_folder(self._workdir / FOLDER)
         wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._workdir).free
         if wanted > free:
             raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
@@ -224,7 +299,7 @@ class Checkpoints:
         whole = max((int(p.name) for p in (self._workdir / FOLDER).glob("*") if p.name.isdecimal()), default=None)
         kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
         return UserError(
-            f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. With room there, the same "
+            f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. {_cure(reason)}, the same "
             f"command goes on"
         )
 
@@ -247,8 +322,19 @@ class _Manager(ocp.CheckpointManager):
 
     def metrics(self, step: int) -> dict[str, float] | None:
         try:
-            return super().metrics(step)
-        except ValueError as error:  # not JSON, or not text
+            found = super().metrics(step)
+            if found is None:
+                return None
+            record = RunFiles(Path(self.directory).parent).record(step)
+            if record is None:
+                return {_BEST: float(found[_BEST])}
+            saved = record["validation_error"]
+            saved = math.inf if saved is None else saved
+            if found != {_BEST: saved}:
+                logging.warning("the validation error of checkpoint %d is not that which was saved, %g", step, saved)
+            return {_BEST: saved}
+        # Not JSON, not text, of another form.
+        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
             logging.warning("the validation error of checkpoint %d cannot be read (%s)", step, error)
             return None
 
@@ -257,6 +343,32 @@ def _items(state: State) -> dict[str, Any]:
     """A state's parts by name, as they are saved; without the average where there is none."""
     parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: part for name, part in parts.items() if part is not None}
+
+
+class OtherNetwork(UserError):
+    """A checkpoint holds a network of other shapes."""
+
+
+def _check_folder(folder: Path, read_only: bool = False) -> None:
+    """Refuses a folder of checkpoints that cannot be used, before orbax's threads fail at it one by one.
+
+    Raises:
+      UserError: it says why.
+    """
+    if not os.path.lexists(folder):
+        return
+    what = "" if folder.is_dir() else os.strerror(errno.ENOTDIR)
+    if not what and not os.access(folder, os.R_OK | os.X_OK):
+        what = f"cannot be read: {os.strerror(errno.EACCES)}"
+    elif not what and not read_only and not os.access(folder, os.W_OK):
+        what = f"cannot be written: {os.strerror(errno.EACCES)}"
+    if what:
+        raise UserError(f"{folder}: {what}; it is where a run's checkpoints lie")
+
+
+def _cure(reason: str) -> str:
+    full = any(os.strerror(code) in reason for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    return "With room there" if full or "are free" in reason or "RESOURCE_EXHAUSTED" in reason else "With that mended"
 
 
 def _validation_error(metrics: dict[str, float]) -> float:

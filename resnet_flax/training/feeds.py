@@ -21,13 +21,12 @@ from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.data.streaming import Batch, Batches, Pipeline
 from resnet_flax.errors import UserError
+from resnet_flax.run_files import BROKEN, RunFiles
 from resnet_flax.training.devices import DATA_AXIS, places_of_host, replicated
 from resnet_flax.training.evaluation import Evaluation, make_evaluate, make_evaluate_batches
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
 from resnet_flax.training.step import make_streamed_step, make_train_steps
-
-BROKEN = "broken_images.jsonl"  # in a run's folder: images that could not be read and were passed over
 
 _AHEAD = 2  # batches that are on their way to the devices while they compute
 
@@ -207,7 +206,7 @@ class _Broken:
         process = jax.process_index()
         self._path = workdir / (BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1))
         self._data, self._pipeline = data, pipeline
-        self._known = {line["image"] for line in json_lines.read(self._path)}
+        self._known = {line["image"] for line in RunFiles(workdir).broken(self._path.name)}
 
     def note(self, split: str, batch: Batch) -> None:
         """Takes a batch's ``broken``."""

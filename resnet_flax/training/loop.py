@@ -13,11 +13,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax import sums
 from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
+from resnet_flax.run_files import RunFiles
 from resnet_flax.training import fine_tuning, rules, run_images
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
@@ -32,7 +34,7 @@ from resnet_flax.training.devices import (
     replicated,
 )
 from resnet_flax.training.feeds import feed_of
-from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, read
+from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, put_back, read
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
@@ -82,8 +84,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         held.enter_context(alone(_GOES_ON))
         if folders.is_finished(workdir, config):
             _say(f"{workdir}: finished before, at step {config.train.steps}")
-            return read(workdir)[-1]
+            return (put_back if first else read)(workdir)[-1]
         if first:
+            if sums.note_unknown(workdir):
+                _say(f"{workdir}: begun by an earlier version without checksums of its files; they have them now")
             folders.write_config(workdir, config)
             run_images.write(workdir, parts)
         return _Run(parts, workdir, stop, weights).go()
@@ -143,6 +147,8 @@ class _Run:
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
+        if not step and (reached := RunFiles(self.workdir).reached()) > 0:
+            _say(f"{self.workdir}: its metrics reach step {reached}, but its checkpoints are gone; it starts anew")
         _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")
         return step
 
@@ -150,7 +156,12 @@ class _Run:
         return f"{configs.name_of(self.config.model)} on {self.config.data.name}"
 
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
-        return MetricsLog(self.workdir, step) if jax.process_index() == 0 else NoMetricsLog()
+        if jax.process_index() > 0:
+            return NoMetricsLog()
+        return MetricsLog(self.workdir, step, self.checkpoints.record)
+
+    def _save(self, step: int, validation_error: float | None = None) -> None:
+        self.checkpoints.save(step, self.state, validation_error, self.log.texts)
 
     def _loop(self, step: int) -> dict[str, Any]:
         train, line, test_error = self.train, {}, None
@@ -184,7 +195,7 @@ class _Run:
                     self.log.write(line)
                     test_error = line.get("test_error", test_error)
                 if saves:
-                    self.checkpoints.save(step, self.state, line.get("validation_error"))
+                    self._save(step, line.get("validation_error"))
                 note = f"training error {sums.errors / sums.images:.2%}"
                 progress.update(count, note + (f", test error {test_error:.2%}" if test_error is not None else ""))
         self.checkpoints.wait()
@@ -234,7 +245,7 @@ class _Run:
         if step == self.train.steps or jax.process_count() > 1:
             raise failure
         self.log.write(self._said(step, line))
-        self.checkpoints.save(step, self.state)
+        self._save(step)
         self.checkpoints.wait()
         raise UserError(f"{failure} (stopped and saved at step {step} of {self.train.steps}, which was not evaluated)")
 
@@ -247,17 +258,17 @@ class _Run:
                 raise  # the others are in a step that needs this one, and save nothing
             if self.stop.received is not None:
                 self._leave(step)  # the signal has ended workers that were only starting
-            self.checkpoints.save(step, self.state)
+            self._save(step)
             self.checkpoints.wait()
             raise UserError(f"{error} (stopped and saved at step {step} of {self.train.steps})") from None
         return count
 
     def _leave(self, step: int) -> None:
         if bool(all_finite(self.state)):
-            self.checkpoints.save(step, self.state)
+            self._save(step)
         self.checkpoints.wait()
         if jax.process_index() == 0:
-            folders.write_atomically(self.workdir / folders.INTERRUPTED, json.dumps({"step": step}) + "\n")
+            sums.write(self.workdir / folders.INTERRUPTED, json.dumps({"step": step}) + "\n")
         raise Interrupted(
             f"{self.workdir}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step}"
             f" of {self.train.steps}; the same command goes on from there"
@@ -271,7 +282,7 @@ class _Run:
             f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
         )
         if jax.process_index() == 0:
-            folders.write_atomically(self.workdir / folders.DIVERGED, json.dumps({"step": step, "message": message}))
+            sums.write(self.workdir / folders.DIVERGED, json.dumps({"step": step, "message": message}))
         raise Diverged(message)
 
 

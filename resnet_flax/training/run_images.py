@@ -7,17 +7,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax import sums
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.data.prepared import TESTED
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
+from resnet_flax.run_files import PHOTOGRAPHS, PREPROCESSING, RunFiles
 from resnet_flax.training.checkpoints import has_checkpoint
 from resnet_flax.training.parts import Parts
-from resnet_flax.training.workdir import is_finished, read_config, rules_of, write_atomically
-
-PREPROCESSING = "preprocessing.json"  # how images are brought to what the network sees, and the classes
-PHOTOGRAPHS = "photographs.json"  # of a stream: which ones, so that it goes on with these alone
+from resnet_flax.training.workdir import is_finished, read_config, rules_of
 
 
 def check(workdir: Path, parts: Parts) -> None:
@@ -40,8 +39,7 @@ def check_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
 
     The config may be the same: another folder may lie at ``data.folder``, or the same one elsewhere.
     """
-    path = workdir / PREPROCESSING
-    there = _read_preprocessing(path) if read_config(workdir) is not None else None
+    there = _read_preprocessing(workdir) if read_config(workdir) is not None else None
     differing = [] if there is None else there.differences(preprocessing)
     if differing:
         raise UserError(
@@ -63,13 +61,9 @@ def _check_test(workdir: Path, parts: Parts) -> None:
 
 def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
     """Refuses to go on with a stream of other photographs, or in another order, than the run was begun on."""
-    path, now = workdir / PHOTOGRAPHS, _described(dataset)
-    if read_config(workdir) is None or not path.is_file():
+    there, now = RunFiles(workdir).photographs(), _described(dataset)
+    if read_config(workdir) is None or there is None:
         return
-    try:
-        there = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not what a run writes ({error}); without it, any photographs are taken") from None
     if there["fingerprint"] != now["fingerprint"]:
         raise UserError(
             f"--workdir={workdir}: its photographs are not those it was begun on, or come in another order: "
@@ -81,7 +75,7 @@ def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
 def write_photographs(workdir: Path, dataset: PhotoDataset) -> None:
     """Writes photographs.json, where it is not there yet: see :func:`check_photographs`."""
     if not (workdir / PHOTOGRAPHS).is_file():
-        write_atomically(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
+        sums.write(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
 
 
 def _described(dataset: PhotoDataset) -> dict[str, Any]:
@@ -96,19 +90,20 @@ def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | No
     there = read_config(workdir)
     if there is None or configs.differences(there, config):
         return None
-    preprocessing = _read_preprocessing(workdir / PREPROCESSING)
+    preprocessing = _read_preprocessing(workdir)
     return None if preprocessing is None else preprocessing.normalization
 
 
-def _read_preprocessing(path: Path) -> Preprocessing | None:
-    """What a run wrote there; None if it is not there, or damaged, and is to be written anew."""
+def _read_preprocessing(workdir: Path) -> Preprocessing | None:
+    """What a run wrote there; None if it is not there, or damaged (and without a sum), and is to be written anew."""
+    text = RunFiles(workdir).preprocessing()
     try:
-        return Preprocessing.from_json(path.read_text())
-    except (OSError, ValueError):
+        return None if text is None else Preprocessing.from_json(text)
+    except ValueError:
         return None
 
 
 def write_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
     """Writes preprocessing.json, whole or not at all, where it is not there yet: see :func:`check_preprocessing`."""
-    if _read_preprocessing(workdir / PREPROCESSING) is None:
-        write_atomically(workdir / PREPROCESSING, preprocessing.to_json())
+    if _read_preprocessing(workdir) is None:
+        sums.write(workdir / PREPROCESSING, preprocessing.to_json())

@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,19 @@ from filelock import FileLock, Timeout
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax import json_lines, processor
-from resnet_flax.errors import UserError
-from resnet_flax.training import metrics
+from resnet_flax import json_lines, processor, sums
+from resnet_flax.atomic import write_atomically
+from resnet_flax.errors import Busy, UserError
+from resnet_flax.run_files import CONFIG, DIVERGED, INTERRUPTED, STARTS, RunFiles
 
-CONFIG = "config.json"  # complete, enough to run it again
-STARTS = "starts.jsonl"  # each start: when, at which step, on what
-DIVERGED = "diverged.json"  # the step whose loss was not finite
-INTERRUPTED = "interrupted.json"  # the step at which a signal ended it; gone once it goes on
+__all__ = ["CONFIG", "DIVERGED", "INTERRUPTED", "STARTS", "write_atomically"]
 
 # How runs are trained, as far as it matters to their results: :mod:`~.rules` says which old runs are of another kind.
 # 1: commit 4cfe0ac and before, which recorded no rules.
 RULES = 2
 
 _LOCK = ".lock"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -44,9 +42,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f"--workdir={workdir}: another process is running there; wait for it, or choose another"
-        ) from None
+        raise Busy(f"--workdir={workdir}: another process is running there; wait for it, or choose another") from None
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be written: {error.strerror}") from None
     try:
@@ -57,15 +53,20 @@ def locked(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def room_for(workdir: Path) -> Iterator[None]:
-    """Says in one line that a file of the run could not be written."""
+    """Says in one line that a file of the run could not be written, or read."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno in _NO_ROOM:
+            raise UserError(
+                f"{error.filename or workdir}: cannot be written: {error.strerror}. What was saved before stays; with "
+                f"room there, the same command goes on"
+            ) from None
+        if not error.filename or workdir.absolute() not in Path(str(error.filename)).absolute().parents:
             raise
         raise UserError(
-            f"{error.filename or workdir}: cannot be written: {error.strerror}. What was saved before stays; with room "
-            f"there, the same command goes on"
+            f"{error.filename}: cannot be used: {error.strerror}. What was saved before stays; with that mended, the "
+            f"same command goes on"
         ) from None
 
 
@@ -74,7 +75,7 @@ def wait_until_free(workdir: Path, seconds: float, give_up: Callable[[], bool]) 
 
     Args:
       workdir: of the run; it is there.
-      seconds: after which it gives up.
+      seconds: after which it gives up; -1 for never.
       give_up: asked while waiting; True ends it.
 
     Returns:
@@ -87,6 +88,7 @@ def wait_until_free(workdir: Path, seconds: float, give_up: Callable[[], bool]) 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
     """Refuses a folder that holds a run of another config, and says in which keys they differ."""
+    RunFiles(workdir).check()
     there = read_config(workdir)
     if there is None:
         return
@@ -111,33 +113,14 @@ def read_config(workdir: Path) -> ConfigDict | None:
     Raises:
       UserError: it is damaged; it names the file.
     """
-    path = workdir / CONFIG
-    if not path.is_file():
-        return None
-    try:
-        return configs.from_json(path.read_text())
-    except (UserError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
+    return RunFiles(workdir).config()
 
 
 def write_config(workdir: Path, config: ConfigDict) -> None:
     """Writes config.json, whole or not at all, where it does not hold the same."""
     path, text = workdir / CONFIG, configs.to_json(config)
     if not path.is_file() or path.read_text() != text:
-        write_atomically(path, text)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file by one with this text; a crash leaves the old one or the new one."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        sums.write(path, text)
 
 
 def is_finished(workdir: Path, config: ConfigDict) -> bool:
@@ -148,7 +131,10 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
     there = read_config(workdir)
     if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return False
-    lines = metrics.read(workdir)
+    try:
+        lines = RunFiles(workdir).mended()[0]
+    except UserError:  # a resume says what is wrong with them
+        return False
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
 
 
@@ -160,20 +146,30 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> lis
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     here = environment()
-    before = json_lines.read(workdir / STARTS)[-1:] if step else []
-    rules = rules_of(workdir) if step else RULES
+    starts = RunFiles(workdir).starts() if step else []
+    rules = rules_in(starts) if step else RULES
     line = {"time": now, "step": step, "rules": rules, "parameters": parameters, "classes": classes, **here}
+    before = starts[-1:]
     json_lines.append(workdir / STARTS, line)
-    (workdir / INTERRUPTED).unlink(missing_ok=True)
+    sums.note(workdir / STARTS, (workdir / STARTS).read_bytes())
+    sums.remove(workdir / INTERRUPTED)
     # Not where an earlier version of this code wrote no such thing.
     return [f"{key} {there[key]}, now {value}" for there in before for key, value in here.items()
             if key in there and key not in ("python", "orbax-checkpoint") and there[key] != value]  # fmt: skip
 
 
 def rules_of(workdir: Path) -> int:
-    """The rules under which a folder's run was begun: 1 where none are recorded."""
-    starts = json_lines.read(workdir / STARTS)
-    rules = starts[-1].get("rules", 1) if starts and isinstance(starts[-1], dict) else 1
+    """The rules under which a folder's run was begun: 1 where none are recorded.
+
+    Raises:
+      UserError: its starts.jsonl is damaged.
+    """
+    return rules_in(RunFiles(workdir).starts())
+
+
+def rules_in(starts: Sequence[Mapping[str, Any]]) -> int:
+    """The rules under which a run with these lines of starts.jsonl was begun."""
+    rules = starts[-1].get("rules", 1) if starts else 1
     return rules if type(rules) is int else 1
 
 

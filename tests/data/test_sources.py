@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -146,13 +147,70 @@ def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
     assert second.classes == first.classes
 
 
+def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
+    right = sources.load(data_config("blocks", prepared, image_size=6))
+    [entry] = fresh_cache.iterdir()
+    for name in sorted(path.name for path in entry.iterdir()):
+        content = (entry / name).read_bytes()
+        for place in (len(content) // 2, len(content) - 1):
+            changed = bytearray(content)
+            changed[place] ^= 1
+            (entry / name).write_bytes(changed)
+            caplog.clear()
+            found = sources.load(data_config("blocks", prepared, image_size=6))
+            np.testing.assert_array_equal(found.train.images, right.train.images)
+            np.testing.assert_array_equal(found.test.labels, right.test.labels)
+            assert found.classes == right.classes
+            assert "is damaged" in caplog.text
+            assert (entry / name).read_bytes() == content  # it was written anew
+    caplog.clear()
+    sources.load(data_config("blocks", prepared, image_size=6))
+    assert caplog.text == ""
+
+
+def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkeypatch):
+    """It has no checksums, and its images may have been decoded otherwise."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "_FORMAT", 1)
+        sources.load(data_config("blocks", prepared, image_size=6))
+    [entry] = fresh_cache.iterdir()
+    np.save(entry / "train_labels.npy", np.full(12, 7, np.int32))
+    assert set(sources.load(data_config("blocks", prepared, image_size=6)).train.labels) == {0, 1}
+
+
+def test_a_flipped_bit_in_a_cached_array_is_noticed(tmp_path, fresh_cache, caplog):
+    (tmp_path / "source").write_text("")
+    array = np.arange(1000)
+    for _ in range(2):
+        found = cache.cached_array("numbers", [tmp_path / "source"], lambda: array)
+        np.testing.assert_array_equal(found, array)
+        [path] = (fresh_cache.parent / "arrays").glob("*/array.npy")
+        content = bytearray(path.read_bytes())
+        content[500] ^= 4
+        path.write_bytes(content)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["evil_features.Image", "tensorflow_datasets.core.features.x-y.Z", "os.path"])
+def test_a_data_set_that_names_a_module_is_not_loaded(prepared, tmp_path, fresh_cache, monkeypatch, name):
+    """TFDS imports whatever features.json names."""
+    shutil.copytree(prepared, tmp_path / "tfds")
+    (tmp_path / "evil_features.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature.Image", name))
+    with pytest.raises(UserError, match=r"features.json: names the class .* which is none of TFDS's features"):
+        sources.load(data_config("blocks", tmp_path / "tfds", image_size=6))
+    assert not (tmp_path / "was run").exists()
+
+
 def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache, monkeypatch):
     save = np.save
 
-    def crash(path, array, **keys):
-        if not keys:  # of the images, not of the choice of a split before
+    def crash(path, array):
+        if path.parent.parent == fresh_cache:  # of the images, not of the choice of a split before
             raise KeyboardInterrupt
-        save(path, array, **keys)
+        save(path, array)
 
     with monkeypatch.context() as patch:
         patch.setattr(cache.np, "save", crash)
@@ -163,7 +221,7 @@ def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache
 
 
 def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
-    def full(path, array, **keys):
+    def full(path, array):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.np, "save", full)

@@ -97,3 +97,35 @@ def test_runs_can_be_shared(folder):
     finally:
         flags.FLAGS["runs"].value = None
     assert options.runs_folder() == folder / "runs"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("diverged.json", b'{"step": 3, "mess'), ("diverged.json", b"\xff"), ("diverged.json", b"[" * 100_000),
+        ("starts.jsonl", b"[1]\n"), ("config.json", b"[]"), ("interrupted.json", b'{"step": "3"}'),
+    ],
+    ids=range(6),
+)  # fmt: skip
+def test_a_damaged_folder_is_one_line_before_the_first_run(folder, monkeypatch, name, content):
+    from resnet_flax import run_files, sums
+    from resnet_flax.training import workdir as folders
+
+    planned = runs.plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], [0])
+    monkeypatch.setattr("experiments.launchers.local.attempt", None)  # a call would fail
+    planned[1].workdir.mkdir(parents=True)
+    folders.write_config(planned[1].workdir, planned[1].config)
+    (planned[1].workdir / sums.FILE).unlink()  # as an earlier version left it
+    (planned[1].workdir / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"/{name}: is not what a run writes: "):
+        runs.execute(planned)
+    assert run_files.RunFiles(planned[0].workdir).config() is None
+
+
+def test_a_note_of_divergence_without_a_config_says_nothing(folder):
+    from experiments.launchers.attempt import earlier_failure
+
+    [run] = runs.plan([Case("residual-8", SMALL)], [0])
+    run.workdir.mkdir(parents=True)
+    (run.workdir / "diverged.json").write_text('{"step": 3, "message": "not finite"}')
+    assert earlier_failure(run.config, run.workdir) is None

@@ -77,6 +77,13 @@ def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
     from safetensors.numpy import load_file, safe_open
 
     tensors = load_file(exported)
+    content = bytearray(exported.read_bytes())
+    content[-3] ^= 64
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    code, output = command("-m", "resnet_flax.evaluate", f"--weights={tmp_path / 'flipped.safetensors'}")
+    assert code == 0, output
+    assert "flipped.safetensors: not as it was exported, by its checksums: " in output
+    assert "checksums" not in found
     assert tensors["conv1.weight"].shape == (4, 1, 3, 3)
     assert tensors["linear.weight"].dtype == np.float32
     with safe_open(exported, framework="numpy") as file:

@@ -15,7 +15,7 @@ from resnet_flax import config
 from resnet_flax.data import resident, sources
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build
-from resnet_flax.training import loop
+from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
@@ -176,12 +176,92 @@ def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
     jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "run", c, 16), restored(workdir, c, 16))
 
 
-def test_a_folder_whose_metrics_are_lost_says_so(run, tmp_path):
-    workdir, c, _ = run
+def test_a_folder_whose_metrics_are_lost_gets_them_back(run, tmp_path, capfd):
+    workdir, c, last = run
     shutil.copytree(workdir, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
-    with pytest.raises(UserError, match="holds the checkpoint of the last step, 16, but its metrics.jsonl does not"):
+    assert loop.run(c, tmp_path / "run") == last
+    assert ": 8 lines of steps 2 to 16 lost or changed, put back from checkpoint 16" in capfd.readouterr().err
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["middle", "changed", "all but the last"])
+def test_lines_of_metrics_that_were_damaged_are_put_back_by_a_resume(run, tmp_path, capfd, lost):
+    """A run ended with 0 and 25 of its 36 lines."""
+    workdir, _c, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    texts = metrics.read_text().splitlines(keepends=True)
+    damaged = {
+        "middle": [*texts[:2], *texts[4:]],
+        "changed": [texts[0], texts[1].replace("0.", "0.0", 1), *texts[2:]],
+        "all but the last": texts[-1:],
+    }[lost]
+    metrics.write_text("".join(damaged))
+    longer = config.resolve(tiny_config(train__steps=20))
+    loop.run(longer, tmp_path / "run")
+    said = {"middle": "2 lines of steps 6 to 8", "changed": "1 line of step 4", "all but the last": "7 lines of steps"}
+    assert f"metrics.jsonl: {said[lost]}" in capfd.readouterr().err
+    assert metrics.read_text().splitlines(keepends=True)[: len(texts)] == texts
+    assert [line["step"] for line in read(tmp_path / "run")] == list(range(2, 21, 2))
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessing.json", "starts.jsonl"])
+def test_a_file_that_was_edited_is_named_with_what_to_do(run, tmp_path, name):
+    workdir, c, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_text(path.read_text().replace("0", "1", 1))
+    with pytest.raises(UserError) as refused:
         loop.run(c, tmp_path / "run")
+    assert str(refused.value) == (
+        f"{path}: is not as the run wrote it (edited, or damaged), by its checksum in sums.json; put it back, or "
+        f"delete {tmp_path / 'run' / 'sums.json'} to take the folder as it is"
+    )
+    if name == "starts.jsonl":  # the advice
+        (tmp_path / "run" / "sums.json").unlink()
+        loop.run(c, tmp_path / "run")
+
+
+def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
+    workdir, c, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / FOLDER)
+    with (
+        Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
+        pytest.raises(UserError, match="no checkpoint; its metrics reach step 16, so its checkpoints are gone"),
+    ):
+        checkpoints.choose("latest")
+    loop.run(c, tmp_path / "run")
+    assert "run: its metrics reach step 16, but its checkpoints are gone; it starts anew" in capfd.readouterr().err
+    assert steady(tmp_path / "run") == steady(workdir)
+
+
+@pytest.mark.parametrize(
+    ("classes", "channels", "said"),
+    [(3, 1, ", 3) here"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) here")],
+)
+def test_a_network_for_other_data_is_said_to_be_one(run, classes, channels, said):
+    """It said that no checkpoint can be read, and to move the folder away."""
+    workdir, c, _ = run
+    with pytest.raises(UserError, match="its checkpoints are whole, and of a network for other data: ") as error:
+        trained.restore(build(c.model, classes), (8, 8, channels), workdir)
+    assert said in str(error.value)
+    assert "move" not in str(error.value)
+
+
+def test_events_that_cannot_be_written_are_said_once(run, tmp_path, capfd, monkeypatch):
+    """The thread of tensorboardX's usual writer died, and the run waited for it for ever."""
+    _workdir, c, last = run
+    from tensorboardX.record_writer import RecordWriter
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert loop.run(c, tmp_path / "run")["test_loss"] == last["test_loss"]
+    output = capfd.readouterr().err
+    assert output.count("TensorBoard's events cannot be written (No space left on device); training goes on") == 1
 
 
 def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path):

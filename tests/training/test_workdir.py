@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from resnet_flax import config
+from resnet_flax import config, sums
 from resnet_flax.errors import UserError
 from resnet_flax.training import loop, run_images
 from resnet_flax.training import workdir as folders
@@ -98,7 +98,7 @@ def test_finished_is_this_config_to_its_last_step(tmp_path, overrides, finished)
 def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
     finished_folder(tmp_path, resolved())
     if lost == "config":
-        (tmp_path / folders.CONFIG).unlink()
+        sums.remove(tmp_path / folders.CONFIG)
     elif lost == "metrics":
         (tmp_path / FILE).unlink()
     elif lost == "checkpoint":
@@ -198,7 +198,10 @@ def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_fo
     written = (workdir / run_images.PREPROCESSING).stat().st_mtime_ns
     run_images.write_preprocessing(workdir, there)
     assert (workdir / run_images.PREPROCESSING).stat().st_mtime_ns == written
-    (workdir / run_images.PREPROCESSING).write_bytes(b"\xff")  # damaged: written anew
+    (workdir / run_images.PREPROCESSING).write_bytes(b"\xff")  # damaged
+    with pytest.raises(UserError, match=r"preprocessing.json: is not as the run wrote it .* delete .*/sums.json"):
+        run_images.check_preprocessing(workdir, there)
+    (workdir / sums.FILE).unlink()  # of an earlier version: written anew
     run_images.check_preprocessing(workdir, there)
     run_images.write_preprocessing(workdir, there)
     run_images.check_preprocessing(workdir, there)

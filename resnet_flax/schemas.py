@@ -1,0 +1,121 @@
+"""What each file of a run's folder must hold, checked as it is read back, without jax.
+
+A check raises ValueError (or TypeError) with the reason; whoever reads says which file it is.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+
+_SECTIONS = ("model", "data", "optimizer", "schedule", "train")
+
+
+def read_config(content: bytes, path: Path) -> ConfigDict:
+    """The config in the bytes of a config.json.
+
+    Args:
+      path: for messages.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        given = json.loads(content)
+        if not isinstance(given, dict) or not all(isinstance(given.get(s), dict) for s in _SECTIONS):
+            raise ValueError(f"it lacks one of the sections {', '.join(_SECTIONS)}")
+        found = configs.from_json(json.dumps(given))
+        flat = configs.flatten(found)
+        for key, default in configs.flatten(configs.base()).items():
+            configs.check_type(key, flat.get(key), default)
+        for key, pattern in _NAMES.items():
+            if not re.fullmatch(pattern, flat[key]) or ".." in flat[key].split("/"):
+                raise ValueError(f"{key}={flat[key][:40]!r} is no name")
+        for key, choices in configs.CHOICES.items():
+            if flat[key] not in choices:
+                raise ValueError(f"{key}={flat[key][:40]!r} is none of {', '.join(choices)}")
+        if flat["model.depth"] < 1 or flat["train.steps"] < 1:
+            raise ValueError("a depth and steps are at least 1")
+        configs.apply_name(configs.base(), configs.name_of(found.model))
+        for key in flat:
+            if not re.fullmatch(r"[\w.]{1,100}", key):
+                raise ValueError(f"{key[:40]!r} is no key")
+        return found
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise unfit(path, error) from None
+
+
+# What is put into names of files and of networks.
+_NAMES = {"data.name": r"[A-Za-z0-9_][\w./+-]{0,199}", "model.unit": "[A-Za-z][A-Za-z0-9_]{0,50}"}
+
+
+def unfit(path: Path, why: object) -> UserError:
+    """The line that refuses a file."""
+    return UserError(f"{path}: is not what a run writes: {' '.join(str(why).split())[:300]}")
+
+
+def _check_dict(line: Any) -> None:
+    if not isinstance(line, dict):
+        raise ValueError(f"{str(line)[:40]!r} is no object")
+
+
+def check_step(line: Any) -> None:
+    """Refuses what is no object with a step."""
+    _check_dict(line)
+    if type(line.get("step")) is not int or not 0 <= line["step"] < 2**63:
+        raise ValueError("it has no step")
+
+
+def check_line(line: Any) -> None:
+    """Refuses a line of metrics whose values are no numbers, or errors that are no fractions.
+
+    Null is a number that is not finite, such as a loss beyond float32; the clock's are always finite.
+    """
+    check_step(line)
+    for key, value in line.items():
+        if value is None and key != "seconds":
+            continue
+        if key != "step" and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise ValueError(f"{key[:40]} is no number")
+        most = 1 if "_error" in key else 1e15 if key == "seconds" else math.nan
+        if not math.isnan(most) and not 0 <= value <= most:
+            raise ValueError(f"{key[:40]}={value} is not in [0, {most:g}]")
+
+
+def check_start(line: Any) -> None:
+    """Refuses a line of starts.jsonl."""
+    check_step(line)
+    for key in ("parameters", "classes"):
+        if type(line.get(key, 0)) is not int or line.get(key, 0) < 0:
+            raise ValueError(f"{key} is no number")
+    for key, value in line.items():
+        if not isinstance(value, str | int | float | None) or (isinstance(value, str) and len(value) > 500):
+            raise ValueError(f"{key[:40]} is neither a short text nor a number")
+
+
+def check_diverged(line: Any) -> None:
+    """Refuses a diverged.json."""
+    check_step(line)
+    if not isinstance(line.get("message"), str):
+        raise ValueError("it has no message")
+
+
+def check_broken(line: Any) -> None:
+    """Refuses a line of broken_images.jsonl."""
+    _check_dict(line)
+    if not isinstance(line.get("image"), str):
+        raise ValueError("it names no image")
+
+
+def check_photographs(line: Any) -> None:
+    """Refuses a photographs.json."""
+    _check_dict(line)
+    for key, kind in (("fingerprint", str), ("where", str), ("train", int), ("test", int)):
+        if not isinstance(line.get(key), kind):
+            raise ValueError(f"{key} is missing")

@@ -1,0 +1,95 @@
+"""Checksums (SHA-256) of a checkpoint's arrays: computed of what is saved, in the background, and compared when read.
+
+They are an item of the checkpoint, so that the one rename that makes it whole commits both. The item also carries the
+run's metrics up to that step: see :meth:`resnet_flax.run_files.RunFiles.record`, which reads it without jax.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from resnet_flax import run_files
+
+ITEM = run_files.RECORD
+
+
+def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
+    """Dtype, shape and SHA-256 of every array, by name; of what this host holds whole."""
+    return {name: _of_array(np.asarray(leaf)) for name, leaf in _leaves(tree).items()}
+
+
+def differences(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
+    """The names of arrays that are not those that were saved; of what this host holds whole and was read.
+
+    Args:
+      tree: placeholders stand for what was not read.
+    """
+    return [name for name, found in of_tree(tree).items() if saved.get(name) != found]
+
+
+def names(tree: Any) -> dict[str, Any]:
+    """Leaves by name, such as ``params/dense/kernel``: the same for a tree and for what orbax says of it."""
+    return {"/".join(map(_text, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    read = {name: leaf for name, leaf in names(tree).items() if leaf is not ocp.PLACEHOLDER}
+    return {name: local for name, leaf in read.items() if (local := _local(leaf)) is not None}
+
+
+def _local(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    return leaf.addressable_data(0) if leaf.is_fully_replicated else None
+
+
+def _text(part: Any) -> str:
+    return str(next(getattr(part, name) for name in ("key", "name", "idx") if hasattr(part, name)))
+
+
+def _of_array(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"").hexdigest()
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest}
+
+
+class _Handler(ocp.AsyncCheckpointHandler):
+    """Writes the item; orbax calls it in a thread of its own."""
+
+    async def async_save(self, directory: Any, args: "RecordSave") -> list[ocp.future.Future]:
+        return [ocp.future.CommitFutureAwaitingContractedSignals(self._write(directory, args), name="record_save")]
+
+    async def _write(self, directory: Any, args: "RecordSave") -> None:
+        if jax.process_index() == 0:
+            record = {
+                "step": args.step, "validation_error": args.validation_error, "arrays": of_tree(args.tree),
+                "lines": list(args.lines),
+            }  # fmt: skip
+            Path(run_files.record_path(directory)).write_text(run_files.record_text(record))
+
+    def save(self, *args: Any, **keys: Any) -> None:
+        raise NotImplementedError("saved in the background only")
+
+    def restore(self, *args: Any, **keys: Any) -> None:
+        raise NotImplementedError("read without orbax")
+
+
+@ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class RecordSave(ocp.args.CheckpointArgs):
+    """What the item is made of.
+
+    Attributes:
+      tree: the arrays that are saved beside it, by the same names; nobody overwrites them.
+      lines: the texts of the run's metrics up to the step.
+    """
+
+    step: int
+    tree: Any
+    lines: Sequence[str]
+    validation_error: float | None

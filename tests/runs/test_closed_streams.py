@@ -1,0 +1,58 @@
+"""Standard output and error that are closed, full, or a pipe whose reader has gone: the work goes on without them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import ROOT, lines
+from tests.experiments.folders import config, run
+
+SMALL = ("--config.train.steps=4", "--config.train.batch_size=16", "--config.model.width=0.25",
+         "--config.train.log_every=2", "--config.train.eval_every=4", "--config.data.subset=64")  # fmt: skip
+CASES = {
+    # how it is redirected: (the exit code of training and of a command that only prints, what is said)
+    ">&-": (0, ""),
+    "2>&-": (0, ""),
+    ">&- 2>&-": (0, ""),
+    "<&- >&- 2>&-": (0, ""),
+    ">/dev/full": (1, "error: the result could not be written to standard output: No space left on device"),
+    "2>/dev/full": (0, ""),
+    ">/dev/full 2>/dev/full": (1, ""),
+    "| true": (0, ""),
+    "2>&1 | true": (0, ""),
+    "2>&1 | head -1": (0, ""),
+}
+
+
+def shell(redirected, *arguments):
+    """(exit code of the command, what is seen): the shell leaves the code of the command, not of ``head``."""
+    text = f"set -o pipefail; {' '.join([sys.executable, *map(str, arguments)])} {redirected}"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(["bash", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("redirected", CASES)
+def test_a_command_that_reports(tmp_path, redirected):
+    folder = run(tmp_path / "all/x", config()).parent
+    (tmp_path / "all/bad").mkdir()
+    (tmp_path / "all/bad/config.json").write_text("[]")  # so that something is said on standard error, too
+    code, output = shell(redirected, "-m", "experiments.report", f"--workdir={folder}")
+    right, said = CASES[redirected]
+    assert code == right, output
+    assert "Traceback" not in output
+    assert "Exception ignored" not in output
+    assert said in output
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("redirected", [">&- 2>&-", "2>&1 | head -1", ">/dev/full 2>/dev/full"])
+def test_training(tmp_path, redirected):
+    code, output = shell(
+        redirected, "train.py", "--config=configs/digits.py:residual-8", *SMALL, f"--workdir={tmp_path}"
+    )
+    assert code == CASES[redirected][0], output
+    assert "Traceback" not in output
+    assert [line["step"] for line in lines(tmp_path)] == [2, 4]

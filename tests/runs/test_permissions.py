@@ -1,0 +1,96 @@
+"""Files and folders that a user may not read or write: one line that says so, the exit code 2, and an end."""
+
+import shutil
+
+import pytest
+
+from tests.commands import finish, train
+
+RUN = ("--config.train.batch_size=16", "--config.model.width=0.25", "--config.train.log_every=2",
+       "--config.train.eval_every=4", "--config.train.checkpoint_every=4", "--config.data.subset=64")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    code, output = finish(train(folder, *RUN, "--config.train.steps=8"))
+    assert code == 0, output
+    return folder
+
+
+def closed(name, mode):
+    return lambda run: (run / name).chmod(mode)
+
+
+def all_arrays(run):
+    for path in (run / "checkpoints").rglob("d/*"):
+        path.chmod(0)
+
+
+CASES = [
+    (closed(".", 0o555), "Permission denied"),
+    (closed("checkpoints", 0o555), "checkpoints: cannot be written: Permission denied"),
+    (closed("checkpoints", 0), "checkpoints: cannot be read: Permission denied"),
+    (closed("metrics.jsonl", 0), "metrics.jsonl: cannot be read: Permission denied"),
+    (closed("starts.jsonl", 0o444), "starts.jsonl: cannot be used: Permission denied"),
+    (closed("starts.jsonl", 0), "starts.jsonl: cannot be read: Permission denied"),
+    (closed("config.json", 0), "config.json: cannot be read: Permission denied"),
+    (closed("sums.json", 0), "sums.json: cannot be read: Permission denied"),
+    (closed("preprocessing.json", 0), "preprocessing.json: cannot be read: Permission denied"),
+    (all_arrays, "none of its checkpoints (8, 4) can be read"),
+]
+
+
+@pytest.mark.parametrize(("close", "said"), CASES, ids=range(len(CASES)))
+def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
+    """Where ``checkpoints`` was not writable, the process never ended, and spoke of room."""
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    close(run)
+    code, output = bound(
+        "train.py", "--config=configs/digits.py:residual-8", f"--workdir={run}", *RUN, "--config.train.steps=12",
+        timeout=60,
+    )  # fmt: skip
+    assert code == 2, output
+    assert "Traceback" not in output
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output
+    assert said in errors[0]
+    assert "room" not in output
+
+
+@pytest.mark.parametrize("close", [closed("checkpoints", 0), all_arrays, closed("config.json", 0)], ids=range(3))
+def test_evaluate_ends_with_one_line(begun, tmp_path, bound, close):
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    close(run)
+    code, output = bound("-m", "resnet_flax.evaluate", f"--workdir={run}", timeout=60)
+    assert code == 2, output
+    assert "Traceback" not in output
+    assert "Permission denied" in output or "can be read" in output
+
+
+def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
+    """The thread of the checkpoint writer that waits for the others does not keep the process alive."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys; sys.argv[1:] = []\n"
+        "from pathlib import Path\n"
+        "import jax.numpy as jnp\n"
+        "from resnet_flax.training.state import State, no_sums\n"
+        "from resnet_flax import command\n"
+        "from resnet_flax.training import checkpoints\n"
+        "def main():\n"
+        "    state = State(jnp.zeros((), int), {'a': jnp.zeros(9)}, {}, (), no_sums(jnp.float32))\n"
+        f"    with checkpoints.Checkpoints(Path({str(tmp_path)!r})) as kept:\n"
+        "        kept.save(1, state); kept.wait()\n"
+        "        checkpoints._check_folder = lambda *_: None\n"  # it closes just after that look
+        f"        Path({str(tmp_path)!r}, 'checkpoints').chmod(0o555)\n"
+        "        kept.save(2, state); kept.wait()\n"
+        "command.run(main)\n"
+    )
+    code, output = bound("-c", f"exec(open({str(program)!r}).read())", timeout=60)
+    assert code == 2, output
+    [error] = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "a checkpoint cannot be written: Permission denied" in error
+    assert "the last whole one is of step 1. With that mended, the same command goes on" in error
