@@ -94,6 +94,15 @@ def test_what_a_run_does_not_write_is_one_line(tmp_path, name, content):
     assert not said or (str(tmp_path / name) in said and "\n" not in said and len(said) < 500)
 
 
+def test_null_is_a_number_that_is_not_finite(tmp_path):
+    line = {"step": 4, "test_loss": None, "train_loss": None, "test_error": 0.5, "test_error_raw": None, "seconds": 1.5}
+    (tmp_path / run_files.METRICS).write_text(json.dumps(line) + "\n")
+    assert RunFiles(tmp_path).metrics() == [line]
+    for wrong in ({"seconds": None}, {"step": None}, {"test_error_raw": 1.5}, {"test_error_raw": -0.5}):
+        (tmp_path / run_files.METRICS).write_text(json.dumps(line | wrong) + "\n")
+        assert refusal(RunFiles(tmp_path).metrics), wrong
+
+
 def hostile_config(**values):
     given = json.loads(configs.to_json(configs.resolve(small_config())))
     for key, value in values.items():

@@ -174,6 +174,8 @@ def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkey
         patch.setattr(cache, "_FORMAT", 1)
         sources.load(data_config("blocks", prepared, image_size=6))
     [entry] = fresh_cache.iterdir()
+    (entry / "about.json").unlink()
+    (entry / "classes.json").write_text('["dark", "light"]')
     np.save(entry / "train_labels.npy", np.full(12, 7, np.int32))
     assert set(sources.load(data_config("blocks", prepared, image_size=6)).train.labels) == {0, 1}
 

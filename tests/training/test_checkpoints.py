@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resnet_flax import run_files
 from resnet_flax.errors import UserError
 from resnet_flax.run_files import RunFiles
 from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints, has_checkpoint
@@ -292,6 +293,59 @@ def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
     assert any("checkpoint 20 of" in m and "is not that of what was saved" in m for m in caplog.messages)
+
+
+def averaged_at(step):
+    """With a moving average that is twice the parameters."""
+    state = state_at(step)
+    return state.replace(average=jax.tree.map(lambda p: 2 * p, state.params))
+
+
+def variables_like():
+    return {"params": like().params, "batch_stats": like().batch_stats}
+
+
+def save_averaged(workdir):
+    with Checkpoints(workdir, keep=10) as checkpoints:
+        for step in (10, 20):
+            checkpoints.save(step, averaged_at(step))
+
+
+@abandoned_reads
+@pytest.mark.parametrize("content", ["another checkpoint's", "a name damaged"])
+def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
+    """A damaged name of the average does not make the parameters be evaluated in its place."""
+    save_averaged(tmp_path)
+    place = tmp_path / FOLDER / "20" / "default"
+    if content == "another checkpoint's":
+        shutil.rmtree(place)
+        shutil.copytree(tmp_path / FOLDER / "10" / "default", place)
+    else:
+        described = place / "_METADATA"
+        assert '"average"' in described.read_text()
+        described.write_text(described.read_text().replace("average", "averagf"))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        found = checkpoints.restore_variables(variables_like())
+    right = jax.device_get(averaged_at(10).eval_variables)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), right)
+    assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
+
+
+def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
+    save_averaged(tmp_path)
+    record = RunFiles(tmp_path).record(20)
+    for name in ("opt_state/0", "params/dense/kernel"):
+        record["arrays"][name]["sha256"] = "0" * 64
+    path = run_files.record_path(tmp_path / FOLDER / "20" / run_files.RECORD)
+    path.write_text(run_files.record_text(record))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        found = checkpoints.restore_variables(variables_like())
+        assert checkpoints.record == record
+        assert caplog.messages == []
+        whole = checkpoints.restore(like().replace(average=like().params))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(averaged_at(20).eval_variables))
+    assert int(whole.step) == 10
+    assert any("the checksum of params/dense/kernel and 1 more is not that" in m for m in caplog.messages)
 
 
 def test_a_checkpoint_without_sums_is_read_and_that_is_said_once(tmp_path, caplog):
