@@ -1,7 +1,7 @@
 """A process that has imported the libraries and forks: commands start in it without waiting for the imports.
 
-Each fork is a process of its own, with its own devices, signals, exit code and output; only the project's own modules
-are imported anew. Run as a script, it serves; :class:`Popen` is ``subprocess.Popen`` for such forks.
+Each fork is a process of its own, with its own devices, signals, exit code and output. Run as a script, it serves;
+:class:`Popen` is ``subprocess.Popen`` for such forks.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ LIBRARIES = (
     "jax", "jax.numpy", "jax.experimental.multihost_utils", "jax.experimental.compilation_cache.compilation_cache",
     "flax.linen", "optax", "orbax.checkpoint", "ml_collections.config_flags", "tensorboardX", "tqdm", "filelock",
     "safetensors.numpy", "PIL.Image", "grain", "scipy.io",
+    "resnet_flax.training.loop", "resnet_flax.model",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

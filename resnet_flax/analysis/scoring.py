@@ -197,7 +197,8 @@ class _Sums:
 
     def add(self, place: int, row: np.ndarray) -> None:
         """The answer to one view."""
-        self._rows[place] = np.logaddexp(self._rows[place], row)
+        with np.errstate(invalid="ignore"):  # of NaN, which `scored` refuses with the photograph's name
+            self._rows[place] = np.logaddexp(self._rows[place], row)
         self._missing[place] -= 1
 
     def known(self) -> Iterator[np.ndarray | UserError]:

@@ -19,7 +19,7 @@ SMALL = (
 FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
 CASES = {
     "float32": (5, SMALL, {}, 1e-5),  # rounding errors grow: no more than 5 steps
-    "float64": (60, SMALL + FLOAT64, {"JAX_ENABLE_X64": "1"}, 1e-10),
+    "float64": (30, SMALL + FLOAT64, {"JAX_ENABLE_X64": "1"}, 1e-10),
 }
 
 
@@ -80,14 +80,14 @@ def test_two_processes_one_of_which_is_stopped(tmp_path, one_device):
         both[1].send_signal(signal.SIGTERM)
         results = [finish(p) for p in both]
         assert [code for code, _ in results] == [3, 3], results
-        stopped = [re.search(r"stopped by (.+) and saved at step (\d+) of 60", output) for _, output in results]
+        stopped = [re.search(r"stopped by (.+) and saved at step (\d+) of 30", output) for _, output in results]
         assert [s[1] for s in stopped] == ["a signal to another process", "SIGTERM"]
         assert stopped[0][2] == stopped[1][2]
-        assert 10 <= int(stopped[0][2]) < 60
+        assert 10 <= int(stopped[0][2]) < 30
 
     results = [finish(p) for p in processes(2, workdir, *arguments, environment=environment)]
     assert [code for code, _ in results] == [0, 0], results
-    begins = f"goes on at step {stopped[0][2]} of 60" if steps > 5 else "starts at step 0 of 5"
+    begins = f"goes on at step {stopped[0][2]} of 30" if steps > 5 else "starts at step 0 of 5"
     assert begins in results[0][1]
     assert "on 2 cpu" in results[0][1]
     assert_losses(workdir, expected, tolerance)
@@ -128,7 +128,7 @@ def test_four_processes_one_of_which_is_killed(tmp_path, one_device, victim):
 
     results = [finish(p) for p in processes(2, workdir, *arguments, **keys)]
     assert [code for code, _ in results] == [0, 0], results
-    went_on_at = int(re.search(r"goes on at step (\d+) of 60", results[0][1])[1])
+    went_on_at = int(re.search(r"goes on at step (\d+) of 30", results[0][1])[1])
     assert went_on_at >= 5
     assert went_on_at % 5 == 0
     assert_losses(workdir, expected, tolerance)

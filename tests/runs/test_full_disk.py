@@ -12,6 +12,7 @@ from resnet_flax.data import sources
 from resnet_flax.data.cache import cached_array
 from resnet_flax.errors import UserError
 from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.training.state import State
 from tests.commands import finish, lines, train
 
 RUN = ("--config.train.log_every=2", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
@@ -71,14 +72,19 @@ def test_while_saving(tmp_path, no_larger_than):
     assert lines(run) == lines(tmp_path / "whole")
 
 
+def state_of(size):
+    """A state of so many parameters, and nothing else."""
+    return State(np.int32(0), {"kernel": np.zeros(size)}, None, {}, {}, {})
+
+
 def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, {"small": np.zeros(1000)})
+        checkpoints.save(1, state_of(1000))
         checkpoints.wait()
         with pytest.raises(UserError) as refused:
-            checkpoints.save(2, {"large": np.zeros(2**18)})
+            checkpoints.save(2, state_of(2**18))
         assert "it takes 2.0 MiB, and 1.0 are free; the last whole one is of step 1" in str(refused.value)
         assert checkpoints.steps() == [1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
