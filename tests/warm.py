@@ -165,8 +165,8 @@ def _run(request, fds):
     for fd in fds:
         os.close(fd)
     # New objects: those of the server remember whether its own output could be sought in.
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (to the end)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     logging.get_absl_handler().python_handler.stream = sys.stderr
     os.chdir(cwd)
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
