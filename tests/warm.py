@@ -156,6 +156,7 @@ def _run(request, fds):
     import runpy
 
     import jax
+    from absl import logging
 
     (arguments, cwd, environment, limit, has_out, has_error), fds = request, list(fds)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -164,6 +165,10 @@ def _run(request, fds):
     os.dup2(fds[-1] if has_error else 1, 2)
     for fd in fds:
         os.close(fd)
+    # New objects: those of the server remember whether its own output could be sought in.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (to the end)
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    logging.get_absl_handler().python_handler.stream = sys.stderr
     os.chdir(cwd)
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     os.environ.clear()
