@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resnet_flax import config
+from resnet_flax import config, sums
 from resnet_flax.data import sources
 from resnet_flax.errors import UserError
 from resnet_flax.training import loop, rules
@@ -119,6 +119,7 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     assert "; tested on its split validation: test has no labels" in "".join(capfd.readouterr())
     starts = tmp_path / folders.STARTS
     starts.write_text(starts.read_text().replace(f'"rules": {folders.RULES}', '"rules": 1'))
+    (starts.parent / sums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     assert loop.run(c, tmp_path)["step"] == 2  # finished
     c.train.steps = 4
     with pytest.raises(UserError, match="begun under an old rule: its images, if they are no squares"):
@@ -128,6 +129,7 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     loop.run(c, tmp_path / "second")
     starts = tmp_path / "second" / folders.STARTS
     starts.write_text(starts.read_text().replace(f'"rules": {folders.RULES}', '"rules": 1'))
+    (starts.parent / sums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     c.train.steps = 4
     with pytest.raises(
         UserError, match=r"old rule: its test images have no labels, and now it would be tested on its s"
