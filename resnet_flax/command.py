@@ -74,8 +74,9 @@ def run(
     except (UserError, Interrupted, Diverged, Failed) as ending:
         # At once, with its line break: print has two parts, between which other threads may print.
         text = visible(str(ending))  # a name in it may hide something
+        with contextlib.suppress(streams.ReaderGoneError):
+            sys.stdout.flush()  # what was printed before it stands before it
         sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
-        sys.stdout.flush()
         sys.stderr.flush()
         _end_in_time(ending.exit_code)
         sys.exit(ending.exit_code)

@@ -130,7 +130,7 @@ class RunFiles:
         place = self.folder / CHECKPOINTS
         try:
             return sorted(int(p.name) for p in place.iterdir() if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise UserError(f"{place}: cannot be read: {error.strerror}") from None

@@ -68,7 +68,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]] | None:
     path = folder / FILE
     try:
         found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None

@@ -106,7 +106,7 @@ def test_rows_come_while_others_are_read_and_a_closed_pipe_is_no_mistake(run, ph
     assert process.stdout.readline().startswith(str(red / "0.jpg"))
     process.stdout.close()
     pipe.write_bytes(b"no image")
-    assert process.wait(timeout=100) == 1
+    assert process.wait(timeout=100) == 0
     lines = process.stderr.read().splitlines()
     process.stderr.close()
     assert len(lines) == 2, lines
