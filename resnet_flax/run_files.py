@@ -103,7 +103,7 @@ class RunFiles:
             read()
 
     def record(self, step: int) -> _Line | None:
-        """What a checkpoint says of itself; None in one that an earlier version wrote.
+        """Reads a checkpoint's record; None in a checkpoint that an earlier version wrote.
 
         ``arrays`` (sums by name), ``lines`` (the texts of the metrics up to its step), ``validation_error``.
 
@@ -154,7 +154,7 @@ class RunFiles:
         return self.metrics(), ""
 
     def mended_from(self, record: _Line) -> tuple[list[_Line], str]:
-        """The same with the lines of one checkpoint's record."""
+        """Puts lines of metrics back from one checkpoint's record; returns what :meth:`mended` does."""
         step, texts, path = record["step"], record["lines"], self.folder / METRICS
         known = sums.read(self.folder)  # before the file, which grows
         kept, content = _joined(text.encode() for text in texts), self._bytes(METRICS) or b""

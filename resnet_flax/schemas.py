@@ -1,4 +1,4 @@
-"""What each file of a run's folder must hold, checked as it is read back, without jax.
+"""Schemas of the files in a run's folder, checked as they are read back, without jax.
 
 A check raises ValueError (or TypeError) with the reason; whoever reads says which file it is.
 """

@@ -96,7 +96,7 @@ def fits(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | No
 
 
 def refusal(path: Path, is_there: bool = True) -> UserError:
-    """What is said of a file that is not as the run wrote it."""
+    """Builds the error for a file that is not as the run wrote it."""
     what = "is not as the run wrote it (edited, or damaged)" if is_there else "is missing, and the run wrote it"
     return UserError(
         f"{path}: {what}, by its checksum in {FILE}; put it back, or delete {path.with_name(FILE)} to take the folder "

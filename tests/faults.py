@@ -96,7 +96,7 @@ OTHERS = (cut, zero, delete, swap)
 
 
 def answer(work, *arguments):
-    """What a command prints, without paths; or, of the user's mistake, None: one line, exit code 2."""
+    """Returns what a command prints, without paths; None for one line and exit code 2."""
     output = io.StringIO()
     refused = None
     try:

@@ -1,4 +1,4 @@
-"""What a machine tells of its processor."""
+"""The processor's name and cache as the system tells them."""
 
 import platform
 

@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 
 def refusal(read):
-    """What a user is told, or None."""
+    """Returns what a user is told, or None."""
     try:
         read()
     except UserError as error:

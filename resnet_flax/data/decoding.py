@@ -199,7 +199,7 @@ def of_array(array: np.ndarray) -> Image.Image:
 
 
 def _name(path: Readable) -> str:
-    """What messages call it."""
+    """Names the image in messages: by its path, where it has one."""
     return "an image" if isinstance(path, Image.Image | np.ndarray) else str(path)
 
 

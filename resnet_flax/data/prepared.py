@@ -17,7 +17,7 @@ TESTS = ("test", "validation")  # names of the split for testing, in order of pr
 
 
 class Info(NamedTuple):
-    """What a prepared data set says of itself.
+    """Splits, classes, sizes and channels that a prepared data set declares.
 
     Attributes:
       tests: splits that are for testing if they have labels, in order of preference; all those of ``TESTS``.

@@ -82,7 +82,7 @@ class _Handler(ocp.AsyncCheckpointHandler):
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class RecordSave(ocp.args.CheckpointArgs):
-    """What the item is made of.
+    """Arguments from which orbax saves the item.
 
     Attributes:
       tree: the arrays that are saved beside it, by the same names; nobody overwrites them.

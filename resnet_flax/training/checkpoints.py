@@ -157,7 +157,7 @@ class Checkpoints:
         return {"params": holder[name], "batch_stats": found["batch_stats"] if like["batch_stats"] else {}}
 
     def _newest(self, read: Callable[[int, _Record | None], _T], like: dict[str, Any], step: int | None) -> _T | None:
-        """What ``read`` makes of the newest checkpoint, with its record, at which it does not fail on any host."""
+        """Calls ``read`` on checkpoints, newest first, until it fails on no host; returns its result, or None."""
         candidates = self.steps()[::-1] if step is None else [step]
         for candidate in candidates:
             found = record = failure = None
@@ -192,7 +192,7 @@ class Checkpoints:
         return None
 
     def _saved_tree(self, step: int) -> dict[str, Any]:
-        """What orbax says of each array of a checkpoint, by the items' names."""
+        """Reads shapes and dtypes of a checkpoint's arrays from orbax's metadata, by the items' names."""
         return ocp.PyTreeCheckpointHandler().metadata(self._manager.directory / str(step) / _ITEM).tree
 
     def _check_sums(self, step: int, found: dict[str, Any], record: _Record | None) -> None:

@@ -95,7 +95,7 @@ def known_normalization(workdir: Path, config: ConfigDict) -> Normalization | No
 
 
 def _read_preprocessing(workdir: Path) -> Preprocessing | None:
-    """What a run wrote there; None if it is not there, or damaged (and without a sum), and is to be written anew."""
+    """Reads preprocessing.json; None if it is missing, or damaged and without a sum, and is to be written anew."""
     text = RunFiles(workdir).preprocessing()
     try:
         return None if text is None else Preprocessing.from_json(text)

@@ -15,7 +15,7 @@ from resnet_flax.training.state import abstract_variables
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a config names, and the network's variables at a step of its run.
+    """A run's data set and network as its config names them, and the variables at a step.
 
     Attributes:
       variables: ``params`` (their moving average where the run keeps one) and ``batch_stats``.

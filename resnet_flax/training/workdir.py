@@ -175,7 +175,7 @@ def rules_in(starts: Sequence[Mapping[str, Any]]) -> int:
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """What a result depends on beside its config: versions, commit, devices, cores, precision, how a CPU convolves."""
+    """Returns versions, commit, devices, cores and precision: all that a result depends on beside its config."""
     import jax
 
     from resnet_flax.networks.convolution import CHUNK_ELEMENTS

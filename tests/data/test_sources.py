@@ -169,7 +169,7 @@ def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
 
 
 def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkeypatch):
-    """It has no checksums, and its images may have been decoded otherwise."""
+    """An entry of the old format has no checksums, and its images may have been decoded otherwise."""
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_FORMAT", 1)
         sources.load(data_config("blocks", prepared, image_size=6))

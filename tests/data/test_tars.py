@@ -144,7 +144,7 @@ def test_a_tar_without_files(tmp_path):
 
 
 def test_names_with_braces_are_no_formats(tmp_path):
-    """What a tar calls its members is put into messages, and never read as a format."""
+    """Names of a tar's members are put into messages, and never read as a format."""
     path = tmp_path / "{0.__class__}.tar"
     path.write_bytes(b"no tar" * 200)
     with pytest.raises(UserError, match=r"\{0.__class__\}.tar"):

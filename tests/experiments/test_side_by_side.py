@@ -11,7 +11,7 @@ from tests.experiments.folders import config
 
 
 def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, capsys):
-    """It gave up at the first run that was busy."""
+    """The second sweep gave up at the first run that was busy."""
     of = config()
     runs = [Run(of, tmp_path / name, name) for name in "abc"]
     done, b_is_done = [], threading.Event()

@@ -43,7 +43,7 @@ CASES = [
 
 @pytest.mark.parametrize(("close", "said"), CASES, ids=range(len(CASES)))
 def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
-    """Where ``checkpoints`` was not writable, the process never ended, and spoke of room."""
+    """With ``checkpoints`` not writable, the process never ended, and its message spoke of room."""
     run = tmp_path / "run"
     shutil.copytree(begun, run)
     close(run)

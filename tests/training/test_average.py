@@ -36,7 +36,7 @@ def exported(run):
 
 
 def test_it_is_close_to_the_parameters_after_400_steps(run):
-    """It was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
+    """The average was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
     final = read(run[0])[-1]
     assert final["test_error_raw"] < 0.08
     assert abs(final["test_error"] - final["test_error_raw"]) < 0.02
@@ -44,7 +44,7 @@ def test_it_is_close_to_the_parameters_after_400_steps(run):
 
 
 def test_it_starts_from_weights_that_are_loaded(exported, tmp_path):
-    """It was at 90.4% test error at every evaluation: it started from what was drawn before the weights were put in."""
+    """The average was at 90.4% test error throughout: it started from what was drawn before the weights were put in."""
     c = small_config(train__steps=8, train__eval_every=2, train__batch_size=32, optimizer__learning_rate=0.001)
     c.model.width, c.optimizer.ema, c.init.weights = 1.0, 0.999, str(exported)
     loop.run(c, tmp_path / "run")

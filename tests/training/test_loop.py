@@ -242,7 +242,7 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     [(3, 1, ", 3) here"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) here")],
 )
 def test_a_network_for_other_data_is_said_to_be_one(run, classes, channels, said):
-    """It said that no checkpoint can be read, and to move the folder away."""
+    """The message said that no checkpoint can be read, and to move the folder away."""
     workdir, c, _ = run
     with pytest.raises(UserError, match="its checkpoints are whole, and of a network for other data: ") as error:
         trained.restore(build(c.model, classes), (8, 8, channels), workdir)
