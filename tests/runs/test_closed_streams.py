@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests import xla_flags
 from tests.commands import ROOT, lines
 from tests.experiments.folders import config, run
 
@@ -29,7 +30,7 @@ CASES = {
 def shell(redirected, *arguments):
     """(exit code of the command, what is seen): the shell leaves the code of the command, not of ``head``."""
     text = f"set -o pipefail; {' '.join([sys.executable, *map(str, arguments)])} {redirected}"
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags.QUICK}
     done = subprocess.run(["bash", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 

@@ -11,7 +11,7 @@ from resnet_flax.networks import build
 from resnet_flax.training import fine_tuning, loop
 from resnet_flax.training.metrics import read
 from resnet_flax.training.state import initial_state, initial_variables
-from tests.commands import arrays
+from tests.commands import arrays, finish, train
 from tests.training.small import small_config
 
 
@@ -19,17 +19,17 @@ from tests.training.small import small_config
 def run(tmp_path_factory):
     """400 steps on the digits from scratch, with a decay of 0.999."""
     workdir = tmp_path_factory.mktemp("average") / "run"
-    c = config.load("configs/digits.py", "residual-8")
-    c.optimizer.ema, c.train.steps, c.train.eval_every, c.data.validation = 0.999, 400, 200, 142
-    c.schedule.milestones = (200, 300)
-    loop.run(c, workdir)
-    return workdir, c
+    code, output = finish(train(
+        workdir, "--config.optimizer.ema=0.999", "--config.train.steps=400", "--config.train.eval_every=200",
+        "--config.data.validation=142", "--config.schedule.milestones=(200,300)",
+    ))  # fmt: skip
+    assert code == 0, output
+    return workdir
 
 
 @pytest.fixture(scope="module")
 def exported(run):
-    workdir, _ = run
-    net, path = model.from_run(workdir), workdir.parent / "weights.safetensors"
+    net, path = model.from_run(run), run.parent / "weights.safetensors"
     tensors = names.to_tensors(net.network, (8, 8, 1), net.variables, "cifar")
     files.write(path, tensors, config.to_json(net.config), net.preprocessing.to_json())
     return path
@@ -37,7 +37,7 @@ def exported(run):
 
 def test_it_is_close_to_the_parameters_after_400_steps(run):
     """The average was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
-    final = read(run[0])[-1]
+    final = read(run)[-1]
     assert final["test_error_raw"] < 0.08
     assert abs(final["test_error"] - final["test_error_raw"]) < 0.02
     assert abs(final["validation_error"] - final["validation_error_raw"]) < 0.03
@@ -72,13 +72,12 @@ def test_nothing_is_derived_from_parameters_that_are_not_final(exported):
 
 
 def test_a_checkpoint_holds_it_beside_the_parameters(run):
-    workdir, _ = run
-    there = arrays(workdir, 400)
+    there = arrays(run, 400)
     average = {name for name in there if name.startswith("['average']")}
     params = {name for name in there if name.startswith("['params']")}
     assert {name.replace("average", "params", 1) for name in average} == params
     assert not any("average" in name for name in there.keys() - average)
-    found = model.from_run(workdir).variables["params"]["dense"]["kernel"]
+    found = model.from_run(run).variables["params"]["dense"]["kernel"]
     np.testing.assert_array_equal(found, there["['average']['dense']['kernel']"])
     assert not np.array_equal(found, there["['params']['dense']['kernel']"])
 
