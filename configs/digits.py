@@ -10,6 +10,8 @@ On 2 CPU cores 20 s (20 layers) to 50 s (56 layers). results/digits/ holds the e
 A quick look: --config.train.steps=90.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from resnet_flax import config
@@ -23,13 +25,15 @@ def get_config(name: str = "residual-20") -> ConfigDict:
     c.data.pad = 1
     c.data.flip = False
 
-    images, epochs = 1442, 20
     c.train.batch_size = 32
-    steps_per_epoch = images // c.train.batch_size
-    c.train.steps = epochs * steps_per_epoch
     c.optimizer.learning_rate = 0.005
-    c.schedule.milestones = (c.train.steps // 2, c.train.steps * 3 // 4)
-    c.train.log_every = steps_per_epoch
-    c.train.eval_every = steps_per_epoch
-    c.train.checkpoint_every = 5 * steps_per_epoch
+
+    def epochs(count: int) -> Callable[[int], int]:
+        return lambda batch: count * max(1, 1442 // batch)  # training images
+
+    config.follow(c, "train.steps", epochs(20), "train.batch_size")
+    config.follow(c, "schedule.milestones", lambda steps: config.milestones(steps // 2, steps * 3 // 4), "train.steps")
+    config.follow(c, "train.log_every", epochs(1), "train.batch_size")
+    config.follow(c, "train.eval_every", epochs(1), "train.batch_size")
+    config.follow(c, "train.checkpoint_every", epochs(5), "train.batch_size")
     return c

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress, duration
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def main() -> None:
         _read(config, dataset, pipeline, list(splits))
         _measure(config, dataset, pipeline)
     if _WORKDIR.value is not None:
-        _check_disk(config, dataset, Path(_WORKDIR.value))
+        _check_disk(config, dataset, expanded(_WORKDIR.value))
     print("a run could start")
 
 

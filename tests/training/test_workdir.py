@@ -219,3 +219,15 @@ def test_a_cosine_follows_the_steps(tmp_path):
     with pytest.raises(UserError, match=r"decay_steps: 12 there, 20 now.* cosine .* set schedule.decay_steps=12$"):
         folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20))
     folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12))
+
+
+def test_milestones_follow_the_steps(tmp_path):
+    c = config.resolve(config.load("configs/digits.py"))
+    folders.write_config(tmp_path, c)
+    more = {"train.steps": 1800}
+    with pytest.raises(
+        UserError, match=r"\(450, 675\) there, \(900, 1350\) now.*, set schedule.milestones=\(450, 675\)$"
+    ):
+        folders.check_config(tmp_path, config.resolve(config.load("configs/digits.py", None, more)))
+    more["schedule.milestones"] = (450, 675)
+    folders.check_config(tmp_path, config.resolve(config.load("configs/digits.py", None, more)))
