@@ -177,7 +177,7 @@ def _config_files(argv: list[str]) -> list[str]:
             flag, equals, value = argument.partition("=")
             if flag in (f"-{name}", f"--{name}"):
                 given = value if equals else following
-                found.append(given if "://" in given else given.partition(":")[0])
+                found.append(given if re.match(r"[A-Za-z0-9+.-]+://", given) else given.partition(":")[0])
     return [path for path in found if path]
 
 

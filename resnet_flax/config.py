@@ -236,8 +236,9 @@ def layers_of(family: str, block: str, depth: int, stage_units: tuple[int, ...])
         return depth
 
 
-# The keys of which :func:`layers_of` is a function.
+# The keys of which :func:`layers_of` is a function; and the network's name.
 DEPTH_KEYS = ("model.family", "model.block", "model.depth", "model.stage_units")
+NETWORK_KEYS = ("model.unit", *DEPTH_KEYS)
 
 
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
@@ -276,6 +277,12 @@ def name_of(model: Mapping[str, Any]) -> str:
     unit, block, depth = model["unit"], model["block"], model["depth"]
     unit = "vgg" if (model["family"], unit) == ("vgg", "plain") else unit
     return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
+
+
+def network_name(model: Mapping[str, Any]) -> str:
+    """The :func:`name_of` a section ``model`` that is not resolved: with the layers that its stages come to."""
+    depth = layers_of(*(model[key.partition(".")[2]] for key in DEPTH_KEYS))
+    return name_of({"unit": model["unit"], "family": model["family"], "block": model["block"], "depth": depth})
 
 
 def _usual_block(family: str, depth: int) -> str:
@@ -448,10 +455,11 @@ def wanted(default: Any) -> str:
 
 def _check_network(c: ConfigDict) -> None:
     # Imported here: a command that only prints its help does not wait for jax.
+    from resnet_flax import memory
     from resnet_flax.networks import build
 
     try:
-        build(c.model, classes=1)
+        memory.check_network(build(c.model, classes=1), c.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 

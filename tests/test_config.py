@@ -253,10 +253,10 @@ def test_a_file_without_get_config_is_refused(tmp_path):
             "schedule.milestones": (75_068, 150_136, 225_205), "train.steps": 300_000,
         }),
         ("digits", {"train.batch_size": 64}, {"train.steps": 440, "schedule.milestones": (220, 330)}),
-        ("digits", {"train.steps": 90}, {"schedule.milestones": (45, 67), "train.log_every": 45}),
-        ("digits", {"train.steps": 1}, {"schedule.milestones": ()}),
-        ("digits", {"train.steps": 90, "schedule.milestones": (50,)}, {"schedule.milestones": (50,)}),
+        ("digits", {"train.steps": 1800}, {"schedule.milestones": (450, 675), "train.log_every": 45}),
+        ("digits", {"train.batch_size": 64, "schedule.milestones": (50,)}, {"schedule.milestones": (50,)}),
         ("folder", {"schedule.name": "piecewise"}, {"schedule.milestones": (1000, 1500)}),
+        ("folder", {"schedule.name": "piecewise", "train.steps": 1}, {"schedule.milestones": ()}),
         ("folder", {"train.steps": 10}, {"schedule.milestones": (32_000, 48_000), "schedule.decay_steps": 10}),
         ("imagenet", {"model.depth": 18}, {"model.block": "basic"}),
         ("cifar10", {"model.family": "vgg", "model.depth": 16, "model.unit": "plain"}, {

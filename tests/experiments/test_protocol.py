@@ -193,7 +193,11 @@ def test_a_name_of_imagenet_is_found_again(depth):
         ("residual-110", "configs/cifar100.py", {"model__stage_units": (2, 3), "optimizer__nesterov": True}),
         ("residual-50", "configs/imagenet.py", {"schedule__name": "cosine", "optimizer__learning_rate": 1e-5}),
         # Of before derived values followed what is set.
-        ("plain-20", "configs/digits.py", {"train__steps": 90, "schedule__milestones": (450, 675)}),
+        (
+            "plain-20",
+            "configs/digits.py",
+            {"train__batch_size": 64, "train__steps": 900, "schedule__milestones": (450, 675)},
+        ),
         ("plain-20", "configs/cifar10.py", {"train__batch_size": 96, "train__bn_group": 64}),
     ],
 )

@@ -60,7 +60,10 @@ BEFORE = [
         "optimizer.learning_rate": 0.4, "train.steps": 50_040, "train.eval_every": 1251, "train.checkpoint_every": 1251,
         "schedule.warmup_steps": 6255, "schedule.decay_steps": 50_040,
     }),
-    ("digits", {"train.steps": 90}, {"schedule.milestones": (450, 675)}),
+    ("digits", {"train.batch_size": 64}, {
+        "schedule.milestones": (450, 675), "train.steps": 900, "train.log_every": 45, "train.eval_every": 45,
+        "train.checkpoint_every": 225,
+    }),
     ("folder", {"train.steps": 4000, "data.folder": "photos"}, {"schedule.decay_steps": 2000}),
 ]  # fmt: skip
 

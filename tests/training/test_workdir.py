@@ -221,13 +221,11 @@ def test_a_cosine_follows_the_steps(tmp_path):
     folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12))
 
 
-def test_milestones_follow_the_steps(tmp_path):
-    c = config.resolve(config.load("configs/digits.py"))
-    folders.write_config(tmp_path, c)
-    more = {"train.steps": 1800}
-    with pytest.raises(
-        UserError, match=r"\(450, 675\) there, \(900, 1350\) now.*, set schedule.milestones=\(450, 675\)$"
-    ):
-        folders.check_config(tmp_path, config.resolve(config.load("configs/digits.py", None, more)))
-    more["schedule.milestones"] = (450, 675)
-    folders.check_config(tmp_path, config.resolve(config.load("configs/digits.py", None, more)))
+def test_milestones_that_follow_the_steps(tmp_path):
+    given = {"schedule.name": "piecewise", "data.folder": "photos"}
+    folders.write_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    given["train.steps"] = 4000
+    with pytest.raises(UserError, match=r"\(2000, 3000\) now.*, set schedule.milestones=\(1000, 1500\)$"):
+        folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    given["schedule.milestones"] = (1000, 1500)
+    folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
