@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import hashlib
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +231,8 @@ def located(runs: Sequence[Run]) -> list[Run]:
     """
     from resnet_flax.training import rules
 
-    new = [run for run in runs if not (run.workdir / CONFIG).exists()]
-    there = _configs_in(options.runs_folder()) if new else {}
+    own = {run.workdir for run in runs}
+    there = _configs_in(options.runs_folder(), own) if any(not _holds_run(folder) for folder in own) else {}
 
     def found(run: Run) -> Run:
         for folder, config in there.items():
@@ -247,23 +248,30 @@ def located(runs: Sequence[Run]) -> list[Run]:
             return dataclasses.replace(run, workdir=folder)
         return run
 
-    return [found(run) if run in new else run for run in runs]
+    return [run if _holds_run(run.workdir) else found(run) for run in runs]
 
 
-def _configs_in(folder: Path) -> dict[Path, ConfigDict]:
-    """The configs of the runs in a folder, in the order of their names; a line for each that cannot be read."""
-    found = {}
+def _holds_run(folder: Path) -> bool:
+    return os.path.lexists(folder / CONFIG)
+
+
+def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDict]:
+    """The configs of other runs in a folder, in the order of their names; a line for each that cannot be read."""
     try:
-        inside = sorted(path for path in folder.iterdir() if (path / CONFIG).exists())
+        inside = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+    found = {}
     for path in inside:
         try:
-            found[path] = RunFiles(path).config()
+            config = None if path in without else RunFiles(path).config()
         except UserError as error:
             print(f"{error}; passed over", file=sys.stderr)
+            continue
+        if config is not None:
+            found[path] = config
     return found
 
 
