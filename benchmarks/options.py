@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -12,9 +11,11 @@ from experiments import tables
 from experiments.record import command
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.training import workdir
 
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is printed; its folder is made.")
+flags.register_validator(OUTPUT, lambda path: path is None or bool(expanded(path)))  # before anything is measured
 ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each is measured, all by turns.", lower_bound=1)
 
 
@@ -50,7 +51,7 @@ def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Se
     print(tables.to_markdown(header, rows))
     print("\n".join(f"{key}: {value}" for key, value in measured_on.items()))
     if OUTPUT.value:
-        path = Path(OUTPUT.value)
+        path = expanded(OUTPUT.value)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             comments = "".join(f"# {key}: {json.dumps(value)}\n" for key, value in measured_on.items())

@@ -27,6 +27,7 @@ from absl import flags
 
 from benchmarks import options
 from resnet_flax import command
+from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
     from experiments.timing import Spread
@@ -85,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         if _FOLDER.value is None:
             _make_photographs(Path(made))
-        photographs = imagenet.of_folder(Path(_FOLDER.value or made))[2]
+        photographs = imagenet.of_folder(expanded(_FOLDER.value or made))[2]
         for photo in photographs:
             with photo.open() as file:
                 file.read()

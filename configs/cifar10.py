@@ -24,9 +24,10 @@ def get_config(name: str = "residual-20") -> ConfigDict:
     """``UNIT-DEPTH`` (6n+2), ``UNIT-bottleneck-DEPTH`` (9n+2) or ``vgg-DEPTH`` (11, 13, 16, 19)."""
     c = config.base()  # whose values are this recipe's
     config.apply_name(c, name)
-    c.train.bn_group = c.train.batch_size // 2
-    if c.model.block == "bottleneck":
-        c.model.shortcut = "B"  # its first stage widens, too
-    if c.model.depth >= 110:
-        c.schedule.warmup_steps = 400
+    config.follow(c, "train.bn_group", lambda batch: batch // 2, "train.batch_size")
+    # The first stage of bottlenecks widens, too.
+    config.follow(c, "model.shortcut", lambda block: "B" if block == "bottleneck" else "A", "model.block")
+    config.follow(
+        c, "schedule.warmup_steps", lambda *keys: 400 if config.layers_of(*keys) >= 110 else 0, *config.DEPTH_KEYS
+    )
     return c

@@ -37,6 +37,12 @@ def get_config(name: str = "residual-18") -> ConfigDict:
     c.optimizer.learning_rate = 0.01
     c.schedule.name = "cosine"
     c.train.steps = 2_000
+    piecewise = tuple(c.schedule.milestones)
+
+    def milestones(schedule: str, steps: int) -> tuple[int, ...]:
+        return config.milestones(steps // 2, steps * 3 // 4) if schedule == "piecewise" else piecewise
+
+    config.follow(c, "schedule.milestones", milestones, "schedule.name", "train.steps")
     c.train.batch_size = 64
     c.train.log_every = 20
     c.train.eval_every = c.train.checkpoint_every = 100

@@ -1,19 +1,21 @@
 """The config of an earlier run, from the config.json in its folder:
 
 python train.py --config=configs/from_json.py:runs/r56/config.json --workdir=runs/r56-again
-"""
 
-from pathlib import Path
+Values that are derived from others in every config (the steps of a cosine, the bias of gates) follow what is set here.
+"""
 
 from ml_collections import ConfigDict
 
-from resnet_flax import schemas
+from resnet_flax import config, schemas
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.run_files import RunFiles
 
 
 def get_config(path: str = "") -> ConfigDict:
     """``path`` of a config.json."""
-    if not Path(path).is_file():
+    file = expanded(path)
+    if not path or not file.is_file():
         raise UserError(f"configs/from_json.py:{path}: there is no such file; name a run's config.json after the colon")
-    return schemas.read_config(RunFiles(Path(path).parent).content(Path(path).name), Path(path))
+    return config.unresolved(schemas.read_config(RunFiles(file.parent).content(file.name), file))

@@ -36,11 +36,15 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     c.data.augmentation, c.data.scales = "scale", (256, 480)
     c.data.colour = 0.1
 
-    batch_size = 256
-    c.train.batch_size = batch_size
+    c.train.batch_size = 256
     c.train.bn_group = 32
-    c.train.steps = 600_000
-    c.schedule.milestones = tuple(epochs * IMAGES // batch_size for epochs in (30, 60, 90))
+    config.follow(c, "train.steps", lambda batch: max(1, 600_000 * 256 // batch), "train.batch_size")
+    config.follow(
+        c,
+        "schedule.milestones",
+        lambda batch: config.milestones(*(epochs * IMAGES // batch for epochs in (30, 60, 90))),
+        "train.batch_size",
+    )
     c.train.log_every = 500
     c.train.eval_batch_size = 50
     c.train.eval_every = c.train.checkpoint_every = 5_000

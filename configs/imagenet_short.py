@@ -14,31 +14,37 @@ parameters, whose BN statistics resnet_flax.evaluate --reestimate_bn makes anew:
 themselves.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from configs import imagenet
+from resnet_flax import config
 
 
 def get_config(name: str = "residual-50") -> ConfigDict:
     """Names as in configs/imagenet.py."""
     c = imagenet.get_config(name)
-    c.model.zero_init_last = c.model.unit == "residual"
+    config.follow(c, "model.zero_init_last", lambda unit: unit == "residual", "model.unit")
     c.model.bottleneck_stride = "3x3"
     c.model.dtype = "bfloat16"
     c.data.augmentation, c.data.colour = "inception", 0.0
     c.data.normalization = "imagenet"
 
-    batch_size, epochs, warmup = 1_024, 40, 5
-    epoch = imagenet.IMAGES // batch_size
-    c.train.batch_size = batch_size
-    c.train.steps = epochs * epoch
+    def epochs(count: int) -> Callable[[int], int]:
+        return lambda batch: count * max(1, imagenet.IMAGES // batch)
+
+    c.train.batch_size = 1_024
+    config.follow(c, "train.steps", epochs(40), "train.batch_size")
     c.train.label_smoothing = 0.1
     c.train.log_every = 100
-    c.train.eval_every = c.train.checkpoint_every = epoch
-    c.optimizer.learning_rate = 0.1 * batch_size / 256
+    config.follow(c, "train.eval_every", epochs(1), "train.batch_size")
+    config.follow(c, "train.checkpoint_every", epochs(1), "train.batch_size")
+    config.follow(c, "optimizer.learning_rate", lambda batch: 0.1 * batch / 256, "train.batch_size")
     c.optimizer.nesterov = True
     c.optimizer.weight_decay = 5e-5
     c.optimizer.decay = "kernels"
     c.schedule.name = "cosine"
-    c.schedule.warmup, c.schedule.warmup_steps = "linear", warmup * epoch
+    c.schedule.warmup = "linear"
+    config.follow(c, "schedule.warmup_steps", epochs(5), "train.batch_size")
     return c

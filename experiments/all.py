@@ -58,7 +58,7 @@ def _arguments(name: str, folder: Path) -> list[str]:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
     given += ["--dry-run"] if options.DRY_RUN.value else []
-    runs = Path(options.RUNS.value) if options.RUNS.value else folder / "runs"
+    runs = options.runs_folder()
     return ["-m", f"experiments.{name}", *given, f"--workdir={folder / name}", f"--runs={runs}"]
 
 

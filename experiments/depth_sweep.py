@@ -2,15 +2,16 @@
 
 python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8,20,56 --grid model.unit=plain,residual
 
-Every --grid names a config key and its values; all combinations are run, with every seed. By default depths 8, 20,
-32 and 56 of plain and residual networks with seeds 0 and 1. Lines of the figure are the combinations of
-whatever varies beside depth.
+Every --grid names a config key and its values; all combinations are run, with every seed. The rest of the network is
+that of --config=FILE:NAME. By default depths 8, 20, 32 and 56 of plain and residual networks with seeds 0 and 1. Lines
+of the figure are the combinations of whatever varies beside depth.
 """
 
 import itertools
 from typing import Any
 
 from absl import flags
+from ml_collections import config_flags
 
 from experiments import options
 from resnet_flax import command
@@ -26,6 +27,7 @@ def main() -> None:
     """Runs the grid, then draws the final errors against depth and the curves."""
     from experiments import curves, error_bars, sweep
     from experiments.record import Record
+    from resnet_flax import config as configs
 
     keys, cases = _cases()
     outcomes = sweep.run(cases)
@@ -33,9 +35,10 @@ def main() -> None:
         return
 
     def line(outcome: Any) -> str:
-        flat = _flat(outcome.run.config)
+        flat = configs.flatten(outcome.run.config)
         rest = [k for k in keys if k not in ("model.depth", "model.unit")]
-        return " ".join([flat["model.unit"], *(f"{k.rpartition('.')[2]}={flat[k]}" for k in rest)])
+        unit = configs.name_of(outcome.run.config.model).partition("-")[0]
+        return " ".join([unit, *(f"{k.rpartition('.')[2]}={flat[k]}" for k in rest)])
 
     data, folder = outcomes[0].run.config.data.name, options.workdir()
     figures = [
@@ -61,15 +64,21 @@ def _cases() -> tuple[list[str], list[Any]]:
         raise UserError(
             f"--grid names {', '.join(sorted(repeated))} more than once; give all of its values in one --grid"
         )
-    cases = []
-    for values in itertools.product(*(values for _, values in grid)):
-        given = dict(zip(keys, values, strict=True))
-        unit = given.pop("model.unit", "residual")
-        block = given.pop("model.block", "")
-        depth = given.pop("model.depth", 20)
-        name = "-".join(str(part) for part in (unit, block, depth) if part)
-        cases.append(Case(name, given))
-    return keys, cases
+    fixed = config_flags.get_override_values(flags.FLAGS[options.CONFIG.name])
+    depths = {"model.depth", "model.stage_units"}
+    if len(depths & {*keys, *fixed}) > 1:
+        raise UserError(
+            "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
+        )
+    points = (dict(zip(keys, values, strict=True)) for values in itertools.product(*(values for _, values in grid)))
+    return keys, [Case("", _as_family(point)) for point in points]
+
+
+def _as_family(point: dict[str, Any]) -> dict[str, Any]:
+    """The unit ``vgg`` of names as the config has it: plain units of that family."""
+    if point.get("model.unit") != "vgg":
+        return point
+    return point | {"model.unit": "plain", "model.family": "vgg"}
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
@@ -114,12 +123,6 @@ def _typed(text: str, key: str, value: str, default: Any) -> Any:
         raise UserError(
             f"--grid {text}: {value!r} is no value of {key}; it must be {wanted.get(kind, kind.__name__)}"
         ) from None
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    from resnet_flax import config as configs
-
-    return configs.flatten(config)
 
 
 if __name__ == "__main__":

@@ -66,11 +66,10 @@ def _groups() -> dict[str, list[Any]]:
     part = "" if _WIDTH.value == 1 else f", {_WIDTH.value:g} of the width"
 
     def published(depth: int, widths: str, **more: Any) -> Any:
-        overrides = {
-            "model.family": "highway", "model.block": "single", "model.depth": depth, "model.width": _WIDTH.value,
-        }  # fmt: skip
+        overrides = {"model.family": "highway", "model.block": "single", "model.depth": depth} | more
+        label = f"highway-{depth} of its paper, {widths}{part}"
         # The name's own depth is replaced: 19 is none of the twins' family.
-        return Case("highway-20", overrides | more, f"highway-{depth} of its paper, {widths}{part}")
+        return Case("highway-20", overrides, label, scaled={"model.width": _WIDTH.value})
 
     groups[_PAPERS] = [published(depth, "its widths") for depth in (19, 32)]
     groups[_EQUAL] = [published(32, "the widths of 19 layers", **{"model.stage_filters": _FILTERS_OF_19})]

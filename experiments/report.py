@@ -16,6 +16,7 @@ from experiments.reporting import gather, render, sections
 from resnet_flax import command
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.visible import visible
 
 
@@ -53,8 +54,8 @@ def write(folder: Path, output: Path) -> tuple[Path, Path]:
 
 def main() -> None:
     """Writes the report and prints where it is."""
-    folder = Path(flags.FLAGS.workdir)
-    for path in write(folder, Path(flags.FLAGS.output or folder)):
+    folder = expanded(flags.FLAGS.workdir)
+    for path in write(folder, expanded(flags.FLAGS.output or folder)):
         print(path)
 
 

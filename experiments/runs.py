@@ -1,9 +1,12 @@
 """A list of runs: finished ones are skipped, interrupted ones go on, failed ones are noted."""
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from experiments import options
 from experiments.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
-from resnet_flax.run_files import RunFiles
+from resnet_flax.run_files import CONFIG, RunFiles
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
@@ -44,19 +47,21 @@ class Case:
     """What an experiment wants run, with every seed.
 
     Attributes:
-      name: of the network, as after the colon of ``--config``: ``plain-56``.
-      overrides: config values by dotted key.
-      label: see :class:`Run`; by default the name, and the overrides.
+      name: of the network, as after the colon of ``--config``: ``plain-56``; empty for the one that ``--config`` names.
+      overrides: config values by dotted key, which the command line must not set.
+      label: see :class:`Run`; by default the network's name, and the overrides that it does not say.
+      scaled: config values that the experiment makes of others, such as a part of the steps or of a published width;
+        the command line may set these keys for whatever they are made of.
     """
 
     name: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     label: str = ""
+    scaled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.label:
-            changes = (f"{key}={value}" for key, value in self.overrides.items())
-            object.__setattr__(self, "label", " ".join([self.name, *changes]))
+        if self.name and not self.label:
+            object.__setattr__(self, "label", _label(self.name, self.overrides))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Outcome:
       lines: its metrics, as far as it came.
       parameters: how many it trains.
       classes: of its data set.
-      failure: ``"diverged"``, ``"crashed"`` or empty.
+      failure: ``"diverged"``, ``"failed"`` (the reason is no error of the program), ``"crashed"`` or empty.
       reason: of the failure, one line.
     """
 
@@ -98,6 +103,7 @@ def plan(cases: Iterable[Case], seeds: Sequence[int]) -> list[Run]:
     """
     planned: dict[Path, Run] = {}
     cases = list(cases)
+    _check_given(cases)
     for seed in seeds:
         for case in cases:
             run = _run(case, seed)
@@ -125,20 +131,79 @@ def shortened(case: Case, fraction: float) -> Case:
     for key in ("log_every", "eval_every"):
         if config.train[key] > every:
             overrides[f"train.{key}"] = every
-    return dataclasses.replace(case, overrides={**overrides, **case.overrides})
+    return dataclasses.replace(case, scaled={**case.scaled, **overrides})
+
+
+def _given() -> tuple[str, str, dict[str, Any]]:
+    """What the command line says of the config: its file, the name after the colon, and the keys that it sets."""
+    flag = flags.FLAGS[options.CONFIG.name]
+    path, _, name = config_flags.get_config_filename(flag).partition(":")
+    return path, name, config_flags.get_override_values(flag)
+
+
+def _check_given(cases: Sequence[Case]) -> None:
+    """Refuses what the command line fixes and the experiment varies: one of the two would not be what ran."""
+    path, name, given = _given()
+    if "seed" in given:
+        raise UserError(f"--config.seed={given['seed']}: give seeds as --seeds={given['seed']}")
+    named = [case for case in cases if case.name]
+    if name and named:
+        raise UserError(f"--config={path}:{name}: the networks come from the experiment; leave out :{name}")
+    for key in sorted({key for case in cases for key in case.overrides} & given.keys()):
+        raise UserError(f"--config.{key}={given[key]}: the experiment varies it; leave one of the two out")
+    for case in named:
+        network = configs.network_name(configs.load(path, case.name).model)
+        if network != _canonical(path, case.name):
+            raise UserError(f"--config={path}: its get_config({case.name!r}) is the network {network}")
+        fixed = configs.network_name(configs.load(path, case.name, given).model)
+        if fixed != network:
+            keys = ", ".join(f"--config.{key}={given[key]}" for key in configs.NETWORK_KEYS if key in given)
+            raise UserError(f"{keys}: the experiment names its networks, here {case.name}, which would be {fixed}")
+
+
+def _canonical(path: str, name: str) -> str:
+    """The shortest name of the network: ``residual-20`` of ``residual-basic-20``."""
+    c = configs.base()
+    family = configs.load(path, name).model.family
+    c.model.family = "cifar" if family == "vgg" else family
+    return configs.name_of(configs.apply_name(c, name).model)
 
 
 def _run(case: Case, seed: int) -> Run:
-    path = config_flags.get_config_filename(flags.FLAGS[options.CONFIG.name]).partition(":")[0]
-    given = config_flags.get_override_values(flags.FLAGS[options.CONFIG.name])
-    overrides = {**given, **case.overrides, "seed": seed}
+    path, name, given = _given()
+    overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
+    config = configs.load(path, case.name or name or None, overrides)
+    network = case.name or configs.network_name(config.model)
+    label = case.label or _label(network, {k: v for k, v in case.overrides.items() if not _is_in_name(k, v)})
     try:
-        config = configs.resolve(configs.load(path, case.name, overrides))
-        default = configs.resolve(configs.load(path, case.name))
+        config = configs.resolve(config)
+        default = configs.resolve(configs.load(path, network)) if case.name else _default(path, network, name)
     except UserError as error:
-        raise UserError(f"run {case.label} (seed {seed}): {error}") from None
-    folder = options.runs_folder() / _folder_name(case.name, _changes(default, config), seed)
-    return Run(config, folder, case.label)
+        raise UserError(f"run {label} (seed {seed}): {error}") from None
+    folder = options.runs_folder() / _folder_name(network, _changes(default, config), seed)
+    if config.init.weights or config.init.reset_head:
+        from resnet_flax.training import fine_tuning  # it brings jax with it
+
+        config = fine_tuning.adopt(config, folder)
+    return Run(config, folder, label)
+
+
+def _label(network: str, overrides: Mapping[str, Any]) -> str:
+    return " ".join([network, *(f"{key}={value}" for key, value in overrides.items())])
+
+
+def _is_in_name(key: str, value: Any) -> bool:
+    """Whether a network's name says a config value: ``vgg-16`` the family, too."""
+    return key in ("model.unit", "model.block", "model.depth") or (key, value) == ("model.family", "vgg")
+
+
+def _default(path: str, network: str, name: str) -> ConfigDict:
+    """Reads what a config file says for a network; where it does not take its name, for the name that was given."""
+    with contextlib.suppress(UserError):
+        default = configs.resolve(configs.load(path, network))
+        if configs.name_of(default.model) == network:
+            return default
+    return configs.resolve(configs.load(path, name or None))
 
 
 def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
@@ -159,6 +224,57 @@ def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
     return {k: v for k, v in sorted(after.items()) if before.get(k) != v and k not in left_out}
 
 
+def located(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each in the folder beside its own that holds an equal config under another name, where one does.
+
+    A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
+    """
+    from resnet_flax.training import rules
+
+    own = {run.workdir for run in runs}
+    there = _configs_in(options.runs_folder(), own) if any(not _holds_run(folder) for folder in own) else {}
+
+    def found(run: Run) -> Run:
+        for folder, config in there.items():
+            if configs.differences(config, run.config) or config.train.steps != run.config.train.steps:
+                continue
+            try:
+                RunFiles(folder).check()
+                rules.check_resume(folder, run.config)
+            except UserError as error:
+                print(f"{run.name}: passed over: {error}", file=sys.stderr)
+                continue
+            print(f"{run.name}: found in {folder}", file=sys.stderr, flush=True)
+            return dataclasses.replace(run, workdir=folder)
+        return run
+
+    return [run if _holds_run(run.workdir) else found(run) for run in runs]
+
+
+def _holds_run(folder: Path) -> bool:
+    return os.path.lexists(folder / CONFIG)
+
+
+def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDict]:
+    """The configs of other runs in a folder, in the order of their names; a line for each that cannot be read."""
+    try:
+        inside = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+    found = {}
+    for path in inside:
+        try:
+            config = None if path in without else RunFiles(path).config()
+        except UserError as error:
+            print(f"{error}; passed over", file=sys.stderr)
+            continue
+        if config is not None:
+            found[path] = config
+    return found
+
+
 def print_plan(runs: Sequence[Run]) -> None:
     """``--dry-run``: a line for each run, and what it would do."""
     for run in runs:
@@ -169,26 +285,40 @@ def print_plan(runs: Sequence[Run]) -> None:
 
 
 def execute(runs: Sequence[Run]) -> list[Outcome]:
-    """Runs them, where ``--launcher`` says; one that diverges or crashes is noted, and the others go on.
+    """Runs them, where ``--launcher`` says; one that diverges, fails or crashes is noted, and the others go on.
 
-    A run that diverged before would diverge again and is not repeated; one that crashed is tried again.
+    A run that diverged before would diverge again and is not repeated; one that failed or crashed is tried again.
 
     Returns:
       Their outcomes, in the order of the runs.
 
     Raises:
-      UserError: before the first run, if any of them cannot be.
+      UserError: before the first run, if any of them cannot be; it names all that cannot.
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
-    from resnet_flax.training import rules
-    from resnet_flax.training import workdir as folders
-
-    for run in runs:
-        folders.check_config(run.workdir, run.config)
-        if not earlier_failure(run.config, run.workdir):  # which would not be resumed
-            rules.check_resume(run.workdir, run.config)
+    _check(runs)
     endings = _launcher()(runs)
     return [outcome(run, *ending) for run, ending in zip(runs, endings, strict=True)]
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Refuses runs of which one could not start."""
+    import jax
+
+    from resnet_flax.training.readiness import Readiness
+
+    # What a cluster's workers have is not known here, and this process takes no devices from them.
+    readiness = Readiness(jax.device_count() if options.LAUNCHER.value == "local" else None)
+    problems: dict[str, list[str]] = {}
+    for run in runs:
+        try:
+            RunFiles(run.workdir).check()
+            if not earlier_failure(run.config, run.workdir):  # which would not be resumed
+                readiness.check(run.config, run.workdir)
+        except UserError as error:
+            problems.setdefault(str(error), []).append(run.name)
+    if problems:
+        raise UserError("; ".join(f"{', '.join(names)}: {error}" for error, names in problems.items()))
 
 
 def _launcher() -> Callable[[Sequence[Run]], list[Ending]]:
@@ -210,12 +340,12 @@ def raise_failures(outcomes: Sequence[Outcome]) -> None:
     """Once figures and tables are written: an exit code that says that not every run came to its end.
 
     Raises:
-      Failed: a run crashed.
-      Diverged: none crashed, but one diverged.
+      Failed: a run failed or crashed.
+      Diverged: none did, but one diverged.
     """
     failed = [o for o in outcomes if o.failure]
     if not failed:
         return
     names = "; ".join(f"{o.run.name}: {o.failure}" for o in failed)
-    kind = Failed if any(o.failure == "crashed" for o in failed) else Diverged
+    kind = Failed if any(o.failure != "diverged" for o in failed) else Diverged
     raise kind(f"{len(failed)} of {len(outcomes)} runs did not end: {names}")

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from experiments import options, record, tables
 from experiments.record import Figure, Record, Table
-from experiments.runs import Case, Outcome, execute, plan, print_plan, raise_failures
+from experiments.runs import Case, Outcome, execute, located, plan, print_plan, raise_failures
 
 
 def run(cases: Iterable[Case]) -> list[Outcome] | None:
     """Runs every case with every seed of ``--seeds``; with ``--dry-run`` prints them and returns None."""
-    planned = plan(cases, options.whole_numbers(options.SEEDS))
+    planned = located(plan(cases, options.whole_numbers(options.SEEDS)))
     if options.DRY_RUN.value:
         print_plan(planned)
         return None

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 from absl import flags
@@ -17,6 +16,7 @@ from ml_collections.config_flags import config_flags
 from resnet_flax import config as configs
 from resnet_flax import last_word, processes, streams
 from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
+from resnet_flax.paths import expanded
 from resnet_flax.visible import visible
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
@@ -144,7 +144,10 @@ def _parse(argv: list[str]) -> list[str]:
         raise UserError(_flag_error(_one_line(error))) from None
     except UserError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:
+        for path in _config_files(argv):
+            if refusal := configs.explained(error, path):
+                raise refusal from None
         # What ml_collections raises for a config file or key that does not exist, or a value of another type.
         raise UserError(_one_line(error)) from None
 
@@ -155,17 +158,27 @@ def _config_flags() -> Iterator[str]:
 
 def _check_config_flags(argv: list[str]) -> None:
     """Refuses a config file or key that does not exist, in our words instead of ml_collections'."""
+    for path in _config_files(argv):
+        if not expanded(path).is_file():
+            raise UserError(configs.no_such_file(path))
     for name in _config_flags():
-        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
-            flag, equals, value = argument.partition("=")
-            if flag.lstrip("-") == name and flag.startswith("-"):
-                path = (value if equals else following).partition(":")[0]
-                if path and not Path(path).is_file():
-                    raise UserError(configs.no_such_file(path))
-            elif found := re.fullmatch(rf"--?(no)?{name}\.(.+)", flag):
+        for argument in argv[1:]:
+            if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
                 known = list(configs.flatten(configs.base()))
                 if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
                     raise UserError(configs.unknown_key(found[2], known))
+
+
+def _config_files(argv: list[str]) -> list[str]:
+    """The config files that the command line names, without what follows their colon."""
+    found = []
+    for name in _config_flags():
+        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
+            flag, equals, value = argument.partition("=")
+            if flag in (f"-{name}", f"--{name}"):
+                given = value if equals else following
+                found.append(given if re.match(r"[A-Za-z0-9+.-]+://", given) else given.partition(":")[0])
+    return [path for path in found if path]
 
 
 def _flag_error(message: str) -> str:
@@ -179,7 +192,7 @@ def _flag_error(message: str) -> str:
     return message
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     return text or type(error).__name__
 

@@ -8,13 +8,15 @@ import difflib
 import importlib.util
 import json
 import math
-from collections.abc import Mapping, Set
+import traceback
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 
 # What a key with a few values may be.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -175,6 +177,70 @@ def base() -> ConfigDict:
     return c
 
 
+class _Rule(NamedTuple):
+    """An operation of a ``FieldReference``; ml_collections copies its arguments with the config."""
+
+    fn: Callable[..., Any]
+    args: tuple[config_dict.FieldReference, ...]
+
+
+def follow(c: ConfigDict, key: str, rule: Callable[..., Any], *sources: str) -> None:
+    """Derives a key from others, ``rule(*their values)``, until somebody sets it: the rule sees what the user sets.
+
+    Args:
+      key: dotted, such as ``train.bn_group``.
+      rule: a function of the values of the sources. Where they have no sense, such as a batch of 0 images, it may
+        raise an ArithmeticError: the key then keeps its value, and :func:`validate` refuses the source.
+      sources: dotted keys.
+    """
+
+    def section_and_name(dotted: str) -> tuple[ConfigDict, str]:
+        section, _, name = dotted.rpartition(".")
+        return c[section], name
+
+    def derived(default: Any, *values: Any) -> Any:
+        try:
+            return rule(*values)
+        except ArithmeticError:
+            return default
+
+    references = [section.get_ref(name) for section, name in map(section_and_name, sources)]
+    section, name = section_and_name(key)
+    default = section[name]  # of the key's type
+    with c.ignore_type():
+        section[name] = config_dict.FieldReference(default, op=_Rule(derived, tuple(references)))
+
+
+# What the configs in configs/ derive from other keys; before runs recorded their rules, it did not follow these.
+DERIVED = frozenset(
+    ("model.block", "model.dropout", "model.hidden", "model.shortcut", "model.zero_init_last", "train.bn_group",
+     "train.steps", "train.log_every", "train.eval_every", "train.checkpoint_every", "optimizer.learning_rate",
+     "schedule.milestones", "schedule.warmup_steps", "schedule.decay_steps")
+)  # fmt: skip
+
+
+def milestones(*steps: int) -> tuple[int, ...]:
+    """Returns these steps as ``schedule.milestones`` has to have them: growing, each once, none of them 0."""
+    return tuple(sorted({step for step in steps if step > 0}))
+
+
+def layers_of(family: str, block: str, depth: int, stage_units: tuple[int, ...]) -> int:
+    """Counts the layers of the network that these keys of ``model`` name; the depth where they name none."""
+    if not stage_units:
+        return depth
+    from resnet_flax.networks import depth_of
+
+    try:
+        return depth_of(family, block, stage_units)
+    except (ValueError, KeyError):
+        return depth
+
+
+# The keys of which :func:`layers_of` is a function; and the network's name.
+DEPTH_KEYS = ("model.family", "model.block", "model.depth", "model.stage_units")
+NETWORK_KEYS = ("model.unit", *DEPTH_KEYS)
+
+
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH`` (``UNIT-basic-DEPTH``).
 
@@ -191,12 +257,19 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
             f"residual-bottleneck-164 or vgg-16"
         )
     c.model.unit, c.model.depth = unit, int(depth)
+    large = c.model.family == "imagenet"
     if unit == "vgg":
-        c.model.hidden = (4096, 4096) if c.model.family == "imagenet" else (512, 512)
-        c.model.dropout = 0.5
         c.model.family, c.model.unit = "vgg", "plain"
-    c.model.block = block or _usual_block(c.model.family, c.model.depth)
+    follow(c, "model.hidden", lambda family: _VGG_HIDDEN[large] if family == "vgg" else (), "model.family")
+    follow(c, "model.dropout", lambda family: 0.5 if family == "vgg" else 0.0, "model.family")
+    if block:
+        c.model.block = block
+    else:
+        follow(c, "model.block", _usual_block, "model.family", "model.depth")
     return c
+
+
+_VGG_HIDDEN = {True: (4096, 4096), False: (512, 512)}  # by whether the images are ImageNet's
 
 
 def name_of(model: Mapping[str, Any]) -> str:
@@ -204,6 +277,12 @@ def name_of(model: Mapping[str, Any]) -> str:
     unit, block, depth = model["unit"], model["block"], model["depth"]
     unit = "vgg" if (model["family"], unit) == ("vgg", "plain") else unit
     return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
+
+
+def network_name(model: Mapping[str, Any]) -> str:
+    """The :func:`name_of` a section ``model`` that is not resolved: with the layers that its stages come to."""
+    depth = layers_of(*(model[key.partition(".")[2]] for key in DEPTH_KEYS))
+    return name_of({"unit": model["unit"], "family": model["family"], "block": model["block"], "depth": depth})
 
 
 def _usual_block(family: str, depth: int) -> str:
@@ -214,15 +293,18 @@ def _usual_block(family: str, depth: int) -> str:
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
-    file = Path(path)
+    file = expanded(path)
     if not file.is_file():
         raise UserError(no_such_file(path))
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config={path}: the file has no function get_config")
-    c = module.get_config(name) if name else module.get_config()
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config={path}: the file has no function get_config")
+        c = module.get_config(name) if name else module.get_config()
+    except (Exception, SystemExit) as error:
+        raise explained(error, str(file)) or error from None
     if overrides:
         unknown = [key for key in overrides if key not in flatten(c)]
         if unknown:
@@ -256,6 +338,19 @@ def from_json(text: str) -> ConfigDict:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
+
+
+def explained(error: BaseException, path: str) -> UserError | None:
+    """The refusal of a config file that raised: its line, and its error, without a traceback; None if others raised."""
+    if isinstance(error, UserError):
+        return error
+    what, line = " ".join(str(error).split()), None
+    if isinstance(error, SyntaxError):
+        what, line = error.msg, error.lineno
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename).absolute() == Path(path).absolute():
+            line = frame.lineno
+    return UserError(f"--config={path}, line {line}: {type(error).__name__}: {what}") if line else None
 
 
 def no_such_file(path: str) -> str:
@@ -360,10 +455,11 @@ def wanted(default: Any) -> str:
 
 def _check_network(c: ConfigDict) -> None:
     # Imported here: a command that only prints its help does not wait for jax.
+    from resnet_flax import memory
     from resnet_flax.networks import build
 
     try:
-        build(c.model, classes=1)
+        memory.check_network(build(c.model, classes=1), c.model)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -396,6 +492,17 @@ def resolve(c: ConfigDict) -> ConfigDict:
         c.data.scales = tuple(c.data.scales)
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
+    return c
+
+
+def unresolved(c: ConfigDict) -> ConfigDict:
+    """Lets values follow others again where they are what :func:`resolve` made of these; returns the config."""
+    from resnet_flax.networks.highway import gate_bias
+
+    if c.schedule.name == "cosine" and c.schedule.decay_steps == c.train.steps:
+        c.schedule.decay_steps = 0
+    if c.model.gate_bias == gate_bias(c.model.depth):
+        c.model.gate_bias = None
     return c
 
 

@@ -99,7 +99,7 @@ class Model:
         self.preprocessing.check_square()
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             images = [images]
-        found = [center(Path(i) if isinstance(i, str) else i, self.preprocessing) for i in images]
+        found = [center(expanded(i) if isinstance(i, str | Path) else i, self.preprocessing) for i in images]
         return np.concatenate(found) if found else np.zeros((0, *self.preprocessing.image_shape), np.float32)
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:

@@ -45,6 +45,7 @@ _TOP = flags.DEFINE_integer("top", 5, "How many classes to name for an image.", 
 _VIEW = flags.DEFINE_enum("view", "center", ("center", "10crop", "multiscale"), "Views that are averaged over.")
 _JSON = flags.DEFINE_bool("json", False, "Print an object a line instead of a table.")
 _PICTURE = flags.DEFINE_string("picture", None, "Draw the images with their classes into this .png, 12 at most.")
+flags.register_validator(_PICTURE, lambda path: path is None or bool(expanded(path)))  # before the images are read
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Views that are computed at once.", lower_bound=1)
 
 _DRAWN, _COLUMNS, _BARS = 12, 4, 10

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict, config_flags
 from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress, duration
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def main() -> None:
     # A GPU may be busy training.
     jax.config.update("jax_platforms", "cpu")
     config = configs.resolve(_CONFIG.value)
+    workdir = None if _WORKDIR.value is None else expanded(_WORKDIR.value)
     for line in _places(config):
         print(line)
     dataset = _load(config)
@@ -66,8 +68,8 @@ def main() -> None:
         pipeline = dataclasses.replace(pipeline_of(config), skip_broken=True)
         _read(config, dataset, pipeline, list(splits))
         _measure(config, dataset, pipeline)
-    if _WORKDIR.value is not None:
-        _check_disk(config, dataset, Path(_WORKDIR.value))
+    if workdir is not None:
+        _check_disk(config, dataset, workdir)
     print("a run could start")
 
 
@@ -77,7 +79,7 @@ def _places(config: ConfigDict) -> Iterator[str]:
 
     data = config.data
     if data.folder:
-        yield f"data.folder={data.folder}: class folders"
+        yield f"data.folder={expanded(data.folder)}: class folders"
         return
     if data.name in ("digits", "folder"):
         yield f"data.name={data.name}"
@@ -179,9 +181,10 @@ def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") 
 
 def _check_disk(config: ConfigDict, dataset: "Dataset | PhotoDataset", workdir: Path) -> None:
     """Sets the free space beside what the checkpoints take."""
+    from resnet_flax.training import fine_tuning
     from resnet_flax.training import workdir as folders
 
-    folders.check_config(workdir, config)
+    folders.check_config(workdir, fine_tuning.adopt(config, workdir))
     place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

@@ -1,11 +1,13 @@
 """Configs: names, what is refused and in which words, and that JSON brings back what was written."""
 
+import copy
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import FieldReference
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
@@ -231,3 +233,93 @@ def test_a_file_without_get_config_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UserError, match="has no function get_config"):
         config.load(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "wanted"),
+    [
+        ("cifar10", {"model.depth": 110}, {"schedule.warmup_steps": 400}),
+        ("cifar10", {"model.stage_units": (18, 18, 18)}, {"schedule.warmup_steps": 400}),
+        ("cifar10", {"model.depth": 110, "schedule.warmup_steps": 0}, {"schedule.warmup_steps": 0}),
+        ("cifar10", {"model.block": "bottleneck", "model.depth": 164}, {"model.shortcut": "B"}),
+        ("cifar10", {"train.batch_size": 96}, {"train.bn_group": 48}),
+        ("cifar10", {"train.batch_size": 96, "train.bn_group": 32}, {"train.bn_group": 32}),
+        ("imagenet_short", {"train.batch_size": 256}, {
+            "optimizer.learning_rate": 0.1, "train.steps": 40 * 5004, "schedule.warmup_steps": 5 * 5004,
+            "schedule.decay_steps": 40 * 5004, "train.eval_every": 5004,
+        }),
+        ("imagenet_short", {"model.unit": "plain"}, {"model.zero_init_last": False}),
+        ("imagenet", {"train.batch_size": 512}, {
+            "schedule.milestones": (75_068, 150_136, 225_205), "train.steps": 300_000,
+        }),
+        ("digits", {"train.batch_size": 64}, {"train.steps": 440, "schedule.milestones": (220, 330)}),
+        ("digits", {"train.steps": 1800}, {"schedule.milestones": (450, 675), "train.log_every": 45}),
+        ("digits", {"train.batch_size": 64, "schedule.milestones": (50,)}, {"schedule.milestones": (50,)}),
+        ("folder", {"schedule.name": "piecewise"}, {"schedule.milestones": (1000, 1500)}),
+        ("folder", {"schedule.name": "piecewise", "train.steps": 1}, {"schedule.milestones": ()}),
+        ("folder", {"train.steps": 10}, {"schedule.milestones": (32_000, 48_000), "schedule.decay_steps": 10}),
+        ("imagenet", {"model.depth": 18}, {"model.block": "basic"}),
+        ("cifar10", {"model.family": "vgg", "model.depth": 16, "model.unit": "plain"}, {
+            "model.block": "single", "model.hidden": (512, 512), "model.dropout": 0.5,
+        }),
+        ("digits", {}, {"train.steps": 900, "schedule.milestones": (450, 675), "train.log_every": 45}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_config_derives_follows_what_the_user_sets(file, given, wanted):
+    c = config.load(f"configs/{file}.py", None)
+    for of_its_own in (copy.deepcopy(c), c):  # config flags copy it
+        of_its_own.update_from_flattened_dict(given)
+        flat = config.flatten(config.resolve(of_its_own))
+        assert {key: flat[key] for key in wanted} == wanted
+        assert config.flatten(config.from_json(config.to_json(config.resolve(of_its_own)))) == flat
+
+
+@pytest.mark.parametrize("file", [p.stem for p in Path("configs").glob("*.py") if p.stem != "from_json"])
+def test_the_derived_keys_are_listed(file):
+    """A run that was begun before they followed others is known by them (``workdir.check_config``)."""
+    c = config.load(f"configs/{file}.py")
+    references = {
+        f"{section}.{name}" for section in c if section != "seed" for name in c[section]
+        if c[section].get_ref(name)._ops or isinstance(c[section].get_ref(name)._value, FieldReference)
+    }  # fmt: skip
+    assert {"model.block", "model.dropout", "model.hidden"} <= references <= config.DERIVED
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_that_derives_nothing_is_refused_itself(batch):
+    for file in ("digits", "cifar10", "imagenet", "imagenet_short"):
+        with pytest.raises(UserError, match=f"train.batch_size={batch} must be at least 1"):
+            config.resolve(config.load(f"configs/{file}.py", None, {"train.batch_size": batch}))
+
+
+def test_gates_read_from_json_follow_the_depth(tmp_path):
+    c = config.resolve(config.load("configs/digits.py", "highway-20"))
+    (tmp_path / "config.json").write_text(config.to_json(c))
+    again = config.load("configs/from_json.py", str(tmp_path / "config.json"), {"model.depth": 8})
+    assert config.resolve(again).model.gate_bias == -1.0
+    assert config.flatten(config.resolve(config.load("configs/from_json.py", str(tmp_path / "config.json")))) == (
+        config.flatten(c)
+    )
+
+
+def test_a_cosine_read_from_json_decays_over_all_steps(tmp_path):
+    (tmp_path / "config.json").write_text(config.to_json(config.resolve(with_values(**{"schedule.name": "cosine"}))))
+    c = config.load("configs/from_json.py", str(tmp_path / "config.json"), {"train.steps": 100_000})
+    assert config.resolve(c).schedule.decay_steps == 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
+        ("def get_config(name=None):\n    return {}['a']\n", "line 2: KeyError: 'a'"),
+        ("x = (\n", "line 1: SyntaxError: '(' was never closed"),
+    ],
+)
+def test_a_config_file_that_raises_is_explained(tmp_path, text, message):
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(UserError) as found:
+        config.load(str(tmp_path / "bad.py"))
+    assert str(found.value) == f"--config={tmp_path / 'bad.py'}, {message}"

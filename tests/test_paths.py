@@ -19,6 +19,17 @@ def test_a_tilde_is_home_where_no_file_has_it(tmp_path, monkeypatch):
     assert expanded("a/~/b") == Path("a/~/b")
 
 
-def test_a_name_that_is_too_long_is_of_no_file():
-    with pytest.raises(UserError, match="a: there is no such file"):
+def test_a_name_that_is_too_long_is_refused():
+    with pytest.raises(UserError, match="aaa...: this path of 300 characters is longer"):
         files.read(expanded("a" * 300))
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/runs", "hdfs://host/runs", Path("s3://bucket/runs")], ids=str)
+def test_an_address_is_no_path(name):
+    with pytest.raises(UserError, match="an address is no path; mount what .*://"):
+        expanded(name)
+
+
+def test_a_path_that_is_too_long():
+    with pytest.raises(UserError, match="this path of 3000 characters is longer"):
+        expanded("x" * 3000)

@@ -7,18 +7,18 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
 from resnet_flax.run_files import CRASH, RunFiles
 
-Ending = tuple[str, str]  # "diverged", "crashed" or empty; the reason, one line
+Ending = tuple[str, str]  # "diverged", "failed", "crashed" or empty; the reason, one line
 WELL: Ending = ("", "")
 
 
 def attempt(config: ConfigDict, workdir: Path) -> Ending:
-    """Trains; a run that diverges or crashes says so in its ending.
+    """Trains; a run that diverges, is refused or crashes says so in its ending.
 
     Raises:
-      UserError: the user's mistake.
+      Busy: another process is at it.
       Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
     from resnet_flax.training import loop
@@ -28,8 +28,10 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
         loop.run(config, workdir)
     except Diverged as error:
         return "diverged", str(error)
-    except (UserError, Interrupted):
+    except (Busy, Interrupted):
         raise
+    except UserError as error:  # that no check before the first run could know of, such as a full disk
+        return "failed", str(error)
     except Exception as error:  # the other runs are not lost with this one
         text = traceback.format_exc()
         print(text, file=sys.stderr)

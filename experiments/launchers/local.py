@@ -17,7 +17,6 @@ def launch(runs: Sequence[Run]) -> list[Ending]:
     """Runs them in order; returns what each ended as.
 
     Raises:
-      UserError: the user's mistake, in one of them.
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
     with StopRequest() as stop:  # one that comes in the last moments of a run is for the rest of them

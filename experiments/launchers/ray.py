@@ -41,8 +41,8 @@ def launch(runs: Sequence[Run]) -> list[Ending]:
     """Runs them as tasks, as many at a time as there is room for; returns what each ended as, in the order given.
 
     Raises:
-      UserError: Ray is missing, the cluster cannot be reached or has no room, or a mistake in one of the runs; the
-        others are saved and stopped.
+      UserError: Ray is missing, the cluster cannot be reached or has no room, or a node does not see the runs' folder;
+        the runs are saved and stopped.
       Interrupted: a signal came; all runs are saved and stopped, and the same command goes on.
     """
     ray = _ray()
@@ -122,11 +122,16 @@ class _Sweep:
             self._refusal = self._refusal or UserError(f"run {self._runs[i].name}: {text}")
         elif kind == ray_task.STOPPED:
             self._lost(i, text)
+        elif kind == ray_task.BUSY and i not in self._losses:
+            self._started.pop(i, None)
+            if not self._stopping:
+                self._say(i, "another process is at it; it is taken up again after the others")
+                self._streams[self._submit(self._runs[i])] = i
         else:
             started = self._started.pop(i, None)
             if started and i not in self._losses:
                 self._pace.add(self._runs[i], time.monotonic() - started)
-            self._end(i, (kind, text))
+            self._end(i, ("crashed" if kind == ray_task.BUSY else kind, text))
 
     def _lost(self, i: int, why: str) -> None:
         """Killed, or saved and stopped; not by us, unless we are stopping."""

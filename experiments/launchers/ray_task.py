@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from experiments.launchers.attempt import attempt
 from resnet_flax import config as configs
-from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.stopping import StopRequest
 
 LOG = "run.log"  # in a run's folder: what its workers printed
 
-# Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other two.
-STARTED, STOPPED, REFUSED = "started", "stopped", "refused"
+# Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.
+STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
 
 # Seconds for a worker that was lost, but is not quite dead, to let go of the run's folder; file systems of a network
 # know of a dead node after a minute or two.
@@ -46,11 +46,11 @@ def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
     if not folders.wait_until_free(workdir, _PATIENCE, lambda: stop.received is not None) and not stop.received:
-        return "crashed", f"{workdir}: after {_PATIENCE:g} s another process still holds it"
+        return BUSY, f"{workdir}: after {_PATIENCE:g} s another process still holds it"
     try:
         return attempt(config, workdir)
-    except UserError as error:
-        return REFUSED, str(error)
+    except Busy as error:
+        return BUSY, str(error)
     except Interrupted as ending:
         return STOPPED, str(ending)
 

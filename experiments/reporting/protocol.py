@@ -247,5 +247,10 @@ def train_command(config: ConfigDict, folder: str) -> str:
         return (
             f"python train.py {shlex.quote(f'--config=configs/from_json.py:{folder}/config.json')} {shlex.quote(again)}"
         )
-    overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed_keys(config).items()]
+    changed = changed_keys(config)
+    file, _, network = name.partition(":")
+    # What the file derives from the keys that changed is said, too, where the run has it otherwise.
+    followed = configs.flatten(configs.load(str(ROOT / file), network, changed))
+    changed |= {k: v for k, v in flat.items() if v != followed[k] and k not in changed and followed[k] is not None}
+    overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed.items()]
     return " ".join(["python train.py", shlex.quote(f"--config={name}"), *overrides, shlex.quote(again)])

@@ -1,8 +1,9 @@
 """Shapes of the data sets that are known by name, for whatever needs a network's input but no images."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from resnet_flax.paths import expanded
 
 # Side (None where images differ: data.image_size says), channels, classes (None where only the folder tells).
 _KNOWN: dict[str, tuple[int | None, int, int | None]] = {
@@ -30,5 +31,5 @@ def classes(data: Mapping[str, Any]) -> int | None:
     if data["folder"]:
         from resnet_flax.data.folders import scan
 
-        return len(scan(Path(data["folder"])).classes)
+        return len(scan(expanded(data["folder"])).classes)
     return _KNOWN[data["name"]][2] if data["name"] in _KNOWN else None

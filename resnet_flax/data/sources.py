@@ -84,7 +84,7 @@ def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
 
     _check_class_order(data)
     if data["folder"]:
-        found = imagenet.of_folder(Path(data["folder"]), data.get("class_order", "names"))
+        found = imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"))
     elif data["name"] in ("folder", "digits"):
         raise UserError(
             f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder"
@@ -128,7 +128,7 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str]:
     from resnet_flax.data import folders
 
     size = _Size(folders.decoded_side(data), data.get("interpolation", "box"), data["image_size"])
-    found = folders.scan(Path(data["folder"]), data.get("class_order", "names"))
+    found = folders.scan(expanded(data["folder"]), data.get("class_order", "names"))
     labelled = found.train + found.test
     # Links may put the same files into other classes or splits, which the files themselves do not tell.
     files = [[str(path.relative_to(found.folder)), label] for path, label in labelled]

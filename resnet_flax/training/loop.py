@@ -13,22 +13,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax import sums
+from resnet_flax import memory, sums
 from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.networks import build
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
 from resnet_flax.run_files import RunFiles
-from resnet_flax.training import fine_tuning, rules, run_images
+from resnet_flax.training import fine_tuning, run_images
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
 from resnet_flax.training.devices import (
     agree,
     alone,
-    check_batch,
-    check_parts,
     check_same,
     raise_together,
     replicated,
@@ -36,6 +35,7 @@ from resnet_flax.training.devices import (
 from resnet_flax.training.feeds import feed_of
 from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, put_back, read
 from resnet_flax.training.parts import Parts, prepare
+from resnet_flax.training.readiness import check_settings
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state
 from resnet_flax.training.step import all_finite, forget_sums
@@ -67,10 +67,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             config = fine_tuning.adopt(configs.resolve(config), workdir)
             if first:
                 held.enter_context(folders.locked(workdir))
-                folders.check_config(workdir, config)
-                rules.check_resume(workdir, config)
-            check_batch(config.train.batch_size, config.train.bn_group, jax.device_count())
-            check_parts(config, jax.device_count())
+            check_settings(config, workdir if first else None, jax.device_count())
+            memory.check_training(config, build(config.model, classes=1))
             parts = prepare(config, run_images.known_normalization(workdir, config))
             if first:
                 run_images.check(workdir, parts)

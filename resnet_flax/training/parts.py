@@ -96,21 +96,34 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     Args:
       normalization: of a stream, where it is known already, so that its statistics are not computed again.
     """
-    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
-        raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
-    if config.data.pipeline == "stream":
-        dataset = sources.load_photographs(config.data)
-        if normalization is None:
-            normalization = pipeline_of(config).normalization(config.data.normalization, dataset.train)
-    else:
-        dataset = sources.load(config.data)
-        try:
-            normalization = resident.normalization(config.data.normalization, dataset.train)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+    check_precision(config)
+    dataset = load_dataset(config)
+    if config.data.pipeline != "stream":
+        normalization = normalization_of(config, dataset)
+    elif normalization is None:
+        normalization = pipeline_of(config).normalization(config.data.normalization, dataset.train)
     network = build(config.model, len(dataset.classes), config.train.bn_group, DATA_AXIS)
     network = network.clone(frozen=config.optimizer.trainable == "head")
     return Parts(config, dataset, network, data_mesh(), normalization)
+
+
+def check_precision(config: ConfigDict) -> None:
+    """Refuses 64-bit numbers where jax has been told to do without."""
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
+        raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
+
+
+def load_dataset(config: ConfigDict) -> Dataset | PhotoDataset:
+    """Reads the data set that a resolved config names; of a stream, which photographs there are."""
+    return sources.load_photographs(config.data) if config.data.pipeline == "stream" else sources.load(config.data)
+
+
+def normalization_of(config: ConfigDict, dataset: Dataset) -> Normalization:
+    """Computes the normalization that a config names from the training images of data in memory."""
+    try:
+        return resident.normalization(config.data.normalization, dataset.train)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def pipeline_of(config: ConfigDict) -> Pipeline:

@@ -24,6 +24,22 @@ def _around(data: ConfigDict) -> int:
     return max(data.resize - data.image_size, 0)
 
 
+def _left_behind(c: ConfigDict) -> bool:
+    """Whether a value is what a config file derived for its own depth, batch or steps, and the run has others."""
+    model, schedule, train = c.model, c.schedule, c.train
+    cosine = schedule.name == "cosine"
+    if c.data.name in ("cifar10", "cifar100"):
+        return (
+            (model.depth >= 110 and not schedule.warmup_steps)
+            or (model.block == "bottleneck" and model.shortcut == "A" and model.unit != "plain")
+            or (train.bn_group == 64 and train.batch_size != 128)
+        )
+    if c.data.name == "digits" and not cosine:
+        return tuple(schedule.milestones) == (450, 675) and train.batch_size != 32
+    short = c.data.name == "imagenet2012" and c.optimizer.learning_rate == 0.4 and train.batch_size != 1024
+    return cosine and (short or schedule.decay_steps < train.steps)
+
+
 def _by_name(data: ConfigDict) -> bool:
     """Whether the data are kept in memory, and no folder of photographs."""
     return not data.folder and data.pipeline == "resident"
@@ -36,11 +52,13 @@ class Change(NamedTuple):
       rules: the first rules that have the change; runs begun under earlier ones are of the old kind.
       concerns: whether a run of this resolved config is of the kind that changed.
       reason: what the old rule was, a clause that follows "it was begun under an old rule: ".
+      resumes: whether such a run resumes nevertheless, where the config given is its own: that one says all of it.
     """
 
     rules: int
     concerns: Callable[[ConfigDict], bool]
     reason: str
+    resumes: bool = False
 
 
 CHANGED = (
@@ -71,6 +89,12 @@ CHANGED = (
         lambda c: _by_name(c.data) and c.data.resize == 0 < c.data.image_size and c.data.name not in _SQUARES,
         "its images, if they are no squares, were squashed into one (data.image_size)",
     ),
+    Change(
+        2,
+        _left_behind,
+        "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps",
+        resumes=True,
+    ),
 )
 
 
@@ -94,7 +118,8 @@ def check_resume(workdir: Path, config: ConfigDict) -> None:
     """
     from resnet_flax.training.checkpoints import has_checkpoint  # it brings jax and orbax with it
 
-    reasons = old_rules(config, folders.rules_of(workdir))
+    rules = folders.rules_of(workdir)
+    reasons = [c.reason for c in CHANGED if rules < c.rules and c.concerns(config) and not c.resumes]
     if reasons and has_checkpoint(workdir) and not folders.is_finished(workdir, config):
         raise UserError(
             f"--workdir={workdir} holds a run that cannot be resumed: it was begun under an old rule: "

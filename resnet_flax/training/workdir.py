@@ -94,17 +94,29 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
         return
     differing = configs.differences(there, config)
     if differing:
-        # Where decay_steps is left at 0, it is train.steps.
-        follows = all(c.schedule.name == "cosine" and c.schedule.decay_steps == c.train.steps for c in (there, config))
-        hint = (
-            f". A cosine that decays over all of train.steps is another one when these grow; to go on at its end, a "
-            f"rate of 0, set schedule.decay_steps={there.schedule.decay_steps}"
-        )
         raise UserError(
             f"--workdir={workdir} holds a run of another config; choose another folder, or the same config "
-            f"(train.steps may grow). They differ in {'; '.join(differing)}"
-            f"{hint if follows and there.train.steps < config.train.steps else ''}"
+            f"(train.steps may grow). They differ in {'; '.join(differing)}{_hint(workdir, there, config, differing)}"
         )
+
+
+def _hint(workdir: Path, there: ConfigDict, config: ConfigDict, differing: Sequence[str]) -> str:
+    """How to resume a run whose config differs in nothing but values that follow from others."""
+    keys = {text.partition(":")[0] for text in differing}
+    schedule = {"schedule.decay_steps", "schedule.milestones"}
+    if there.train.steps < config.train.steps and keys <= schedule:
+        old = configs.flatten(there)
+        return (
+            f". A schedule that follows train.steps is another one when these grow; to resume with the old one (a "
+            f"rate of 0 where a cosine has ended), set {', '.join(f'{key}={old[key]}' for key in sorted(keys))}"
+        )
+    starts = RunFiles(workdir).starts()
+    if starts and rules_in(starts) < RULES and keys <= configs.DERIVED:
+        return (
+            f". It was begun under an old rule: values that a config file derives did not follow the keys that were "
+            f"set; --config=configs/from_json.py:{workdir / CONFIG} resumes it as it was begun"
+        )
+    return ""
 
 
 def read_config(workdir: Path) -> ConfigDict | None:

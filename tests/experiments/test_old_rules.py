@@ -1,6 +1,7 @@
 """Runs that were begun under old rules: marked in tables and reports, and refused where a sweep would resume them."""
 
 import pytest
+from absl import flags
 
 from experiments import runs, tables
 from resnet_flax import config as configs
@@ -31,6 +32,8 @@ def test_a_report_marks_them(begun_before):
 
 
 def test_a_sweep_refuses_to_resume_them_before_its_first_run(begun_before):
+    flags.FLAGS.mark_as_parsed()
     given = [run_in(begun_before / name) for name in ("interrupted", "interrupted_average")]
     with pytest.raises(UserError, match="interrupted_average holds a run that cannot be resumed"):
         runs.execute(given)
+    flags.FLAGS.unparse_flags()

@@ -56,7 +56,7 @@ def test_what_a_run_does_not_learn_from_is_no_difference(seed, data_dir, every, 
         ({"optimizer__learning_rate": 0.01}, ["learning rate 0.01 instead of 0.1"]),
         (
             {"train__batch_size": 64},
-            ["batches of 64 images instead of 128"],
+            ["batches of 64 images instead of 128", "batch normalisation over 32 images instead of 64"],
         ),
         ({"train__bn_group": 0}, ["batch normalisation over 128 images instead of 64"]),
         ({"data__image_size": 16}, ["images of side 16 instead of 32"]),
@@ -192,6 +192,13 @@ def test_a_name_of_imagenet_is_found_again(depth):
         ("residual-bottleneck-29", "configs/cifar10.py", {"data__flip": False, "schedule__milestones": ()}),
         ("residual-110", "configs/cifar100.py", {"model__stage_units": (2, 3), "optimizer__nesterov": True}),
         ("residual-50", "configs/imagenet.py", {"schedule__name": "cosine", "optimizer__learning_rate": 1e-5}),
+        # Of before derived values followed what is set.
+        (
+            "plain-20",
+            "configs/digits.py",
+            {"train__batch_size": 64, "train__steps": 900, "schedule__milestones": (450, 675)},
+        ),
+        ("plain-20", "configs/cifar10.py", {"train__batch_size": 96, "train__bn_group": 64}),
     ],
 )
 def test_the_command_that_runs_it_again_means_the_same_config(monkeypatch, name, file, changes):

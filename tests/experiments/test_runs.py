@@ -1,5 +1,7 @@
 """Plans of runs: their folders, and what becomes of a run that crashes."""
 
+import re
+
 import pytest
 from absl import flags
 
@@ -15,12 +17,28 @@ SMALL = {
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     """The flags of an experiment, as parsed from a command line."""
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["experiment", f"--workdir={tmp_path}"])
+    parse(monkeypatch, f"--workdir={tmp_path}")
     yield tmp_path
+    parse(monkeypatch, f"--workdir={tmp_path}")
     flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def given(folder, monkeypatch):
+    """Parses a command line with these arguments beside the folder of the experiment."""
+    return lambda *arguments: parse(monkeypatch, f"--workdir={folder}", *arguments)
+
+
+def parse(monkeypatch, *arguments):
+    if not any(argument.startswith("--config=") for argument in arguments):
+        arguments = ("--config=configs/digits.py", *arguments)
+    monkeypatch.setattr("sys.argv", ["experiment", *arguments])  # where config_flags looks for overrides
+    flags.FLAGS.unparse_flags()
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # of an earlier command line
+        delattr(flags.FLAGS, name)
+    flags.FLAGS(["experiment", *arguments])
 
 
 def test_a_folder_says_what_differs_from_the_config_file(folder):
@@ -129,3 +147,194 @@ def test_a_note_of_divergence_without_a_config_says_nothing(folder):
     run.workdir.mkdir(parents=True)
     (run.workdir / "diverged.json").write_text('{"step": 3, "message": "not finite"}')
     assert earlier_failure(run.config, run.workdir) is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.model.depth=8", r"--config.model.depth=8: the experiment names its networks, here plain-20, which"),
+        ("--config.model.unit=residual", "unit=residual: the experiment names .* plain-20, which would be residual-20"),
+        ("--config.model.stage_units=(1,)", r"stage_units=\(1,\): .* here plain-20, which would be plain-4"),
+        ("--config.model.block=bottleneck", "would be plain-bottleneck-20"),
+        ("--config.model.width=2.0", "--config.model.width=2.0: the experiment varies it"),
+        ("--config.seed=5", "give seeds as --seeds=5"),
+        ("--config=configs/digits.py:plain-20", ":plain-20: the networks come from the experiment; leave out"),
+    ],
+)
+def test_what_the_experiment_varies_is_not_fixed(given, argument, message):
+    given(argument)
+    with pytest.raises(UserError, match=message):
+        runs.plan([Case("plain-20"), Case("plain-56", {"model.width": 0.5})], [0])
+
+
+def test_a_fixed_key_that_changes_no_network_holds_for_every_run(given):
+    given("--config.model.depth=20", "--config.model.stage_units=(3,3,3)", "--config.model.width=0.5")
+    [run] = runs.plan([Case("plain-20")], [0])
+    assert (run.label, run.config.model.depth, run.config.model.width) == ("plain-20", 20, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "overrides", "label"),
+    [
+        ("--config=configs/digits.py:plain-14", {}, "plain-14"),
+        ("--config=configs/digits.py:plain-14", {"train.batch_size": 16}, "plain-14 train.batch_size=16"),
+        ("--config=configs/highway.py", {}, "highway-19"),
+        ("--config.model.unit=plain", {"model.depth": 8}, "plain-8"),
+        ("--config.train.steps=9", {"model.stage_units": (1,)}, "residual-4 model.stage_units=(1,)"),
+        ("--config.model.stage_units=(1,)", {"model.shortcut": "B"}, "residual-4 model.shortcut=B"),
+        ("--config.data.image_size=32", {"model.unit": "plain", "model.family": "vgg", "model.depth": 11}, "vgg-11"),
+        ("--config=configs/imagenet.py", {"model.depth": 18}, "residual-18"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_label_says_what_runs(given, argument, overrides, label):
+    """The network of --config with what is varied: its label, its folder's name and its config agree."""
+    given(argument)
+    [run] = runs.plan([Case("", overrides)], [0])
+    assert run.label == label
+    network = label.partition(" ")[0]
+    assert runs.configs.name_of(run.config.model) == network
+    assert run.workdir.name.startswith(f"{network}-")
+    for key, value in overrides.items():
+        assert runs.configs.flatten(run.config)[key] == value
+
+
+def test_a_config_file_that_ignores_its_name_is_no_file_for_names(folder, given):
+    own = folder / "own.py"
+    own.write_text(
+        "from resnet_flax import config\ndef get_config(name=''):\n"
+        "    c = config.base()\n    c.model.depth = 44\n    return c\n"
+    )
+    given(f"--config={own}")
+    with pytest.raises(UserError, match=r"own.py: its get_config\('plain-20'\) is the network residual-44"):
+        runs.plan([Case("plain-20")], [0])
+    [run] = runs.plan([Case("", {"train.batch_size": 16})], [0])
+    assert (run.label, run.config.model.depth) == ("residual-44 train.batch_size=16", 44)
+    assert run.workdir.name == "residual-44-batch_size=16-seed0"
+
+
+def test_a_grid_over_an_earlier_run(folder, given):
+    [first] = runs.plan([Case("plain-8", SMALL)], [0])
+    (folder / "config.json").write_text(runs.configs.to_json(first.config))
+    given(f"--config=configs/from_json.py:{folder / 'config.json'}")
+    [run] = runs.plan([Case("", {"model.depth": 14})], [0])
+    assert (run.label, run.config.train.steps, run.config.model.depth) == ("plain-14", 4, 14)
+
+
+def test_a_run_of_another_name_is_found(folder, capsys):
+    """Folders are named by a rule that may change; damaged ones beside it are passed over."""
+    from resnet_flax.training import workdir as folders
+
+    planned = runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0])
+    for name in ("an-older-name", "longer", "damaged", "another"):
+        (folder / "runs" / name).mkdir(parents=True)
+    folders.write_config(folder / "runs" / "an-older-name", planned[0].config)
+    other = planned[1].config.copy_and_resolve_references()
+    other.train.steps = 5
+    folders.write_config(folder / "runs" / "longer", other)
+    for name, content in (("damaged", b"\xff"), ("another", b"[]")):
+        (folder / "runs" / name / "config.json").write_bytes(content)
+    (folder / "runs" / "file").write_text("")
+    plain, residual = runs.located(planned)
+    assert plain.workdir == folder / "runs" / "an-older-name"
+    assert residual == planned[1]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        str(folder / "runs" / "another" / "config.json"), str(folder / "runs" / "damaged" / "config.json"),
+        "plain-8 train.steps=4 train.log_every=2 train.eval_every=4 model.width=0.25 train.batch_size=16 "
+        "schedule.milestones=(2,), seed 0",
+    ]  # fmt: skip
+    # Its own name comes first.
+    planned[0].workdir.mkdir()
+    folders.write_config(planned[0].workdir, planned[0].config)
+    assert runs.located(planned) == planned
+
+
+def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, begun_before, capsys):
+    import shutil
+
+    from resnet_flax.training import workdir as folders
+
+    old = folder / "runs" / "old"
+    shutil.copytree(begun_before / "interrupted_average", old)
+    config = runs.configs.resolve(folders.read_config(old))
+    run = runs.Run(config, folder / "runs" / "new", "label")
+    assert runs.located([run]) == [run]
+    assert f"label, seed 0: passed over: --workdir={old} holds a run that cannot be resumed" in capsys.readouterr().err
+
+
+def test_every_run_is_checked_before_the_first(folder, monkeypatch):
+    """Everything that can be known: devices' shares, names of data, weights, sizes; all that is wrong is named."""
+    monkeypatch.setattr("experiments.launchers.local.attempt", None)  # a call would fail
+    wrong = {
+        "train.bn_group=5": r"train.bn_group=5 does not fit train.batch_size=16 on 8 devices",
+        "train.accumulate=3": r"train.accumulate=3 must divide the 2 images of a device",
+        "data.name=digitz": r"digitz",
+        "data.validation=5000": r"data.validation=5000",
+        "data.normalization=imagenet": r"'imagenet' is for 3 channels; the images have 1",
+        "init.weights=nowhere.pth": r"nowhere.pth: there is no such file",
+        "train.batch_size=2000000000": r"train.batch_size=2000000000: .* of memory",
+        "model.stage_filters=(8, 4, 2)": r"option A cannot narrow 2 channels to 1",
+    }
+    values = dict(text.split("=") for text in wrong)
+    values |= {"train.bn_group": 5, "train.accumulate": 3, "data.validation": 5000, "train.batch_size": 2 * 10**9}
+    values |= {"model.stage_filters": (8, 4, 2)}
+    del values["init.weights"], wrong["init.weights=nowhere.pth"]  # a plan reads them already
+    cases = [Case("plain-8", SMALL), *(Case("residual-8", SMALL | {"train.steps": 2, k: v}) for k, v in values.items())]
+    with pytest.raises(UserError) as found:
+        runs.execute(runs.plan(cases, [0]))
+    for message in wrong.values():
+        assert re.search(message, str(found.value)), found.value
+    assert "plain-8" not in str(found.value)
+    assert not (folder / "runs").exists()
+
+
+def test_what_is_wrong_with_several_runs_is_said_once(folder):
+    cases = [Case(f"{unit}-8", SMALL | {"data.name": "digitz"}, unit) for unit in ("plain", "residual")]
+    with pytest.raises(UserError, match="^plain, seed 0, residual, seed 0: data.name='digitz'") as found:
+        runs.execute(runs.plan(cases, [0]))
+    assert str(found.value).count("digitz'") == 1
+
+
+def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder, monkeypatch):
+    from resnet_flax.training import loop
+
+    real = loop.run
+
+    def refuse(config, workdir):
+        if config.model.unit == "plain":
+            raise UserError(f"{workdir}: cannot be written: No space left on device")
+        return real(config, workdir)
+
+    monkeypatch.setattr(loop, "run", refuse)
+    refused, fine = runs.execute(runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0]))
+    assert (refused.failure, fine.failure, fine.final["step"]) == ("failed", "", 4)
+    assert refused.reason.endswith("No space left on device")
+    with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: failed"):
+        runs.raise_failures([refused, fine])
+
+
+def test_runs_from_weights_are_found_and_finished_ones_are_skipped(folder, given, tmp_path, capsys):
+    """Their configs hold what belongs to the weights, which a command line does not say."""
+    from resnet_flax import model
+    from resnet_flax.interchange import files, names
+    from resnet_flax.training import loop
+
+    [first] = runs.plan([Case("residual-8", SMALL | {"model.shortcut": "B"})], [0])
+    loop.run(first.config, first.workdir)
+    weights = tmp_path / "weights.safetensors"
+    found = model.from_run(first.workdir)
+    tensors = names.to_tensors(found.network, found.preprocessing.image_shape, found.variables, "cifar")
+    files.write(weights, tensors, runs.configs.to_json(found.config), found.preprocessing.to_json())
+    given(f"--config.init.weights={weights}")
+    [run] = runs.plan([Case("residual-8", SMALL)], [0])
+    assert run.config.model.shortcut == "B"  # as the weights have it
+    [outcome] = runs.execute([run])
+    assert (outcome.failure, outcome.final["step"]) == ("", 4)
+    before = (run.workdir / "starts.jsonl").read_text()
+    [again] = runs.located(runs.plan([Case("residual-8", SMALL)], [0]))
+    assert again == run
+    runs.print_plan([again])
+    assert capsys.readouterr().out.endswith(": finished\n")
+    assert runs.execute([again])[0].final["step"] == 4
+    assert (run.workdir / "starts.jsonl").read_text() == before

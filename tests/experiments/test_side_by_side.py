@@ -2,10 +2,13 @@
 
 import threading
 import time
+import types
 
-from experiments.launchers import local
+from experiments.launchers import local, ray_task
+from experiments.launchers import ray as launcher
 from experiments.launchers.attempt import WELL
 from experiments.runs import Run
+from resnet_flax import config as configs
 from resnet_flax.training import workdir as folders
 from tests.experiments.folders import config
 
@@ -41,3 +44,49 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     said = capsys.readouterr().err
     assert "a, seed 0: another process is at it; it is taken up again after the others" in said
     assert "waiting for the other process" in said
+
+
+def test_a_worker_says_that_a_run_is_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_task, "_PATIENCE", 0.05)
+    with folders.locked(tmp_path):
+        events = list(ray_task.work(configs.to_json(config()), str(tmp_path), None))
+    assert [kind for kind, _ in events] == [ray_task.STARTED, ray_task.BUSY]
+    assert "another process still holds it" in events[1][1]
+
+
+def test_a_busy_run_is_handed_to_the_cluster_again(tmp_path, capsys):
+    """The second sweep on Ray called it crashed after some minutes."""
+    runs = [Run(config(), tmp_path / name, name) for name in "ab"]
+    answers = {"a": iter([ray_task.BUSY, ray_task.BUSY, ""]), "b": iter([""])}
+    handed = []
+
+    class Cluster:
+        """A stand-in for Ray, whose tasks end at once."""
+
+        exceptions = types.SimpleNamespace(
+            TaskCancelledError=StopIteration, WorkerCrashedError=StopIteration, NodeDiedError=StopIteration,
+            OutOfMemoryError=StopIteration, RayTaskError=StopIteration,
+        )  # fmt: skip
+
+        def wait(self, streams, num_returns, timeout):
+            return streams[:num_returns], streams[num_returns:]
+
+        def get(self, event):
+            return event
+
+    class Stream:
+        def __init__(self, name):
+            self._events = iter([(ray_task.STARTED, "here"), (next(answers[name]), "held by another")])
+
+        def __next__(self):
+            return next(self._events)
+
+    def submit(run):
+        handed.append(run.label)
+        return Stream(run.label)
+
+    stop = types.SimpleNamespace(received=None)
+    endings = launcher._Sweep(Cluster(), runs, stop).run(lambda: submit)
+    assert (endings[0][0], endings[1][0]) == ("", "")
+    assert handed == ["a", "b", "a", "a"]
+    assert capsys.readouterr().err.count("a, seed 0: another process is at it; it is taken up again") == 2

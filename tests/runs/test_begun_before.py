@@ -80,9 +80,11 @@ def test_the_report_shows_them(begun_before):
 def test_the_half_finished_sweep_is_finished_by_its_command(begun_before):
     given = json.loads((begun_before / "sweep" / "command.json").read_text())[1:]
     first = next(begun_before.glob("sweep/runs/plain-8-*"))
+    first = first.rename(first.with_name("named-by-another-rule"))  # it is found by its config
     starts, before = (first / "starts.jsonl").read_text(), lines(first, without=())
     code, output = command(*(f"--workdir={begun_before / 'sweep'}" if "workdir" in g else g for g in given))
     assert code == 0, output
     assert lines(first, without=()) == before
     assert (first / "starts.jsonl").read_text() == starts
+    assert len(list((begun_before / "sweep" / "runs").iterdir())) == 2
     assert (begun_before / "sweep" / "table.csv").read_text().count("\n") == 3

@@ -215,10 +215,24 @@ def test_help_takes_less_than_two_seconds(entry):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import sys\nsys.exit(0)\n", "line 2: SystemExit: 0"),
+        ("def get_config(name=None):\n    return 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+    ],
+)
+@pytest.mark.parametrize("entry", [["train.py"], ["-m", "experiments.depth_sweep", "--dry-run"]], ids=" ".join)
+def test_a_config_file_that_raises(tmp_path, entry, text, message):
+    (tmp_path / "own.py").write_text(text)
+    code, output = command(*entry, f"--config={tmp_path / 'own.py'}", f"--workdir={tmp_path / 'run'}")
+    assert (code, output) == (2, f"error: --config={tmp_path / 'own.py'}, {message}\n")
+
+
 def test_plain_vs_residual(tmp_path):
     arguments = (
         "-m", "experiments.plain_vs_residual", "--config=configs/digits.py", "--depths=8", "--seeds=0,1",
-        f"--workdir={tmp_path}", *SHORT, "--config.model.stage_units=(1,)",
+        f"--workdir={tmp_path}", *SHORT,
     )  # fmt: skip
     code, output = command(*arguments, "--dry-run")
     assert code == 0, output

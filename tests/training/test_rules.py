@@ -49,3 +49,39 @@ def test_only_what_changed_is_of_an_old_kind():
     plain, average = config.resolve(small_config()), config.resolve(small_config(optimizer__ema=0.9))
     assert rules.old_rules(plain, 1) == rules.old_rules(average, folders.RULES) == []
     assert len(rules.old_rules(average, 1)) == 1
+
+
+# What 4cfe0ac made of a config file and of keys that the user set: what was derived from them stayed as it was.
+BEFORE = [
+    ("cifar10", {"model.depth": 110}, {"schedule.warmup_steps": 0}),
+    ("cifar10", {"model.block": "bottleneck", "model.depth": 164}, {"model.shortcut": "A", "schedule.warmup_steps": 0}),
+    ("cifar10", {"train.batch_size": 192}, {"train.bn_group": 64}),
+    ("imagenet_short", {"train.batch_size": 256}, {
+        "optimizer.learning_rate": 0.4, "train.steps": 50_040, "train.eval_every": 1251, "train.checkpoint_every": 1251,
+        "schedule.warmup_steps": 6255, "schedule.decay_steps": 50_040,
+    }),
+    ("digits", {"train.batch_size": 64}, {
+        "schedule.milestones": (450, 675), "train.steps": 900, "train.log_every": 45, "train.eval_every": 45,
+        "train.checkpoint_every": 225,
+    }),
+    ("folder", {"train.steps": 4000, "data.folder": "photos"}, {"schedule.decay_steps": 2000}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "given", "then"), BEFORE, ids=str)
+def test_a_run_whose_derived_values_did_not_follow_is_known(tmp_path, file, given, then):
+    """Its command is refused, and the line says how it resumes; with its own config it does; tables mark it."""
+    now = config.resolve(config.load(f"configs/{file}.py", None, given))
+    old = config.resolve(config.load(f"configs/{file}.py", None, given | then))
+    folders.write_config(tmp_path, old)
+    (tmp_path / folders.STARTS).write_text('{"step": 0}\n')
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"begun under an old rule: .* --config=configs/from_json.py:.* resumes it"):
+        folders.check_config(tmp_path, now)
+    again = config.resolve(config.load("configs/from_json.py", str(tmp_path / folders.CONFIG)))
+    folders.check_config(tmp_path, again)
+    rules.check_resume(tmp_path, again)
+    assert rules.old_rules(old, 1) == [
+        "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps"
+    ]
+    assert rules.old_rules(old, folders.RULES) == rules.old_rules(now, 1) == []

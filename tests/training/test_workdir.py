@@ -219,3 +219,13 @@ def test_a_cosine_follows_the_steps(tmp_path):
     with pytest.raises(UserError, match=r"decay_steps: 12 there, 20 now.* cosine .* set schedule.decay_steps=12$"):
         folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20))
     folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12))
+
+
+def test_milestones_that_follow_the_steps(tmp_path):
+    given = {"schedule.name": "piecewise", "data.folder": "photos"}
+    folders.write_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    given["train.steps"] = 4000
+    with pytest.raises(UserError, match=r"\(2000, 3000\) now.*, set schedule.milestones=\(1000, 1500\)$"):
+        folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    given["schedule.milestones"] = (1000, 1500)
+    folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))

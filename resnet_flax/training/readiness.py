@@ -1,0 +1,103 @@
+"""Checks whether runs could start, before the first of them does; nothing is compiled or written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax import memory
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build, on_one_device
+from resnet_flax.training import fine_tuning, rules, run_images
+from resnet_flax.training import workdir as folders
+from resnet_flax.training.checkpoints import has_checkpoint
+from resnet_flax.training.devices import check_batch, check_parts
+from resnet_flax.training.parts import Parts, check_precision, load_dataset, normalization_of
+from resnet_flax.training.state import abstract_variables
+
+
+def check_settings(config: ConfigDict, workdir: Path | None, devices: int) -> None:
+    """Refuses a config that cannot run in a folder, or on that many devices, whatever its data are.
+
+    Args:
+      config: resolved, with what belongs to its weights (:func:`~.fine_tuning.adopt`).
+      workdir: None where another process looks at the folder.
+
+    Raises:
+      UserError: it says why.
+    """
+    if workdir is not None:
+        folders.check_config(workdir, config)
+        rules.check_resume(workdir, config)
+    check_precision(config)
+    check_batch(config.train.batch_size, config.train.bn_group, devices)
+    check_parts(config, devices)
+
+
+class Readiness:
+    """Checks runs one after the other; what several have in common, data or weights, is read once.
+
+    Args:
+      devices: of a run; None where they are not this process's, such as on a cluster.
+    """
+
+    def __init__(self, devices: int | None) -> None:
+        self._devices = devices
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def check(self, config: ConfigDict, workdir: Path) -> None:
+        """Refuses a run that could not start: its settings, data set, network, memory or weights do not fit.
+
+        Raises:
+          UserError: it says why.
+        """
+        check_settings(config, workdir, self._devices or 1)
+        if folders.is_finished(workdir, config):
+            return
+        normalization = run_images.known_normalization(workdir, config)
+        data = self._once("data", json.dumps(config.data.to_dict()), lambda: load_dataset(config))
+        if normalization is None and config.data.pipeline == "resident":
+            normalization = self._once(
+                "normalization", json.dumps(config.data.to_dict()), lambda: normalization_of(config, data)
+            )
+        network = build(config.model, len(data.classes))
+        parts = Parts(config, data, network, None, normalization)
+        if normalization is not None:
+            run_images.check(workdir, parts)
+        if self._devices is not None:
+            memory.check_training(config, network)
+            self._fits(config, parts)
+        if config.init.weights and not has_checkpoint(workdir):
+            what = (*self._network(parts), config.init.weights, str(config.init.reset_head))
+            self._once("weights", *what, lambda: fine_tuning.load(config, network, parts.image_shape) and None)
+
+    def _fits(self, config: ConfigDict, parts: Parts) -> None:
+        """Refuses a network that the images do not fit."""
+
+        def trace() -> None:
+            try:
+                abstract_variables(on_one_device(parts.network), parts.image_shape, None)
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
+
+        self._once("network", *self._network(parts), trace)
+
+    def _network(self, parts: Parts) -> tuple[str, ...]:
+        return json.dumps(parts.config.model.to_dict()), str((len(parts.dataset.classes), parts.image_shape))
+
+    def _once(self, *key_and_make: Any) -> Any:
+        """Returns, or raises, what the function at the end did for the first run with this key."""
+        *key, make = key_and_make
+        if key[0] == "data" and tuple(key) not in self._known:  # one data set at a time is kept
+            self._known = {known: found for known, found in self._known.items() if known[0] != "data"}
+        if tuple(key) not in self._known:
+            try:
+                self._known[tuple(key)] = make()
+            except UserError as error:
+                self._known[tuple(key)] = error
+        found = self._known[tuple(key)]
+        if isinstance(found, UserError):
+            raise found
+        return found

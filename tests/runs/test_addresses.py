@@ -1,0 +1,49 @@
+"""Addresses, and paths longer than any, wherever a path is taken: one line before anything is read or written."""
+
+import pytest
+
+from tests.commands import ROOT, command
+
+DIGITS = "--config=configs/digits.py"
+ADDRESS = "gs://bucket/x"
+GIVEN = [
+    ("train.py", DIGITS, f"--workdir={ADDRESS}"),
+    ("train.py", f"--config={ADDRESS}", "--workdir={}"),
+    ("train.py", f"--config=configs/from_json.py:{ADDRESS}", "--workdir={}"),
+    ("train.py", DIGITS, "--workdir={}", f"--config.data.data_dir={ADDRESS}", "--config.data.name=mnist"),
+    ("train.py", DIGITS, "--workdir={}", f"--config.init.weights={ADDRESS}"),
+    ("train.py", "--config=configs/folder.py", "--workdir={}", f"--config.data.folder={ADDRESS}"),
+    ("train.py", "--config=configs/imagenet.py", "--workdir={}", f"--config.data.folder={ADDRESS}"),
+    ("-m", "resnet_flax.preflight", DIGITS, f"--workdir={ADDRESS}"),
+    ("-m", "resnet_flax.preflight", "--config=configs/folder.py", f"--config.data.folder={ADDRESS}"),
+    ("-m", "resnet_flax.evaluate", f"--workdir={ADDRESS}"),
+    ("-m", "resnet_flax.evaluate", f"--weights={ADDRESS}"),
+    ("-m", "resnet_flax.export", f"--workdir={ADDRESS}", "--output={}/x.safetensors"),
+    ("-m", "resnet_flax.export", "--workdir={}", f"--output={ADDRESS}"),
+    ("-m", "resnet_flax.predict", f"--workdir={ADDRESS}", "README.md"),
+    ("-m", "resnet_flax.predict", "--workdir={}", f"--picture={ADDRESS}.png", "README.md"),
+    ("-m", "resnet_flax.predict", "--workdir={}", ADDRESS),
+    ("-m", "experiments.plain_vs_residual", f"--workdir={ADDRESS}"),
+    ("-m", "experiments.depth_sweep", "--workdir={}", f"--runs={ADDRESS}"),
+    ("-m", "experiments.all", f"--workdir={ADDRESS}", "--only=cost"),
+    ("-m", "experiments.report", f"--workdir={ADDRESS}"),
+    ("-m", "experiments.report", "--workdir={}", f"--output={ADDRESS}"),
+    ("-m", "benchmarks.memory", f"--output={ADDRESS}"),
+]
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=" ".join)
+def test_an_address_is_no_path(tmp_path, given):
+    code, output = command(*(argument.format(tmp_path) for argument in given))
+    assert code == 2, output
+    assert "an address is no path; mount what gs:// names" in output
+    assert len(output.splitlines()) == 1, output
+    assert not list(ROOT.glob("gs:*"))
+
+
+@pytest.mark.parametrize("given", [g for g in GIVEN if g[1] != "resnet_flax.predict"][::4], ids=" ".join)
+def test_a_path_of_3000_characters(tmp_path, given):
+    code, output = command(*(a.format(tmp_path).replace(ADDRESS, 3000 * "x") for a in given))
+    assert code == 2, output
+    assert "characters is longer than file systems allow" in output
+    assert len(output.splitlines()) == 1, output
