@@ -15,7 +15,7 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
-from resnet_flax.interchange.layouts import Layout, of_family, of_names
+from resnet_flax.interchange.layouts import Layout, common_prefix, of_family, of_names
 from resnet_flax.networks import Network
 
 HEAD = "dense"  # our name of the layer whose length is the number of classes
@@ -104,7 +104,7 @@ def from_tensors(
       UserError: tensors are missing, left over or of another shape; it names them.
     """
     wanted = entries(network, image_shape, layout)
-    given = layout.by_name(weights.tensors)
+    given = layout.by_name(weights.tensors, common_prefix(weights.tensors))
     if without_head:
         its_head = layout.layer((HEAD,), None) + layout.separator
         given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
@@ -130,8 +130,9 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
     # An absorbed bias is as long as the mean that it is subtracted from.
     shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
     misshapen = [name for name in shapes if name in given and given[name].shape != shapes[name]]
+    others = layout.by_name(weights.others, common_prefix(weights.tensors))
     problems = [
-        _listed("missing", [name for name in shapes if name not in given]),
+        _listed("missing", [f"{n} (it is {others[n]})" if n in others else n for n in shapes if n not in given]),
         _listed("left over", [name for name in given if name not in shapes]),
         _listed(
             "of another shape", [f"{name} is {given[name].shape} and must be {shapes[name]}" for name in misshapen]
@@ -154,7 +155,7 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
 def classes_of(weights: Weights, family: str) -> int:
     """How many classes a file's network tells apart; 0 where the file is without the last layer."""
     layout = layout_of(weights, family)
-    bias = layout.by_name(weights.tensors).get(layout.tensor((HEAD,), "bias", None))
+    bias = layout.by_name(weights.tensors, common_prefix(weights.tensors)).get(layout.tensor((HEAD,), "bias", None))
     return 0 if bias is None else len(bias)
 
 

@@ -118,4 +118,4 @@ def variables(
     layout = names.layout_of(weights, model["family"])
     found = names.from_tensors(network, image_shape, weights, what, layout, without_head)
     dtype = np.dtype(network.layers.param_dtype)
-    return jax.tree.map(lambda a: np.asarray(a, dtype), found)
+    return jax.tree.map(lambda a: np.array(a, dtype), found)  # copies: they were views of the file
