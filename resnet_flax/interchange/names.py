@@ -16,6 +16,7 @@ import numpy as np
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
 from resnet_flax.interchange.layouts import Layout, common_prefix, of_family, of_names
+from resnet_flax.interchange.published import check_architecture
 from resnet_flax.networks import Network
 
 HEAD = "dense"  # our name of the layer whose length is the number of classes
@@ -131,8 +132,9 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
     shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
     misshapen = [name for name in shapes if name in given and given[name].shape != shapes[name]]
     others = layout.by_name(weights.others, common_prefix(weights.tensors))
+    missing = sorted((name for name in shapes if name not in given), key=lambda name: name not in others)
     problems = [
-        _listed("missing", [f"{n} (it is {others[n]})" if n in others else n for n in shapes if n not in given]),
+        _listed("missing", [f"{name} (it is {others[name]})" if name in others else name for name in missing]),
         _listed("left over", [name for name in given if name not in shapes]),
         _listed(
             "of another shape", [f"{name} is {given[name].shape} and must be {shapes[name]}" for name in misshapen]
@@ -160,8 +162,15 @@ def classes_of(weights: Weights, family: str) -> int:
 
 
 def layout_of(weights: Weights, family: str) -> Layout:
-    """The layout in which a file is written."""
-    return of_family(family) if weights.config is not None else of_names(weights.tensors.keys(), family)
+    """The layout in which a file is written.
+
+    Raises:
+      UserError: the file's name tells that another computation belongs to these names.
+    """
+    if weights.config is not None:
+        return of_family(family)
+    check_architecture(weights.path)
+    return of_names([*weights.tensors, *weights.others], family)
 
 
 def _units(path: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[int | None, tuple[int, ...]]]:
