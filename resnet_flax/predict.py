@@ -8,7 +8,8 @@ then the most probable classes; with --json an object a line instead: {"file": .
 "probability": ...}, ...]}.
 --view says over which views of an image probabilities are averaged: its central crop; the ten crops of arXiv:1512.03385
 (section 3.4), whose corners are those of the central square, while torchvision's TenCrop takes them from the whole
-rectangle; or the whole image at five scales (multiscale), which takes longest, and for each new shape of an image again.
+rectangle; or the whole image at five scales (multiscale), which takes longest, and for each new shape of an image
+again.
 Messages go to stderr. Files that cannot be read are said there, the others classified, and the exit code is 2.
 """
 
