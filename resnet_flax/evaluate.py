@@ -7,8 +7,9 @@ python -m resnet_flax.evaluate --config=configs/imagenet.py:residual-50 --weight
 
 Of a run's newest checkpoint, or with --step=best of the one with the least validation error; --config is then only
 needed to evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME
---config.data.data_dir=... Or of a file of weights: .safetensors, PyTorch's .th, .pth, .pt, or Keras's .h5 (neither
-PyTorch nor Keras is needed, and nothing in the file is run). The last line is such as
+--config.data.data_dir=... Or of a file of weights of PyTorch, Keras or
+safetensors, in any of the forms in docs/weights.md (neither PyTorch nor Keras is needed, and nothing in the file is
+run); FILE#KEY names a part of a checkpoint. The last line is such as
 `test error 8.27% (827 of 10000), loss 0.3012`. Weights or a loss that are not finite end the command with exit code 4
 and a line that says in which layers, or of which images.
 

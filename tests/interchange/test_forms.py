@@ -117,6 +117,33 @@ def test_each_form_gives_what_the_plain_file_gives(form, tensors, photo, expecte
     assert said in error
 
 
+def test_training_starts_from_a_part_of_a_checkpoint(torchvision, tmp_path):
+    """Before its first step, the network is the average's; a program in place of a tensor is refused."""
+    tensors, _ = torchvision
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40, 40), (90 * i, 60, 200)).save(tmp_path / "photos" / name / f"{i}.png")
+    other = {name: tensor * np.float32(np.nan) for name, tensor in tensors.items()}
+    path = tmp_path / "w.pth.tar"
+    path.write_bytes(legacy_file(TRAINER | {"state_dict": other, "state_dict_ema": tensors}))
+    arguments = (
+        "--config=configs/folder.py:residual-50", *IMAGENET[1:], f"--config.data.folder={tmp_path / 'photos'}",
+        "--config.train.steps=1", "--config.train.batch_size=4", "--reset-head",
+    )  # fmt: skip
+    for part, expected in (("#state_dict_ema", 0), ("", 2)):  # the parameters are not finite
+        code, _, error = streams(
+            "train.py", *arguments, f"--config.init.weights={path}{part}", f"--workdir={tmp_path / f'run{part[1:]}'}"
+        )
+        assert code == expected, error
+        assert ("its state_dict_ema is taken" in error) == (not expected)
+    path.write_bytes(zip_file(tensors | {"conv1.weight": Raw(harmful(tmp_path / "made")["REDUCE"])}))
+    code, _, error = streams("train.py", *arguments, f"--config.init.weights={path}", f"--workdir={tmp_path / 'no'}")
+    assert code == 2, error
+    assert "missing: conv1.weight (it is os.mkdir)" in error.splitlines()[-1]
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_average_beside_the_parameters_can_be_chosen(tensors, photo, expected, tmp_path):
     other = {name: tensor * np.float32(0.5) for name, tensor in tensors.items()}
     path = tmp_path / "w.pth"
