@@ -190,20 +190,19 @@ def _read_safetensors(path: Path) -> Weights:
             metadata = file.metadata() or {}
         raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
         start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-        header = json.loads(raw[8:start].tobytes())
-    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
+        tensors = {}
+        for name, entry in json.loads(raw[8:start].tobytes()).items():
+            if name == "__metadata__":
+                continue
+            first, end = (start + offset for offset in entry["data_offsets"])
+            known = _SAFETENSORS.get(entry["dtype"])
+            tensors[name] = (
+                Unknown(f"of type {entry['dtype']}")
+                if known is None
+                else raw[first:end].view(known).reshape(entry["shape"])
+            )
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
-    tensors: dict[str, np.ndarray | Unknown] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, end = (start + offset for offset in entry["data_offsets"])
-        known = _SAFETENSORS.get(entry["dtype"])
-        tensors[name] = (
-            Unknown(f"of type {entry['dtype']}")
-            if known is None
-            else raw[first:end].view(known).reshape(entry["shape"])
-        )
     found = _weights(path, tensors)
     for key in (_CONFIG, _PREPROCESSING):
         try:

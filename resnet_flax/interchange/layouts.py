@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 _IGNORED = ("num_batches_tracked", "n_averaged")  # ends of PyTorch's names that carry no weights
+_MOST_PREFIXES = 8  # that names may have, one after the other
 _BN_LEAVES = ("scale", "bias", "mean", "var")
 
 
@@ -220,7 +221,7 @@ def common_prefix(names: Iterable[str]) -> str:
     """What all names of a file of PyTorch's begin with, such as ``module._orig_mod.``: modules around the network."""
     weights = [name for name in names if not name.endswith(_IGNORED)]
     found = ""
-    while weights:
+    for _ in range(_MOST_PREFIXES if weights else 0):
         first = weights[0][len(found) :].partition(".")[0] + "."
         # Of a layer's tensors alone, its own name is no prefix.
         if not all(name.startswith(found + first) and "." in name[len(found + first) :] for name in weights):
