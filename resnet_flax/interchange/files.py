@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -154,6 +155,8 @@ def _described(head: bytes) -> str:
         return "a web page (HTML), not the file itself; download it again"
     if head.startswith(b"\x1f\x8b"):
         return "compressed by gzip; unpack it: gunzip"
+    if named := re.match(rb"(?s:\x80.)?c([\w.]{1,100})\n([\w.]{1,100})\n", head):
+        return f"a pickle that asks for {b'.'.join(named.groups()).decode()}, of which nothing was run; {_ADVICE}"
     if head.startswith(b"\x80"):
         return f"a pickle, but not one that torch.save wrote; {_ADVICE}"
     return f"no file of weights (it begins with {head[:8]!r})"

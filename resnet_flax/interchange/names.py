@@ -7,6 +7,7 @@ A scanned stage's stacked variables are taken apart, unit by unit: in PyTorch's 
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -169,7 +170,7 @@ def layout_of(weights: Weights, family: str) -> Layout:
     """
     if weights.config is not None:
         return of_family(family)
-    check_architecture(weights.path)
+    check_architecture(Path(weights.path))
     return of_names([*weights.tensors, *weights.others], family)
 
 
