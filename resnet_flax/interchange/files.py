@@ -243,9 +243,10 @@ def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
         print(f"{path}: has no checksums (an earlier version wrote it); it is read unchecked", file=sys.stderr)
         return
     try:
-        then = dict(json.loads(metadata[_SUMS]))
-    except (ValueError, TypeError, RecursionError):
+        then = json.loads(metadata[_SUMS])
+    except (ValueError, RecursionError):
         then = {}
+    then = then if isinstance(then, dict) else {}
     now = _sums(tensors, metadata)
     differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     if differing:

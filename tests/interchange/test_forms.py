@@ -172,10 +172,13 @@ NOT_READ = {
     "TorchScript": (zip_file({}, [("archive/constants.pkl", b"")]), "a TorchScript file, which is a program"),
     "zip in a zip": (lambda t: zipped("w.pth", zip_file(t)), "a zip of w.pth; unpack it"),
     "float8": (lambda t: safetensors_of(t, "F8_E4M3"), "conv1.weight (it is of type F8_E4M3)"),
-    "a config of 5": (lambda t: with_metadata(t, {"resnet_flax.config": "5"}), "w.pth: resnet_flax.config in its met"),
-    "a deep config": (lambda t: with_metadata(t, {"resnet_flax.config": '{"model":' * 5000 + "1" + "}" * 5000}), "w.p"),
-    "deep metadata": (lambda t: raw_header(b'{"__metadata__":{"a":' + b"[" * 90000 + b"]" * 90000 + b"}}"), "w.pth"),
+    "a config of 5": (lambda t: with_metadata(t, {"resnet_flax.config": "5"}), "w.safetensors: resnet_flax.config in"),
+    "a deep config": (lambda t: with_metadata(t, {"resnet_flax.config": '{"model":' * 5000 + "1" + "}" * 5000}), "w.s"),
+    "deep metadata": (lambda t: raw_header(b'{"__metadata__":{"a":' + b"[" * 90000 + b"]" * 90000 + b"}}"), "w.sa"),
 }  # fmt: skip
+
+
+METADATA = ("float8", "a config of 5", "a deep config", "deep metadata")
 
 
 def zipped(name, content, compression=zipfile.ZIP_STORED):
@@ -204,11 +207,12 @@ def with_metadata(tensors, metadata):
 @pytest.mark.parametrize("case", NOT_READ)
 def test_what_is_not_read_is_named_in_a_line(case, tensors, photo, tmp_path):
     content, message = NOT_READ[case]
-    (tmp_path / "w.pth").write_bytes(content(tensors) if callable(content) else content)
-    code, _, error = predict(tmp_path / "w.pth", photo)
+    path = tmp_path / ("w.safetensors" if case in METADATA else "w.pth")
+    path.write_bytes(content(tensors) if callable(content) else content)
+    code, _, error = predict(path, photo)
     assert code == 2, error
     assert message in error.splitlines()[-1]
-    assert str(tmp_path / "w.pth") in error.splitlines()[-1]
+    assert str(path) in error.splitlines()[-1]
 
 
 @pytest.mark.parametrize("form", [zip_file, legacy_file, tar_file])
