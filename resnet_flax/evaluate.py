@@ -7,13 +7,19 @@ python -m resnet_flax.evaluate --config=configs/imagenet.py:residual-50 --weight
 
 Of a run's newest checkpoint, or with --step=best of the one with the least validation error; --config is then only
 needed to evaluate with other data than the run's own, or to say where it lies: --config=FILE:NAME
---config.data.data_dir=... Or of a file of weights: .safetensors, PyTorch's .th, .pth, .pt, or Keras's .h5 (neither
-PyTorch nor Keras is needed, and nothing in the file is run). The last line is such as
+--config.data.data_dir=... Or of a file of weights of PyTorch, Keras or
+safetensors, in any of the forms in docs/weights.md (neither PyTorch nor Keras is needed, and nothing in the file is
+run); FILE#KEY names a part of a checkpoint. The last line is such as
 `test error 8.27% (827 of 10000), loss 0.3012`. Weights or a loss that are not finite end the command with exit code 4
 and a line that says in which layers, or of which images.
 
-Photographs in a folder are looked at in one --view (arXiv:1512.03385, section 3.4): the center crop; 10crop, averaged;
-or multiscale, fully convolutional at several scales, averaged.
+Photographs in a folder are looked at in one --view (arXiv:1512.03385, section 3.4): the center crop; 10crop, averaged,
+whose corners are those of the central square (torchvision's TenCrop takes them from the whole rectangle); or
+multiscale, fully convolutional at several scales, averaged.
+
+--split=all evaluates every image that is there. With weights that others made, it is the default where a folder has no
+split of its own; a run, and a file that export wrote, keep the split of their training. A folder with nothing but val,
+or ImageNet's val tar and development kit, will do.
 """
 
 import math
@@ -39,7 +45,10 @@ if TYPE_CHECKING:
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "File of weights, in place of a run.")
-_SPLIT = flags.DEFINE_enum("split", "test", ("test", "validation", "train"), "Images to evaluate on.")
+_SPLIT = flags.DEFINE_enum(
+    "split", None, ("test", "validation", "train", "all"),
+    "Images to evaluate on: by default those for testing; all, where others' weights meet photographs without a split.",
+)  # fmt: skip
 _VIEW = flags.DEFINE_enum("view", "center", ("center", "10crop", "multiscale"), "How photographs are looked at.")
 _REESTIMATE = flags.DEFINE_bool(
     "reestimate_bn", False, "Replace BN's running statistics by their average over the training images."
@@ -80,9 +89,11 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     import dataclasses
 
     import jax
+    import numpy as np
 
     from resnet_flax import model
-    from resnet_flax.data import resident
+    from resnet_flax.data import resident, sources
+    from resnet_flax.data.images import Images
     from resnet_flax.interchange import weights
     from resnet_flax.networks import on_one_device
     from resnet_flax.training import evaluation
@@ -90,11 +101,16 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     from resnet_flax.training.parts import prepare
 
     parts = prepare(config)
-    images = getattr(parts.dataset, _SPLIT.value)
+    split = _SPLIT.value or "test"
+    if split == "all":
+        whole = sources.load({**config.data, "validation": 0, "subset": 0})
+        images = Images(*(np.concatenate([getattr(part, name) for part in (whole.train, whole.test)])
+                          for name in ("images", "labels")))  # fmt: skip
+        print(f"{len(images)} images, all that are there")
+    else:
+        images = getattr(parts.dataset, split)
     if not len(images):
-        raise UserError(
-            f"--split={_SPLIT.value}: the run set no images aside (data.validation=0); choose test or train"
-        )
+        raise UserError(f"--split={split}: the run set no images aside (data.validation=0); choose test or train")
     everywhere = replicated(parts.mesh)
     if file is not None and file.preprocessing is None:  # somebody else's, whose images are prepared as the config says
         variables = weights.variables(file, on_one_device(parts.network), parts.image_shape, config.model)
@@ -122,8 +138,8 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
         bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch, parts.crop)
         listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
         of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
-        raise Diverged(f"{_SPLIT.value}: the loss of {len(images)} images is not finite: {of}")
-    print(f"{_SPLIT.value} {result}")
+        raise Diverged(f"{split}: the loss of {len(images)} images is not finite: {of}")
+    print(f"{split} {result}")
 
 
 def _check_finite(variables: dict[str, Any]) -> None:
@@ -172,10 +188,15 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     from resnet_flax.training.evaluation import of_log_probabilities
     from resnet_flax.training.parts import prepare
 
-    found = sources.load_photographs(config.data)
-    photographs = getattr(found, _SPLIT.value)
-    if not len(photographs):
-        raise UserError(f"--split=validation: {found.where} has train and test images; choose one of them")
+    found = sources.load_photographs(config.data, testing=True)
+    theirs = file is not None and file.config is None
+    split = _SPLIT.value or ("all" if theirs and not found.own_split else "test")
+    if split == "all":
+        found = sources.load_photographs({**config.data, "validation": 0, "subset": 0}, testing=True)
+    names = ("train", "test") if split == "all" else (split,)
+    if not any(len(getattr(found, name)) for name in names):
+        there = [name for name in ("train", "validation", "test") if len(getattr(found, name))]
+        raise UserError(f"--split={split}: {found.where} has {' and '.join(there)} images; choose one of them")
     if file is not None:
         net = model.of_file(file, config)
         print(file.path)
@@ -185,9 +206,12 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     net.check_classifies()
     if found.where.startswith("class folders"):
         found = _in_order_of(net, found)
-        photographs = getattr(found, _SPLIT.value)
+    photographs = [photo for name in names for photo in getattr(found, name)]
+    labels = np.concatenate([getattr(found, name).labels for name in names])
     _check_classes(net, found.classes, found.where)
     variables = net.variables
+    if _REESTIMATE.value and not len(found.train):
+        raise UserError(f"--reestimate_bn: {found.where} has no images for training")
     if _REESTIMATE.value and config.data.pipeline == "stream":
         variables = _reestimated_from_disk(net, config, found.train)
     elif _REESTIMATE.value:
@@ -208,15 +232,19 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     )
     read = ~np.isnan(scores[:, 0])
     if not read.any():
-        raise UserError(f"--split={_SPLIT.value}: none of {len(photographs)} photographs can be read")
-    scores, labels, size = scores[read], photographs.labels[read], net.preprocessing.image_size
-    seen = {"center": f"the central crop of {size} pixels", "10crop": f"10 crops of {size} pixels"}
+        raise UserError(f"--split={split}: none of {len(photographs)} photographs can be read")
+    scores, labels, size = scores[read], labels[read], net.preprocessing.image_size
+    corners = f"10 crops of {size} pixels in the central square of {net.preprocessing.resize}"
+    seen = {"center": f"the central crop of {size} pixels", "10crop": corners}
     view = seen.get(_VIEW.value, "fully convolutional, several scales")
-    print(f"{len(labels)} photographs ({found.where}), {view}" + f"; {found.note}" * bool(found.note))
+    taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}.get(split, split)
+    if split == "test" and not found.own_split:
+        taken = "a fifth of each class, set aside for testing"
+    print(f"{len(labels)} photographs ({found.where}), {taken}, {view}" + f"; {found.note}" * bool(found.note))
     if len(found.classes) > 5:
         wrong = scoring.top_k_error(scores, labels, 5)
-        print(f"{_SPLIT.value} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
-    print(f"{_SPLIT.value} {of_log_probabilities(scores, labels)}")
+        print(f"{split} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
+    print(f"{split} {of_log_probabilities(scores, labels)}")
 
 
 def _reestimated_from_disk(net: "Model", config: ConfigDict, train: "Photographs") -> dict[str, Any]:
@@ -297,7 +325,9 @@ def _in_order_of(net: "Model", found: "PhotoDataset") -> "PhotoDataset":
         for name in ("train", "test", "validation")
         for split in [getattr(found, name)]
     }
-    return dataclasses.replace(found, classes=ours, note="classes in the order of the network's", **splits)
+    skipped = [part for part in found.note.split("; ") if "passed over" in part]
+    note = "; ".join(["classes in the order of the network's", *skipped])
+    return dataclasses.replace(found, classes=ours, note=note, **splits)
 
 
 def _check_classes(net: "Model", theirs: tuple[str, ...], where: str) -> None:

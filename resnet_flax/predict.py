@@ -7,8 +7,10 @@ Of a folder, every image in it and in the folders inside it. A row for each imag
 then the most probable classes; with --json an object a line instead: {"file": ..., "top": [{"class": ...,
 "probability": ...}, ...]}.
 --view says over which views of an image probabilities are averaged: its central crop; the ten crops of arXiv:1512.03385
-(section 3.4); or the whole image at five scales (multiscale), which takes longest, and for each new shape of an image
-again. Messages go to stderr. Files that cannot be read are said there, the others classified, and the exit code is 2.
+(section 3.4), whose corners are those of the central square, while torchvision's TenCrop takes them from the whole
+rectangle; or the whole image at five scales (multiscale), which takes longest, and for each new shape of an image
+again.
+Messages go to stderr. Files that cannot be read are said there, the others classified, and the exit code is 2.
 """
 
 import json
@@ -112,14 +114,19 @@ def _files(given: Sequence[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    from resnet_flax.data.folders import SUFFIXES, images
+    from collections import Counter
 
+    from resnet_flax.data.folders import SUFFIXES, images, passed_over
+
+    skipped: Counter[str] = Counter()
     try:
-        found = images(folder)
+        found = images(folder, skipped)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not found:
         raise UserError(f"{folder}: no images are in this folder ({', '.join(SUFFIXES)})")
+    if skipped:
+        print(f"{folder}: {passed_over(skipped)}", file=sys.stderr)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,10 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".tga", ".ppm",
+    ".pgm",
+)  # fmt: skip
 _TEST_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there
 _SPLITS = ("train", "training", *_TEST_FOLDERS, "testing")  # what no data set has for its only classes
 _LAYOUT = (
@@ -37,7 +41,9 @@ class ImageFolder:
       classes: names, sorted; the places are the labels.
       train: files and their labels, sorted.
       test: likewise.
-      note: in which order classes are taken whose names are numbers, where that is in doubt; else empty.
+      note: in which order classes are taken whose names are numbers, where that is in doubt, and how many files were
+        passed over because their names are not an image's; else empty.
+      own_split: whether the folder itself says which images are for testing.
     """
 
     folder: Path
@@ -45,9 +51,10 @@ class ImageFolder:
     train: Labelled
     test: Labelled
     note: str = ""
+    own_split: bool = True
 
 
-def scan(folder: Path, class_order: str = "names") -> ImageFolder:
+def scan(folder: Path, class_order: str = "names", testing: bool = False) -> ImageFolder:
     """Finds the classes and images of a folder, whichever of two layouts it has.
 
     Either there is a folder ``train`` and one of ``val``, ``valid``, ``validation`` and ``test`` (the first of these
@@ -58,6 +65,7 @@ def scan(folder: Path, class_order: str = "names") -> ImageFolder:
     Args:
       class_order: ``names``, in which the classes 1, 2, 10 are sorted as 1, 10, 2 (torchvision's ImageFolder does so,
         too), or ``numbers``.
+      testing: whether images for testing are enough: a folder of one split, or classes of one image, will do.
 
     Raises:
       UserError: the folder is not there, cannot be read, has neither layout, or its classes are no numbers although
@@ -72,6 +80,10 @@ def scan(folder: Path, class_order: str = "names") -> ImageFolder:
         test = next((splits[name] for name in _TEST_FOLDERS if name in splits), None)
         if "train" in splits and test is not None:
             return _two_splits(folder, splits["train"], test, class_order)
+        if testing and list(splits) == ["train"]:
+            return _one_split(folder / splits["train"], class_order, testing)
+        if testing and test is not None and all(name in _SPLITS for name in splits):
+            return _only_test(folder, splits[test.lower()], class_order)
         if list(splits) == ["train"]:
             raise UserError(
                 f"{folder}: it has a folder {inside[0]}, but none of {', '.join(_TEST_FOLDERS)}; "
@@ -79,7 +91,7 @@ def scan(folder: Path, class_order: str = "names") -> ImageFolder:
             )
         if inside and all(name in _SPLITS for name in splits):
             raise UserError(f"{folder}: its folders are {', '.join(inside)}, which are no classes; {_LAYOUT}")
-        return _one_split(folder, class_order)
+        return _one_split(folder, class_order, testing)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
 
@@ -161,29 +173,43 @@ def _available_memory() -> int | None:
 
 
 def _two_splits(folder: Path, train: str, test: str, class_order: str) -> ImageFolder:
-    splits = {name: _images_by_class(folder / name) for name in (train, test)}
+    skipped: Counter[str] = Counter()
+    splits = {name: _images_by_class(folder / name, skipped) for name in (train, test)}
     for name, other in ((train, test), (test, train)):
         lacking = sorted(splits[name].keys() - splits[other].keys())
         if lacking:
             raise UserError(f"{folder}: {name} has {_listed(lacking)}, {other} does not; both need the same classes")
-    return _labelled(folder, splits[train], splits[test], class_order)
+    return _labelled(folder, splits[train], splits[test], class_order, skipped)
 
 
-def _one_split(folder: Path, class_order: str) -> ImageFolder:
-    train, test = {}, {}
-    for name, files in _images_by_class(folder).items():
-        if len(files) < 2:
+def _only_test(folder: Path, test: str, class_order: str) -> ImageFolder:
+    skipped: Counter[str] = Counter()
+    images = _images_by_class(folder / test, skipped)
+    return _labelled(folder, {name: [] for name in images}, images, class_order, skipped)
+
+
+def _one_split(folder: Path, class_order: str, testing: bool) -> ImageFolder:
+    train, test, skipped = {}, {}, Counter()
+    for name, files in _images_by_class(folder, skipped).items():
+        if len(files) < 2 and not testing:
             raise UserError(
                 f"{folder}: the class folder {name} holds 1 image; at least 2 are needed, one of them for testing"
             )
         for_testing = set(fifth(len(files)).tolist())
         train[name] = [file for place, file in enumerate(files) if place not in for_testing]
         test[name] = [file for place, file in enumerate(files) if place in for_testing]
-    return _labelled(folder, train, test, class_order)
+    return dataclasses.replace(_labelled(folder, train, test, class_order, skipped), own_split=False)
 
 
-def _labelled(folder: Path, train: dict[str, list[Path]], test: dict[str, list[Path]], class_order: str) -> ImageFolder:
+def _labelled(
+    folder: Path,
+    train: dict[str, list[Path]],
+    test: dict[str, list[Path]],
+    class_order: str,
+    skipped: Counter[str],
+) -> ImageFolder:
     classes, note = _ordered(folder, sorted(train), class_order)
+    note = "; ".join(filter(None, [note, passed_over(skipped)]))
 
     def labelled(split: dict[str, list[Path]]) -> Labelled:
         return tuple((file, label) for label, name in enumerate(classes) for file in split[name])
@@ -208,7 +234,7 @@ def _ordered(folder: Path, names: list[str], class_order: str) -> tuple[tuple[st
     )
 
 
-def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+def _images_by_class(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
     """Class -> its images, sorted; refuses a folder that is not one of classes."""
     names = _subfolders(folder)
     if not names:
@@ -217,7 +243,7 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
         raise UserError(f"{folder}: {what}; {_LAYOUT}")
     if len(names) < 2:
         raise UserError(f"{folder}: at least two class folders are needed, and it has only {names[0]}; {_LAYOUT}")
-    found = {name: images(folder / name) for name in names}
+    found = {name: images(folder / name, skipped) for name in names}
     for name, files in found.items():
         if not files:
             raise UserError(f"{folder}: the class folder {name} holds no images ({', '.join(SUFFIXES)})")
@@ -228,8 +254,19 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def images(folder: Path) -> list[Path]:
+def passed_over(skipped: Counter[str]) -> str:
+    """How many files were passed over, in words; empty where none was."""
+    if not skipped:
+        return ""
+    kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.most_common(5))
+    return f"{skipped.total()} files passed over, as their names are not an image's ({kinds})"
+
+
+def images(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
     """Every image in a folder and in those inside it, sorted; what is hidden or no image, by its name, does not count.
+
+    Args:
+      skipped: is told how many files of which suffix do not count.
 
     Raises:
       OSError: a folder cannot be read.
@@ -255,6 +292,8 @@ def images(folder: Path) -> list[Path]:
                     if not entry.is_file():
                         raise UserError(f"{entry.path}: a link to a file that is not there")
                     found.append(Path(entry.path))
+                elif skipped is not None:
+                    skipped[os.path.splitext(entry.name)[1].lower()] += 1
         folders += sorted(inside, reverse=True)
     return sorted(found)
 

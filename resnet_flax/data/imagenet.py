@@ -14,7 +14,7 @@ import numpy as np
 from resnet_flax.data import folders, prepared, tars
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import check_labels, set_aside_fifth
-from resnet_flax.data.photographs import Files, Photographs, Records
+from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
 from resnet_flax.data.sources import IMAGENET as NAME
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
@@ -28,7 +28,8 @@ _TARS = {
 _THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
 _MANUAL = Path("downloads") / "manual"  # where TFDS wants them
 
-Splits = tuple[str, tuple[str, ...], Photographs, Photographs, str]  # where, classes, train, test, a note or ""
+# Where, classes, train, test, a note or "", and whether the split is the data's own.
+Splits = tuple[str, tuple[str, ...], Photographs, Photographs, str, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +79,15 @@ def _look(name: str, folder: Path) -> list[Wanted]:
     return wanted
 
 
-def find(name: str, folder: Path) -> Splits:
+def find(name: str, folder: Path, testing: bool = False) -> Splits:
     """A data set of photographs, by name, in the first form that is there.
 
+    Args:
+      testing: whether images for testing are enough.
+
     Returns:
-      what was found, for people; class names; the photographs for training, and those for testing; and which stand in
-      for the split for testing, where there is none with labels, else "".
+      what was found, for people; class names; the photographs for training, and those for testing; which stand in
+      for the split for testing, where there is none with labels, else ""; and whether it has such a split.
 
     Raises:
       UserError: nothing was found (it names each place), or what was found is not whole.
@@ -96,10 +100,12 @@ def find(name: str, folder: Path) -> Splits:
         if name == NAME:
             there = _tar_folder(folder)
             if any((there / file).is_file() for file in (TRAIN, VAL)):
-                return _from_tars(there)
-            if all(w.found for w in wanted if w.form == "class folders"):
-                numbers = set(_class_folders(folder / "train")) == {str(i) for i in range(1000)}
-                return (*of_folder(folder, "numbers" if numbers else "names")[:4], "")  # such numbers are the labels
+                return _from_tars(there, testing)
+            splits = {w.path.name: bool(w.found) for w in wanted if w.form == "class folders"}
+            if splits["val"] and (splits["train"] or testing):
+                numbers = set(_class_folders(folder / "val")) == {str(i) for i in range(1000)}
+                found = of_folder(folder, "numbers" if numbers else "names", testing)
+                return (*found[:4], "", True)  # such numbers are the labels
         if prepared_set.found:
             return _prepared(name, prepared_set.path)  # which says what is wrong with it
     except OSError as error:
@@ -110,9 +116,9 @@ def find(name: str, folder: Path) -> Splits:
     )
 
 
-def of_folder(folder: Path, class_order: str = "names") -> Splits:
+def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -> Splits:
     """Class folders: see :func:`resnet_flax.data.folders.scan`."""
-    found = folders.scan(folder, class_order)
+    found = folders.scan(folder, class_order, testing)
     top = os.fsencode(found.folder / "x")[:-1]  # of ".", nothing: paths in it do not begin with it
 
     def photographs(labelled: folders.Labelled) -> Photographs:
@@ -121,7 +127,7 @@ def of_folder(folder: Path, class_order: str = "names") -> Splits:
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
     where = f"class folders in {found.folder}"
-    return where, found.classes, photographs(found.train), photographs(found.test), found.note
+    return where, found.classes, photographs(found.train), photographs(found.test), found.note, found.own_split
 
 
 def _prepared(name: str, place: Path) -> Splits:
@@ -140,8 +146,9 @@ def _prepared(name: str, place: Path) -> Splits:
         return Photographs.all_of(Records(place, split), labels(split))
 
     train = photographs("train")
-    train, test = (train, photographs(test)) if test else set_aside_fifth(train)
-    return f"TFDS data set in {place}", classes, train, test, note
+    own_split = bool(test)
+    train, test = (train, photographs(test)) if own_split else set_aside_fifth(train)
+    return f"TFDS data set in {place}", classes, train, test, note, own_split
 
 
 def _labels(records: Records, count: int) -> np.ndarray:
@@ -180,19 +187,21 @@ def _tar_folder(folder: Path) -> Path:
     return manual if not (folder / TRAIN).is_file() and (manual / TRAIN).is_file() else folder
 
 
-def _from_tars(folder: Path) -> Splits:
-    missing = [f"{folder / file} ({note})" for file, note in _TARS.items() if not (folder / file).is_file()]
+def _from_tars(folder: Path, testing: bool) -> Splits:
+    needed = {file: note for file, note in _TARS.items() if not (testing and file == TRAIN)}
+    missing = [f"{folder / file} ({note})" for file, note in needed.items() if not (folder / file).is_file()]
     if missing:
         raise UserError(f"{NAME} from tar files: {', '.join(missing)} missing")
-    train = tars.members(folder / TRAIN)
+    nothing = TarMembers(folder / VAL, *(np.empty(0, kind) for kind in ("S1", np.int64, np.int64)))
+    train = tars.members(folder / TRAIN) if (folder / TRAIN).is_file() else nothing
     numbers = [name.split(b".tar/")[0].decode() if b".tar/" in name else "" for name in train.names]
     if "" in numbers:
         loose = train.names[numbers.index("")].decode()
         raise UserError(f"{folder / TRAIN}: {loose} lies in no class's tar, such as n01440764.tar; is it the original?")
-    classes = tuple(sorted(set(numbers)))
-    places = {number: place for place, number in enumerate(classes)}
     test = tars.members(folder / VAL)
     truth = _validation_truth(folder / DEVKIT)
+    classes = tuple(sorted(set(numbers or truth)))
+    places = {number: place for place, number in enumerate(classes)}
     if len(truth) != len(test.names):
         raise UserError(f"{folder / VAL} holds {len(test.names)} images, and {DEVKIT} knows the labels of {len(truth)}")
     unknown = sorted(set(truth) - set(classes))
@@ -205,7 +214,7 @@ def _from_tars(folder: Path) -> Splits:
     return (
         f"tar files in {folder}", classes,
         Photographs.all_of(train, np.asarray([places[number] for number in numbers])), Photographs.all_of(test, labels),
-        "",
+        "", True,
     )  # fmt: skip
 
 

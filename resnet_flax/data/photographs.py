@@ -197,6 +197,7 @@ class PhotoDataset:
       where: what was found and where, for people.
       validation: empty unless ``data.validation`` sets training images aside.
       note: see :class:`~resnet_flax.data.images.Dataset`.
+      own_split: whether the data themselves say which images are for testing; else a fifth of them was set aside.
     """
 
     where: str
@@ -205,6 +206,7 @@ class PhotoDataset:
     test: Photographs
     validation: Photographs
     note: str = ""
+    own_split: bool = True
 
     def fingerprint(self) -> str:
         """The same, 16 hexadecimal digits, wherever the same photographs are found in the same order."""

@@ -70,11 +70,14 @@ def load(data: Mapping[str, Any]) -> Dataset:
     return Dataset(train=train, test=test, validation=validation, classes=classes, note=note)
 
 
-def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
+def load_photographs(data: Mapping[str, Any], testing: bool = False) -> PhotoDataset:
     """The same of photographs that stay on disk (``data.pipeline=stream``).
 
     Those of ``data.folder``; or a prepared TFDS data set by name; or ImageNet 2012 in any of its forms
     (:mod:`resnet_flax.data.imagenet`).
+
+    Args:
+      testing: whether images for testing are enough, where there are no others.
 
     Raises:
       UserError: nothing found, and where it was looked for; or what was found does not fit.
@@ -84,16 +87,16 @@ def load_photographs(data: Mapping[str, Any]) -> PhotoDataset:
 
     _check_class_order(data)
     if data["folder"]:
-        found = imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"))
+        found = imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"), testing)
     elif data["name"] in ("folder", "digits"):
         raise UserError(
             f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder"
         )
     else:
-        found = imagenet.find(data["name"], data_dir(data["data_dir"]))
-    where, classes, train, test, note = found
-    train, validation = _train_and_validation(train, data, where)
-    return PhotoDataset(where, classes, train, test, validation, note)
+        found = imagenet.find(data["name"], data_dir(data["data_dir"]), testing)
+    where, classes, train, test, note, own_split = found
+    train, validation = _train_and_validation(train, data, where) if len(train) or not testing else (train, train)
+    return PhotoDataset(where, classes, train, test, validation, note, own_split)
 
 
 def _check_class_order(data: Mapping[str, Any]) -> None:

@@ -1,23 +1,37 @@
 """Files of weights: tensors by name, and what the file says about them."""
 
 import dataclasses
+import functools
 import json
 import os
+import re
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from resnet_flax import sums
 from resnet_flax.atomic import replacing
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import hdf5, pickles
+from resnet_flax.interchange import pickles
+from resnet_flax.interchange.layouts import common_prefix
+from resnet_flax.interchange.machine import Unknown
 
 # Among a safetensors file's metadata: the JSON of the config that trained it, and of what came before the network.
 _CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"
 _SUMS = "resnet_flax.sums"  # of these and of the tensors, by name
+
+
+_ADVICE = "save a state dict with PyTorch: torch.save(model.state_dict(), 'weights.pth')"
+# Where checkpoints keep a state dict, and averages of the parameters beside it; the first that is there is taken.
+_PARTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "teacher", "student")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_MOST_PARTS = 4  # that may lie in one another
+_NUMBERS = "fiuV"  # kinds of numbers that are weights; V is bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,35 +40,126 @@ class Weights:
 
     Attributes:
       path: of the file.
-      tensors: by the names of one of ``layouts.py``.
+      tensors: by the names of one of ``layouts.py``; views of the file, which take no memory until they are copied.
       config: JSON of the config that trained them, where the file has it.
       preprocessing: JSON of :class:`~resnet_flax.data.preprocessing.Preprocessing`, likewise.
+      others: what stands beside the tensors and is no tensor that can be read, in words, by name.
     """
 
     path: Path
     tensors: dict[str, np.ndarray]
     config: str | None = None
     preprocessing: str | None = None
+    others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path, given_as: str = "--weights") -> Weights:
-    """Reads a ``.safetensors``, ``.th``, ``.pth``, ``.pt`` or ``.h5`` file.
+    """Reads a file of weights of any form, which its content tells, not its name; says what is unusual about it.
 
     Args:
+      path: of the file; ``FILE#KEY`` names one of several state dicts in a checkpoint.
       given_as: the flag or key that named it, for messages.
 
     Raises:
-      UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py``).
+      UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py`` and ``hdf5.py``).
     """
+    part = ""
+    if not os.path.isfile(path) and "#" in path.name:
+        name, _, part = path.name.rpartition("#")
+        path = path.with_name(name) if name else path
     if not os.path.isfile(path):  # Path's own fails where a name is too long
         raise UserError(f"{given_as}={path}: there is no such file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".th", ".pth", ".pt"):
-        return Weights(path, _state_dict(pickles.read(path), path))
-    if path.suffix in (".h5", ".hdf5"):
-        return Weights(path, hdf5.read(path))
-    raise UserError(f"{given_as}={path}: must be a .safetensors, .th, .pth, .pt or .h5 file")
+    form = _form(path, given_as)
+    if part and form != "PyTorch":
+        raise UserError(f"{given_as}={path}#{part}: a {form} file has no parts to choose from")
+    said = []
+    if path.suffix.lower() not in _FORMS[form]:
+        said.append(f"a {form} file by its content")
+    if form == "safetensors":
+        found = _read_safetensors(path)
+    elif form == "Keras":
+        from resnet_flax.interchange import hdf5  # h5py takes a moment to import
+
+        tensors, renamed = hdf5.read(path)
+        found = _weights(path, tensors)
+        said += [renamed] if renamed else []
+    else:
+        state, where = _state_dict(pickles.read(path), path, part)
+        found = _weights(path, state)
+        said += where
+    if found.config is None and (prefix := common_prefix(found.tensors)):
+        said.append(f"all names without {prefix}")
+    if said:
+        _say(f"{path}: {'; '.join(said)}")
+    return found
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Prints a line on stderr, once, however often a file is read."""
+    print(line, file=sys.stderr)
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# The forms of files, and the ends of names that they usually have.
+_FORMS = {
+    "safetensors": (".safetensors",),
+    "PyTorch": (".th", ".pth", ".pt", ".tar", ".bin", ".ckpt"),
+    "Keras": (".h5", ".hdf5", ".keras"),
+}
+
+
+def _form(path: Path, given_as: str) -> str:
+    """Which form a file has, by its content.
+
+    Raises:
+      UserError: none that is known; it says what the file is.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+            if head.startswith(_HDF5):
+                return "Keras"
+            if head.startswith(b"PK\x03\x04"):
+                return _form_of_zip(path)
+            if head.startswith(pickles.LEGACY_HEAD) or pickles.is_tar(file):
+                return "PyTorch"
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return "safetensors"
+    raise UserError(f"{given_as}={path}: {_described(head)}; must be a file of safetensors, PyTorch or Keras")
+
+
+def _form_of_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path}: a zip file that is damaged: {error}") from None
+    if pickles.KERAS_MEMBER in names:
+        return "Keras"
+    if any(name.rpartition("/")[2] == "constants.pkl" for name in names):
+        raise UserError(f"{path}: a TorchScript file, which is a program; load it with torch.jit.load, and {_ADVICE}")
+    return "PyTorch"
+
+
+def _described(head: bytes) -> str:
+    """What a file is that is none of weights, by its first bytes."""
+    text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the file itself; fetch it: git lfs pull"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page (HTML), not the file itself; download it again"
+    if head.startswith(b"\x1f\x8b"):
+        return "compressed by gzip; unpack it: gunzip"
+    if named := re.match(rb"(?s:\x80.)?c([\w.]{1,100})\n([\w.]{1,100})\n", head):
+        return f"a pickle that asks for {b'.'.join(named.groups()).decode()}, of which nothing was run; {_ADVICE}"
+    if head.startswith(b"\x80"):
+        return f"a pickle, but not one that torch.save wrote; {_ADVICE}"
+    return f"no file of weights (it begins with {head[:8]!r})"
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:
@@ -74,22 +179,51 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocess
         raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
 
 
+_SAFETENSORS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "I64": "<i8", "I32": "<i4", "I16": "<i2",
+    "I8": "i1", "U8": "u1",
+}  # fmt: skip
+
+
 def _read_safetensors(path: Path) -> Weights:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="numpy") as file:  # which checks lengths and offsets
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError, TypeError) as error:
+        raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
+        tensors = {}
+        for name, entry in json.loads(raw[8:start].tobytes()).items():
+            if name == "__metadata__":
+                continue
+            first, end = (start + offset for offset in entry["data_offsets"])
+            known = _SAFETENSORS.get(entry["dtype"])
+            tensors[name] = (
+                Unknown(f"of type {entry['dtype']}")
+                if known is None
+                else raw[first:end].view(known).reshape(entry["shape"])
+            )
+    except (SafetensorError, OSError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
+    found = _weights(path, tensors)
     for key in (_CONFIG, _PREPROCESSING):
         try:
-            json.loads(metadata.get(key, "{}"))
+            parsed = json.loads(metadata.get(key, "{}"))
         except (ValueError, RecursionError):
             raise UserError(f"{path}: {key} in its metadata is not JSON") from None
-    _compare(path, tensors, metadata)
-    return Weights(path, tensors, metadata.get(_CONFIG), metadata.get(_PREPROCESSING))
+        if not isinstance(parsed, dict):
+            raise UserError(f"{path}: {key} in its metadata is no object")
+    _compare(path, found.tensors, metadata)
+    return dataclasses.replace(found, config=metadata.get(_CONFIG), preprocessing=metadata.get(_PREPROCESSING))
+
+
+def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
+    """Sets apart what are tensors and what stands beside them."""
+    tensors = {n: t for n, t in given.items() if isinstance(t, np.ndarray) and t.dtype.kind in _NUMBERS}
+    others = {n: t.what if isinstance(t, Unknown) else getattr(t, "dtype", type(t)).__name__
+              for n, t in given.items() if n not in tensors}  # fmt: skip
+    return Weights(path, tensors, others=others)
 
 
 def _sums(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
@@ -109,9 +243,10 @@ def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
         print(f"{path}: has no checksums (an earlier version wrote it); it is read unchecked", file=sys.stderr)
         return
     try:
-        then = dict(json.loads(metadata[_SUMS]))
-    except (ValueError, TypeError, RecursionError):
+        then = json.loads(metadata[_SUMS])
+    except (ValueError, RecursionError):
         then = {}
+    then = then if isinstance(then, dict) else {}
     now = _sums(tensors, metadata)
     differing = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     if differing:
@@ -123,11 +258,44 @@ def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
         )
 
 
-def _state_dict(loaded: Any, path: Path) -> dict[str, np.ndarray]:
-    """The tensors by name: the object itself, or what stands there under the usual keys."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, np.ndarray) for v in loaded.values()):
-        raise UserError(f"{path}: holds no state dict: no tensors by name, at the top or under 'state_dict'")
-    return dict(loaded)
+def _state_dict(loaded: Any, path: Path, wanted: str) -> tuple[dict[str, Any], list[str]]:
+    """The tensors by name, the object itself or a part of it, and which part that is, in words.
+
+    Args:
+      wanted: the part that the user names, or "".
+
+    Raises:
+      UserError: there is none, or it would have to be made by code from the file.
+    """
+    said, place = [], ""
+    for _ in range(_MOST_PARTS):
+        parts = (
+            {key: value for key, value in loaded.items() if isinstance(key, str)} if isinstance(loaded, dict) else {}
+        )
+        if wanted:
+            if not isinstance(parts.get(wanted), dict):
+                there = ", ".join(key for key, value in parts.items() if isinstance(value, dict)) or "none"
+                raise UserError(f"{path}: has no part {wanted!r}; it has: {there[:300]}")
+            chosen, others, wanted = wanted, [], ""
+        else:
+            able = [key for key in (*_PARTS, *_AVERAGES) if isinstance(parts.get(key), dict | Unknown)]
+            if not able:
+                break
+            chosen = able[0]
+            others = [key for key in able[1:] if isinstance(parts[key], dict)]
+        loaded, place = parts[chosen], f"{place}{chosen}."
+        also = f" (the other: {path.name}#{others[0]})" if others else ""
+        if also or chosen not in ("state_dict", "model_state_dict", "model"):
+            said.append(f"its {chosen} is taken{also}")
+    what = f"its {place.rstrip('.')}" if place else "it"
+    if isinstance(loaded, Unknown):
+        raise UserError(
+            f"{path}: {what} is no state dict but {loaded.what}, which only code would make, and no code is run; "
+            f"{_ADVICE}"
+        )
+    tensors = [v for v in loaded.values() if isinstance(v, np.ndarray)] if isinstance(loaded, dict) else []
+    if not tensors:
+        made = [v for v in loaded.values() if isinstance(v, Unknown)] if isinstance(loaded, dict) else []
+        why = f" ({made[0].what} in it is not made, as no code is run)" if made else ""
+        raise UserError(f"{path}: holds no state dict: no tensors by name, at the top or under 'state_dict'{why}")
+    return {str(name): value for name, value in loaded.items()}, said

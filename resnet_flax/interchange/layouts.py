@@ -4,11 +4,13 @@ To add one: write its table and put it into :data:`LAYOUTS`. What a table has no
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+_IGNORED = ("num_batches_tracked", "n_averaged")  # ends of PyTorch's names that carry no weights
+_MOST_PREFIXES = 8  # that names may have, one after the other
 _BN_LEAVES = ("scale", "bias", "mean", "var")
 
 
@@ -29,7 +31,7 @@ class Layout:
       kernel_axes: of a convolution's kernel, as places in ours (HWIO).
       dense_transposed: whether dense kernels are [out, in].
       marks: parts of names by which a file of this source is known.
-      prefix: that its names may have.
+      prefix: that its names may have, beside what all names of a file have in common.
       ignored: ends of names that carry no weights.
       aliases: layers that some of its files name otherwise: their other name, and the one here.
       absorbed: our BNs, and the convolutions before them whose biases it has and we do not: a bias before a BN is
@@ -71,11 +73,15 @@ class Layout:
         leaves = self.bn_leaves if is_norm(modules[-1]) else self.leaves
         return self.separator.join([self.layer(modules, index), leaves[leaf]])
 
-    def by_name(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A file's tensors by the names that this table has for them; without those that carry no weights."""
+    def by_name(self, tensors: Mapping[str, Any], common: str) -> dict[str, Any]:
+        """A file's tensors by the names that this table has for them; without those that carry no weights.
+
+        Args:
+          common: what all names of the file begin with (:func:`common_prefix`).
+        """
         found = {}
         for name, tensor in tensors.items():
-            layer, separator, leaf = name.removeprefix(self.prefix).rpartition(self.separator)
+            layer, separator, leaf = name.removeprefix(common).removeprefix(self.prefix).rpartition(self.separator)
             if not name.endswith(self.ignored):
                 found[self.aliases.get(layer, layer) + separator + leaf] = tensor
         return found
@@ -116,8 +122,7 @@ _PYTORCH: dict[str, Any] = {
     "bn_leaves": dict(zip(_BN_LEAVES, ("weight", "bias", "running_mean", "running_var"), strict=True)),
     "kernel_axes": (3, 2, 0, 1),
     "dense_transposed": True,
-    "prefix": "module.",
-    "ignored": ("num_batches_tracked",),
+    "ignored": _IGNORED,
 }
 
 LAYOUTS: dict[str, Layout] = {
@@ -144,6 +149,28 @@ LAYOUTS: dict[str, Layout] = {
         },
         views={"data.resize": 256, "data.image_size": 224, "data.interpolation": "bilinear"},
         **_PYTORCH,
+    ),
+    # transformers' ResNetForImageClassification (microsoft/resnet-18 to 152): torchvision's networks, other names.
+    "huggingface": Layout(
+        name="Hugging Face's",
+        families=("imagenet",),
+        outside={
+            "stem_conv": "embedder.embedder.convolution", "stem_bn": "embedder.embedder.normalization",
+            "dense": "classifier.1",
+        },
+        inside={
+            "shortcut_conv": "shortcut.convolution", "shortcut_bn": "shortcut.normalization",
+            **{f"conv{i + 1}": f"layer.{i}.convolution" for i in (0, 1, 2)},
+            **{f"bn{i + 1}": f"layer.{i}.normalization" for i in (0, 1, 2)},
+        },
+        **_PYTORCH | {"unit": "encoder.stages.{stage}.layers.{unit}.{layer}", "first_stage": 0},
+        marks=("embedder.embedder.convolution",),
+        prefix="resnet.",
+        settings={
+            "model.shortcut": "B", "model.bottleneck_stride": "3x3", "model.bn_epsilon": 1e-5,
+            "data.normalization": "imagenet",
+        },
+        views={"data.resize": 256, "data.image_size": 224, "data.interpolation": "bicubic"},
     ),
     # keras.applications.ResNet50, 101, 152: strides on the first 1x1, biases, Caffe's images, BN's epsilon 1.001e-5.
     "keras": Layout(
@@ -188,6 +215,19 @@ def of_names(names: Collection[str], family: str) -> Layout:
         if any(mark in name for mark in layout.marks for name in names):
             return layout
     return of_family(family)
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """What all names of a file of PyTorch's begin with, such as ``module._orig_mod.``: modules around the network."""
+    weights = [name for name in names if not name.endswith(_IGNORED)]
+    found = ""
+    for _ in range(_MOST_PREFIXES if weights else 0):
+        first = weights[0][len(found) :].partition(".")[0] + "."
+        # Of a layer's tensors alone, its own name is no prefix.
+        if not all(name.startswith(found + first) and "." in name[len(found + first) :] for name in weights):
+            break
+        found += first
+    return found
 
 
 def is_norm(layer: str) -> bool:

@@ -7,6 +7,7 @@ A scanned stage's stacked variables are taken apart, unit by unit: in PyTorch's 
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
-from resnet_flax.interchange.layouts import Layout, of_family, of_names
+from resnet_flax.interchange.layouts import Layout, common_prefix, of_family, of_names
+from resnet_flax.interchange.published import check_architecture
 from resnet_flax.networks import Network
 
 HEAD = "dense"  # our name of the layer whose length is the number of classes
@@ -104,7 +106,7 @@ def from_tensors(
       UserError: tensors are missing, left over or of another shape; it names them.
     """
     wanted = entries(network, image_shape, layout)
-    given = layout.by_name(weights.tensors)
+    given = layout.by_name(weights.tensors, common_prefix(weights.tensors))
     if without_head:
         its_head = layout.layer((HEAD,), None) + layout.separator
         given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
@@ -130,8 +132,10 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
     # An absorbed bias is as long as the mean that it is subtracted from.
     shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
     misshapen = [name for name in shapes if name in given and given[name].shape != shapes[name]]
+    others = layout.by_name(weights.others, common_prefix(weights.tensors))
+    missing = sorted((name for name in shapes if name not in given), key=lambda name: name not in others)
     problems = [
-        _listed("missing", [name for name in shapes if name not in given]),
+        _listed("missing", [f"{name} (it is {others[name]})" if name in others else name for name in missing]),
         _listed("left over", [name for name in given if name not in shapes]),
         _listed(
             "of another shape", [f"{name} is {given[name].shape} and must be {shapes[name]}" for name in misshapen]
@@ -154,13 +158,20 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
 def classes_of(weights: Weights, family: str) -> int:
     """How many classes a file's network tells apart; 0 where the file is without the last layer."""
     layout = layout_of(weights, family)
-    bias = layout.by_name(weights.tensors).get(layout.tensor((HEAD,), "bias", None))
+    bias = layout.by_name(weights.tensors, common_prefix(weights.tensors)).get(layout.tensor((HEAD,), "bias", None))
     return 0 if bias is None else len(bias)
 
 
 def layout_of(weights: Weights, family: str) -> Layout:
-    """The layout in which a file is written."""
-    return of_family(family) if weights.config is not None else of_names(weights.tensors.keys(), family)
+    """The layout in which a file is written.
+
+    Raises:
+      UserError: the file's name tells that another computation belongs to these names.
+    """
+    if weights.config is not None:
+        return of_family(family)
+    check_architecture(Path(weights.path))
+    return of_names([*weights.tensors, *weights.others], family)
 
 
 def _units(path: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[int | None, tuple[int, ...]]]:

@@ -1,55 +1,52 @@
-"""Reads what ``torch.save`` wrote, zip or legacy format, without PyTorch and without running code from the file.
+"""Reads what ``torch.save`` wrote (zip, legacy or PyTorch 0.1's tar) without PyTorch and without running the file.
 
-A pickle is a program: it can name any function and call it. Here the only ones it can name are those that put tensors
-together, and they are our own; a file that names another is refused.
+The pickles in it run on a machine of our own (``machine.py``), which knows the few functions that put tensors together.
+Tensors are views of the file, so no memory is taken before they are copied.
 """
 
-import collections
 import dataclasses
-import io
-import pickle
 import struct
+import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
 from resnet_flax.errors import UserError
+from resnet_flax.interchange.machine import Known, Late, Machine, Part, Unknown, brief, dict_of
 
+KERAS_MEMBER = "model.weights.h5"  # of a .keras file, which is a zip, too
+LEGACY_HEAD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # how a legacy file begins: a pickled number
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_TAR_MEMBERS = ("storages", "tensors", "pickle")
+
+_MOST_MEMBERS = 2**16  # of a tar
+_MOST_DIMENSIONS = 32
 
 _DTYPES = {
-    "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "<u2",
-    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-    "BoolStorage": "?",
+    name: np.dtype(kind) for name, kind in {
+        "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": ml_dtypes.bfloat16,
+        "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+        "BoolStorage": "?", "ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16", "QInt8Storage": "i1",
+        "QUInt8Storage": "u1", "QInt32Storage": "<i4",
+    }.items()
 }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class _StorageType:
-    name: str
-
-
-@dataclasses.dataclass
 class _Storage:
-    """Numbers in a row; in a legacy file they come after all that refers to them."""
+    """Numbers in a row."""
 
-    type: _StorageType
     key: str
+    kind: str
     count: int
-    data: np.ndarray | None = None
 
     @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(_DTYPES[self.type.name])
-
-    def fill(self, raw: bytes) -> None:
-        if len(raw) != self.count * self.dtype.itemsize:
-            raise ValueError(f"storage {self.key} ends early")
-        self.data = np.frombuffer(raw, self.dtype)
-        if self.type.name == "BFloat16Storage":  # the upper half of a float32
-            self.data = (self.data.astype(np.uint32) << 16).view(np.float32)
+    def size(self) -> int:
+        return self.count * _DTYPES[self.kind].itemsize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,118 +56,255 @@ class _Tensor:
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
-    def array(self) -> np.ndarray:
-        """A copy, of the tensor's own shape."""
-        data = self.storage.data
-        if len(self.size) != len(self.stride) or min((self.offset, *self.size, *self.stride), default=0) < 0:
-            raise ValueError(f"a tensor of shape {self.size} with strides {self.stride}")
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
-        if 0 in self.size:
-            return np.zeros(self.size, data.dtype)
-        if last >= len(data):
-            raise ValueError(f"a tensor of shape {self.size} reaches beyond its storage of {len(data)}")
-        strides = [s * data.itemsize for s in self.stride]
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.size, strides, writeable=False).copy()
 
-
-def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> _Tensor:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     if not isinstance(storage, _Storage):
-        raise ValueError("a tensor without a storage")
-    return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
+        return storage if isinstance(storage, Unknown) else Unknown("a tensor without a storage")
+    size, stride = _size(size), _size(stride)
+    if len(size) != len(stride) or not all(type(n) is int and 0 <= n < 2**62 for n in (offset, *size, *stride)):
+        return Unknown(f"a tensor of shape {size[:8]} with strides {stride[:8]}")
+    return _Tensor(storage, offset, size, stride)
 
 
-def _rebuild_parameter(data: _Tensor, *_: Any) -> _Tensor:
-    return data
+def _size(given: Any = ()) -> tuple:
+    if not isinstance(given, list | tuple) or len(given) > _MOST_DIMENSIONS:
+        raise ValueError("a shape is no tuple")
+    return tuple(given)
 
 
-# All that a file may name.
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): _StorageType(name) for name in _DTYPES},
-}
+# All functions that a file may name.
+_KNOWN: dict[str, Any] = {
+    known.name: known for known in (
+        Known("collections.OrderedDict", dict_of),
+        Known("torch.Size", _size),
+        Known("torch._utils._rebuild_tensor", _rebuild_tensor),
+        Known("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+        Known("torch._utils._rebuild_parameter", lambda data, *_: data),
+        Known("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
+        Known("torch.nn.parameter.Parameter", lambda data=None, *_: Late(data)),
+        Known("torch.autograd.variable.Variable", lambda data=None, *_: Late(data)),
+    )
+}  # fmt: skip
 
 
-class _RefusedError(Exception):
-    """The file names something that no file of weights needs."""
+@dataclasses.dataclass
+class _Loaded:
+    """What a pickle holds, before its tensors are made.
 
+    Attributes:
+      containers: all dicts and lists in it.
+      places: where the numbers of storages begin in the file, by the storage's key.
+    """
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="latin1")  # Python 2 wrote some of these files
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise _RefusedError(f"{module}.{name}")
-        return _KNOWN[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _, count, *view = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or (view and view[0] is not None):
-            raise ValueError("a storage of an unknown kind")
-        return self.storages.setdefault(str(key), _Storage(storage_type, str(key), int(count)))
+    value: Any
+    containers: list[dict | list]
+    places: dict[str, int]
 
 
 def read(path: Path) -> Any:
-    """The object in the file, its tensors as NumPy arrays (bfloat16 as float32).
+    """The object in the file: dicts and lists, with arrays and :class:`Unknown` in them.
+
+    Arrays are views of the file, which is mapped into memory.
 
     Raises:
-      UserError: it cannot be read, is no such file, is damaged, or names what it must not: nothing of it was run.
+      UserError: it cannot be read, is no such file, or is damaged.
     """
     try:
         with open(path, "rb") as file:
-            loaded = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
-        return _arrays(loaded)
-    except _RefusedError as refused:
-        raise UserError(
-            f"{path}: refused as a malicious pickle: it asks for {refused}, which no file of weights needs; nothing of "
-            f"it was run"
-        ) from None
+            head = file.read(4)
+            if head == b"PK\x03\x04":
+                loaded = _read_zip(file)
+            elif is_tar(file):
+                loaded = _read_tar(file)
+            else:
+                loaded = _read_legacy(file)
+        return _with_arrays(loaded, np.asarray(np.memmap(path, np.uint8, mode="r")))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # whatever bytes that are no pickle, or half of one, make of the unpickler
+    except Exception as error:  # whatever bytes that are no pickle, or half of one, make of the machine
+        why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path}: not a file that torch.save wrote, or a damaged one: {type(error).__name__}: {error}"
+            f"{path}: not a file that torch.save wrote, or a damaged one: {type(error).__name__}: {why}"
         ) from None
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def is_tar(file: BinaryIO) -> bool:
+    """Whether a file is a tar."""
+    file.seek(257)
+    return file.read(5) == b"ustar"
+
+
+def stored_member(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where the bytes of a zip's member begin in the file.
+
+    Raises:
+      ValueError: it is compressed, or not where the directory says.
+    """
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.compress_size != info.file_size:
+        raise ValueError(f"{info.filename} in it is compressed, which takes an unknown amount of memory; unpack it")
+    file.seek(info.header_offset)
+    header = file.read(30)
+    if len(header) < 30 or header[:4] != b"PK\x03\x04":
+        raise ValueError(f"{info.filename} is not where its directory says")
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
+    if start + info.file_size > file.seek(0, 2):
+        raise ValueError(f"{info.filename} ends early")
+    return start
+
+
+def _unpickle(part: Part) -> Any:
+    return Machine(part, _KNOWN, _storage).run()
+
+
+def _read_zip(file: BinaryIO) -> _Loaded:
     with zipfile.ZipFile(file) as archive:
-        (main,) = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        root = main.rpartition("/")[0]
-        unpickler = _Unpickler(io.BytesIO(archive.read(main)))
-        loaded = unpickler.load()
-        for storage in unpickler.storages.values():
-            storage.fill(archive.read(f"{root}/data/{storage.key}"))
-    return loaded
+        members = {info.filename: info for info in archive.infolist()}
+    mains = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
+    if len(mains) != 1:
+        raise ValueError(f"a zip of {', '.join(list(members)[:3]) or 'nothing'}; unpack it, and name what is in it")
+    root = mains[0].removesuffix("data.pkl")
+    if order := members.get(f"{root}byteorder"):
+        file.seek(stored_member(file, order))
+        if file.read(3) == b"big":
+            raise ValueError("its numbers are big-endian; save it on another machine")
+    places: dict[str, int] = {}
+
+    def persistent(pid: Any) -> Any:
+        storage = _storage(pid)
+        info = members.get(f"{root}data/{storage.key}") if isinstance(storage, _Storage) else None
+        if info is None:
+            return storage if isinstance(storage, Unknown) else Unknown(f"a storage that is missing: {storage.key}")
+        if info.file_size != storage.size:
+            return Unknown(f"a storage of {storage.size} bytes of which the file has {info.file_size}")
+        if storage.key not in places:
+            try:
+                places[storage.key] = stored_member(file, info)
+            except ValueError as error:
+                return Unknown(f"a storage that cannot be read: {error}")
+        return storage
+
+    info = members[mains[0]]
+    machine = Machine(Part(file, stored_member(file, info), info.file_size), _KNOWN, persistent)
+    return _Loaded(machine.run(), machine.containers, places)
 
 
-def _read_legacy(file: BinaryIO) -> Any:
-    file.seek(0)
-    magic, protocol, _ = (_Unpickler(file).load() for _ in range(3))
+def _read_legacy(file: BinaryIO) -> _Loaded:
+    part = Part(file, 0, file.seek(0, 2))
+    magic, protocol, _ = (_unpickle(part) for _ in range(3))
     if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
         raise ValueError("its first bytes are others")
-    unpickler = _Unpickler(file)
-    loaded = unpickler.load()
-    for key in _Unpickler(file).load():
-        storage = unpickler.storages[str(key)]
-        (count,) = struct.unpack("<q", file.read(8))
+    storages: dict[str, _Storage] = {}
+
+    def persistent(pid: Any) -> Any:
+        storage = _storage(pid)
+        return storages.setdefault(storage.key, storage) if isinstance(storage, _Storage) else storage
+
+    machine = Machine(part, _KNOWN, persistent)
+    value, places = machine.run(), {}
+    for key in _unpickle(part):
+        storage = storages[str(key)]
+        (count,) = struct.unpack("<q", part.exactly(8))
         if count != storage.count:
             raise ValueError(f"storage {key} holds {count} numbers instead of {storage.count}")
-        storage.fill(file.read(count * storage.dtype.itemsize))
-    return loaded
+        places[storage.key] = part.skip(storage.size)
+    return _Loaded(value, machine.containers, places)
 
 
-def _arrays(loaded: Any) -> Any:
-    """Tensors become arrays, in dicts and lists of any depth."""
-    if isinstance(loaded, _Tensor):
-        return loaded.array()
-    if isinstance(loaded, dict):
-        return {key: _arrays(value) for key, value in loaded.items()}
-    if isinstance(loaded, list | tuple):
-        return [_arrays(value) for value in loaded]
-    return loaded
+def _read_tar(file: BinaryIO) -> _Loaded:
+    """PyTorch 0.1's: three files, of the storages, the tensors that are made of them, and the object itself."""
+    file.seek(0)
+    parts = {}
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for count, member in enumerate(archive):
+            if member.isreg() and not member.issparse():
+                parts[member.name] = (member.offset_data, member.size)
+            if count >= _MOST_MEMBERS:
+                raise ValueError("it has too many files")
+    if not all(name in parts for name in _TAR_MEMBERS):
+        raise ValueError(f"a tar of {', '.join(list(parts)[:3]) or 'nothing'}; unpack it, and name what is in it")
+    storages, tensors, main = (Part(file, *parts[name]) for name in _TAR_MEMBERS)
+
+    known: dict[str, Any] = {}
+    places: dict[str, int] = {}
+    for _ in range(_count(_unpickle(storages))):
+        key, _, kind = _unpickle(storages)
+        (count,) = struct.unpack("<q", storages.exactly(8))
+        storage = known[str(key)] = _storage(("storage", kind, key, "cpu", count))
+        places[storage.key] = storages.skip(storage.size)
+    for key, root, offset, count in _unpickle(storages):
+        whole = known[str(root)]
+        known[str(key)] = storage = _storage(("storage", Unknown(f"torch.{whole.kind}"), key, "cpu", count))
+        place = offset * _DTYPES[whole.kind].itemsize
+        if not 0 <= place <= whole.size - storage.size:
+            raise ValueError(f"storage {key} reaches beyond that of which it is a part")
+        places[storage.key] = places[whole.key] + place
+
+    for _ in range(_count(_unpickle(tensors))):
+        key, storage, _ = _unpickle(tensors)
+        (dimensions,) = struct.unpack("<i", tensors.exactly(8)[:4])
+        if not 0 <= dimensions <= _MOST_DIMENSIONS:
+            raise ValueError(f"a tensor of {dimensions} dimensions")
+        numbers = struct.unpack(f"<{2 * dimensions + 1}q", tensors.exactly(8 * (2 * dimensions + 1)))
+        size, stride = numbers[:dimensions], numbers[dimensions:-1]
+        known[str(key)] = _rebuild_tensor(known[str(storage)], numbers[-1], size, stride)
+
+    def persistent(pid: Any) -> Any:
+        return pid[0] if isinstance(pid, tuple) and pid else known.get(str(pid), Unknown("a tensor that is missing"))
+
+    machine = Machine(main, _KNOWN, persistent)
+    return _Loaded(machine.run(), machine.containers, places)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a count is no number")
+    return value
+
+
+def _storage(pid: Any) -> Any:
+    """What a persistent id stands for: a storage; or a class, with its source beside it."""
+    if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
+        return pid[1]
+    if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
+        return Unknown("a persistent id")
+    _, kind, key, _, count, *view = pid
+    what = kind.what if isinstance(kind, Unknown) else brief(kind)
+    name = what.removeprefix("torch.").removeprefix("cuda.")
+    if name not in _DTYPES or (view and view[0] is not None):
+        return Unknown(f"a storage of an unknown kind, {what}")
+    if type(count) is not int or not 0 <= count < 2**58 or not isinstance(key, str | int):
+        return Unknown("a storage of an impossible size")
+    return _Storage(str(key), name, count)
+
+
+def _with_arrays(loaded: _Loaded, raw: np.ndarray) -> Any:
+    """The object, its tensors as arrays."""
+
+    def final(value: Any) -> Any:
+        value = value.data if isinstance(value, Late) else value
+        return _array(value, loaded.places, raw) if isinstance(value, _Tensor) else value
+
+    for container in loaded.containers:
+        pairs: Iterable = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in list(pairs):
+            if isinstance(value, _Tensor | Late):
+                container[key] = final(value)
+    return final(loaded.value)
+
+
+def _array(tensor: _Tensor, places: dict[str, int], raw: np.ndarray) -> np.ndarray | Unknown:
+    """A view of the file's bytes; of a tensor that reaches beyond its storage, an Unknown."""
+    storage, size, strides = tensor.storage, tensor.size, tensor.stride
+    dtype, start = _DTYPES[storage.kind], places[storage.key]
+    what = f"a tensor of shape {size[:8]} with strides {strides[:8]}"
+    try:
+        if 0 in size:
+            return np.broadcast_to(np.zeros((), dtype), size)
+        if tensor.offset + sum((n - 1) * s for n, s in zip(size, strides, strict=True)) >= storage.count:
+            return Unknown(f"{what}, which reaches beyond its storage of {storage.count}")
+        data = raw[start : start + storage.size].view(dtype)[tensor.offset :]
+        return np.lib.stride_tricks.as_strided(data, size, [s * dtype.itemsize for s in strides], writeable=False)
+    except (ValueError, OverflowError):
+        return Unknown(what)

@@ -12,6 +12,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import layouts, names
 from resnet_flax.interchange.files import Weights, read
+from resnet_flax.interchange.published import measured
 from resnet_flax.networks import Network
 from resnet_flax.schemas import read_config
 
@@ -85,14 +86,23 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
     layout = names.layout_of(weights, given.model.family)
     if layout.families[0] == given.model.family:
         flat = configs.flatten(given)
+        told, source = measured(weights.path) if layout.views else ({}, "")
         settings = {
-            key: value for key, value in {**layout.settings, **layout.views}.items()
+            key: value for key, value in {**layout.settings, **layout.views, **told}.items()
             if key not in set_by_user and flat[key] != value
         }  # fmt: skip
         given.update_from_flattened_dict(settings)
         if settings:
             said = ", ".join(f"{key}={value}" for key, value in settings.items())
             print(f"{weights.path}: in {layout.name} layout, so {said}", file=sys.stderr)
+        if layout.views:
+            data = given.data
+            why = f"as {source} tells" if source else "its name does not tell at which size it was measured"
+            print(
+                f"{weights.path}: images of {data.image_size} pixels out of {data.resize or data.image_size}, "
+                f"{data.interpolation} ({why})",
+                file=sys.stderr,
+            )
     return configs.resolve(configs.for_evaluation(given))
 
 
@@ -118,4 +128,4 @@ def variables(
     layout = names.layout_of(weights, model["family"])
     found = names.from_tensors(network, image_shape, weights, what, layout, without_head)
     dtype = np.dtype(network.layers.param_dtype)
-    return jax.tree.map(lambda a: np.asarray(a, dtype), found)
+    return jax.tree.map(lambda a: np.array(a, dtype), found)  # copies: they were views of the file

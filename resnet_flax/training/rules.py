@@ -90,7 +90,7 @@ CHANGED = (
         "its images, if they are no squares, were squashed into one (data.image_size)",
     ),
     Change(
-        2,
+        3,
         _left_behind,
         "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps",
         resumes=True,

@@ -25,7 +25,7 @@ __all__ = ["CONFIG", "DIVERGED", "INTERRUPTED", "STARTS", "write_atomically"]
 
 # How runs are trained, as far as it matters to their results: :mod:`~.rules` says which old runs are of another kind.
 # 1: commit 4cfe0ac and before, which recorded no rules.
-RULES = 2
+RULES = 3
 
 _LOCK = ".lock"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -95,7 +95,7 @@ def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
     [
         ([], "give either --workdir=FOLDER of a run or --weights=FILE"),
         (["--weights=nowhere.th", "--config=configs/digits.py"], "--weights=nowhere.th: there is no such file"),
-        (["--weights=README.md", "--config=configs/digits.py"], "must be a .safetensors, .th, .pth, .pt or .h5 file"),
+        (["--weights=README.md", "--config=configs/digits.py"], "must be a file of safetensors, PyTorch or Keras"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

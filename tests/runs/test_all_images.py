@@ -1,0 +1,148 @@
+"""evaluate --split=all, and data that are only for testing."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from tests.commands import ROOT, command
+from tests.data import imagenet_files
+from tests.interchange.test_forms import IMAGENET, drawn_tensors
+
+PHOTOS = ROOT.parent / "shared" / "photos"
+
+
+def make(folder, counts):
+    rng = np.random.default_rng(0)
+    for place, count in counts.items():
+        (folder / place).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(folder / place / f"{i}.png")
+    return folder
+
+
+def weights(path, classes):
+    save_file(
+        drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", classes, stage_units=(1, 1), width=0.125), path
+    )
+    return f"--weights={path}"
+
+
+def evaluate(*arguments):
+    code, output = command("-m", "resnet_flax.evaluate", *map(str, arguments))
+    assert "Traceback" not in output, output
+    return code, output
+
+
+@pytest.mark.parametrize(
+    ("counts", "more", "split", "taken", "number"),
+    [
+        ({"a": 7, "b": 5}, (), "all", "all that are there", 12),
+        ({"a": 7, "b": 5}, ("--split=test",), "test", "a fifth of each class, set aside for testing", 2),
+        ({"a": 1, "b": 1}, (), "all", "all that are there", 2),
+        ({"val/a": 2, "val/b": 1}, (), "test", "those for testing", 3),
+        ({"train/a": 2, "train/b": 3}, (), "all", "all that are there", 5),
+        ({"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1}, (), "test", "those for testing", 2),
+        ({"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1}, ("--split=all",), "all", "all that are there", 7),
+    ],
+)
+def test_the_images_that_are_taken_are_said(counts, more, split, taken, number, tmp_path):
+    folder = make(tmp_path / "data", counts)
+    arguments = (*IMAGENET, f"--config.data.folder={folder}", "--config.data.name=folder")
+    code, output = evaluate(weights(tmp_path / "w.safetensors", 2), *arguments, *more)
+    assert code == 0, output
+    assert f"{number} photographs (" in output
+    assert f"), {taken}, " in output
+    assert output.splitlines()[-1].startswith(f"{split} error ")
+    assert f" of {number})" in output.splitlines()[-1]
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
+def test_a_folder_that_is_only_for_testing_is_taken_whole(tmp_path):
+    arguments = (*IMAGENET, f"--config.data.folder={PHOTOS / 'val'}", "--config.data.name=folder")
+    code, output = evaluate(weights(tmp_path / "w.safetensors", 4), *arguments)
+    assert code == 0, output
+    assert f" of {sum(1 for _ in (PHOTOS / 'val').glob('*/*'))})" in output.splitlines()[-1]
+
+
+def test_the_val_tar_alone_is_enough_for_evaluation(tmp_path):
+    folder = tmp_path / "tars"
+    imagenet_files.write_tars(folder)
+    (folder / imagenet_files_train(folder)).unlink()
+    arguments = (*IMAGENET, f"--config.data.data_dir={folder}")
+    code, output = evaluate(weights(tmp_path / "w.safetensors", 4), *arguments)
+    assert code == 0, output
+    assert f" of {len(imagenet_files.TRUTH)})" in output.splitlines()[-1]
+    code, output = evaluate(weights(tmp_path / "w.safetensors", 4), *arguments, "--split=train")
+    assert code == 2
+    assert "has test images; choose one of them" in output.splitlines()[-1]
+
+
+def imagenet_files_train(folder):
+    (found,) = folder.glob("*train*")
+    return found.name
+
+
+def test_a_run_and_its_export_keep_the_split_of_training(tmp_path):
+    folder = make(tmp_path / "data", {"a": 7, "b": 5})
+    (folder / "a" / "notes.txt").write_text("no image")
+    settings = (
+        "--config=configs/folder.py:residual-50", *IMAGENET[1:], f"--config.data.folder={folder}",
+        "--config.train.steps=1", "--config.train.batch_size=4",
+    )  # fmt: skip
+    code, output = command("train.py", *settings, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, output
+    assert "1 files passed over, as their names are not an image's (1 .txt)" in output
+    exported = tmp_path / "run.safetensors"
+    code, output = command("-m", "resnet_flax.export", f"--workdir={tmp_path / 'run'}", f"--output={exported}")
+    assert code == 0, output
+    for source in (f"--workdir={tmp_path / 'run'}", f"--weights={exported}"):
+        code, output = evaluate(source)
+        assert code == 0, output
+        assert output.splitlines()[-1].startswith("test error ")
+        assert " of 2)" in output.splitlines()[-1]
+        code, output = evaluate(source, "--split=all")
+        assert code == 0, output
+        assert " of 12)" in output.splitlines()[-1]
+    stripped = tmp_path / "stripped.safetensors"
+    save_file(load_file(exported), stripped)  # without the run's config they are anyone's
+    code, output = evaluate(f"--weights={stripped}", *settings[:-2], "--config.data.normalization=imagenet")
+    assert code == 0, output
+    assert " of 12)" in output.splitlines()[-1]
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_all_images_of_a_data_set_by_name(tmp_path):
+    """The digits: 1,442 for training and 355 for testing."""
+    code, output = command(
+        "train.py", "--config=configs/digits.py:residual-8", "--config.model.width=0.25", "--config.train.steps=1",
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert code == 0, output
+    code, output = evaluate(f"--workdir={tmp_path / 'run'}", "--split=all")
+    assert code == 0, output
+    assert "1797 images, all that are there" in output
+    assert output.splitlines()[-1].startswith("all error ")
+    assert " of 1797)" in output.splitlines()[-1]
+
+
+def test_images_of_every_suffix_that_pillow_reads(tmp_path):
+    folder = tmp_path / "data"
+    kinds = {"jfif": "JPEG", "jpe": "JPEG", "avif": "AVIF", "jp2": "JPEG2000", "tga": "TGA"}
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for suffix, form in kinds.items():
+            Image.new("RGB", (40, 50), (200, 30, 30)).save(folder / name / f"1.{suffix}", form)
+    arguments = (*IMAGENET, f"--config.data.folder={folder}", "--config.data.name=folder", "--view=10crop")
+    code, output = evaluate(weights(tmp_path / "w.safetensors", 2), *arguments)
+    assert code == 0, output
+    assert " of 10)" in output.splitlines()[-1]
+    assert "10 crops of 32 pixels in the central square of 36" in output
+    (folder / "a" / "notes.md").write_text("no image")
+    code, output = command(
+        "-m", "resnet_flax.predict", f"--weights={tmp_path / 'w.safetensors'}", *IMAGENET, str(folder)
+    )
+    assert code == 0, output
+    assert "1 files passed over, as their names are not an image's (1 .md)" in output
