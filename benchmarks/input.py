@@ -47,9 +47,14 @@ def _calls(batch: int) -> dict:
 
     config = ours.named(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
     training = ours.training(config)
-    stream = training.stream
-    deliver = jax.jit(lambda data, step: stream.batch(data, step, jnp.int32(0), batch))
+    layout, transform, seed = training.layout, training.transform, config.seed
     step = np.int32(0)
+
+    @jax.jit
+    def deliver(data: dict, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        place = jnp.arange(batch, dtype=jnp.uint32)
+        found = layout.batch_at(data, seed, step, place) | {"place": place}
+        return transform.train(found, seed, step), found["labels"]
 
     def resident() -> object:
         nonlocal step
@@ -64,7 +69,7 @@ def _start() -> list[tuple[str, ...]]:
     import jax
 
     from resnet_flax import config as configs
-    from resnet_flax.data import resident, sources
+    from resnet_flax.data import layouts, pixels, sources
     from resnet_flax.training.devices import data_mesh, replicated
 
     data = dict(configs.base().data) | {"download": False}
@@ -72,8 +77,8 @@ def _start() -> list[tuple[str, ...]]:
         sources.load(data)  # decodes it the first time
         start = time.perf_counter()
         images = sources.load(data)
-        resident.normalization(data["normalization"], images.train)
-        splits = [resident.put(split, replicated(data_mesh())) for split in (images.train, images.test)]
+        pixels.normalization(data["normalization"], images.train)
+        splits = [layouts.put(split, replicated(data_mesh())) for split in (images.train, images.test)]
         jax.block_until_ready(splits)
     except UserError as error:
         print(f"not measured: {error}", file=sys.stderr)

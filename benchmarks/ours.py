@@ -10,9 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.data import resident, shapes
+from resnet_flax.data import layouts, shapes
 from resnet_flax.data.images import Images
-from resnet_flax.data.resident import Normalization, Resident, Stream
+from resnet_flax.data.layouts import Arrays, Layout
+from resnet_flax.data.pixels import Normalization
+from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer as optimizers
@@ -31,14 +33,15 @@ class Training:
       steps: ``(state, data, count) -> state``.
       state: of the run; donated at each call.
       data: on the device.
-      stream: what makes batches of it.
+      layout, transform: how batches lie in the data, and what happens to their images.
     """
 
     config: ConfigDict
     steps: TrainSteps
     state: State
-    data: Resident
-    stream: Stream
+    data: Arrays
+    layout: Layout
+    transform: Transform
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the steps; further calls use what comes out."""
@@ -83,15 +86,19 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
     optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
     mean = Normalization(np.full(shape, 0.5), np.ones(1))
     dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
-    stream = Stream(config.seed, config.train.batch_size, config.data.pad, config.data.flip, mean, dtype)
+    transform, batch_size = Transform(mean, dtype, config.data.pad, config.data.flip), config.train.batch_size
     state = initial_state(network, optimizer, config.seed, shape, replicated(mesh), config.optimizer.ema)
     rng = np.random.default_rng(0)
-    data = resident.put(
+    data = layouts.put(
         Images(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, classes, images).astype(np.int32)),
         replicated(mesh),
     )
-    steps = make_train_steps(network, optimizer, stream, mesh, ema=config.optimizer.ema)
-    return Training(config, steps, state, data, stream)
+    layout = layouts.shuffled(batch_size)
+    steps = make_train_steps(
+        network, optimizer, layout, transform, config.seed, batch_size, mesh,
+        ema=config.optimizer.ema,
+    )  # fmt: skip
+    return Training(config, steps, state, data, layout, transform)
 
 
 def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:

@@ -37,10 +37,10 @@ from resnet_flax.errors import Diverged, UserError
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
-    from resnet_flax.data.images import Images
-    from resnet_flax.data.photographs import PhotoDataset, Photographs
+    from resnet_flax.data.photographs import PhotoDataset
     from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
+    from resnet_flax.training.parts import Parts
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -92,7 +92,7 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
     import numpy as np
 
     from resnet_flax import model
-    from resnet_flax.data import resident, sources
+    from resnet_flax.data import layouts, sources
     from resnet_flax.data.images import Images
     from resnet_flax.interchange import weights
     from resnet_flax.networks import on_one_device
@@ -123,19 +123,20 @@ def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
         _check_shape(net, parts.image_shape, parts.preprocessing.resize)
         parts = dataclasses.replace(parts, normalization=net.preprocessing.normalization)
         variables = net.variables
-    variables = jax.device_put(variables, everywhere)
     if parts.dataset.note:
         print(parts.dataset.note)
     if _REESTIMATE.value:
         variables = _reestimated(variables, parts)
+    variables = jax.device_put(variables, everywhere)
     _check_finite(variables)
+    layout = layouts.in_order(layouts.rounded_up(config.train.eval_batch_size, parts.mesh))
     evaluate = evaluation.make_evaluate(
-        parts.network, parts.normalization, config.train.eval_batch_size, parts.mesh, parts.crop
+        parts.network, layout, parts.transform, config.train.eval_batch_size, parts.mesh
     )
-    result = evaluate(variables["params"], variables.get("batch_stats", {}), resident.put(images, everywhere))
+    result = evaluate(variables, [layouts.put(images, everywhere)])
     if not math.isfinite(result.loss):
         batch = config.train.eval_batch_size
-        bad = evaluation.not_finite(parts.network, parts.normalization, variables, images, batch, parts.crop)
+        bad = evaluation.not_finite(parts.network, parts.transform, variables, images, batch)
         listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
         of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
         raise Diverged(f"{split}: the loss of {len(images)} images is not finite: {of}")
@@ -184,7 +185,6 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     from resnet_flax import model
     from resnet_flax.analysis import scoring
     from resnet_flax.data import sources
-    from resnet_flax.training.devices import on_host
     from resnet_flax.training.evaluation import of_log_probabilities
     from resnet_flax.training.parts import prepare
 
@@ -212,13 +212,11 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     variables = net.variables
     if _REESTIMATE.value and not len(found.train):
         raise UserError(f"--reestimate_bn: {found.where} has no images for training")
-    if _REESTIMATE.value and config.data.pipeline == "stream":
-        variables = _reestimated_from_disk(net, config, found.train)
-    elif _REESTIMATE.value:
-        parts = dataclasses.replace(prepare(config), normalization=net.preprocessing.normalization)
-        found_anew = _reestimated(variables, parts)["batch_stats"]
-        variables = {**variables, "batch_stats": on_host(found_anew)}
-
+    if _REESTIMATE.value:
+        seen = net.preprocessing
+        config.data.update(image_size=seen.image_size, resize=seen.resize, interpolation=seen.interpolation)
+        parts = dataclasses.replace(prepare(config, seen.normalization), normalization=seen.normalization)
+        variables = _reestimated(variables, parts, seen.channels)
     _check_finite(variables)
 
     def unreadable(error: UserError) -> None:
@@ -247,27 +245,6 @@ def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
     print(f"{split} {of_log_probabilities(scores, labels)}")
 
 
-def _reestimated_from_disk(net: "Model", config: ConfigDict, train: "Photographs") -> dict[str, Any]:
-    """A network's variables with BN's statistics as averages over the training images, in batches from the disk."""
-    import dataclasses
-
-    import numpy as np
-
-    from resnet_flax.training.parts import pipeline_of
-    from resnet_flax.training.reestimation import reestimate
-
-    batch, seen = _bn_batch(net.variables, config, len(train)), net.preprocessing
-    pipeline = dataclasses.replace(
-        pipeline_of(config), image_size=seen.image_size, resize=seen.resize, interpolation=seen.interpolation,
-        channels=seen.channels,
-    )  # fmt: skip
-    with closing(pipeline.in_order(_mixed(train), batch, np.arange(batch))) as batches:
-        images = (b["images"][b["counts"]] for b in batches)
-        normalization = seen.normalization.cropped(seen.image_size)
-        found = reestimate(net.network, net.variables["params"], normalization, (i for i in images if len(i)))
-    return {**net.variables, "batch_stats": found}
-
-
 def _bn_batch(variables: dict[str, Any], config: ConfigDict, images: int) -> int:
     """How many images a BN normalises together in re-estimation; says so."""
     if not variables.get("batch_stats"):
@@ -277,29 +254,27 @@ def _bn_batch(variables: dict[str, Any], config: ConfigDict, images: int) -> int
     return batch
 
 
-def _mixed(train: "Images | Photographs") -> Any:
-    """Photographs in a random order, always the same: they lie class by class, and a BN is to see all classes."""
+def _reestimated(variables: dict[str, Any], parts: "Parts", channels: int = 3) -> dict[str, Any]:
+    """The variables with BN's statistics as averages over the training images.
+
+    Args:
+      channels: of photographs that are decoded for it.
+    """
+    import dataclasses
+
     import numpy as np
 
-    return train.take(np.random.RandomState(0).permutation(len(train)))
-
-
-def _reestimated(variables: dict[str, Any], parts: Any) -> dict[str, Any]:
-    """The variables with BN's statistics as averages over the training images."""
-    import jax
-    import numpy as np
-
-    from resnet_flax.data import resident
-    from resnet_flax.training.devices import replicated
-    from resnet_flax.training.reestimation import make_reestimate
+    from resnet_flax.data.supplies import whole_batches
+    from resnet_flax.training.reestimation import reestimate
 
     train = parts.dataset.train
     batch = _bn_batch(variables, parts.config, len(train))
-    reestimate = make_reestimate(parts.network, parts.normalization, batch, crop=parts.crop)
-    everywhere = replicated(parts.mesh)
-    train = resident.put(_mixed(train) if parts.config.data.folder else train, everywhere)
-    params = jax.device_put(jax.tree.map(np.asarray, variables["params"]), everywhere)
-    return {**variables, "batch_stats": reestimate(params, train)}
+    if parts.config.data.folder or parts.config.data.pipeline == "stream":
+        # Photographs lie class by class, and a BN is to see all classes: a random order, always the same.
+        train = train.take(np.random.RandomState(0).permutation(len(train)))
+    with closing(whole_batches(train, batch, dataclasses.replace(parts.pipeline, channels=channels))) as batches:
+        found = reestimate(parts.network, variables["params"], parts.transform, batches)
+    return {**variables, "batch_stats": found}
 
 
 def _in_order_of(net: "Model", found: "PhotoDataset") -> "PhotoDataset":

@@ -19,7 +19,8 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.data import resident
+from resnet_flax.data import pixels
+from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
@@ -195,8 +196,8 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
     side, _, channels = shape
     if 0 < data.resize < side:
         raise UserError(f"data.resize={data.resize} must be at least data.image_size={side}, or 0 for the same")
-    nothing = resident.Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
-    normalization = resident.normalization(data.normalization, nothing)
+    nothing = Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
+    normalization = pixels.normalization(data.normalization, nothing)
     return Preprocessing(data.resize or side, side, channels, data.interpolation, normalization, classes)
 
 

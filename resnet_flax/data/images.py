@@ -96,3 +96,17 @@ def check_labels(where: str, split: str, labels: np.ndarray, classes: int) -> No
 def center_offset(length: int, side: int) -> int:
     """The place where a central crop of ``side`` pixels begins, by the rounding of torchvision's ``CenterCrop``."""
     return round((length - side) / 2)
+
+
+def center(images: Any, side: int) -> Any:
+    """The central crop of arrays of NumPy or JAX, where torchvision takes it; a side of 0 leaves the images whole.
+
+    [N, H, W, C] -> [N, side, side, C].
+    """
+    height, width = images.shape[1:3]
+    if side in (0, height) and side in (0, width):
+        return images
+    if side > min(height, width):
+        raise ValueError(f"a crop of {side} is larger than the images, {height}x{width}")
+    top, left = center_offset(height, side), center_offset(width, side)
+    return images[:, top : top + side, left : left + side]

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from resnet_flax.data.resident import Normalization
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
 
 IMAGENET_CROP = 224  # the side that ImageNet networks are trained on

@@ -19,10 +19,10 @@ from absl import flags
 from PIL import Image
 
 from resnet_flax.data import augmentation as crops
-from resnet_flax.data import decoding, resident
+from resnet_flax.data import decoding, pixels
 from resnet_flax.data.images import Images
 from resnet_flax.data.photographs import Photo, Photographs
-from resnet_flax.data.resident import Normalization
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
 
@@ -82,17 +82,17 @@ class Pipeline:
         return Batches(_InOrder(self, photographs, batch_size, places, steps), 0, steps)
 
     def normalization(self, name: str, train: Photographs) -> Normalization:
-        """The setting ``data.normalization`` (:func:`resnet_flax.data.resident.normalization`).
+        """The setting ``data.normalization`` (:func:`resnet_flax.data.pixels.normalization`).
 
         Statistics of the training set are those of the central squares, of ``resize``, of 10,000 of its images at most,
         always the same ones; images that cannot be read do not count.
         """
-        if name not in resident.OF_DATA:
-            nothing = Images(self.nothing[None], np.zeros(1, np.int32))
-            return resident.normalization(name, nothing)
+        if name not in pixels.OF_DATA:
+            nothing = Images(self.blank_image[None], np.zeros(1, np.int32))
+            return pixels.normalization(name, nothing)
         some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
         square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
-        statistics = resident.PixelStatistics(name)
+        statistics = pixels.PixelStatistics(name)
         with (
             Progress(len(some), f"{name} of training images", "images") as progress,
             closing(square.in_order(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
@@ -118,7 +118,7 @@ class Pipeline:
         return self.threads or -(-_cores() // max(1, self.workers))
 
     @property
-    def nothing(self) -> np.ndarray:
+    def blank_image(self) -> np.ndarray:
         """What stands where there is no image."""
         return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
 
@@ -258,7 +258,7 @@ class _Training(_Examples):
                 continue
             cropped = self.pipeline.crop(image, np.random.default_rng([self.seed, place]))
             return _example(cropped, self.photographs.labels[at], broken=broken)
-        return _example(self.pipeline.nothing, np.int32(0), broken=index, read=False)
+        return _example(self.pipeline.blank_image, np.int32(0), broken=index, read=False)
 
 
 _permuting = threading.Lock()
@@ -280,12 +280,12 @@ class _InOrder(_Examples):
     def __getitem__(self, number: int) -> Batch:
         place = self._place(number)
         if place >= len(self.photographs):
-            return _example(self.pipeline.nothing, np.int32(0), counts=False)
+            return _example(self.pipeline.blank_image, np.int32(0), counts=False)
         p, label = self.pipeline, self.photographs.labels[place]
         try:
             image = decoding.prepare(self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation)
         except UserError:
-            return _example(p.nothing, label, broken=place, read=p.skip_broken, counts=False)
+            return _example(p.blank_image, label, broken=place, read=p.skip_broken, counts=False)
         return _example(image, label)
 
 

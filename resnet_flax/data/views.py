@@ -11,8 +11,8 @@ import numpy as np
 
 from resnet_flax.data import decoding
 from resnet_flax.data.decoding import Readable
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import IMAGENET_CROP, Preprocessing
-from resnet_flax.data.resident import Normalization
 
 View = Literal["center", "10crop", "multiscale"]
 VIEWS: tuple[str, ...] = get_args(View)

@@ -15,9 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from resnet_flax import last_word
+from resnet_flax.data.layouts import DATA_AXIS
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
-
-DATA_AXIS = "data"  # the mesh axis over which a batch is split
 
 # What errors of a collective operation say where another process is gone, by platform.
 _LOST = re.compile(
@@ -40,12 +39,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def on_host(tree: Any) -> Any:
     """What every device of every host holds whole, as arrays of one device of this host."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
-
-
-def places_of_host(split: NamedSharding, size: int) -> np.ndarray:
-    """Which of ``size`` places, split over the devices, lie on this host's: [n], growing."""
-    here = split.addressable_devices_indices_map((size,)).values()
-    return np.unique(np.concatenate([np.arange(size)[index] for index in here]))
 
 
 def check_batch(batch_size: int, bn_group: int, devices: int) -> None:

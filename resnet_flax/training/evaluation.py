@@ -13,10 +13,11 @@ from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
 from resnet_flax.data.images import Images
-from resnet_flax.data.resident import Normalization, Resident, center
+from resnet_flax.data.layouts import DATA_AXIS, Arrays, Layout, device_batch
+from resnet_flax.data.transforms import Transform
 from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.compilation import jit
-from resnet_flax.training.devices import DATA_AXIS, on_host
+from resnet_flax.training.devices import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,72 +37,39 @@ class Evaluation:
         return f"error {self.error:.2%} ({self.errors} of {self.images}), loss {self.loss:.4f}"
 
 
-Evaluate = Callable[[Any, Any, Resident], Evaluation]
-
-
 def make_evaluate(
-    network: Network, normalization: Normalization, batch_size: int, mesh: Mesh, crop: int = 0
-) -> Evaluate:
-    """Compiles ``(params, batch_stats, data) -> Evaluation``, with running statistics and no augmentation.
+    network: Network, layout: Layout, transform: Transform, batch_size: int, mesh: Mesh
+) -> Callable[[dict[str, Any], Iterable[Arrays]], Evaluation]:
+    """Compiles ``(variables, blocks) -> Evaluation``, with running statistics and no augmentation.
 
     Batches are split over all devices. The last one is filled up with images that do not count, so the result is
-    that of the whole split whatever the batch size and the number of devices.
+    that of the whole split whatever the batch size and the number of devices. Arrays come in blocks: one that holds a
+    whole split, or many of batches from the disk.
 
     Args:
-      batch_size: of all devices together.
-      crop: the side of the central crop that the network sees; 0 for whole images.
+      layout: how the batches lie in the arrays.
+      batch_size: of all devices together; it is rounded up to a multiple of their number.
     """
     per_device = -(-batch_size // mesh.size)
-    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
+    everyone = PartitionSpec()
 
     @jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
-    def sums(variables: dict, data: Resident) -> tuple[Array, Array]:
-        size = data.labels.shape[0]
-        batches = -(-size // (per_device * mesh.size))
+    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec), out_specs=everyone, check_vma=False)
+    def sums(variables: dict, arrays: Arrays) -> tuple[Array, Array, Array]:
+        def add(i: Array, totals: tuple[Array, ...]) -> tuple[Array, ...]:
+            batch = device_batch(layout, arrays, 0, i, per_device)
+            images = transform.evaluate(batch["images"])
+            found = _score(network, variables, images, batch["labels"], batch["mask"])
+            return jax.tree.map(jnp.add, totals, (*found, batch["mask"].sum(dtype=jnp.int32)))
 
-        def add(i: int, totals: tuple[Array, Array]) -> tuple[Array, Array]:
-            first = (i * mesh.size + lax.axis_index(DATA_AXIS)) * per_device
-            places = first + jnp.arange(per_device, dtype=jnp.int32)
-            counts = places < size
-            places = jnp.minimum(places, size - 1)
-            images = center(normalization(data.images[places], dtype), crop)
-            loss, errors = _score(network, variables, images, data.labels[places], counts)
-            return totals[0] + loss, totals[1] + errors
+        none = jnp.zeros((), transform.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return lax.psum(lax.fori_loop(0, layout.batches(arrays), add, none), DATA_AXIS)
 
-        totals = lax.fori_loop(0, batches, add, (jnp.zeros((), dtype), jnp.zeros((), jnp.int32)))
-        return lax.psum(totals, DATA_AXIS)
-
-    def evaluate(params: Any, batch_stats: Any, data: Resident) -> Evaluation:
-        loss, errors = jax.device_get(sums({"params": params, "batch_stats": batch_stats}, data))
-        size = data.labels.shape[0]
-        return Evaluation(loss=float(loss) / size, errors=int(errors), images=size)
-
-    return evaluate
-
-
-def make_evaluate_batches(
-    network: Network, normalization: Normalization, mesh: Mesh
-) -> Callable[[Any, Any, Iterable[tuple[Array, Array, Array]]], Evaluation]:
-    """Compiles ``(params, batch_stats, batches) -> Evaluation`` for batches that come from the hosts.
-
-    A batch is images [n, H, W, C] uint8, labels [n] int32 and counts [n] bool (which of them to count), each split over
-    the mesh axis ``data``.
-    """
-    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
-    everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
-
-    @jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, split, split, split), out_specs=everyone, check_vma=False)
-    def sums(variables: dict, images: Array, labels: Array, counts: Array) -> tuple[Array, Array, Array]:
-        found = _score(network, variables, normalization(images, dtype), labels, counts)
-        return lax.psum((*found, counts.sum(dtype=jnp.int32)), DATA_AXIS)
-
-    def evaluate(params: Any, batch_stats: Any, batches: Iterable[tuple[Array, Array, Array]]) -> Evaluation:
-        variables = {"params": params, "batch_stats": batch_stats}
+    def evaluate(variables: dict[str, Any], blocks: Iterable[Arrays]) -> Evaluation:
+        variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
         loss, errors, images = 0.0, 0, 0
-        for batch in batches:
-            found = jax.device_get(sums(variables, *batch))
+        for arrays in blocks:
+            found = jax.device_get(sums(variables, arrays))
             loss, errors, images = loss + float(found[0]), errors + int(found[1]), images + int(found[2])
         return Evaluation(loss=loss / max(images, 1), errors=errors, images=images)
 
@@ -124,26 +92,14 @@ def of_log_probabilities(scores: np.ndarray, labels: Sequence[int]) -> Evaluatio
 
 
 def not_finite(
-    network: Network,
-    normalization: Normalization,
-    variables: dict[str, Any],
-    images: Images,
-    batch_size: int,
-    crop: int = 0,
+    network: Network, transform: Transform, variables: dict[str, Any], images: Images, batch_size: int
 ) -> np.ndarray:
-    """Finds the images of a split whose loss is not finite.
-
-    Args:
-      batch_size, crop: of :func:`make_evaluate`.
-
-    Returns:
-      Their places [n], growing.
-    """
-    alone, dtype = on_one_device(network), jnp.promote_types(network.layers.param_dtype, jnp.float32)
+    """Finds the images of a split whose loss is not finite; returns their places [n], growing."""
+    alone = on_one_device(network)
 
     @jit
     def losses(variables: dict, pixels: Array, labels: Array) -> Array:
-        logits = alone.apply(variables, center(normalization(pixels, dtype), crop), train=False)
+        logits = alone.apply(variables, transform.evaluate(pixels), train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     variables, found = on_host(variables), []

@@ -32,7 +32,7 @@ from resnet_flax.training.devices import (
     raise_together,
     replicated,
 )
-from resnet_flax.training.feeds import feed_of
+from resnet_flax.training.feeds import Feed
 from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, put_back, read
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_settings
@@ -99,7 +99,7 @@ class _Run:
         self.config, self.train = parts.config, parts.config.train
         rate = learning_rate(self.config.optimizer, self.config.schedule)
         self.rate, self.optimizer = jax.jit(rate), optimizers.build(self.config.optimizer, rate)
-        self.feed = feed_of(parts, self.optimizer, workdir)
+        self.feed = Feed(parts, self.optimizer, workdir)
         self.validates = "validation" in self.feed.held_out
         self.state: State | None = None
 

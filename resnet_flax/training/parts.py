@@ -9,12 +9,13 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from resnet_flax.data import resident, sources
+from resnet_flax.data import pixels, sources
 from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization
 from resnet_flax.data.streaming import Pipeline
+from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.networks import Network, build
@@ -50,6 +51,14 @@ class Parts:
         return (self.crop or height, self.crop or width, channels)
 
     @property
+    def transform(self) -> Transform:
+        """What happens to a batch's images on the device."""
+        data, dtype = self.config.data, jnp.promote_types(self.config.model.param_dtype, jnp.float32)
+        if isinstance(self.dataset, PhotoDataset):  # cropped and mirrored on the hosts
+            return Transform(self.normalization.cropped(data.image_size), dtype, colour=data.colour)
+        return Transform(self.normalization, dtype, data.pad, data.flip, self.crop)
+
+    @property
     def pipeline(self) -> Pipeline:
         """How photographs on disk become batches; of a stream."""
         return pipeline_of(self.config)
@@ -59,17 +68,14 @@ class Parts:
 
         Fewer than ``count`` where there are no more, or a stream passes broken ones over.
         """
-        dtype = jnp.promote_types(self.config.model.param_dtype, jnp.float32)
         train, count = self.dataset.train, min(count, len(self.dataset.train))
         if not isinstance(self.dataset, PhotoDataset):
-            images = resident.center(self.normalization(jnp.asarray(train.images[:count]), dtype), self.crop)
-            return images, jnp.asarray(train.labels[:count])
+            return self.transform.evaluate(jnp.asarray(train.images[:count])), jnp.asarray(train.labels[:count])
         first = np.arange(count)
         with closing(self.pipeline.in_order(train.take(first), count, first)) as batches:
             batch = next(batches)
         images = jnp.asarray(batch["images"][batch["counts"]])
-        normalization = self.normalization.cropped(self.config.data.image_size)
-        return normalization(images, dtype), jnp.asarray(batch["labels"][batch["counts"]])
+        return self.transform.evaluate(images), jnp.asarray(batch["labels"][batch["counts"]])
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -121,7 +127,7 @@ def load_dataset(config: ConfigDict) -> Dataset | PhotoDataset:
 def normalization_of(config: ConfigDict, dataset: Dataset) -> Normalization:
     """Computes the normalization that a config names from the training images of data in memory."""
     try:
-        return resident.normalization(config.data.normalization, dataset.train)
+        return pixels.normalization(config.data.normalization, dataset.train)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -6,65 +6,47 @@ So the authors of arXiv:1512.03385 did for the networks they released (github.co
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from resnet_flax.data.resident import Normalization, Resident, center
+from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.compilation import jit
 
-Reestimate = Callable[[Any, Resident], Any]
 
+def reestimate(network: Network, params: Any, transform: Transform, batches: Iterable[Array | np.ndarray]) -> Any:
+    """Returns the ``batch_stats`` that average what BN sees in these batches, [n, H, W, C] uint8.
 
-def make_reestimate(network: Network, normalization: Normalization, batch_size: int, crop: int = 0) -> Reestimate:
-    """Compiles ``(params, data) -> batch_stats``.
-
-    Every image counts once, without augmentation: batches in the order of the data, normalised with their own
-    statistics as in training, each weighing as much as it has images (the last one may be smaller).
+    Images are normalised with their batch's own statistics, as in training, and not augmented. A batch weighs as much
+    as it has images: the last one, or one with broken images, may be smaller, and is computed at its own size.
 
     Args:
-      network: with or without an axis name; every device computes the whole.
-      batch_size: images that a BN normalises together.
-      crop: the side of the central crop that the network sees; 0 for whole images.
+      network: with or without an axis name; one device computes the whole.
+
+    Raises:
+      UserError: there is no image.
     """
     seen = _seen_by(network)
-    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
 
-    @jit
-    def reestimate(params: Any, data: Resident) -> Any:
-        batches, rest = divmod(data.images.shape[0], batch_size)
+    @partial(jit, donate_argnums=0)
+    def add(totals: Any, params: Any, images: Array) -> Any:
+        return jax.tree.map(jnp.add, totals, seen(params, transform.evaluate(images)))
 
-        def seen_in(images: Array) -> Any:
-            return seen(params, center(normalization(images, dtype), crop))
-
-        def add(i: Array, totals: Any) -> Any:
-            images = lax.dynamic_slice_in_dim(data.images, i * batch_size, batch_size)
-            return jax.tree.map(jnp.add, totals, seen_in(images))
-
-        if batches:
-            totals = lax.fori_loop(1, batches, add, seen_in(data.images[:batch_size]))
-        if rest:
-            last = seen_in(data.images[batches * batch_size :])
-            totals = jax.tree.map(jnp.add, totals, last) if batches else last
-        return jax.tree.map(lambda a: a / data.images.shape[0], totals)
-
-    return reestimate
-
-
-def reestimate(network: Network, params: Any, normalization: Normalization, batches: Iterable[np.ndarray]) -> Any:
-    """The same of images that come in batches, [n, H, W, C] uint8 as the network sees them; n may differ."""
-    seen, totals, count = jit(_seen_by(network)), None, 0
-    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
+    totals, count = None, 0
     for images in batches:
-        found = seen(params, normalization(jnp.asarray(images), dtype))
-        totals = found if totals is None else jax.tree.map(jnp.add, totals, found)
-        count += len(images)
-    if totals is None:
+        if not len(images):
+            continue
+        if totals is None:
+            shapes = jax.eval_shape(lambda p, i: seen(p, transform.evaluate(i)), params, images)
+            totals = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        totals, count = add(totals, params, images), count + len(images)
+    if not count:
         raise UserError("BN statistics: none of the training images can be read")
     return jax.tree.map(lambda a: a / count, totals)
 

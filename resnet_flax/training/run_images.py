@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax import sums
 from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.prepared import TESTED
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
 from resnet_flax.run_files import PHOTOGRAPHS, PREPROCESSING, RunFiles
 from resnet_flax.training.checkpoints import has_checkpoint

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from resnet_flax.data.resident import stream_key
+from resnet_flax.data.transforms import stream_key
 from resnet_flax.networks import Network
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,18 +12,18 @@ import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from resnet_flax.data.colour import principal_offsets
-from resnet_flax.data.resident import Normalization, Resident, Stream, example_keys
+from resnet_flax.data.layouts import DATA_AXIS, Arrays, Layout, device_batch
+from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
-from resnet_flax.training.devices import DATA_AXIS, replicated
+from resnet_flax.training.devices import replicated
 from resnet_flax.training.optimizer import moving_average
 from resnet_flax.training.state import State, Sums, no_sums
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSteps:
-    """``(state, data, count) -> state``: that many steps; the state is donated.
+    """``(state, arrays, count) -> state``: that many steps; the state is donated.
 
     Attributes:
       program: jitted; the seed is its last argument, so that runs that differ in nothing else share a compiled one.
@@ -35,21 +35,23 @@ class TrainSteps:
     seed: int
     everywhere: jax.sharding.Sharding
 
-    def __call__(self, state: State, data: Resident, count: int) -> State:
-        return self.program(state, data, *self._numbers(count))
+    def __call__(self, state: State, arrays: Arrays, count: int) -> State:
+        return self.program(state, arrays, *self._numbers(count))
 
-    def compile(self, state: State, data: Resident) -> Callable[[State, Resident, int], State]:
+    def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
         """The same, compiled now for arguments like these."""
-        compiled = self.program.lower(state, data, *self._numbers(1)).compile()
+        compiled = self.program.lower(state, arrays, *self._numbers(1)).compile()
         return dataclasses.replace(self, program=compiled)
 
     def _numbers(self, count: int) -> tuple[Array, Array]:
-        """The count and the seed on all devices: all that goes there between two calls."""
-        return tuple(on_all_devices(n, self.everywhere) for n in (np.int32(count), np.uint32(self.seed)))
+        """Puts the count and the seed on all devices: the only host-to-device transfer of a call."""
+        return _on_all_devices(count, np.int32, self.everywhere), _on_all_devices(self.seed, np.uint32, self.everywhere)
 
 
-def on_all_devices(number: np.generic, everywhere: jax.sharding.Sharding) -> Array:
+@lru_cache(64)  # from disk, every step has the same count
+def _on_all_devices(number: int, dtype: type[np.integer], everywhere: jax.sharding.Sharding) -> Array:
     """A number of the host on every device of a (replicated) sharding."""
+    number = dtype(number)
     # Device by device: a device_put to all would have several hosts compare what each of them gives.
     devices = sorted(everywhere.addressable_devices, key=lambda device: device.id)
     return jax.make_array_from_single_device_arrays((), everywhere, [jax.device_put(number, d) for d in devices])
@@ -146,99 +148,46 @@ def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array,
 def make_train_steps(
     network: Network,
     optimizer: optax.GradientTransformation,
-    stream: Stream,
+    layout: Layout,
+    transform: Transform,
+    seed: int,
+    batch_size: int,
     mesh: Mesh,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     ema: float = 0.0,
 ) -> TrainSteps:
-    """Compiles ``(state, data, count) -> state`` once for every count: that many steps, the state donated.
+    """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
 
     The batch is split over the mesh axis ``data``; the rest is the same on every device. How steps are split into
     calls changes no bit.
 
     Args:
       network: built with ``axis_name=DATA_AXIS``.
+      layout: how the batches lie in the arrays.
+      batch_size: images a step, of all devices together.
       label_smoothing, accumulate, ema: of :func:`training_step`.
     """
-    per_device = stream.batch_size // mesh.size
+    per_device = batch_size // mesh.size
 
-    def step(data: Resident, seed: Array, state: State) -> State:
-        first = lax.axis_index(DATA_AXIS) * per_device
-        batches = dataclasses.replace(stream, seed=seed)
-        images, labels = batches.batch(data, state.step, first, per_device)
-        keys = example_keys(seed, "dropout", state.step, first, per_device) if network.dropout else None
+    def step(arrays: Arrays, seed: Array, state: State) -> State:
+        batch = device_batch(layout, arrays, seed, state.step, per_device)
+        keys = example_keys(seed, "dropout", state.step, batch["place"]) if network.dropout else None
         return training_step(
-            state, images, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
-            label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
+            state, transform.train(batch, seed, state.step), batch["labels"], network=network, optimizer=optimizer,
+            axis_name=DATA_AXIS, dropout_keys=keys, label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
         )  # fmt: skip
 
-    @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
-    def steps(state: State, data: Resident, count: Array, seed: Array) -> State:
-        return lax.fori_loop(0, count, lambda _, s: step(data, seed, s), state)
+    everyone = PartitionSpec()
 
-    return TrainSteps(jit(steps, donate_argnums=0), stream.seed, replicated(mesh))
+    @partial(
+        jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec, everyone, everyone), out_specs=everyone,
+        check_vma=False,
+    )  # fmt: skip
+    def steps(state: State, arrays: Arrays, count: Array, seed: Array) -> State:
+        return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, s), state)
 
-
-@dataclasses.dataclass(frozen=True)
-class StreamedStep:
-    """``(state, images, labels) -> state``: one step on a batch that came from the hosts; the state is donated.
-
-    Attributes:
-      program: jitted; the seed is its last argument, as in :class:`TrainSteps`.
-      seed: of the run, on all devices.
-    """
-
-    program: Any
-    seed: Array
-
-    def __call__(self, state: State, images: Array, labels: Array) -> State:
-        return self.program(state, images, labels, self.seed)
-
-    def compile(self, state: State, images: Any, labels: Any) -> "StreamedStep":
-        """The same, compiled now for arguments of these shapes and shardings."""
-        return dataclasses.replace(self, program=self.program.lower(state, images, labels, self.seed).compile())
-
-
-def make_streamed_step(
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    normalization: Normalization,
-    mesh: Mesh,
-    colour: float = 0.0,
-    label_smoothing: float = 0.0,
-    accumulate: int = 1,
-    ema: float = 0.0,
-) -> StreamedStep:
-    """Compiles a step on images that were cropped and flipped on the hosts.
-
-    The batch is split over the mesh axis ``data``, in its order; images are uint8 until they are on the device.
-
-    Args:
-      network: built with ``axis_name=DATA_AXIS``.
-      colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets`; 0 for none.
-      label_smoothing, accumulate, ema: of :func:`training_step`.
-    """
-    dtype = jnp.promote_types(network.layers.param_dtype, jnp.float32)
-    everyone, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
-
-    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, split, split, everyone), out_specs=everyone, check_vma=False)
-    def step(state: State, images: Array, labels: Array, seed: Array) -> State:
-        count = labels.shape[0]
-        first = lax.axis_index(DATA_AXIS) * count
-        pixels = normalization(images, dtype)
-        if colour:
-            keys = example_keys(seed, "colour", state.step, first, count)
-            # After the mean as well as before it; the deviation divides both.
-            pixels += principal_offsets(keys, colour, dtype) / normalization.std.astype(dtype)
-        keys = example_keys(seed, "dropout", state.step, first, count) if network.dropout else None
-        return training_step(
-            state, pixels, labels, network=network, optimizer=optimizer, axis_name=DATA_AXIS, dropout_keys=keys,
-            label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
-        )  # fmt: skip
-
-    return StreamedStep(jit(step, donate_argnums=0), on_all_devices(np.uint32(seed), replicated(mesh)))
+    return TrainSteps(jit(steps, donate_argnums=0), seed, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from resnet_flax.analysis import scoring
 from resnet_flax.data import views
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.training.evaluation import of_log_probabilities
 from tests.networks import small

@@ -6,8 +6,9 @@ from PIL import Image
 
 from resnet_flax import config
 from resnet_flax.data import cache, decoding, folders, sources, views
+from resnet_flax.data.images import center
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization, center
 from resnet_flax.errors import UserError
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders_of_runs

@@ -14,13 +14,14 @@ from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import decoding, folders, resident, sources
-from resnet_flax.data.images import Images
+from resnet_flax.data import decoding, folders, layouts, pixels, sources
+from resnet_flax.data.images import Images, center
+from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.evaluation import make_evaluate
-from resnet_flax.training.reestimation import make_reestimate
+from resnet_flax.training.reestimation import reestimate
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
@@ -327,11 +328,14 @@ def random_images(n, side):
 
 
 def batch(data, step=0, **keys):
-    half = resident.Normalization(np.full(3, 0.5), np.ones(1))
-    stream = resident.Stream(7, keys.pop("batch_size", 32), normalization=half, dtype=jnp.float32, **keys)
-    place = resident.put(data, SingleDeviceSharding(jax.devices()[0]))
-    images, labels = stream.batch(place, jnp.int32(step), jnp.int32(0), stream.batch_size)
-    keys = resident.example_keys(stream.seed, "augmentation", jnp.int32(step), jnp.int32(0), stream.batch_size)
+    half = pixels.Normalization(np.full(3, 0.5), np.ones(1))
+    size, seed = keys.pop("batch_size", 32), 7
+    transform = Transform(half, jnp.float32, **keys)
+    arrays = layouts.put(data, SingleDeviceSharding(jax.devices()[0]))
+    place = jnp.arange(size, dtype=jnp.uint32)
+    found = layouts.shuffled(size).batch_at(arrays, seed, jnp.int32(step), place) | {"place": place}
+    images, labels = transform.train(found, seed, jnp.int32(step)), found["labels"]
+    keys = example_keys(seed, "augmentation", jnp.int32(step), place)
     bits = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
     return np.asarray(images), np.asarray(labels), np.asarray(bits)
 
@@ -379,7 +383,7 @@ def test_a_crop_larger_than_the_images():
     with pytest.raises(ValueError, match="a crop of 9 is larger than the padded images, 8x8"):
         batch(random_images(4, 8), pad=0, flip=False, crop=9)
     with pytest.raises(ValueError, match="a crop of 9 is larger than the images, 8x8"):
-        resident.center(jnp.zeros((1, 8, 8, 3)), 9)
+        center(jnp.zeros((1, 8, 8, 3)), 9)
 
 
 @pytest.mark.parametrize("side", range(1, 9))
@@ -387,9 +391,9 @@ def test_the_central_crop_of_a_batch_is_that_of_a_photograph(side):
     for height in (8, 9):
         images = np.random.default_rng(0).integers(0, 256, (3, height, 8, 3), np.uint8)
         expected = np.stack([decoding.center_crop(image, side, side) for image in images])
-        np.testing.assert_array_equal(resident.center(jnp.asarray(images), side), expected)
-    assert resident.center(images, 0) is images
-    assert resident.center(images[:, :8], 8).shape == (3, 8, 8, 3)
+        np.testing.assert_array_equal(center(jnp.asarray(images), side), expected)
+    assert center(images, 0) is images
+    assert center(images[:, :8], 8).shape == (3, 8, 8, 3)
 
 
 def test_evaluation_and_reestimation_see_the_central_crop():
@@ -400,14 +404,16 @@ def test_evaluation_and_reestimation_see_the_central_crop():
     c = config.base()
     c.model.update(unit="plain", stage_units=(1,), stage_filters=(4,))
     network, mesh = build(c.model, 10, axis_name=DATA_AXIS), data_mesh()
-    normalization = resident.normalization("channel", data)
+    normalization = pixels.normalization("channel", data)
     variables = jax.jit(build(c.model, 10).init)(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
     found = []
     for images, crop in ((data, 8), (cropped, 0)):
-        place = resident.put(images, replicated(mesh))
-        statistics = make_reestimate(network, normalization, 10, crop=crop)(variables["params"], place)
-        evaluate = make_evaluate(network, normalization, 10, mesh, crop=crop)
-        found.append((evaluate(variables["params"], statistics, place), statistics))
+        transform = Transform(normalization, jnp.float32, crop=crop)
+        batches = (images.images[i : i + 10] for i in range(0, 23, 10))
+        statistics = reestimate(network, variables["params"], transform, batches)
+        evaluate = make_evaluate(network, layouts.in_order(16), transform, 10, mesh)
+        evaluated = {"params": variables["params"], "batch_stats": statistics}
+        found.append((evaluate(evaluated, [layouts.put(images, replicated(mesh))]), statistics))
     assert found[0][0].errors == found[1][0].errors
     assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found[0][1], found[1][1])
@@ -415,10 +421,10 @@ def test_evaluation_and_reestimation_see_the_central_crop():
 
 def test_caffes_normalization():
     data = random_images(4, 8)
-    found = resident.normalization("caffe", data)(jnp.asarray(data.images), jnp.float32)
+    found = pixels.normalization("caffe", data)(jnp.asarray(data.images), jnp.float32)
     np.testing.assert_allclose(found, data.images - np.asarray([123.68, 116.779, 103.939]), atol=1e-4)
     with pytest.raises(ValueError, match="data.normalization='caffe' is for 3 channels; the images have 1"):
-        resident.normalization("caffe", Images(data.images[..., :1], data.labels))
+        pixels.normalization("caffe", Images(data.images[..., :1], data.labels))
 
 
 def test_the_config(photos):

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from resnet_flax.data import views
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.resident import Normalization
 from resnet_flax.errors import UserError
 
 MEAN, STD = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.25])

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import resident
+from resnet_flax.data import layouts, pixels
 from resnet_flax.data.images import Images
+from resnet_flax.data.transforms import Transform
 from resnet_flax.networks import build
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
@@ -21,7 +22,7 @@ def example():
     c = config.base()
     c.model.update(depth=8, width=0.25)
     network = build(c.model, 10, axis_name=DATA_AXIS)
-    normalization = resident.normalization("pixel_mean", data)
+    normalization = pixels.normalization("pixel_mean", data)
     variables = jax.jit(lambda k, x: build(c.model, 10).init(k, x))(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
     logits = jax.jit(lambda v, x: build(c.model, 10).apply(v, x))(
         variables, normalization(jnp.asarray(data.images), jnp.float32)
@@ -36,8 +37,9 @@ def test_any_batch_size_on_eight_devices(example, batch_size):
     data, network, normalization, variables, loss, errors = example
     mesh = data_mesh()
     assert mesh.size == 8
-    evaluate = make_evaluate(network, normalization, batch_size, mesh)
-    result = evaluate(variables["params"], variables["batch_stats"], resident.put(data, replicated(mesh)))
+    layout = layouts.in_order(layouts.rounded_up(batch_size, mesh))
+    evaluate = make_evaluate(network, layout, Transform(normalization, jnp.float32), batch_size, mesh)
+    result = evaluate(variables, [layouts.put(data, replicated(mesh))])
     assert (result.errors, result.images) == (errors, 53)
     assert result.loss == pytest.approx(loss, rel=1e-5)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import resident, sources
+from resnet_flax.data import pixels, sources
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.training import loop, trained
@@ -77,7 +77,7 @@ def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     """Image by image, with a network that knows of no mesh."""
     workdir, c, _ = run
     state, data = restored(workdir, c), sources.load(c.data)
-    normalization = resident.normalization(c.data.normalization, data.train)
+    normalization = pixels.normalization(c.data.normalization, data.train)
     network = build(c.model, 10)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     forward = jax.jit(lambda images: network.apply(variables, normalization(images, np.float32)))

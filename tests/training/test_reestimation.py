@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_flax.data import resident
+from resnet_flax.data import pixels
 from resnet_flax.data.images import Images
-from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.reestimation import make_reestimate, reestimate
+from resnet_flax.data.transforms import Transform
+from resnet_flax.training.reestimation import reestimate
 from tests.networks.small import network, variables_of
 
 
@@ -22,13 +22,15 @@ def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
     """
     rng = np.random.default_rng(0)
     data = Images(rng.integers(0, 256, (23, 8, 8, 3), np.uint8), np.zeros(23, np.int32))
-    normalization = resident.normalization("none", data)
+    normalization = pixels.normalization("none", data)
     net = network("residual")
     x = normalization(jnp.asarray(data.images), jnp.float64)
     variables = variables_of(net, x[:1])
-    found = make_reestimate(net.clone(frozen=frozen), normalization, batch_size)(
-        variables["params"], resident.put(data, replicated(data_mesh()))
-    )
+    transform = Transform(normalization, jnp.float64)
+
+    def found_of(images):
+        batches = (images[i : i + batch_size] for i in range(0, 23, batch_size))
+        return reestimate(net.clone(frozen=frozen), variables["params"], transform, batches)
 
     expected = jax.tree.map(np.zeros_like, variables["batch_stats"])
     apply = jax.jit(lambda variables, batch: net.apply(variables, batch, True, mutable=["batch_stats"]))
@@ -41,8 +43,7 @@ def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
             lambda total, old, new, share=share: total + share * (new - 0.9 * old) / 0.1,
             expected, variables["batch_stats"], new["batch_stats"],
         )  # fmt: skip
-    batches = (data.images[i : i + batch_size] for i in range(0, 23, batch_size))
-    from_disk = reestimate(net.clone(frozen=frozen), variables["params"], normalization, batches)
+    found, from_disk = found_of(jnp.asarray(data.images)), found_of(data.images)
     for of in (found, from_disk):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), of, expected)
     stem = found["stem_bn"]["mean"]

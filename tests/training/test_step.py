@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import resident, sources
+from resnet_flax.data import layouts, pixels, sources, transforms
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
@@ -79,11 +79,11 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
     data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
-    stream = resident.Stream(0, 32, 1, False, resident.normalization("pixel_mean", data), jnp.dtype(dtype))
-    steps = make_train_steps(network, optimizer, stream, mesh)
+    transform = transforms.Transform(pixels.normalization("pixel_mean", data), jnp.dtype(dtype), pad=1)
+    steps = make_train_steps(network, optimizer, layouts.shuffled(32), transform, 0, 32, mesh)
     state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
     for count in split:
-        state = steps(state, resident.put(data, replicated(mesh)), np.int32(count))
+        state = steps(state, layouts.put(data, replicated(mesh)), np.int32(count))
     return jax.device_get(state)
 
 
@@ -126,10 +126,10 @@ def test_one_program_for_every_number_of_steps():
     data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
     mesh = data_mesh()
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
-    stream = resident.Stream(0, 16, 1, False, resident.normalization("none", data), jnp.float32)
-    steps = make_train_steps(network, optimizer, stream, mesh)
+    transform = transforms.Transform(pixels.normalization("none", data), jnp.float32, pad=1)
+    steps = make_train_steps(network, optimizer, layouts.shuffled(16), transform, 0, 16, mesh)
     state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
-    on_device = resident.put(data, replicated(mesh))
+    on_device = layouts.put(data, replicated(mesh))
     for count in (1, 3, 2):
         state = forget_sums(steps(state, on_device, np.int32(count)))
     assert steps.program._cache_size() == 1
@@ -149,8 +149,8 @@ def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
 def test_without_dropout_no_mask_is_drawn(monkeypatch):
     """Neither masks nor the keys for them are in the program."""
     drawn = []
-    keys = resident.example_keys
-    for module in (resident, steps):
+    keys = transforms.example_keys
+    for module in (transforms, steps):
         monkeypatch.setattr(
             module, "example_keys", lambda seed, name, *rest: drawn.append(name) or keys(seed, name, *rest)
         )

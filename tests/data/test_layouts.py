@@ -1,5 +1,6 @@
-"""Batches of a resident data set: crops, flips and means against their definitions."""
+"""Batches of a data set in memory: crops, flips and means against their definitions."""
 
+import dataclasses
 import tracemalloc
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from resnet_flax.data import resident
+from resnet_flax.data import layouts, pixels
 from resnet_flax.data.images import Images
+from resnet_flax.data.transforms import Transform, stream_key
 
 
 def random_images(n=40, side=6, channels=3, seed=0):
@@ -17,16 +19,28 @@ def random_images(n=40, side=6, channels=3, seed=0):
     return Images(rng.integers(0, 256, (n, side, side, channels), np.uint8), rng.integers(0, 10, n).astype(np.int32))
 
 
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A training stream of a data set in memory."""
+
+    transform: Transform
+    batch_size: int
+    seed: int
+
+
 def stream(data, batch_size=32, pad=0, flip=False, name="none", dtype=jnp.float32, seed=0):
-    return resident.Stream(seed, batch_size, pad, flip, resident.normalization(name, data), dtype)
+    return Stream(Transform(pixels.normalization(name, data), dtype, pad, flip), batch_size, seed)
 
 
 def on_device(data):
-    return resident.put(data, SingleDeviceSharding(jax.devices()[0]))
+    return layouts.put(data, SingleDeviceSharding(jax.devices()[0]))
 
 
 def batch(s, data, step, first=0, count=None):
-    return s.batch(on_device(data), jnp.int32(step), jnp.int32(first), count or s.batch_size)
+    place = jnp.uint32(first) + jnp.arange(count or s.batch_size, dtype=jnp.uint32)
+    layout = layouts.shuffled(s.batch_size)
+    found = layout.batch_at(on_device(data), s.seed, jnp.int32(step), place) | {"place": place}
+    return s.transform.train(found, s.seed, jnp.int32(step)), found["labels"]
 
 
 def test_without_augmentation_an_epoch_is_the_data_set():
@@ -53,7 +67,8 @@ def test_crops_are_crops_and_all_of_them_come():
     pad = 2
     s = stream(data, batch_size=500, pad=pad, flip=True, name="pixel_mean")
     # One image minus its mean is zero: use another mean, so that padding (zeros) differs from the image.
-    s = resident.Stream(0, 500, pad, True, resident.Normalization(np.full((6, 6, 3), 0.5), np.ones(1)), jnp.float32)
+    half = pixels.Normalization(np.full((6, 6, 3), 0.5), np.ones(1))
+    s = dataclasses.replace(s, transform=dataclasses.replace(s.transform, normalization=half))
     images, _ = batch(s, data, 0)
     padded = np.pad(data.images[0] / 255 - 0.5, ((pad, pad), (pad, pad), (0, 0)))
     crops = [padded[i : i + 6, j : j + 6] for i in range(5) for j in range(5)]
@@ -84,7 +99,7 @@ def test_steps_and_seeds_differ():
 
 def test_the_mean_image():
     data = random_images()
-    normalize = resident.normalization("pixel_mean", data)
+    normalize = pixels.normalization("pixel_mean", data)
     np.testing.assert_allclose(normalize.mean, (data.images / 255).mean(0), rtol=1e-12)
     result = normalize(jnp.asarray(data.images), jnp.float32)
     np.testing.assert_allclose(result.mean(0), 0, atol=1e-6)
@@ -92,23 +107,23 @@ def test_the_mean_image():
 
 def test_channel_statistics():
     data = random_images()
-    result = np.asarray(resident.normalization("channel", data)(jnp.asarray(data.images), jnp.float32))
+    result = np.asarray(pixels.normalization("channel", data)(jnp.asarray(data.images), jnp.float32))
     np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(result.std((0, 1, 2)), 1, atol=1e-5)
 
 
 def test_imagenet_constants():
     data = random_images()
-    result = resident.normalization("imagenet", data)(jnp.asarray(data.images), jnp.float32)
+    result = pixels.normalization("imagenet", data)(jnp.asarray(data.images), jnp.float32)
     expected = (data.images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(result, expected, atol=1e-5)
     with pytest.raises(ValueError, match="the images have 1"):
-        resident.normalization("imagenet", random_images(channels=1))
+        pixels.normalization("imagenet", random_images(channels=1))
 
 
 def test_streams_have_different_keys():
     names = ["order", "augmentation", "parameters", "dropout"]
-    keys = {tuple(np.asarray(jax.random.key_data(resident.stream_key(0, n))).tolist()) for n in names}
+    keys = {tuple(np.asarray(jax.random.key_data(stream_key(0, n))).tolist()) for n in names}
     assert len(keys) == len(names)
 
 
@@ -118,7 +133,7 @@ def test_statistics_take_little_memory(name):
     images = np.random.default_rng(0).integers(0, 256, (1000, 48, 48, 3), np.uint8)
     data = Images(images, np.zeros(1000, np.int32))
     tracemalloc.start()
-    found = resident.normalization(name, data)
+    found = pixels.normalization(name, data)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < images.nbytes / 4

@@ -1,0 +1,193 @@
+"""Where a run's arrays come from: a split that lies on the devices, or the disks of the hosts, a few batches ahead."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from resnet_flax.data import layouts
+from resnet_flax.data.images import Images
+from resnet_flax.data.layouts import Arrays, Layout
+from resnet_flax.data.photographs import Photographs
+from resnet_flax.data.streaming import Batch, Batches, Pipeline
+from resnet_flax.errors import UserError
+
+_AHEAD = 2  # batches that are on their way to the devices while they compute
+
+
+class Supply(Protocol):
+    """Supplies arrays to the compiled steps and evaluations of a run.
+
+    Attributes:
+      training, evaluation: how batches lie in the arrays.
+    """
+
+    training: Layout
+    evaluation: Layout
+
+    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
+        """Gets the batches from ``step`` to ``last`` under way while ``compile_for`` is given what arrays are like."""
+
+    def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
+        """The next arrays, and how many steps to take with them: ``count`` together, or fewer before a failure.
+
+        Raises:
+          UserError: the next batch cannot be made.
+        """
+
+    def in_order(self, split: str) -> Iterator[Arrays]:
+        """The arrays of an evaluation of a split."""
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+
+
+class Resident:
+    """Supplies whole splits, which lie on every device."""
+
+    def __init__(self, splits: Mapping[str, Images], mesh: Mesh, batch_size: int, eval_batch_size: int) -> None:
+        self.training = layouts.shuffled(batch_size)
+        everywhere = NamedSharding(mesh, self.training.spec)
+        self._arrays = {name: layouts.put(split, everywhere) for name, split in splits.items()}
+        self.evaluation = layouts.in_order(layouts.rounded_up(eval_batch_size, mesh))
+
+    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
+        """See :class:`Supply`."""
+        compile_for(self._arrays["train"])
+
+    def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
+        """See :class:`Supply`."""
+        yield self._arrays["train"], count
+
+    def in_order(self, split: str) -> Iterator[Arrays]:
+        """See :class:`Supply`."""
+        yield self._arrays[split]
+
+    def close(self) -> None:
+        """See :class:`Supply`."""
+
+
+class Streamed:
+    """Supplies batches of photographs, decoded and sent to the devices while these compute.
+
+    Args:
+      seed: of the run.
+      note: called with a split's name and a batch of it, whose ``broken`` it may write down.
+    """
+
+    training = evaluation = layouts.given()
+
+    def __init__(
+        self,
+        splits: Mapping[str, Photographs],
+        mesh: Mesh,
+        batch_size: int,
+        eval_batch_size: int,
+        pipeline: Pipeline,
+        seed: int,
+        note: Callable[[str, Batch], None],
+    ) -> None:
+        self._splits, self._mesh, self._pipeline, self._seed, self._note = splits, mesh, pipeline, seed, note
+        self._eval_batch_size, self._share = eval_batch_size, _Share(mesh, batch_size)
+        self._batches: Batches | None = None
+        self._ahead: deque[Arrays] = deque()
+        self._failure: UserError | None = None
+
+    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
+        """See :class:`Supply`."""
+        share, pipeline = self._share, self._pipeline
+        self._batches = pipeline.train(self._splits["train"], self._seed, share.size, share.places, step, last)
+        with ThreadPoolExecutor(1) as background:  # decoding begins when the first batch is asked for
+            first = background.submit(self._send)
+            compile_for(share.shapes({"images": pipeline.blank_image, "labels": np.zeros((), np.int32)}))
+            first.result()
+
+    def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
+        """See :class:`Supply`."""
+        for done in range(count):
+            if not self._ahead and not self._send():
+                # It came to light after earlier steps were under way: they count, and the next call raises it. Other
+                # hosts, where there are any, are in a step that needs this one.
+                if done and jax.process_count() == 1:
+                    return
+                raise self._failure
+            yield self._ahead.popleft(), 1
+            while len(self._ahead) < _AHEAD and self._send():
+                pass
+
+    def in_order(self, split: str) -> Iterator[Arrays]:
+        """See :class:`Supply`."""
+        share = _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
+        with closing(self._pipeline.in_order(self._splits[split], share.size, share.places)) as batches:
+            for batch in batches:
+                self._note(split, batch)
+                yield share.put({"images": batch["images"], "labels": batch["labels"], "mask": batch["counts"]})
+
+    def close(self) -> None:
+        """See :class:`Supply`."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def _send(self) -> bool:
+        """Puts the next batch on its way; False where there is none."""
+        if self._failure is not None:
+            return False
+        try:
+            batch = next(self._batches, None)
+        except UserError as error:
+            self._failure = error
+            return False
+        if batch is None:
+            return False
+        self._note("train", batch)
+        self._ahead.append(self._share.put({name: batch[name] for name in ("images", "labels")}))
+        return True
+
+
+class _Share:
+    """The places of a batch of a size that are this host's."""
+
+    def __init__(self, mesh: Mesh, size: int) -> None:
+        self._sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
+        here = self._sharding.addressable_devices_indices_map((1, size)).values()
+        self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here]))
+        self._here = {int(place): here for here, place in enumerate(self.places)}
+
+    def put(self, batch: Batch) -> Arrays:
+        """The arrays of all hosts on the devices, [1, size, ...], of whose batch this host has its places."""
+
+        def whole(local: np.ndarray) -> Any:
+            # Not jax.make_array_from_process_local_data: it wants the places of a host to follow one another.
+            def part(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[1].indices(self.size)
+                return local[None, self._here[start] : self._here[start] + stop - start]
+
+            return jax.make_array_from_callback((1, self.size, *local.shape[1:]), self._sharding, part)
+
+        return {name: whole(local) for name, local in batch.items()}
+
+    def shapes(self, example: dict[str, np.ndarray]) -> Arrays:
+        """What the arrays of a batch are like, of examples like this one."""
+        return {
+            name: jax.ShapeDtypeStruct((1, self.size, *one.shape), one.dtype, sharding=self._sharding)
+            for name, one in example.items()
+        }
+
+
+def whole_batches(split: Images | Photographs, batch_size: int, pipeline: Pipeline) -> Iterator[np.ndarray]:
+    """Yields each image of a split once, in batches [n, H, W, C] uint8 without fillers.
+
+    The last batch may be smaller, and so is one with broken images that are passed over.
+    """
+    if isinstance(split, Images):
+        for first in range(0, len(split), batch_size):
+            yield split.images[first : first + batch_size]
+        return
+    with closing(pipeline.in_order(split, batch_size, np.arange(batch_size))) as batches:
+        for batch in batches:
+            yield batch["images"][batch["counts"]]

@@ -1,0 +1,98 @@
+"""What happens to a batch's images on the device, between uint8 pixels and the network; and random keys by name."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from resnet_flax.data.colour import principal_offsets
+from resnet_flax.data.images import center
+from resnet_flax.data.pixels import Normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """Brings images of a batch to what the network sees, in training and in evaluation.
+
+    Attributes:
+      normalization: of pixels; comes before the padding, so zeros are the mean's place.
+      dtype: of the images that come out.
+      pad: zeros on each side before the random crop; 0 for none.
+      flip: whether half of the images are mirrored.
+      crop: the side of a crop, random in training and central in evaluation; 0 for that of the images themselves.
+      colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets` in training; 0 for none.
+    """
+
+    normalization: Normalization
+    dtype: jnp.dtype
+    pad: int = 0
+    flip: bool = False
+    crop: int = 0
+    colour: float = 0.0
+
+    def train(self, batch: dict[str, Array], seed: int | Array, step: Array) -> Array:
+        """Normalises and augments the images of a training batch, by keys of their places.
+
+        Args:
+          batch: ``images`` [n, H, W, C] uint8 and ``place`` [n], in the step's global batch.
+
+        Returns:
+          [n, H, W, C] of ``dtype``; H and W are ``crop`` where that is set.
+        """
+        images = self.normalization(batch["images"], self.dtype)
+        if self.pad or self.crop or self.flip:
+            images = jax.vmap(self._augment)(images, example_keys(seed, "augmentation", step, batch["place"]))
+        if self.colour:
+            keys = example_keys(seed, "colour", step, batch["place"])
+            # After the mean as well as before it; the deviation divides both.
+            offsets = principal_offsets(keys, self.colour, self.dtype)
+            images += offsets / self.normalization.std.astype(self.dtype)
+        return images
+
+    def evaluate(self, images: Array) -> Array:
+        """Normalises images [n, H, W, C] uint8 and takes their central crops; nothing is random."""
+        return center(self.normalization(images, self.dtype), self.crop)
+
+    def _augment(self, image: Array, key: Array) -> Array:
+        """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""
+        # Integers drawn from raw bits: the same with and without 64-bit types.
+        bits = jax.random.bits(key, (3,), jnp.uint32)
+        if self.pad or self.crop:
+            padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
+            shape, places = image.shape, jnp.uint32(2 * self.pad + 1)
+            if self.crop:
+                shape, places = self._cropped(padded.shape)
+            top, left = (bits[:2] % places).astype(jnp.int32)
+            image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), shape)
+        if self.flip:
+            image = jnp.where(bits[2] & 1, image[:, ::-1], image)
+        return image
+
+    def _cropped(self, padded: tuple[int, int, int]) -> tuple[tuple[int, int, int], Array]:
+        """The shape of a crop out of a padded image of that shape, and its vertical and horizontal places."""
+        height, width, channels = padded
+        if self.crop > min(height, width):
+            raise ValueError(f"a crop of {self.crop} is larger than the padded images, {height}x{width}")
+        places = jnp.asarray([height - self.crop + 1, width - self.crop + 1], jnp.uint32)
+        return (self.crop, self.crop, channels), places
+
+
+def stream_key(seed: int | Array, name: str) -> Array:
+    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``; the seed in [0, 2**32)."""
+    # A hash of our own: Python's differs from process to process.
+    code = 0
+    for byte in name.encode():
+        code = (code * 31 + byte) % 2**32
+    return jax.random.fold_in(jax.random.key(seed), code)
+
+
+def example_keys(seed: int | Array, name: str, step: Array, place: Array) -> Array:
+    """A key for each place of a step's global batch: [n].
+
+    Args:
+      name: of the stream of random numbers.
+      place: [n] uint32.
+    """
+    of_step = jax.random.fold_in(stream_key(seed, name), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(of_step, place)
