@@ -9,10 +9,10 @@ import pytest
 from resnet_flax.networks.units import UNITS
 from tests.networks.small import images_and_labels, network, variables_of
 
-CASES = [
-    (unit, block, "A") for unit in sorted(UNITS) for block in ("basic", "bottleneck") if block in UNITS[unit].blocks
-]
-CASES += [("residual", "bottleneck", "C"), ("preactivation", "bottleneck", "B")]
+CASES = [(unit, "basic", "A") for unit in sorted(UNITS)] + [("preactivation", "bottleneck", "B")]
+BOTTLENECKS = [(unit, "bottleneck", "A") for unit in sorted(UNITS) if "bottleneck" in UNITS[unit].blocks]
+BOTTLENECKS += [("residual", "bottleneck", "C")]
+CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in BOTTLENECKS]
 
 
 def loss_and_gradients(net, variables, x, labels):

@@ -31,7 +31,8 @@ def assert_losses(workdir, expected, tolerance):
         np.testing.assert_allclose(found, [line[key] for line in theirs if key in line], rtol=tolerance, err_msg=key)
 
 
-@pytest.fixture(scope="module", params=CASES)
+# In float32 on several devices of one process, tests/training/test_step.py is the smaller one of the kind.
+@pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def one_device(request, tmp_path_factory):
     steps, arguments, environment, tolerance = CASES[request.param]
     arguments = (*arguments, f"--config.train.steps={steps}")

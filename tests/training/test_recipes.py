@@ -32,7 +32,7 @@ def steps(count=3, classes=10, group=4, optimizer=None, **keys):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_batch_in_parts_is_the_batch(double, accumulate):
     """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
     whole, parts = steps(), steps(accumulate=accumulate)

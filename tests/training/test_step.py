@@ -31,7 +31,7 @@ def network_of(unit, depth, dtype="float32", **keys):
     [
         ("plain", "float64", 0.1, 1e-7),
         ("residual", "float64", 0.1, 1e-7),
-        ("plain", "float32", 1e-5, 1e-4),
+        pytest.param("plain", "float32", 1e-5, 1e-4, marks=pytest.mark.slow),
         ("residual", "float32", 1e-4, 1e-4),
     ],
 )
@@ -91,7 +91,7 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
     ("unit", "bn_group"),
     [
         ("residual", 0),
-        ("residual", 8),
+        pytest.param("residual", 8, marks=pytest.mark.slow),
         ("residual", 2),
         pytest.param("preactivation", 0, marks=pytest.mark.slow),
         pytest.param("highway", 0, marks=pytest.mark.slow),
