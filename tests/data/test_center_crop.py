@@ -12,6 +12,7 @@ from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders_of_runs
+from tests.peer_torchvision import torchvision
 
 PAIRS = [(235, 224), (234, 224), (256, 224), (224, 224)]  # resize, crop: the first is timm's usual
 LONG = range(0, 12)  # pixels that the longer side has more
@@ -48,7 +49,7 @@ def test_every_road_takes_the_same_crop(resize, side):
 
 
 def test_torchvision_agrees():
-    transforms = pytest.importorskip("torchvision.transforms")
+    transforms = torchvision().transforms
     rng = np.random.default_rng(0)
     for width, height in [(300, 245), (311, 236), (247, 313), (235, 400)]:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from resnet_flax.data import decoding
 from resnet_flax.errors import UserError
+from tests.peer_torchvision import torchvision
 
 # Red left of the middle, blue right of it, green below: no rotation or mirroring leaves it as it is.
 RED, GREEN, BLUE, WHITE = (200, 10, 10), (10, 200, 10), (10, 10, 200), (255, 255, 255)
@@ -261,7 +262,7 @@ def test_resizing_is_pils_with_the_shorter_side_given(size, interpolation):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("interpolation", FILTERS)
 def test_resizing_and_cropping_are_torchvisions(size, interpolation):
-    transforms = pytest.importorskip("torchvision.transforms")
+    transforms = torchvision().transforms
     image = Image.fromarray(noise(*size))
     mode = transforms.InterpolationMode(interpolation)
     expected = transforms.CenterCrop(17)(transforms.Resize(20, mode)(image))
