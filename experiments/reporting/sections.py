@@ -59,6 +59,9 @@ def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
         "gathered": f"{_count(len(gathered.experiments), 'experiment')}, {_count(len(runs), 'run')}"
         + (f" ({said})" if runs else ""),
         "data": ", ".join(sorted({run.config.data.name for run in runs})),
+        "images": "; ".join(
+            sorted({str(run.starts[-1]["data"]) for run in runs if run.starts and "data" in run.starts[-1]})
+        ),
         "trained on": ", ".join(sorted({_device(run) for run in runs if run.starts})),
         "training time": duration(sum(run.seconds for run in runs)) + " in all" if runs else "",
         "commits": ", ".join(sorted({str(run.starts[-1].get("commit") or "unknown") for run in runs if run.starts})),

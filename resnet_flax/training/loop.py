@@ -120,7 +120,8 @@ class _Run:
                 )
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
-                elsewhere = folders.record_start(self.workdir, step, size, len(self.parts.dataset.classes))
+                data = self.parts.dataset
+                elsewhere = folders.record_start(self.workdir, step, size, len(data.classes), data.note)
                 if elsewhere:
                     _say(
                         f"{self.workdir}: the last bits may differ from an uninterrupted run's: {'; '.join(elsewhere)}"

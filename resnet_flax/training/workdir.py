@@ -150,8 +150,11 @@ def is_finished(workdir: Path, config: ConfigDict) -> bool:
     return bool(lines) and lines[-1]["step"] >= config.train.steps and has_checkpoint(workdir, config.train.steps)
 
 
-def record_start(workdir: Path, step: int, parameters: int, classes: int) -> list[str]:
+def record_start(workdir: Path, step: int, parameters: int, classes: int, data: str = "") -> list[str]:
     """Adds a line to starts.jsonl: when, at which step, the run's rules, the network's size, versions, device.
+
+    Args:
+      data: what is to be known of the images, such as which were set aside for testing.
 
     Returns:
       What a run that goes on does not go on with, a text each: the same bits are promised with all of it the same.
@@ -161,6 +164,7 @@ def record_start(workdir: Path, step: int, parameters: int, classes: int) -> lis
     starts = RunFiles(workdir).starts() if step else []
     rules = rules_in(starts) if step else RULES
     line = {"time": now, "step": step, "rules": rules, "parameters": parameters, "classes": classes, **here}
+    line |= {"data": data} if data else {}
     before = starts[-1:]
     json_lines.append(workdir / STARTS, line)
     sums.note(workdir / STARTS, (workdir / STARTS).read_bytes())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments import report
 from resnet_flax import config, sums
 from resnet_flax.data import sources
 from resnet_flax.errors import UserError
@@ -117,6 +118,8 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     found = loop.run(c, tmp_path)
     assert found["test_error"] * 4 == pytest.approx(round(found["test_error"] * 4))
     assert "; tested on its split validation: test has no labels" in "".join(capfd.readouterr())
+    _, page = report.write(tmp_path, tmp_path.with_name("report"))
+    assert "tested on its split validation: test has no labels" in page.read_text()
     starts = tmp_path / folders.STARTS
     starts.write_text(starts.read_text().replace(f'"rules": {folders.RULES}', '"rules": 1'))
     (starts.parent / sums.FILE).unlink(missing_ok=True)  # which earlier versions did not write

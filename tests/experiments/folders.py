@@ -21,11 +21,11 @@ def config(name="residual-20", file="configs/digits.py", **overrides):
     return configs.resolve(configs.load(file, name, given))
 
 
-def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10):
+def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10, data=""):
     """A run that came to ``steps`` (by default the last one), with errors that fall to the given ones."""
     folder.mkdir(parents=True)
     folders.write_config(folder, of)
-    folders.record_start(folder, 0, 269_722, 10)
+    folders.record_start(folder, 0, 269_722, 10, data)
     last = of.train.steps if steps is None else steps
     with open(folder / metrics.FILE, "w") as file:
         for i in range(1, lines + 1) if last else ():
