@@ -155,7 +155,9 @@ class RunFiles:
 
     def mended_from(self, record: _Line) -> tuple[list[_Line], str]:
         """Puts lines of metrics back from one checkpoint's record; returns what :meth:`mended` does."""
-        step, texts, path = record["step"], record["lines"], self.folder / METRICS
+        step, path = record["step"], self.folder / METRICS
+        # Earlier versions now and then wrote lines of later steps as well: those that came while it was being saved.
+        texts = [text for text in record["lines"] if _step_of(text) <= step]
         known = sums.read(self.folder)  # before the file, which grows
         kept, content = _joined(text.encode() for text in texts), self._bytes(METRICS) or b""
         there = content.split(b"\n")[:-1]  # the last one a crash may have cut short

@@ -176,6 +176,13 @@ def test_a_line_that_a_crash_cut_short_is_no_damage(folder):
     assert RunFiles(folder).mended() == (LINES, "")
 
 
+def test_lines_of_later_steps_in_a_checkpoint_are_left_out(folder):
+    record = RunFiles(folder).record(6) | {"lines": TEXTS}
+    place = folder / run_files.CHECKPOINTS / "6" / run_files.RECORD
+    run_files.record_path(place).write_text(run_files.record_text(record))
+    assert RunFiles(folder).mended() == (LINES, "")
+
+
 def test_a_checkpoint_without_a_record_mends_nothing(folder):
     """As an earlier version wrote it; with the sum that later lines have, what is damaged is still noticed."""
     run_files.record_path(folder / run_files.CHECKPOINTS / "6" / run_files.RECORD).parent.rename(folder / "gone")

@@ -79,7 +79,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: State, validation_error: float | None = None, lines: Sequence[str] = ()) -> None:
-        """Starts to write a checkpoint with its checksums; returns once the state has been copied.
+        """Starts to write a checkpoint with its checksums; returns once the state and the lines have been copied.
 
         One without a validation error, where a signal stopped the run between two evaluations, is never the best.
 
@@ -94,7 +94,7 @@ class Checkpoints:
         self._check_room(state)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
         saved = _items(_copy(state))
-        record = array_sums.RecordSave(step, saved, lines, validation_error)
+        record = array_sums.RecordSave(step, saved, tuple(lines), validation_error)
         item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(saved), array_sums.ITEM: record})
         with self._writing():
             self._manager.save(step, args=item, metrics=metrics, force=True)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from resnet_flax import run_files
 from resnet_flax.errors import UserError
 from resnet_flax.run_files import RunFiles
+from resnet_flax.training import array_sums
 from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints, has_checkpoint
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.state import State, no_sums
@@ -93,6 +95,18 @@ def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
         checkpoints.wait()
         for number in range(1, 6):
             assert_is_of_step(checkpoints.restore(like(), number), number)
+
+
+def test_the_lines_may_grow_as_soon_as_save_returns(tmp_path, monkeypatch):
+    """While the checkpoint is written: it carried lines of later steps, which were doubled when they were put back."""
+    of_tree, grown = array_sums.of_tree, threading.Event()
+    monkeypatch.setattr(array_sums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
+    lines = [json.dumps({"step": 5})]
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state_at(5), lines=lines)
+        lines.append(json.dumps({"step": 6}))
+        grown.set()
+    assert RunFiles(tmp_path).record(5)["lines"] == lines[:1]
 
 
 def test_a_step_is_saved_once(tmp_path):
