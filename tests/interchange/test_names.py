@@ -16,6 +16,7 @@ from resnet_flax.interchange.weights import deviations
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from tests.networks.small import variables_of
+from tests.peer_torchvision import torchvision
 
 
 def network(family="cifar", block="basic", depth=20, **keys):
@@ -59,9 +60,7 @@ def test_torchvisions_names(block, depth):
     assert expected <= tensors.keys()
     if importlib.util.find_spec("torchvision") is None:
         return  # all but the comparison with the module itself
-    import torchvision
-
-    theirs = getattr(torchvision.models, f"resnet{depth}")().state_dict()
+    theirs = getattr(torchvision().models, f"resnet{depth}")().state_dict()
     assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
 
 
