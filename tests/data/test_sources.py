@@ -32,6 +32,9 @@ def test_digits_are_scikit_learns():
     theirs = load_digits().images
     np.testing.assert_allclose(np.sort(together.sum((1, 2))), np.sort(theirs.sum((1, 2))), atol=0.5)
     # Each class is split alike.
+    label_of = dict(zip(map(bytes, np.rint(theirs * (255 / 16)).astype(np.uint8)), load_digits().target, strict=True))
+    for split in (data.train, data.test):
+        assert [label_of[bytes(image)] for image in split.images] == split.labels.tolist()
     per_class = np.bincount(data.test.labels) / np.bincount(load_digits().target)
     assert (np.abs(per_class - 0.2) < 0.01).all()
 
