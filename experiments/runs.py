@@ -135,7 +135,7 @@ def shortened(case: Case, fraction: float) -> Case:
 
 
 def _given() -> tuple[str, str, dict[str, Any]]:
-    """What the command line says of the config: its file, the name after the colon, and the keys that it sets."""
+    """Reads what the command line says of the config: its file, the name after the colon, and the keys that it sets."""
     flag = flags.FLAGS[options.CONFIG.name]
     path, _, name = config_flags.get_config_filename(flag).partition(":")
     return path, name, config_flags.get_override_values(flag)

@@ -1,4 +1,4 @@
-"""Where a run's arrays come from: a split that lies on the devices, or the disks of the hosts, a few batches ahead."""
+"""Supplies of a run's arrays: a split that lies on the devices, or the disks of the hosts, a few batches ahead."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -172,7 +172,7 @@ class _Share:
         return {name: whole(local) for name, local in batch.items()}
 
     def shapes(self, example: dict[str, np.ndarray]) -> Arrays:
-        """What the arrays of a batch are like, of examples like this one."""
+        """Describes the arrays of a batch whose examples are like this one."""
         return {
             name: jax.ShapeDtypeStruct((1, self.size, *one.shape), one.dtype, sharding=self._sharding)
             for name, one in example.items()

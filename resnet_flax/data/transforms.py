@@ -1,4 +1,4 @@
-"""What happens to a batch's images on the device, between uint8 pixels and the network; and random keys by name."""
+"""Transforms a batch's images on the device, from uint8 pixels to what the network sees; derives random keys by name."""
 
 import dataclasses
 

@@ -145,7 +145,7 @@ def _form_of_zip(path: Path) -> str:
 
 
 def _described(head: bytes) -> str:
-    """What a file is that is none of weights, by its first bytes."""
+    """Names the kind of a file that holds no weights, by its first bytes."""
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not head:
         return "it is empty"

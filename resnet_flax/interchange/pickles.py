@@ -89,7 +89,7 @@ _KNOWN: dict[str, Any] = {
 
 @dataclasses.dataclass
 class _Loaded:
-    """What a pickle holds, before its tensors are made.
+    """Reads what a pickle holds, before its tensors are made.
 
     Attributes:
       containers: all dicts and lists in it.
@@ -137,7 +137,7 @@ def is_tar(file: BinaryIO) -> bool:
 
 
 def stored_member(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a zip's member begin in the file.
+    """Finds where the bytes of a zip's member begin in the file.
 
     Raises:
       ValueError: it is compressed, or not where the directory says.
@@ -264,7 +264,7 @@ def _count(value: Any) -> int:
 
 
 def _storage(pid: Any) -> Any:
-    """What a persistent id stands for: a storage; or a class, with its source beside it."""
+    """Returns what a persistent id stands for: a storage; or a class, with its source beside it."""
     if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
         return pid[1]
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":

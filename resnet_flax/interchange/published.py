@@ -1,4 +1,4 @@
-"""What the names of published files, and timm's config.json beside them, tell about the weights in them."""
+"""Facts about published weights that a file's name, or timm's config.json beside it, tells."""
 
 import json
 import math
@@ -67,7 +67,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _beside(path: Path) -> Any:
-    """What timm's config.json beside a file holds; None where there is none."""
+    """Reads timm's config.json beside a file; None where there is none."""
     place = path.with_name("config.json")
     try:
         if not place.is_file():

@@ -52,7 +52,7 @@ class Parts:
 
     @property
     def transform(self) -> Transform:
-        """What happens to a batch's images on the device."""
+        """The function that prepares a batch's images on the device."""
         data, dtype = self.config.data, jnp.promote_types(self.config.model.param_dtype, jnp.float32)
         if isinstance(self.dataset, PhotoDataset):  # cropped and mirrored on the hosts
             return Transform(self.normalization.cropped(data.image_size), dtype, colour=data.colour)
