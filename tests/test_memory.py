@@ -1,4 +1,4 @@
-"""What no machine can hold is counted, and refused before anything of that size is built."""
+"""Sizes that no machine can hold are counted, and refused before anything of that size is built."""
 
 import time
 
@@ -68,7 +68,7 @@ def test_what_no_machine_holds_is_refused_at_once(tmp_path, monkeypatch, key, va
 
 
 def test_gradients_and_the_optimizer_count():
-    """Where parameters fit and a training step does not."""
+    """Parameters may fit where a training step does not."""
     c = config.resolve(small_config(model__stage_units=(2**16, 1, 1), model__width=1.0))
     network = build(c.model, 10)
     memory.check_network(network, c.model)

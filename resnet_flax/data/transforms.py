@@ -1,4 +1,4 @@
-"""Transforms a batch's images on the device, from uint8 pixels to what the network sees; derives random keys by name."""
+"""Transforms of a batch's images on the device, from uint8 pixels to what the network sees; random keys by name."""
 
 import dataclasses
 

@@ -218,7 +218,7 @@ def of_names(names: Collection[str], family: str) -> Layout:
 
 
 def common_prefix(names: Iterable[str]) -> str:
-    """Finds what all names of a file of PyTorch's begin with, such as ``module._orig_mod.``: modules around the network."""
+    """Finds what all names of a PyTorch file begin with, such as ``module._orig_mod.``: modules around the network."""
     weights = [name for name in names if not name.endswith(_IGNORED)]
     found = ""
     for _ in range(_MOST_PREFIXES if weights else 0):

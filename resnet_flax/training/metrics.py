@@ -161,7 +161,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
 
 
 def put_back(workdir: Path) -> list[dict[str, Any]]:
-    """The same, and says what was lost or changed and writes it into the file."""
+    """Puts lost or changed lines back, says which, and writes them into the file."""
     lines, said = RunFiles(workdir).mended()
     if said:
         print(said, file=sys.stderr)

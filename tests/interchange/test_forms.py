@@ -404,7 +404,7 @@ def keras_3(tensors, file):
 
 
 def nested_old(tensors, path):
-    """The same as Keras 2 saved it."""
+    """Writes the tensors as Keras 2 saved them."""
     with h5py.File(path, "w") as h5:
         h5.attrs["layer_names"] = [b"resnet50", b"my_head"]
         for group, mine in {

@@ -1,4 +1,4 @@
-"""What the names of published files tell, through predict: the size of images, and networks that are others'."""
+"""Names of published files, through predict: they tell the size of images, and which networks are others'."""
 
 import json
 

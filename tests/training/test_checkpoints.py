@@ -278,7 +278,7 @@ def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
 
 @abandoned_reads
 def test_no_flipped_bit_is_restored(tmp_path, caplog):
-    """Of 90 flips in the array files of a checkpoint without sums, 58 were restored without a word."""
+    """One flipped bit: of 90 in the array files of a checkpoint without sums, 58 were restored without a word."""
     save(tmp_path / "whole", [10, 20])
     rng, noticed = np.random.default_rng(0), 0
     arrays = [p for p in files(tmp_path / "whole", 20) if "/default/" in str(p)]
