@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from resnet_flax import config
-from resnet_flax.interchange import names
+from resnet_flax.errors import UserError
+from resnet_flax.interchange import files, hdf5, names
 from resnet_flax.networks import build
 from tests.commands import streams
 from tests.interchange import drawn, torch_files
@@ -352,6 +353,21 @@ def test_hdf5_reads_no_other_file(photo, tmp_path):
         code, _, error = predict(path, photo, IMAGENET)
         assert code == 2, error
         assert message in error.splitlines()[-1]
+
+
+def test_an_endless_hdf5_file(tmp_path, monkeypatch):
+    """A name's length is wrong; after it, HDF5's library takes steps of no bytes and never ends."""
+    written = io.BytesIO()
+    keras_3({"conv1_conv/kernel": np.ones((3, 3, 3, 4), np.float32)}, written)
+    good = written.getvalue()
+    length = len(b"conv1_conv").to_bytes(8, "little")
+    path = tmp_path / "w.weights.h5"
+    path.write_bytes(good)
+    assert files.read(path, "--weights").tensors["conv1_conv/kernel"].shape == (3, 3, 3, 4)
+    path.write_bytes(good.replace(length + b"conv1_conv", (255).to_bytes(8, "little") + b"conv1_conv"))
+    monkeypatch.setattr(hdf5, "_SECONDS", 1)
+    with pytest.raises(UserError, match=r"w\.weights\.h5: not a readable file .* finds no end to it in 1 s"):
+        files.read(path, "--weights")
 
 
 @pytest.fixture(scope="module")
