@@ -62,9 +62,9 @@ def test_a_loop_keeps_what_each_round_leaves(unroll):
 @pytest.mark.parametrize(
     ("name", "batch", "keys"),
     [
-        ("plain-14", 128, {}),
+        pytest.param("plain-14", 128, {}, marks=pytest.mark.slow),
         ("residual-20", 128, {}),
-        ("residual-bottleneck-20", 64, {"model.shortcut": "B"}),
+        pytest.param("residual-bottleneck-20", 64, {"model.shortcut": "B"}, marks=pytest.mark.slow),
         ("residual-14", 128, {"model.unroll": True}),
     ],
     ids=str,

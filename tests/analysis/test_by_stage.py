@@ -13,6 +13,7 @@ from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
+SOME = [unit if unit in ("highway", "preactivation") else pytest.param(unit, marks=pytest.mark.slow) for unit in UNITS]
 
 
 def network(name="residual-8", classes=10, file="cifar10", **keys):
@@ -39,7 +40,7 @@ def test_resnet_20_by_hand():
         assert stage.multiply_adds == weights * side**2
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [18, 50, *(pytest.param(d, marks=pytest.mark.slow) for d in (34, 101, 152))])
 def test_stages_of_table_1(depth):
     """The output sizes of Table 1, and as many units as it says."""
     _, *stages, head = by_stage(network(f"residual-{depth}", 1000, "imagenet"), IMAGENET, 1)
@@ -52,7 +53,7 @@ def test_stages_of_table_1(depth):
     assert head.parameters == 512 * expansion * 1000 + 1000
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", SOME)
 @given(
     st.sampled_from([1, 2, 3]), st.sampled_from([16, 25]), st.sampled_from([1, 3]), st.sampled_from([2, 10]),
     st.booleans(), st.sampled_from(["float32", "bfloat16"]),
@@ -91,7 +92,7 @@ def test_other_families(family, unit, depth, names, norm):
     assert stages[-1].parameters == pointwise + sum(a * b + b for a, b in dense)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", SOME)
 def test_a_stage_is_not_its_neighbours(unit):
     """A longer second stage costs more there and nowhere else: a unit of it after the other."""
     by_length = {n: by_stage(network(f"{unit}-8", stage_units=(2, n, 2)), CIFAR, 4) for n in (2, 3, 4)}

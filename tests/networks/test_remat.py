@@ -30,7 +30,7 @@ def gradients(net, variables, x, labels):
 CASES = [
     pytest.param(unit, "unit", False, marks=() if unit == "highway" else pytest.mark.slow) for unit in sorted(UNITS)
 ]
-CASES += [("residual", "unit", True), ("residual", "stage", False)]
+CASES += [pytest.param("residual", "unit", True, marks=pytest.mark.slow), ("residual", "stage", False)]
 
 
 @pytest.mark.parametrize(("unit", "remat", "unroll"), CASES)

@@ -20,7 +20,10 @@ def loss_and_gradients(net, variables, x, labels):
     return value, gradients, statistics
 
 
-@pytest.mark.parametrize(("unit", "shortcut"), [("preactivation", "A"), ("preactivation", "B"), ("highway", "A")])
+@pytest.mark.parametrize(
+    ("unit", "shortcut"),
+    [("preactivation", "A"), pytest.param("preactivation", "B", marks=pytest.mark.slow), ("highway", "A")],
+)
 def test_forward_and_backward_are_pytorchs(double, unit, shortcut):
     torch = pytest.importorskip("torch")
     from tests.peer import cifar_network, from_flax

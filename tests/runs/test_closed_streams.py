@@ -49,7 +49,9 @@ def test_a_command_that_reports(tmp_path, redirected):
     assert (folder / "report.html").is_file()
 
 
-@pytest.mark.parametrize("redirected", [">&- 2>&-", "2>&1 | head -1", ">/dev/full 2>/dev/full"])
+@pytest.mark.parametrize(
+    "redirected", [">&- 2>&-", pytest.param("2>&1 | head -1", marks=pytest.mark.slow), ">/dev/full 2>/dev/full"]
+)
 def test_training(tmp_path, redirected):
     code, output = shell(
         redirected, "train.py", "--config=configs/digits.py:residual-8", *SMALL, f"--workdir={tmp_path}"

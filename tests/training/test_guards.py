@@ -84,12 +84,12 @@ def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "name", "image"),
     [
-        ("cifar10", "residual-20", (32, 32, 3)),
+        pytest.param("cifar10", "residual-20", (32, 32, 3), marks=pytest.mark.slow),
         ("cifar10", "plain-56", (32, 32, 3)),
         ("cifar10", "residual-bottleneck-164", (32, 32, 3)),
         ("cifar10", "highway-20", (32, 32, 3)),
-        ("cifar10", "preactivation-110", (32, 32, 3)),
-        ("imagenet", "residual-50", (224, 224, 3)),
+        pytest.param("cifar10", "preactivation-110", (32, 32, 3), marks=pytest.mark.slow),
+        pytest.param("imagenet", "residual-50", (224, 224, 3), marks=pytest.mark.slow),
         ("imagenet", "vgg-16", (224, 224, 3)),
     ],
 )

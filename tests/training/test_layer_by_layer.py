@@ -29,7 +29,7 @@ def unstacked(params):
     return found
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("unit", ["residual", "highway"])
 def test_an_update_is_that_of_the_network_with_units_of_their_own(double, unit, name, ema):

@@ -13,7 +13,13 @@ from tests.networks.small import network, variables_of
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "frozen"), [(5, False), pytest.param(23, False, marks=pytest.mark.slow), (100, False), (5, True)]
+    ("batch_size", "frozen"),
+    [
+        (5, False),
+        pytest.param(23, False, marks=pytest.mark.slow),
+        pytest.param(100, False, marks=pytest.mark.slow),
+        (5, True),
+    ],
 )
 def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
     """23 images, in batches of 5 (the last of 3), in one, and in one that is larger than there are images.

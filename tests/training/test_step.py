@@ -29,10 +29,10 @@ def network_of(unit, depth, dtype="float32", **keys):
 @pytest.mark.parametrize(
     ("unit", "dtype", "rate", "tolerance"),
     [
-        ("plain", "float64", 0.1, 1e-7),
+        pytest.param("plain", "float64", 0.1, 1e-7, marks=pytest.mark.slow),
         ("residual", "float64", 0.1, 1e-7),
         pytest.param("plain", "float32", 1e-5, 1e-4, marks=pytest.mark.slow),
-        ("residual", "float32", 1e-4, 1e-4),
+        pytest.param("residual", "float32", 1e-4, 1e-4, marks=pytest.mark.slow),
     ],
 )
 def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
@@ -90,7 +90,7 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
 @pytest.mark.parametrize(
     ("unit", "bn_group"),
     [
-        ("residual", 0),
+        pytest.param("residual", 0, marks=pytest.mark.slow),
         pytest.param("residual", 8, marks=pytest.mark.slow),
         ("residual", 2),
         pytest.param("preactivation", 0, marks=pytest.mark.slow),
@@ -113,7 +113,7 @@ def test_eight_devices_drop_the_same_features_as_one(double):
     assert abs(float(one.sums.loss / undropped.sums.loss) - 1) > 1e-3
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("rate", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_splitting_steps_into_calls_changes_no_bit(rate):
     a, b = run_on(8, [7], dropout=rate), run_on(8, [1, 4, 2], dropout=rate)
     jax.tree.map(np.testing.assert_array_equal, a, b)
