@@ -24,7 +24,7 @@ _HEADER = ("what", "batch", "images/s", "least", "most", "times what the step ea
 
 def main() -> None:
     """Measures the input and the step by turns, and hands over the table."""
-    from experiments.timing import by_turns
+    from resnet_flax.measurements.timing import by_turns
 
     rows = []
     for batch in options.numbers(_BATCHES):

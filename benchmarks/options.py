@@ -7,11 +7,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments import tables
-from experiments.record import command
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
+from resnet_flax.reporting import tables
+from resnet_flax.reporting.record import command
 from resnet_flax.training import workdir
 
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is printed; its folder is made.")

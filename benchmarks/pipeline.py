@@ -30,9 +30,9 @@ from resnet_flax import command
 from resnet_flax.paths import expanded
 
 if TYPE_CHECKING:
-    from experiments.timing import Spread
     from resnet_flax.data.photographs import Photographs
     from resnet_flax.data.streaming import Pipeline
+    from resnet_flax.measurements.timing import Spread
 
 _SIDE, _RESIZE = 224, 256
 _MADE = 256  # files
@@ -132,7 +132,7 @@ def _by_turns(
     there: dict[str, _Contestant], done: Callable[[str], None]
 ) -> tuple[dict[str, "Spread"], dict[str, "Spread"]]:
     """Seconds an image, of each round: by the clock, and of CPU time."""
-    from experiments.timing import Spread
+    from resnet_flax.measurements.timing import Spread
 
     measured: dict[str, list[tuple[float, float]]] = {who: [] for who in there}
     for i in range(options.ROUNDS.value):

@@ -43,7 +43,7 @@ def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
     import jax
 
     from benchmarks import ours
-    from experiments.timing import by_turns
+    from resnet_flax.measurements.timing import by_turns
     from resnet_flax.progress import Progress
 
     gpu = jax.default_backend() == "gpu"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+from resnet_flax.sweeps import options
 
 EXPERIMENTS = (
     "plain_vs_residual", "depth_sweep", "claims", "shortcuts", "initialisation", "highway", "propagation", "cost",

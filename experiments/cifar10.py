@@ -13,9 +13,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
 from resnet_flax.errors import UserError
+from resnet_flax.sweeps import options
 
 NETWORKS = (
     "plain-20", "plain-32", "plain-44", "plain-56",
@@ -31,9 +31,10 @@ _IMAGES = flags.DEFINE_integer("images", 128, "Training images on which layer re
 
 def main() -> None:
     """Runs what is missing, then writes the figures and the table."""
-    from experiments import cifar10_figures, sweep
-    from experiments.record import Record
-    from experiments.runs import Case, shortened
+    from resnet_flax.figures import paper as cifar10_figures
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
+    from resnet_flax.sweeps.runs import Case, shortened
 
     for name in _NETWORKS.value:
         if not name.startswith(("plain-", "residual-")):
@@ -62,7 +63,7 @@ def main() -> None:
 
 def _protocol(outcomes: Sequence[Any]) -> str:
     """In what the runs differ from the paper's, so that no number is taken for one of the paper's."""
-    from experiments.reporting.protocol import protocol_differences
+    from resnet_flax.reporting.protocol import protocol_differences
 
     found = list(dict.fromkeys(phrase for o in outcomes for phrase in protocol_differences(o.run.config)))
     if not found:

@@ -14,8 +14,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
+from resnet_flax.sweeps import options
 
 _DEEP = flags.DEFINE_integer("deep", 56, "Depth of the plain network that degrades.")
 _SHALLOW = flags.DEFINE_list("shallow", ["8", "14"], "Depths of the shallow networks.")
@@ -26,7 +26,7 @@ _DECAY = flags.DEFINE_list("decay", ["1e-3", "5e-3"], "Weight decays stronger th
 
 def main() -> None:
     """Runs the three groups and draws a figure for each."""
-    from experiments import sweep
+    from resnet_flax.sweeps import sweep
 
     groups = _groups()
     outcomes = sweep.run([case for group in groups.values() for case in group])
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _groups() -> dict[str, list[Any]]:
-    from experiments.runs import Case
+    from resnet_flax.sweeps.runs import Case
 
     deep = _DEEP.value
     cures = [Case(f"plain-{deep}"), Case(f"residual-{deep}")]
@@ -50,8 +50,10 @@ def _groups() -> dict[str, list[Any]]:
 
 
 def _write(outcomes: Sequence[Any], groups: dict[str, list[Any]]) -> None:
-    from experiments import curves, error_bars, sweep
-    from experiments.record import Record
+    from resnet_flax.figures import curves
+    from resnet_flax.figures import final_errors as error_bars
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
 
     data, folder = outcomes[0].run.config.data.name, options.workdir()
 
@@ -86,7 +88,7 @@ def _write(outcomes: Sequence[Any], groups: dict[str, list[Any]]) -> None:
 
 def _notes(of: Callable[[str], list[Any]]) -> list[str]:
     """Sentences made from the errors measured."""
-    from experiments.tables import by_label, mean_and_deviation
+    from resnet_flax.reporting.tables import by_label, mean_and_deviation
 
     def errors(outcomes: Sequence[Any]) -> str:
         whole = [o for o in outcomes if not o.failure]

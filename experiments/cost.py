@@ -12,9 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
 from resnet_flax.errors import UserError
+from resnet_flax.sweeps import options
 
 _DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
 _UNITS = flags.DEFINE_list("units", None, "Units of the networks; by default all that 6n+2 layers can be made of.")
@@ -30,8 +30,10 @@ def main() -> None:
     # A program that comes out of the cache would take no time to compile.
     jax.config.update("jax_enable_compilation_cache", False)
 
-    from experiments import cost_layers, cost_text, record
     from resnet_flax.config import name_of
+    from resnet_flax.measurements import cost_text
+    from resnet_flax.measurements import layers as cost_layers
+    from resnet_flax.reporting import record
 
     configs, image, classes = _networks()
     if options.DRY_RUN.value:
@@ -42,7 +44,7 @@ def main() -> None:
         return
     costs, layers = _measure(configs, image, classes)
 
-    from experiments import cost_figure
+    from resnet_flax.figures import cost as cost_figure
 
     folder, data = options.workdir(), configs[0].data.name
     figure = cost_figure.draw(costs, folder / "cost.png", f"{data}: cost of a training step, {_what(image)}")
@@ -70,9 +72,9 @@ def main() -> None:
 
 def _networks() -> tuple[list[Any], tuple[int, int, int], int]:
     """The configs, unit by unit at each depth; the shape of an image; how many classes."""
-    from experiments import cost_networks
-    from experiments.runs import Case, plan
     from resnet_flax.data import shapes
+    from resnet_flax.measurements import networks as cost_networks
+    from resnet_flax.sweeps.runs import Case, plan
 
     units = _UNITS.value or cost_networks.units_with_a_basic_form()
     depths = options.whole_numbers(_DEPTHS)
@@ -89,8 +91,10 @@ def _networks() -> tuple[list[Any], tuple[int, int, int], int]:
 def _measure(configs: Sequence[Any], image: tuple[int, int, int], classes: int) -> tuple[list[Any], dict[str, Any]]:
     import jax
 
-    from experiments import cost_layers, cost_networks, timing
     from resnet_flax.config import name_of
+    from resnet_flax.measurements import layers as cost_layers
+    from resnet_flax.measurements import networks as cost_networks
+    from resnet_flax.measurements import timing
     from resnet_flax.progress import Progress
 
     batch, rounds = _BATCH.value, _ROUNDS.value

@@ -13,9 +13,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import options
 from resnet_flax import command
 from resnet_flax.errors import UserError
+from resnet_flax.sweeps import options
 
 _GRID = flags.DEFINE_multi_string(
     "grid", ["model.depth=8,20,32,56", "model.unit=plain,residual"], "KEY=VALUE,VALUE,... of the config."
@@ -25,9 +25,11 @@ flags.set_default(options.SEEDS, ["0", "1"])
 
 def main() -> None:
     """Runs the grid, then draws the final errors against depth and the curves."""
-    from experiments import curves, error_bars, sweep
-    from experiments.record import Record
     from resnet_flax import config as configs
+    from resnet_flax.figures import curves
+    from resnet_flax.figures import final_errors as error_bars
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
 
     keys, cases = _cases()
     outcomes = sweep.run(cases)
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def _cases() -> tuple[list[str], list[Any]]:
-    from experiments.runs import Case
+    from resnet_flax.sweeps.runs import Case
 
     grid = [_parse(text) for text in _GRID.value]
     keys = [key for key, _ in grid]

@@ -12,8 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
+from resnet_flax.sweeps import options
 
 _DEPTHS = flags.DEFINE_list("depths", ["20", "32"], "Depths of the twins.")
 _UNITS = flags.DEFINE_list("units", ["plain", "highway", "residual"], "Units of the twins.")
@@ -25,8 +25,11 @@ _TWINS, _PAPERS, _EQUAL = "twins", "the paper's widths", "equal width"
 
 def main() -> None:
     """Runs the twins and the paper's networks; draws curves and the gates' openness."""
-    from experiments import curves, error_bars, sweep, tables
-    from experiments.record import Record
+    from resnet_flax.figures import curves
+    from resnet_flax.figures import final_errors as error_bars
+    from resnet_flax.reporting import tables
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
 
     groups = _groups()
     outcomes = sweep.run([case for group in groups.values() for case in group])
@@ -57,7 +60,7 @@ def main() -> None:
 
 
 def _groups() -> dict[str, list[Any]]:
-    from experiments.runs import Case
+    from resnet_flax.sweeps.runs import Case
 
     depths = options.whole_numbers(_DEPTHS)
     groups = {_TWINS: [Case(f"{unit}-{depth}") for depth in depths for unit in _UNITS.value]}
@@ -125,9 +128,9 @@ def _layer_rows(gates: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def _draw_gates(gates: dict, path: Any, title: str) -> Any:
-    from experiments import style
-    from experiments.record import Figure
-    from experiments.style import plt
+    from resnet_flax.figures import style
+    from resnet_flax.figures.style import plt
+    from resnet_flax.reporting.record import Figure
 
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharey=True, layout="constrained")
     for ax, when in zip(axes, ("at initialisation", "after training"), strict=True):

@@ -9,8 +9,8 @@ behind a ReLU, for ever.
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
+from resnet_flax.sweeps import options
 
 _DEPTHS = flags.DEFINE_list("depths", ["20"], "Depths of the networks.")
 _INITIALIZATIONS = flags.DEFINE_list(
@@ -20,9 +20,11 @@ _INITIALIZATIONS = flags.DEFINE_list(
 
 def main() -> None:
     """Runs plain and residual networks with each initialisation, and residual ones with the last scale at zero."""
-    from experiments import curves, error_bars, sweep
-    from experiments.record import Record
-    from experiments.runs import Case
+    from resnet_flax.figures import curves
+    from resnet_flax.figures import final_errors as error_bars
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
+    from resnet_flax.sweeps.runs import Case
 
     cases = []
     for depth in options.whole_numbers(_DEPTHS):

@@ -8,8 +8,8 @@ skipped, interrupted ones go on; --dry-run prints them. Overrides such as --conf
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
+from resnet_flax.sweeps import options
 
 _DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
 _UNITS = flags.DEFINE_list("units", ["plain", "residual"], "Units of the networks.")
@@ -17,9 +17,10 @@ _UNITS = flags.DEFINE_list("units", ["plain", "residual"], "Units of the network
 
 def main() -> None:
     """Runs what is missing, then writes the figure and the table."""
-    from experiments import curves, sweep
-    from experiments.record import Record
-    from experiments.runs import Case
+    from resnet_flax.figures import curves
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
+    from resnet_flax.sweeps.runs import Case
 
     outcomes = sweep.run(Case(f"{unit}-{depth}") for depth in options.whole_numbers(_DEPTHS) for unit in _UNITS.value)
     if outcomes is None:

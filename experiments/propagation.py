@@ -15,9 +15,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
-from experiments.propagation_measured import Measured
 from resnet_flax import command
+from resnet_flax.measurements.propagation import Measured
+from resnet_flax.sweeps import options
 
 _UNITS = flags.DEFINE_list("units", ["plain", "residual", "highway", "preactivation"], "Units of the networks.")
 _DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
@@ -32,9 +32,11 @@ _IMAGES = flags.DEFINE_integer("images", 128, "Training images to measure on.", 
 
 def main() -> None:
     """Trains what is missing, measures, and writes figures, tables and notes."""
-    from experiments import propagation_figures, sweep, tables
-    from experiments.record import Record
-    from experiments.runs import Case, plan, shortened
+    from resnet_flax.figures import propagation as propagation_figures
+    from resnet_flax.reporting import tables
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
+    from resnet_flax.sweeps.runs import Case, plan, shortened
 
     cases = [
         Case(f"{unit}-{depth}", {"model.norm": norm}, f"{unit}-{depth}{'' if norm == 'batch' else ' without BN'}")
@@ -73,7 +75,7 @@ def main() -> None:
 
 
 def _measure(untrained: Sequence[Any], outcomes: Sequence[Any]) -> list[Measured]:
-    from experiments.propagation_measured import after_training, at_initialization
+    from resnet_flax.measurements.propagation import after_training, at_initialization
     from resnet_flax.progress import Progress
 
     images = _IMAGES.value

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.reporting import gather, render, sections
 from resnet_flax import command
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
+from resnet_flax.reporting import gather, render, sections
 from resnet_flax.visible import visible
 
 

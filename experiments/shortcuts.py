@@ -5,17 +5,19 @@ python -m experiments.shortcuts --workdir=runs/shortcuts [--depths=20] [--seeds=
 
 from absl import flags
 
-from experiments import options
 from resnet_flax import command
+from resnet_flax.sweeps import options
 
 _DEPTHS = flags.DEFINE_list("depths", ["20", "32"], "Depths of the networks.")
 
 
 def main() -> None:
     """Runs the three options and the plain twin at each depth."""
-    from experiments import curves, error_bars, sweep
-    from experiments.record import Record
-    from experiments.runs import Case
+    from resnet_flax.figures import curves
+    from resnet_flax.figures import final_errors as error_bars
+    from resnet_flax.reporting.record import Record
+    from resnet_flax.sweeps import sweep
+    from resnet_flax.sweeps.runs import Case
 
     cases = []
     for depth in options.whole_numbers(_DEPTHS):

@@ -9,8 +9,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from experiments import record
 from resnet_flax import config as configs
+from resnet_flax.reporting import record
 from resnet_flax.training import metrics
 from resnet_flax.training import workdir as folders
 

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import cost_layers, record, timing
-from experiments.timing import Spread
 from resnet_flax import config
 from resnet_flax.analysis import counts
+from resnet_flax.measurements import layers as cost_layers
+from resnet_flax.measurements import timing
+from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import build
+from resnet_flax.reporting import record
 from tests.commands import command
 
 TINY = ("--batch=2", "--rounds=2", "--turn_seconds=0", "--config.model.width=0.25")

@@ -3,9 +3,10 @@
 import pytest
 from absl import flags
 
-from experiments import runs, tables
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import tables
+from resnet_flax.sweeps import runs
 from resnet_flax.training import workdir as folders
 from tests.commands import command
 

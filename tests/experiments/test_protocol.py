@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
-from experiments.reporting.protocol import NOT_PROTOCOL, protocol_differences, train_command
 from resnet_flax import config as configs
 from resnet_flax.networks.families import IMAGENET_UNITS
+from resnet_flax.reporting.protocol import NOT_PROTOCOL, protocol_differences, train_command
 from tests.experiments.folders import config
 
 RECIPES = [

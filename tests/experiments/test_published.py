@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import published
 from resnet_flax import config as configs
+from resnet_flax import published
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS

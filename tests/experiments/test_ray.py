@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments.launchers import ray as launcher
+from resnet_flax.launchers import ray as launcher
 from tests.commands import command, finish, lines, start
 
 needs_ray = pytest.mark.skipif(

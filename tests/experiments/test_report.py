@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import published, record, report
-from experiments.reporting import comparison, document, gather, render
+from experiments import report
+from resnet_flax import published
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import comparison, document, gather, record, render
 from resnet_flax.training import workdir as folders
 from tests.commands import ROOT, command, finish, lines, train
 from tests.experiments.folders import config, experiment, run

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from experiments import record, report
+from experiments import report
 from resnet_flax import run_files, sums
+from resnet_flax.reporting import record
 from tests.commands import command
 from tests.experiments.folders import config, experiment, run
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from absl import flags
 
-from experiments import options, runs
-from experiments.launchers.attempt import CRASH
-from experiments.runs import Case, Outcome
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.launchers.attempt import CRASH
+from resnet_flax.sweeps import options, runs
+from resnet_flax.sweeps.runs import Case, Outcome
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -130,7 +130,7 @@ def test_a_damaged_folder_is_one_line_before_the_first_run(folder, monkeypatch, 
     from resnet_flax.training import workdir as folders
 
     planned = runs.plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], [0])
-    monkeypatch.setattr("experiments.launchers.local.attempt", None)  # a call would fail
+    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
     planned[1].workdir.mkdir(parents=True)
     folders.write_config(planned[1].workdir, planned[1].config)
     (planned[1].workdir / sums.FILE).unlink()  # as an earlier version left it
@@ -141,7 +141,7 @@ def test_a_damaged_folder_is_one_line_before_the_first_run(folder, monkeypatch, 
 
 
 def test_a_note_of_divergence_without_a_config_says_nothing(folder):
-    from experiments.launchers.attempt import earlier_failure
+    from resnet_flax.launchers.attempt import earlier_failure
 
     [run] = runs.plan([Case("residual-8", SMALL)], [0])
     run.workdir.mkdir(parents=True)
@@ -265,7 +265,7 @@ def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, begun_before,
 
 def test_every_run_is_checked_before_the_first(folder, monkeypatch):
     """Everything that can be known: devices' shares, names of data, weights, sizes; all that is wrong is named."""
-    monkeypatch.setattr("experiments.launchers.local.attempt", None)  # a call would fail
+    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
     wrong = {
         "train.bn_group=5": r"train.bn_group=5 does not fit train.batch_size=16 on 8 devices",
         "train.accumulate=3": r"train.accumulate=3 must divide the 2 images of a device",

@@ -4,11 +4,11 @@ import threading
 import time
 import types
 
-from experiments.launchers import local, ray_task
-from experiments.launchers import ray as launcher
-from experiments.launchers.attempt import WELL
-from experiments.runs import Run
 from resnet_flax import config as configs
+from resnet_flax.launchers import local, ray_task
+from resnet_flax.launchers import ray as launcher
+from resnet_flax.launchers.attempt import WELL
+from resnet_flax.sweeps.runs import Run
 from resnet_flax.training import workdir as folders
 from tests.experiments.folders import config
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.reporting import gather
 from resnet_flax import model
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files
+from resnet_flax.reporting import gather
 from resnet_flax.training import loop
 from resnet_flax.training.metrics import read
 from tests.commands import command, streams

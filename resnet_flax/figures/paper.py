@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments import curves, published, style
-from experiments.record import Figure
-from experiments.runs import Outcome
-from experiments.style import plt
+from resnet_flax import published
+from resnet_flax.figures import curves, style
+from resnet_flax.figures.style import plt
+from resnet_flax.reporting.record import Figure
+from resnet_flax.sweeps.runs import Outcome
 
 # Whose final test errors stand beside a panel: a table of published numbers, and what its column is called.
 _PUBLISHED = {
@@ -91,7 +92,7 @@ def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 
 def figure_7(outcomes: Sequence[Outcome], path: Path, title: str, images: int) -> list[Figure]:
     """Standard deviations of the 3x3 layers' responses of finished runs of the first seed: in order, and sorted."""
-    from experiments.propagation_measured import after_training
+    from resnet_flax.measurements.propagation import after_training
 
     first = min(o.run.config.seed for o in outcomes)
     finished = [o for o in outcomes if not o.failure and o.run.config.seed == first]

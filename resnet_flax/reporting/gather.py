@@ -10,9 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import record
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import record
 from resnet_flax.run_files import CONFIG, METRICS, STARTS, RunFiles
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders

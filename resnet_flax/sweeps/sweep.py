@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from experiments import options, record, tables
-from experiments.record import Figure, Record, Table
-from experiments.runs import Case, Outcome, execute, located, plan, print_plan, raise_failures
+from resnet_flax.reporting import record, tables
+from resnet_flax.reporting.record import Figure, Record, Table
+from resnet_flax.sweeps import options
+from resnet_flax.sweeps.runs import Case, Outcome, execute, located, plan, print_plan, raise_failures
 
 
 def run(cases: Iterable[Case]) -> list[Outcome] | None:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.timing import Spread
 from resnet_flax.analysis.counts import multiply_adds_of
+from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.convolution import convolution
 

@@ -20,13 +20,13 @@ from typing import Any
 
 from absl import flags
 
-from experiments import options
-from experiments.launchers import ray_task
-from experiments.launchers.attempt import WELL, Ending, earlier_failure, first_line, is_finished
-from experiments.launchers.pace import Pace
-from experiments.runs import Run
 from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.launchers import ray_task
+from resnet_flax.launchers.attempt import WELL, Ending, earlier_failure, first_line, is_finished
+from resnet_flax.launchers.pace import Pace
+from resnet_flax.sweeps import options
+from resnet_flax.sweeps.runs import Run
 from resnet_flax.training.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
@@ -291,7 +291,7 @@ def _task(marker: str, environment: dict[str, str]) -> Callable[..., Iterator[tu
         os.chdir(here)  # paths in configs may be relative
         os.environ.update(environment)  # before jax is imported
         sys.path.insert(0, checkout)
-        from experiments.launchers import ray_task
+        from resnet_flax.launchers import ray_task
 
         yield from ray_task.work(*job)
 

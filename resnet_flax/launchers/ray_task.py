@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments.launchers.attempt import attempt
 from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Interrupted
+from resnet_flax.launchers.attempt import attempt
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.stopping import StopRequest
 

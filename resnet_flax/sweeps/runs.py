@@ -13,11 +13,11 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import options
-from experiments.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.launchers.attempt import Ending, earlier_failure, is_finished
 from resnet_flax.run_files import CONFIG, RunFiles
+from resnet_flax.sweeps import options
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
@@ -323,9 +323,9 @@ def _check(runs: Sequence[Run]) -> None:
 
 def _launcher() -> Callable[[Sequence[Run]], list[Ending]]:
     if options.LAUNCHER.value == "ray":
-        from experiments.launchers import ray as launcher
+        from resnet_flax.launchers import ray as launcher
     else:
-        from experiments.launchers import local as launcher
+        from resnet_flax.launchers import local as launcher
     return launcher.launch
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from experiments import tables
-from experiments.cost_layers import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256, Stack, times
-from experiments.cost_networks import Cost
-from experiments.record import Table
-from experiments.timing import Spread
+from resnet_flax.measurements.layers import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256, Stack, times
+from resnet_flax.measurements.networks import Cost
+from resnet_flax.measurements.timing import Spread
+from resnet_flax.reporting import tables
+from resnet_flax.reporting.record import Table
 from resnet_flax.training.workdir import environment
 
 _Written = tuple[Table, str]

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments import style
-from experiments.record import Figure
-from experiments.runs import Outcome
-from experiments.style import plt
+from resnet_flax.figures import style
+from resnet_flax.figures.style import plt
+from resnet_flax.reporting.record import Figure
+from resnet_flax.sweeps.runs import Outcome
 
 CAPTION = (
     "Training error (thin, dashed: training stream, batch statistics, mean since the point before) and test error "

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from experiments.runs import Run
 from resnet_flax.progress import duration
+from resnet_flax.sweeps.runs import Run
 
 
 class Pace:

@@ -53,7 +53,7 @@ class Record:
       figures: in the order of the report.
       tables: likewise.
       notes: sentences made from what was measured, and what to bear in mind.
-      published: keys of the tables in ``experiments/published/`` that belong beside it.
+      published: keys of the tables in ``resnet_flax/published/`` that belong beside it.
       runs: folders of the runs, relative to the experiment's own.
       command: as typed.
     """

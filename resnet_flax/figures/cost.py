@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import style
-from experiments.cost_networks import Cost
-from experiments.record import Figure
-from experiments.style import plt
+from resnet_flax.figures import style
+from resnet_flax.figures.style import plt
+from resnet_flax.measurements.networks import Cost
+from resnet_flax.reporting.record import Figure
 
 
 def draw(costs: Sequence[Cost], path: Path, title: str) -> Figure:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import style
-from experiments.record import Figure
-from experiments.runs import Outcome
-from experiments.style import plt
-from experiments.tables import by_label
+from resnet_flax.figures import style
+from resnet_flax.figures.style import plt
+from resnet_flax.reporting.record import Figure
+from resnet_flax.reporting.tables import by_label
+from resnet_flax.sweeps.runs import Outcome
 
 _KEYS = {"train_error": "training error (training stream)", "test_error": "test error"}
 

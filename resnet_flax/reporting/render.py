@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import jinja2
 
-from experiments.reporting.document import Block, Cell, Document, Grid, lines
+from resnet_flax.reporting.document import Block, Cell, Document, Grid, lines
 from resnet_flax.visible import visible
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 _LONG = 40  # characters; a longer cell may break into lines
 
 

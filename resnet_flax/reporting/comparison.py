@@ -5,10 +5,11 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import published, tables
-from experiments.reporting.gather import RunFolder
-from experiments.reporting.protocol import protocol_differences
 from resnet_flax import config as configs
+from resnet_flax import published
+from resnet_flax.reporting import tables
+from resnet_flax.reporting.gather import RunFolder
+from resnet_flax.reporting.protocol import protocol_differences
 from resnet_flax.training import rules
 
 # What our runs measure of each published metric, on a single view of each image, at the final step.

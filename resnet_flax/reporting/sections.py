@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import published, tables
-from experiments.reporting import comparison, protocol
-from experiments.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
-from experiments.reporting.gather import Experiment, Gathered, RunFolder, started
 from resnet_flax import config as configs
+from resnet_flax import published
 from resnet_flax.errors import UserError
 from resnet_flax.progress import duration
+from resnet_flax.reporting import comparison, protocol, tables
+from resnet_flax.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
+from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, started
 from resnet_flax.training import rules
 
 _FOLDED_ROWS = 40  # a longer table is folded

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from experiments.timing import Spread
 from resnet_flax import config as configs
 from resnet_flax.analysis.by_stage import by_stage
 from resnet_flax.errors import UserError
+from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import Network, build
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.units import UNITS

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.record import Table
 from resnet_flax.atomic import write_atomically
 from resnet_flax.progress import duration
+from resnet_flax.reporting.record import Table
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders
 
 if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
-    from experiments.runs import Outcome
+    from resnet_flax.sweeps.runs import Outcome
 
 CAPTION = (
     "Errors at the final step (training: training stream, batch statistics, mean since the line of metrics before "

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from experiments import style
-from experiments.record import Figure
-from experiments.style import plt
+from resnet_flax.figures import style
+from resnet_flax.figures.style import plt
+from resnet_flax.reporting.record import Figure
 
 _QUANTITIES = {"weights": "gradient of the layer's weights", "activations": "gradient of the layer's response"}
 
