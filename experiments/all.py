@@ -7,42 +7,39 @@ was stopped. A failed experiment does not keep the others from running; the exit
 """
 
 import shlex
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from absl import flags
 
+from experiments import report
 from resnet_flax import command
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.sweeps import options
+from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.registry import ALL
 
-EXPERIMENTS = (
-    "plain_vs_residual", "depth_sweep", "claims", "shortcuts", "initialisation", "highway", "propagation", "cost",
-)  # fmt: skip
 _PASSED_ON = ("--config", "--seeds", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
-
-_ONLY = flags.DEFINE_list("only", list(EXPERIMENTS), "Which of the experiments.")
 
 
 def main() -> None:
     """Runs them, then writes report.html and report.md into the workdir."""
-    folder = options.workdir()
-    unknown = [name for name in _ONLY.value if name not in EXPERIMENTS]
+    asked, only = options.asked({}), flags.FLAGS.only
+    folder = asked.folder
+    unknown = [name for name in only if name not in ALL]
     if unknown:
-        raise UserError(f"--only={','.join(unknown)} is not known; choose from {', '.join(EXPERIMENTS)}")
+        raise UserError(f"--only={','.join(unknown)} is not known; choose from {', '.join(ALL)}")
     codes: dict[str, int] = {}
-    for i, name in enumerate(_ONLY.value, start=1):
-        arguments = _arguments(name, folder)
-        print(f"experiment {i} of {len(_ONLY.value)}: python {shlex.join(arguments)}", file=sys.stderr, flush=True)
+    for i, name in enumerate(only, start=1):
+        arguments = _arguments(name, asked)
+        print(f"experiment {i} of {len(only)}: python {shlex.join(arguments)}", file=sys.stderr, flush=True)
         codes[name] = _run([sys.executable, *arguments])
         if codes[name] in (UserError.exit_code, Interrupted.exit_code):
             kind = UserError if codes[name] == UserError.exit_code else Interrupted
             raise kind(f"{name} stopped; the same command goes on from there")
-    if options.DRY_RUN.value:
+    if asked.dry_run:
         return
-    from experiments import report
-
     for path in report.write(folder, folder):
         print(f"report: {path}")
     failed = {name: code for name, code in codes.items() if code}
@@ -51,21 +48,18 @@ def main() -> None:
         raise kind("not every run came to its end in " + ", ".join(f"{n} (exit code {c})" for n, c in failed.items()))
 
 
-def _arguments(name: str, folder: Path) -> list[str]:
+def _arguments(name: str, asked: Asked) -> list[str]:
     """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
     apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
     if apart:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
-    given += ["--dry-run"] if options.DRY_RUN.value else []
-    runs = options.runs_folder()
-    return ["-m", f"experiments.{name}", *given, f"--workdir={folder / name}", f"--runs={runs}"]
+    given += ["--dry-run"] if asked.dry_run else []
+    return ["-m", f"experiments.{name}", *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
 
 
 def _run(arguments: list[str]) -> int:
     """Waits for it; a SIGINT or SIGTERM that this process gets is the child's to answer."""
-    import signal
-
     process = subprocess.Popen(arguments)
     forwarded = {s: signal.signal(s, lambda number, _: process.send_signal(number)) for s in (signal.SIGTERM,)}
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal has sent it to the child as well
@@ -78,4 +72,6 @@ def _run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("only", list(ALL), "Which of the experiments.")
+    options.define("configs/digits.py", (0,), {})
     command.run(main)

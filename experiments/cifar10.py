@@ -8,72 +8,71 @@ stops. --fraction scales the schedule (steps, milestones, warm-up), which is the
 shortened run is not the paper's. The config is configs/cifar10.py; another one, or keys of it, may be given as always.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from absl import flags
-
-from resnet_flax import command
 from resnet_flax.errors import UserError
-from resnet_flax.sweeps import options
+from resnet_flax.figures import paper
+from resnet_flax.reporting.protocol import protocol_differences
+from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
+from resnet_flax.sweeps.plan import shortened
 
 NETWORKS = (
     "plain-20", "plain-32", "plain-44", "plain-56",
     "residual-20", "residual-32", "residual-44", "residual-56", "residual-110", "residual-1202",
 )  # fmt: skip
 
-_NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which of the paper's networks.")
-_FRACTION = flags.DEFINE_float(
-    "fraction", 1.0, "Part of the paper's schedule to train for.", lower_bound=1e-4, upper_bound=1
-)
-_IMAGES = flags.DEFINE_integer("images", 128, "Training images on which layer responses are measured.", lower_bound=2)
 
-
-def main() -> None:
-    """Runs what is missing, then writes the figures and the table."""
-    from resnet_flax.figures import paper as cifar10_figures
-    from resnet_flax.reporting.record import Record
-    from resnet_flax.sweeps import sweep
-    from resnet_flax.sweeps.runs import Case, shortened
-
-    for name in _NETWORKS.value:
+def cases(asked: Asked) -> list[Case]:
+    """The paper's networks."""
+    for name in asked.settings.networks:
         if not name.startswith(("plain-", "residual-")):
             raise UserError(f"--networks={name}: the paper's are plain-DEPTH and residual-DEPTH")
-    outcomes = sweep.run(shortened(Case(name), _FRACTION.value) for name in _NETWORKS.value)
-    if outcomes is None:
-        return
-    data, folder = outcomes[0].run.config.data.name, options.workdir()
-    protocol = _protocol(outcomes)
-    title = f"{data}{'' if _FRACTION.value == 1 else f', {_FRACTION.value:g} of the schedule'}"
-    figures = [cifar10_figures.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
+    return [shortened(Case(name), asked.settings.fraction, asked) for name in asked.settings.networks]
+
+
+def findings(results: Results) -> Findings:
+    """Figs. 1, 6 and 7, and in what the runs differ from the paper's."""
+    from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
+
+    outcomes, folder, given = results.outcomes, results.folder, results.asked.settings
+    title = f"{results.data}{'' if given.fraction == 1 else f', {given.fraction:g} of the schedule'}"
+    figures = [paper.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
     plain = [o for o in outcomes if o.run.config.model.unit == "plain"]
     if plain:
-        figures.append(cifar10_figures.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
-    figures += cifar10_figures.figure_7(outcomes, folder / "figure7.png", title, _IMAGES.value)
-    record = Record(
-        experiment="cifar10",
-        title="The paper's networks on CIFAR-10" if data == "cifar10" else f"The paper's networks on {data}",
-        question="Does the error of plain networks, the training error too, grow with depth, and that of residual ones "
-        "fall, to the paper's numbers? (arXiv:1512.03385, Figs. 1, 6 and 7, Table 6)",
-        published=("cifar10_table6", "cifar10_plain", "cifar10_peers"),
-        notes=[protocol],
-    )
-    sweep.finish(outcomes, record, figures)
+        figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
+    first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.asked.seeds)]
+    if first:
+        responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}
+        figures.append(paper.figure_7(first, responses, folder / "figure7.png", title, given.images))
+    return Findings(figures, notes=[_protocol(results)])
 
 
-def _protocol(outcomes: Sequence[Any]) -> str:
+def _protocol(results: Results) -> str:
     """In what the runs differ from the paper's, so that no number is taken for one of the paper's."""
-    from resnet_flax.reporting.protocol import protocol_differences
-
-    found = list(dict.fromkeys(phrase for o in outcomes for phrase in protocol_differences(o.run.config)))
+    found = list(dict.fromkeys(phrase for o in results.outcomes for phrase in protocol_differences(o.run.config)))
     if not found:
         return "The paper's recipe and its whole schedule."
-    part = "" if _FRACTION.value == 1 else f" ({_FRACTION.value:g} of the schedule)"
+    fraction = results.asked.settings.fraction
+    part = "" if fraction == 1 else f" ({fraction:g} of the schedule)"
     return (
         f"A protocol of its own{part}: {'; '.join(found)}. Errors are to be compared with one another, not with the "
         f"paper's."
     )
 
 
+EXPERIMENT = Experiment(
+    title="The paper's networks on {data}",
+    question="Does the error of plain networks, the training error too, grow with depth, and that of residual ones "
+    "fall, to the paper's numbers? (arXiv:1512.03385, Figs. 1, 6 and 7, Table 6)",
+    settings={
+        "networks": Setting(NETWORKS, "Which of the paper's networks."),
+        "fraction": Setting(1.0, "Part of the paper's schedule to train for.", least=1e-4, most=1),
+        "images": Setting(128, "Training images on which layer responses are measured.", least=2),
+    },
+    cases=cases,
+    findings=findings,
+    published=("cifar10_table6", "cifar10_plain", "cifar10_peers"),
+    config="configs/cifar10.py",
+)
+
 if __name__ == "__main__":
-    command.run(main, uses_devices=True)
+    EXPERIMENT.run()

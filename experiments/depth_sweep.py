@@ -7,125 +7,48 @@ that of --config=FILE:NAME. By default depths 8, 20, 32 and 56 of plain and resi
 of the figure are the combinations of whatever varies beside depth.
 """
 
-import itertools
-from typing import Any
-
-from absl import flags
-from ml_collections import config_flags
-
-from resnet_flax import command
-from resnet_flax.errors import UserError
-from resnet_flax.sweeps import options
-
-_GRID = flags.DEFINE_multi_string(
-    "grid", ["model.depth=8,20,32,56", "model.unit=plain,residual"], "KEY=VALUE,VALUE,... of the config."
-)
-flags.set_default(options.SEEDS, ["0", "1"])
+from resnet_flax import config as configs
+from resnet_flax.figures import curves, final_errors
+from resnet_flax.sweeps import grid
+from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 
-def main() -> None:
-    """Runs the grid, then draws the final errors against depth and the curves."""
-    from resnet_flax import config as configs
-    from resnet_flax.figures import curves
-    from resnet_flax.figures import final_errors as error_bars
-    from resnet_flax.reporting.record import Record
-    from resnet_flax.sweeps import sweep
+def cases(asked: Asked) -> list[Case]:
+    """All combinations."""
+    return grid.cases(asked.settings.grid, asked)
 
-    keys, cases = _cases()
-    outcomes = sweep.run(cases)
-    if outcomes is None:
-        return
 
-    def line(outcome: Any) -> str:
+def findings(results: Results) -> Findings:
+    """The final errors against depth, and the curves."""
+    keys = [key for key, _ in map(grid.parse, results.asked.settings.grid)]
+    others = [key for key in keys if key not in ("model.depth", "model.unit")]
+
+    def line(outcome: Outcome) -> str:
         flat = configs.flatten(outcome.run.config)
-        rest = [k for k in keys if k not in ("model.depth", "model.unit")]
         unit = configs.name_of(outcome.run.config.model).partition("-")[0]
-        return " ".join([unit, *(f"{k.rpartition('.')[2]}={flat[k]}" for k in rest)])
+        return " ".join([unit, *(f"{key.rpartition('.')[2]}={flat[key]}" for key in others)])
 
-    data, folder = outcomes[0].run.config.data.name, options.workdir()
-    figures = [
-        error_bars.against_depth(outcomes, folder / "depth.png", f"{data}: error against depth", line),
-        curves.draw(outcomes, folder / "curves.png", f"{data}: the runs behind it", panel=line),
-    ]
-    record = Record(
-        experiment="depth_sweep",
-        title="Error against depth",
-        question=f"How do the errors change over the grid {'; '.join(_GRID.value)}? (arXiv:1512.03385, section 4.2)",
-        published=("cifar10_table6", "cifar10_plain"),
-    )
-    sweep.finish(outcomes, record, figures)
+    data, folder = results.data, results.folder
+    return Findings([
+        final_errors.against_depth(results.outcomes, folder / "depth.png", f"{data}: error against depth", line),
+        curves.draw(results.outcomes, folder / "curves.png", f"{data}: the runs behind it", panel=line),
+    ])  # fmt: skip
 
 
-def _cases() -> tuple[list[str], list[Any]]:
-    from resnet_flax.sweeps.runs import Case
-
-    grid = [_parse(text) for text in _GRID.value]
-    keys = [key for key, _ in grid]
-    repeated = {key for key in keys if keys.count(key) > 1}
-    if repeated:
-        raise UserError(
-            f"--grid names {', '.join(sorted(repeated))} more than once; give all of its values in one --grid"
-        )
-    fixed = config_flags.get_override_values(flags.FLAGS[options.CONFIG.name])
-    depths = {"model.depth", "model.stage_units"}
-    if len(depths & {*keys, *fixed}) > 1:
-        raise UserError(
-            "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
-        )
-    points = (dict(zip(keys, values, strict=True)) for values in itertools.product(*(values for _, values in grid)))
-    return keys, [Case("", _as_family(point)) for point in points]
-
-
-def _as_family(point: dict[str, Any]) -> dict[str, Any]:
-    """The unit ``vgg`` of names as the config has it: plain units of that family."""
-    if point.get("model.unit") != "vgg":
-        return point
-    return point | {"model.unit": "plain", "model.family": "vgg"}
-
-
-def _parse(text: str) -> tuple[str, list[Any]]:
-    """``model.depth=8,20`` -> ``("model.depth", [8, 20])``, of the types that the config's keys have."""
-    from resnet_flax import config as configs
-
-    key, equals, values = text.partition("=")
-    if not equals or not values:
-        raise UserError(f"--grid {text!r} is not KEY=VALUE,VALUE,..., such as model.depth=20,56")
-    known = configs.flatten(configs.base())
-    if key not in known:
-        raise UserError(f"--grid {text}: {configs.unknown_key(key, list(known))}")
-    if key == "seed":
-        raise UserError(f"--grid {text}: give seeds as --seeds={values}")
-    return key, [_typed(text, key, value, known[key]) for value in _split(values)]
-
-
-def _split(values: str) -> list[str]:
-    """At commas outside of brackets: a value may be a tuple, ``(3,4,6)``."""
-    parts, depth = [""], 0
-    for character in values:
-        depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
-
-
-def _typed(text: str, key: str, value: str, default: Any) -> Any:
-    kind = type(default)
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        if kind is tuple:
-            return tuple(int(part) for part in value.strip("()").split(",") if part)
-        if default is None:
-            return None if value.lower() == "none" else float(value)
-        return kind(value)
-    except (KeyError, ValueError):
-        wanted = {bool: "True or False", tuple: "whole numbers in brackets", type(None): "a number or None"}
-        raise UserError(
-            f"--grid {text}: {value!r} is no value of {key}; it must be {wanted.get(kind, kind.__name__)}"
-        ) from None
-
+EXPERIMENT = Experiment(
+    title="Error against depth",
+    question="How do the errors change over the grid {grid}? (arXiv:1512.03385, section 4.2)",
+    settings={
+        "grid": Setting(
+            ("model.depth=8,20,32,56", "model.unit=plain,residual"), "KEY=VALUE,VALUE,... of the config.", repeated=True
+        ),
+    },
+    cases=cases,
+    findings=findings,
+    published=("cifar10_table6", "cifar10_plain"),
+    seeds=(0, 1),
+)
 
 if __name__ == "__main__":
-    command.run(main, uses_devices=True)
+    EXPERIMENT.run()

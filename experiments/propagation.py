@@ -10,164 +10,73 @@ was measured, side by side; no direction is assumed. layers.csv holds every numb
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-from absl import flags
-
-from resnet_flax import command
-from resnet_flax.measurements.propagation import Measured
-from resnet_flax.sweeps import options
-
-_UNITS = flags.DEFINE_list("units", ["plain", "residual", "highway", "preactivation"], "Units of the networks.")
-_DEPTHS = flags.DEFINE_list("depths", ["20", "56"], "Depths of the networks.")
-_NORMS = flags.DEFINE_list("norms", ["batch", "none"], "Values of model.norm.")
-_INITIALIZATIONS = flags.DEFINE_list("initializations", ["he", "lecun"], "Values of model.initialization.")
-_TRAINED = flags.DEFINE_bool("trained", True, "Also train the networks, and measure again.")
-_FRACTION = flags.DEFINE_float(
-    "fraction", 0.5, "Part of the config's steps and milestones to train for.", lower_bound=0, upper_bound=1
-)
-_IMAGES = flags.DEFINE_integer("images", 128, "Training images to measure on.", lower_bound=2)
+from resnet_flax.figures import propagation as pictures
+from resnet_flax.reporting import propagation as texts
+from resnet_flax.sweeps.cases import Asked, Case, Run
+from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
+from resnet_flax.sweeps.plan import plan, shortened
 
 
-def main() -> None:
-    """Trains what is missing, measures, and writes figures, tables and notes."""
-    from resnet_flax.figures import propagation as propagation_figures
-    from resnet_flax.reporting import tables
-    from resnet_flax.reporting.record import Record
-    from resnet_flax.sweeps import sweep
-    from resnet_flax.sweeps.runs import Case, plan, shortened
-
-    cases = [
+def networks(asked: Asked) -> list[Case]:
+    """Every unit, depth, with and without BN."""
+    given = asked.settings
+    return [
         Case(f"{unit}-{depth}", {"model.norm": norm}, f"{unit}-{depth}{'' if norm == 'batch' else ' without BN'}")
-        for norm in _NORMS.value
-        for depth in options.whole_numbers(_DEPTHS)
-        for unit in _UNITS.value
+        for norm in given.norms
+        for depth in given.depths
+        for unit in given.units
     ]
-    starts = [
+
+
+def starts(asked: Asked) -> list[Run]:
+    """The same with each initialisation and the first seed; they are measured, and not trained."""
+    cases = [
         dataclasses.replace(case, overrides={**case.overrides, "model.initialization": how})
-        for how in _INITIALIZATIONS.value
-        for case in cases
+        for how in asked.settings.initializations
+        for case in networks(asked)
     ]
-    untrained = plan(starts, options.whole_numbers(options.SEEDS)[:1])
-    trained = [shortened(case, _FRACTION.value) for case in cases]
-    outcomes = sweep.run(trained) if _TRAINED.value or options.DRY_RUN.value else []
-    if outcomes is None:
-        return
-    measured = _measure(untrained, outcomes)
-
-    folder, data = options.workdir(), untrained[0].config.data.name
-    tables.write_rows(folder / "layers.csv", *_layer_rows(measured))
-    caption = (
-        "Gradient norms at the first layer over those at the last, and standard deviations of responses: seed of the "
-        "first run, one batch of training images"
-    )
-    summary = tables.write_rows(folder / "summary.csv", *_summary_rows(measured), caption)
-    record = Record(
-        experiment="propagation",
-        title="How signals and gradients travel",
-        question="Do gradients vanish in deep plain networks? How large are the responses of layers? "
-        "(arXiv:1512.03385, section 4.1 and Fig. 7)",
-        notes=[*_notes(measured), *_protocol(outcomes)],
-    )
-    figures = propagation_figures.draw(measured, folder, data)
-    sweep.finish(outcomes, record, figures, [summary])
+    return plan(cases, dataclasses.replace(asked, seeds=asked.seeds[:1]))
 
 
-def _measure(untrained: Sequence[Any], outcomes: Sequence[Any]) -> list[Measured]:
-    from resnet_flax.measurements.propagation import after_training, at_initialization
-    from resnet_flax.progress import Progress
-
-    images = _IMAGES.value
-    first = untrained[0].config.seed
-    trained = [o for o in outcomes if o.run.config.seed == first]
-    found = []
-    with Progress(len(untrained) + len(trained), "measuring propagation", "networks") as progress:
-        for run in untrained:
-            found.append(Measured(run.config, "at initialisation", at_initialization(run.config, images)))
-            progress.update(1)
-        for outcome in trained:
-            seen = None if outcome.failure else after_training(outcome.run, images)
-            found.append(Measured(outcome.run.config, "after training", seen, outcome.failure))
-            progress.update(1)
-    return found
-
-
-def _key(m: Measured) -> tuple[str, ...]:
-    from resnet_flax import config as configs
-
-    return (configs.name_of(m.config.model), m.norm, m.config.model.initialization, m.when)
-
-
-_KEY_HEADER = ("network", "normalisation", "initialisation", "when")
-
-
-def _layer_rows(measured: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    rows = []
-    for m in measured:
-        if m.propagation is not None:
-            for kind in ("weights", "activations", "responses"):
-                rows += [(*_key(m), kind, name, f"{v:.6g}") for name, v in getattr(m.propagation, kind)]
-    return (*_KEY_HEADER, "quantity", "layer", "value"), rows
-
-
-def _summary_rows(measured: Sequence[Measured]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    header = (
-        *_KEY_HEADER, "loss", "weight gradient, first/last", "activation gradient, first/last",
-        "response deviation, mean", "response deviation, largest",
-    )  # fmt: skip
-    rows = []
-    for m in measured:
-        if m.propagation is None:
-            rows.append((*_key(m), *[m.failure] * 5))
-            continue
-        p, deviations = m.propagation, [v for _, v in m.propagation.responses]
-        numbers = (p.loss, _ratio(p.weights), _ratio(p.activations), sum(deviations) / len(deviations), max(deviations))
-        rows.append((*_key(m), *(f"{n:.3g}" for n in numbers)))
-    return header, rows
-
-
-def _ratio(layers: Sequence[tuple[str, float]]) -> float:
-    """The first 3x3 layer over the last: above 1, gradients grow on their way back; below, they shrink."""
-    inner = [value for name, value in layers if not name.startswith(("dense", "hidden"))]
-    return inner[0] / inner[-1] if inner[-1] else float("inf")
-
-
-def _protocol(outcomes: Sequence[Any]) -> list[str]:
-    if not outcomes:
+def cases(asked: Asked) -> list[Case]:
+    """What is trained, for a part of the schedule."""
+    starts(asked)  # a mistake in them is found before the first run
+    if not asked.settings.trained:
         return []
-    steps = outcomes[0].run.config.train.steps
-    return [f"Trained for {steps} steps, {_FRACTION.value:g} of the config's schedule."]
+    return [shortened(case, asked.settings.fraction, asked) for case in networks(asked)]
 
 
-def _notes(measured: Sequence[Measured]) -> list[str]:
-    """The two claims, and beside them the ratios that were measured."""
-    from resnet_flax import config as configs
+def findings(results: Results) -> Findings:
+    """Gradients and responses, as figures, tables and sentences."""
+    from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
 
-    notes = [
-        "The review's claim: gradients vanish in deep plain networks on their way back to the first layers.",
-        "The paper's (section 4.1): with BN the forward signals have non-zero variances and the backward gradients "
-        "healthy norms, so vanishing is unlikely to be the cause of degradation.",
-    ]
-    groups: dict[tuple[str, str, str], list[Measured]] = {}
-    for m in measured:
-        groups.setdefault((m.norm, m.config.model.initialization, m.when), []).append(m)
-    for (norm, how, when), members in groups.items():
-        said = []
-        for m in members:
-            name = configs.name_of(m.config.model)
-            if m.propagation is None:
-                said.append(f"{name} {m.failure}")
-            else:
-                ratio = _ratio(m.propagation.activations)
-                word = "grow" if ratio > 2 else "shrink" if ratio < 0.5 else "hardly change"
-                said.append(f"{name} ×{ratio:.2g} ({word})")
-        notes.append(
-            f"Measured, {norm}, {how} initialisation, {when}: the activation gradient's norm at the first 3x3 layer "
-            f"over that at the last: {'; '.join(said)}."
-        )
-    return notes
+    asked, folder, untrained = results.asked, results.folder, starts(results.asked)
+    measured = propagation.measure(untrained, results.outcomes, asked.settings.images)
+    notes = texts.notes(measured)
+    if results.outcomes:
+        steps = results.outcomes[0].run.config.train.steps
+        notes.append(f"Trained for {steps} steps, {asked.settings.fraction:g} of the config's schedule.")
+    figures = pictures.draw(measured, folder, untrained[0].config.data.name)
+    return Findings(figures, [texts.write(measured, folder)], notes)
 
+
+EXPERIMENT = Experiment(
+    title="How signals and gradients travel",
+    question="Do gradients vanish in deep plain networks? How large are the responses of layers? (arXiv:1512.03385, "
+    "section 4.1 and Fig. 7)",
+    settings={
+        "units": Setting(("plain", "residual", "highway", "preactivation"), "Units of the networks."),
+        "depths": Setting((20, 56), "Depths of the networks."),
+        "norms": Setting(("batch", "none"), "Values of model.norm."),
+        "initializations": Setting(("he", "lecun"), "Values of model.initialization."),
+        "trained": Setting(True, "Also train the networks, and measure again."),
+        "fraction": Setting(0.5, "Part of the config's steps and milestones to train for.", least=0, most=1),
+        "images": Setting(128, "Training images to measure on.", least=2),
+    },
+    cases=cases,
+    findings=findings,
+)
 
 if __name__ == "__main__":
-    command.run(main, uses_devices=True)
+    EXPERIMENT.run()

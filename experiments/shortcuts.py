@@ -3,49 +3,45 @@
 python -m experiments.shortcuts --workdir=runs/shortcuts [--depths=20] [--seeds=0,1]
 """
 
-from absl import flags
-
-from resnet_flax import command
-from resnet_flax.sweeps import options
-
-_DEPTHS = flags.DEFINE_list("depths", ["20", "32"], "Depths of the networks.")
+from resnet_flax.figures import curves, final_errors
+from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 
-def main() -> None:
-    """Runs the three options and the plain twin at each depth."""
-    from resnet_flax.figures import curves
-    from resnet_flax.figures import final_errors as error_bars
-    from resnet_flax.reporting.record import Record
-    from resnet_flax.sweeps import sweep
-    from resnet_flax.sweeps.runs import Case
-
-    cases = []
-    for depth in options.whole_numbers(_DEPTHS):
-        cases.append(Case(f"plain-{depth}"))
+def cases(asked: Asked) -> list[Case]:
+    """The three options and the plain twin at each depth."""
+    found = []
+    for depth in asked.settings.depths:
+        found.append(Case(f"plain-{depth}"))
         for option in "ABC":
-            cases.append(Case(f"residual-{depth}", {"model.shortcut": option}, f"residual-{depth} {option}"))
-    outcomes = sweep.run(cases)
-    if outcomes is None:
-        return
+            found.append(Case(f"residual-{depth}", {"model.shortcut": option}, f"residual-{depth} {option}"))
+    return found
 
-    def which(outcome: "Outcome") -> str:  # noqa: F821 (imported where it is used)
-        model = outcome.run.config.model
-        return "plain" if model.unit == "plain" else f"option {model.shortcut}"
 
-    data, folder = outcomes[0].run.config.data.name, options.workdir()
-    figures = [
-        error_bars.side_by_side(outcomes, folder / "errors.png", f"{data}: shortcuts A, B and C"),
-        curves.draw(outcomes, folder / "curves.png", f"{data}: shortcuts A, B and C", panel=which),
-    ]
-    record = Record(
-        experiment="shortcuts",
-        title="Identity against projection shortcuts",
-        question="Does a projection (option B where the shape changes, C everywhere) do better than the identity with "
-        "zero channels (A), and how much of what shortcuts bring is theirs? (arXiv:1512.03385, Table 3)",
-        published=("imagenet",),
-    )
-    sweep.finish(outcomes, record, figures)
+def option(outcome: Outcome) -> str:
+    """What a panel is called."""
+    model = outcome.run.config.model
+    return "plain" if model.unit == "plain" else f"option {model.shortcut}"
 
+
+def findings(results: Results) -> Findings:
+    """Final errors, and the curves, a panel an option."""
+    title = f"{results.data}: shortcuts A, B and C"
+    return Findings([
+        final_errors.side_by_side(results.outcomes, results.folder / "errors.png", title),
+        curves.draw(results.outcomes, results.folder / "curves.png", title, panel=option),
+    ])  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    title="Identity against projection shortcuts",
+    question="Does a projection (option B where the shape changes, C everywhere) do better than the identity with "
+    "zero channels (A), and how much of what shortcuts bring is theirs? (arXiv:1512.03385, Table 3)",
+    settings={"depths": Setting((20, 32), "Depths of the networks.")},
+    cases=cases,
+    findings=findings,
+    published=("imagenet",),
+)
 
 if __name__ == "__main__":
-    command.run(main, uses_devices=True)
+    EXPERIMENT.run()

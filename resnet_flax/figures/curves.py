@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from resnet_flax.figures import style
 from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
-from resnet_flax.sweeps.runs import Outcome
+from resnet_flax.sweeps.cases import Outcome
 
 CAPTION = (
     "Training error (thin, dashed: training stream, batch statistics, mean since the point before) and test error "

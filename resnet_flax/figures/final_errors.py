@@ -9,7 +9,7 @@ from resnet_flax.figures import style
 from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 from resnet_flax.reporting.tables import by_label
-from resnet_flax.sweeps.runs import Outcome
+from resnet_flax.sweeps.cases import Outcome
 
 _KEYS = {"train_error": "training error (training stream)", "test_error": "test error"}
 

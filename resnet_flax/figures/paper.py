@@ -11,7 +11,7 @@ from resnet_flax import published
 from resnet_flax.figures import curves, style
 from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
-from resnet_flax.sweeps.runs import Outcome
+from resnet_flax.sweeps.cases import Outcome
 
 # Whose final test errors stand beside a panel: a table of published numbers, and what its column is called.
 _PUBLISHED = {
@@ -90,15 +90,11 @@ def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
     return Figure(path.name, f"{title}. Plain networks of {' and '.join(map(str, depths))} layers, error in % by step.")
 
 
-def figure_7(outcomes: Sequence[Outcome], path: Path, title: str, images: int) -> list[Figure]:
-    """Standard deviations of the 3x3 layers' responses of finished runs of the first seed: in order, and sorted."""
-    from resnet_flax.measurements.propagation import after_training
-
-    first = min(o.run.config.seed for o in outcomes)
-    finished = [o for o in outcomes if not o.failure and o.run.config.seed == first]
-    if not finished:
-        return []
-    responses = {o.run.label: [v for _, v in after_training(o.run, images).responses] for o in finished}
+def figure_7(
+    outcomes: Sequence[Outcome], responses: Mapping[str, Sequence[float]], path: Path, title: str, images: int
+) -> Figure:
+    """Standard deviations of the 3x3 layers' responses, by a run's label: in order, and sorted."""
+    finished = [o for o in outcomes if o.run.label in responses]
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 4), sharey=True, layout="constrained")
     colors = style.colors(len(finished))
     for ax, (order, arrange) in zip(
@@ -120,10 +116,9 @@ def figure_7(outcomes: Sequence[Outcome], path: Path, title: str, images: int) -
     style.legend_below(figure, axes[0].get_legend_handles_labels()[0])
     figure.suptitle(f"{title}: the paper's Fig. 7", fontsize=11)
     style.save(figure, path)
-    return [
-        Figure(
-            path.name,
-            f"{title}: the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
-            f"nonlinearity or the addition, on {images} training images; plain networks dashed. Seed {first}.",
-        )
-    ]
+    return Figure(
+        path.name,
+        f"{title}: the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
+        f"nonlinearity or the addition, on {images} training images; plain networks dashed. Seed "
+        f"{finished[0].run.config.seed}.",
+    )

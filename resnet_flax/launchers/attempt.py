@@ -1,4 +1,4 @@
-"""One run, to whatever it ends as; what it ended as before."""
+"""One run, to whatever it ends as."""
 
 import sys
 import traceback
@@ -6,12 +6,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
-from resnet_flax.run_files import CRASH, RunFiles
-
-Ending = tuple[str, str]  # "diverged", "failed", "crashed" or empty; the reason, one line
-WELL: Ending = ("", "")
+from resnet_flax.run_files import CRASH
+from resnet_flax.sweeps.endings import WELL, Ending, first_line
+from resnet_flax.training import loop
 
 
 def attempt(config: ConfigDict, workdir: Path) -> Ending:
@@ -21,8 +19,6 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
       Busy: another process is at it.
       Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
-    from resnet_flax.training import loop
-
     (workdir / CRASH).unlink(missing_ok=True)
     try:
         loop.run(config, workdir)
@@ -39,24 +35,3 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
         (workdir / CRASH).write_text(text)
         return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {workdir / CRASH})"
     return WELL
-
-
-def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
-    """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
-    files = RunFiles(workdir)
-    found, there = files.diverged(), files.config()
-    if found is None or there is None or configs.flatten(there) != configs.flatten(config):
-        return None
-    return "diverged", found["message"]
-
-
-def is_finished(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the folder holds this very run, to its last step."""
-    from resnet_flax.training import workdir as folders
-
-    return folders.is_finished(workdir, config)
-
-
-def first_line(error: BaseException) -> str:
-    """Of what the error says; some say pages."""
-    return (str(error).strip().splitlines() or [""])[0]

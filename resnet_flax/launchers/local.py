@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 
 from resnet_flax.errors import Busy, Interrupted
-from resnet_flax.launchers.attempt import Ending, attempt, earlier_failure, is_finished
+from resnet_flax.launchers.attempt import attempt
 from resnet_flax.launchers.pace import Pace
-from resnet_flax.sweeps.runs import Run
+from resnet_flax.sweeps.cases import Run
+from resnet_flax.sweeps.endings import Ending, earlier_failure, is_finished
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.stopping import StopRequest
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from resnet_flax.progress import duration
-from resnet_flax.sweeps.runs import Run
+from resnet_flax.sweeps.cases import Run
 
 
 class Pace:

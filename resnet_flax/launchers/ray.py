@@ -18,15 +18,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from absl import flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.launchers import ray_task
-from resnet_flax.launchers.attempt import WELL, Ending, earlier_failure, first_line, is_finished
 from resnet_flax.launchers.pace import Pace
-from resnet_flax.sweeps import options
-from resnet_flax.sweeps.runs import Run
+from resnet_flax.sweeps.cases import Cluster, Run
+from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line, is_finished
 from resnet_flax.training.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
@@ -37,8 +37,13 @@ _OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are lines of text
 _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR")
 
 
-def launch(runs: Sequence[Run]) -> list[Ending]:
+def launch(runs: Sequence[Run], folder: Path, cluster: Cluster) -> list[Ending]:
     """Runs them as tasks, as many at a time as there is room for; returns what each ended as, in the order given.
+
+    Args:
+      runs: all of them.
+      folder: of the runs, which all nodes must see.
+      cluster: which, and what each run gets of it.
 
     Raises:
       UserError: Ray is missing, the cluster cannot be reached or has no room, or a node does not see the runs' folder;
@@ -46,16 +51,16 @@ def launch(runs: Sequence[Run]) -> list[Ending]:
       Interrupted: a signal came; all runs are saved and stopped, and the same command goes on.
     """
     ray = _ray()
-    gpus = options.GPUS_PER_RUN.value
+    gpus = cluster.gpus_per_run
     if gpus and gpus > 1 and gpus % 1:
         raise UserError(f"--gpus_per_run={gpus:g}: whole GPUs, or a part of one")
     if flags.FLAGS.distributed or flags.FLAGS.coordinator:
         raise UserError("--launcher=ray: each run has a process of its own; leave out --distributed and --coordinator")
-    with StopRequest() as stop, contextlib.ExitStack() as cluster:
+    with StopRequest() as stop, contextlib.ExitStack() as entered:
 
         def submitter() -> Callable[[Run], Any]:
-            cluster.enter_context(_connected(ray))
-            return _submitter(ray, cluster.enter_context(_marker(options.runs_folder())))
+            entered.enter_context(_connected(ray, cluster))
+            return _submitter(ray, entered.enter_context(_marker(folder)), cluster)
 
         endings = _Sweep(ray, runs, stop).run(submitter)
     if stop.received:
@@ -175,13 +180,13 @@ def _ray() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _connected(ray: ModuleType) -> Iterator[None]:
+def _connected(ray: ModuleType, cluster: Cluster) -> Iterator[None]:
     """A connection to the cluster that is named, or a cluster of this machine for as long as it is entered."""
-    address = options.RAY_ADDRESS.value or os.environ.get("RAY_ADDRESS") or "local"
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     own = address == "local"
-    if options.RAY_WORKERS.value and not own:
+    if cluster.workers and not own:
         raise UserError(
-            f"--ray_workers={options.RAY_WORKERS.value} is for a cluster of this machine; the one at {address} has its "
+            f"--ray_workers={cluster.workers} is for a cluster of this machine; the one at {address} has its "
             f"own, give --ray_address=local or leave it out"
         )
     if not own:
@@ -190,7 +195,7 @@ def _connected(ray: ModuleType) -> Iterator[None]:
     # Sockets lie in there, whose paths may have 107 bytes: $TMPDIR may be too long.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if own else None
     if own:
-        cpus = options.RAY_WORKERS.value and math.ceil(options.RAY_WORKERS.value * options.CPUS_PER_RUN.value)
+        cpus = cluster.workers and math.ceil(cluster.workers * cluster.cpus_per_run)
         given |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, "_temp_dir": folder}
         given |= {"num_cpus": cpus}
     with contextlib.ExitStack() as undo:
@@ -235,21 +240,19 @@ def _marker(folder: Path) -> Iterator[Path]:
         marker.unlink(missing_ok=True)
 
 
-def _submitter(ray: ModuleType, marker: Path) -> Callable[[Run], Any]:
+def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run], Any]:
     """What hands a run to the cluster and returns its stream of events."""
-    import jax  # only its settings: its devices are the workers'
-
-    cpus, gpus = options.CPUS_PER_RUN.value, _gpus_per_run(ray)
+    cpus, gpus = cluster.cpus_per_run, _gpus_per_run(ray, cluster)
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
     if gpus:  # of a head node without any, it would keep runs from theirs
         environment.pop("JAX_PLATFORMS", None)
     if 0 < gpus < 1:  # jax would take three quarters of the GPU's memory
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * gpus:.3f}")
-    if options.GPUS_PER_RUN.value == 0:  # where there are some, jax would take them
+    if cluster.gpus_per_run == 0:  # where there are some, jax would take them
         environment.setdefault("JAX_PLATFORMS", "cpu")
     # A lost worker is answered above, where it is seen; Ray would be silent about it.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
-    cache = jax.config.jax_compilation_cache_dir
+    cache = jax.config.jax_compilation_cache_dir  # only its settings: its devices are the workers'
 
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
@@ -258,13 +261,13 @@ def _submitter(ray: ModuleType, marker: Path) -> Callable[[Run], Any]:
     return submit
 
 
-def _gpus_per_run(ray: ModuleType) -> float:
+def _gpus_per_run(ray: ModuleType, cluster: Cluster) -> float:
     """How many GPUs each run gets; refuses runs for which no node is large enough."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = options.GPUS_PER_RUN.value
+    gpus = cluster.gpus_per_run
     if gpus is None:
         gpus = 1 if any(node.get("GPU") for node in nodes) else 0
-    cpus = options.CPUS_PER_RUN.value
+    cpus = cluster.cpus_per_run
     if not any(node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus for node in nodes):
         there = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise UserError(

@@ -1,44 +1,49 @@
-"""Propagation in a network at a moment: at its start, or as a run has left it."""
+"""How signals and gradients travel in a network, at its start and as a run has left it."""
 
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
+import jax
+from ml_collections import ConfigDict
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A network at a moment, and what was measured in it (None where it could not be trained)."""
-
-    config: Any
-    when: str
-    propagation: Any
-    failure: str = ""
-
-    @property
-    def norm(self) -> str:
-        """As figures call it."""
-        return "with BN" if self.config.model.norm == "batch" else "without BN"
+from resnet_flax.analysis import propagation
+from resnet_flax.networks import on_one_device
+from resnet_flax.progress import Progress
+from resnet_flax.reporting.propagation import Measured
+from resnet_flax.sweeps.cases import Outcome, Run
+from resnet_flax.training import fine_tuning, trained
+from resnet_flax.training.parts import prepare
 
 
-def at_initialization(config: Any, images: int) -> Any:
+def at_initialization(config: ConfigDict, images: int) -> propagation.Propagation:
     """The propagation in a config's network as it starts, on so many of its training images."""
-    from resnet_flax.analysis import propagation
-    from resnet_flax.networks import on_one_device
-    from resnet_flax.training import fine_tuning
-    from resnet_flax.training.parts import prepare
-
     parts = prepare(config)
     variables = fine_tuning.variables_at_start(config, parts.network, parts.image_shape)
     return propagation.measure(on_one_device(parts.network), variables, *parts.examples(images))
 
 
-def after_training(run: Any, images: int) -> Any:
+def after_training(run: Run, images: int) -> propagation.Propagation:
     """The propagation in a finished run's network, on so many of its training images."""
-    import jax
-
-    from resnet_flax.analysis import propagation
-    from resnet_flax.networks import on_one_device
-    from resnet_flax.training import trained
-
     found = trained.load(run.config, run.workdir)
     variables = jax.device_get(found.variables)
     return propagation.measure(on_one_device(found.parts.network), variables, *found.parts.examples(images))
+
+
+def deviations_after_training(run: Run, images: int) -> list[float]:
+    """Standard deviations of the 3x3 layers' responses, in the order of the layers."""
+    return [value for _, value in after_training(run, images).responses]
+
+
+def measure(untrained: Sequence[Run], outcomes: Sequence[Outcome], images: int) -> list[Measured]:
+    """The runs' networks as they start, and as the runs of the same seed have left them."""
+    seed = untrained[0].config.seed
+    trained_runs = [o for o in outcomes if o.run.config.seed == seed]
+    found = []
+    with Progress(len(untrained) + len(trained_runs), "measuring propagation", "networks") as progress:
+        for run in untrained:
+            found.append(Measured(run.config, "at initialisation", at_initialization(run.config, images)))
+            progress.update(1)
+        for outcome in trained_runs:
+            seen = None if outcome.failure else after_training(outcome.run, images)
+            found.append(Measured(outcome.run.config, "after training", seen, outcome.failure))
+            progress.update(1)
+    return found

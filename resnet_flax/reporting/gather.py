@@ -14,6 +14,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.run_files import CONFIG, METRICS, STARTS, RunFiles
+from resnet_flax.sweeps.registry import ORDER
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders
 
@@ -120,13 +121,6 @@ class Gathered:
     unreadable: Sequence[Unreadable] = ()
 
 
-# Experiments that tell one story come in its order; others follow by name.
-_ORDER = (
-    "cifar10", "plain_vs_residual", "depth_sweep", "highway", "propagation", "claims", "shortcuts", "initialisation",
-    "cost",
-)  # fmt: skip
-
-
 def gather(folder: Path) -> Gathered:
     """Reads every experiment.json and every run's folder below a folder.
 
@@ -163,7 +157,7 @@ def gather(folder: Path) -> Gathered:
 
 
 def _place(experiment: str) -> int:
-    return _ORDER.index(experiment) if experiment in _ORDER else len(_ORDER)
+    return ORDER.index(experiment) if experiment in ORDER else len(ORDER)
 
 
 class _Readers:

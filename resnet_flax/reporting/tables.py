@@ -5,18 +5,15 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.progress import duration
 from resnet_flax.reporting.record import Table
+from resnet_flax.sweeps.cases import Outcome
 from resnet_flax.training import rules
 from resnet_flax.training import workdir as folders
-
-if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
-    from resnet_flax.sweeps.runs import Outcome
 
 CAPTION = (
     "Errors at the final step (training: training stream, batch statistics, mean since the line of metrics before "
@@ -25,7 +22,7 @@ CAPTION = (
 _HEADER = ("network", "parameters", "seeds", "training error %", "test error %", "training time")
 
 
-def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
+def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
     The training error is the one on the training stream with batch statistics, mean since the line before the
@@ -38,7 +35,7 @@ def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
     ]
 
 
-def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
+def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """The seeds of each label, in the order of the first."""
     found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
@@ -46,13 +43,13 @@ def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
     return found
 
 
-def _old_rules(outcomes: Sequence["Outcome"]) -> list[str]:
+def _old_rules(outcomes: Sequence[Outcome]) -> list[str]:
     """Why runs among them, begun under old rules, would end otherwise today."""
     reasons = (reason for o in outcomes for reason in rules.old_rules(o.run.config, folders.rules_of(o.run.workdir)))
     return list(dict.fromkeys(reasons))
 
 
-def _row(members: Sequence["Outcome"]) -> tuple[str, ...]:
+def _row(members: Sequence[Outcome]) -> tuple[str, ...]:
     whole = [o for o in members if not o.failure]
     failures = Counter(o.failure for o in members if o.failure)
     seeds = str(len(members))
@@ -73,12 +70,12 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def markdown(outcomes: Sequence["Outcome"]) -> str:
+def markdown(outcomes: Sequence[Outcome]) -> str:
     """The table as Markdown."""
     return to_markdown(_HEADER, rows(outcomes))
 
 
-def write(outcomes: Sequence["Outcome"], folder: Path) -> Table:
+def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
     """Writes table.md and table.csv."""
     old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in _old_rules(outcomes))
     return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION + old)

@@ -1,61 +1,161 @@
-"""The flags that every experiment has."""
+"""The flags that every experiment has, and what they ask for."""
 
-import sys
-from pathlib import Path
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-
-# By the name of the command: ml_collections lets no one change the default later.
-_DEFAULT_CONFIG = "configs/cifar10.py" if Path(sys.argv[0]).stem == "cifar10" else "configs/digits.py"
-
-CONFIG = config_flags.DEFINE_config_file(
-    "config", _DEFAULT_CONFIG, "Config file; networks come from the experiment. Overrides hold for every run."
-)
-SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; figures and tables show their mean and standard deviation.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.")
-RUNS = flags.DEFINE_string(
-    "runs", None, "Folder of the runs, by default runs/ in the workdir; experiments that name the same one share runs."
-)
-DRY_RUN = flags.DEFINE_bool("dry-run", False, "Print the runs and stop.")
-LAUNCHER = flags.DEFINE_enum(
-    "launcher",
-    "local",
-    ["local", "ray"],
-    "Where the runs run: one after the other here, or as tasks of a Ray cluster. All of its nodes must see the folder "
-    "of the runs, the data, and this checkout with its environment at the same paths: on a file system they share.",
-)
-RAY_ADDRESS = flags.DEFINE_string(
-    "ray_address", None, "HOST:PORT of the cluster; by default $RAY_ADDRESS, else one of this machine, for these runs."
-)
-RAY_WORKERS = flags.DEFINE_integer(
-    "ray_workers", None, "Runs at a time where this machine is the cluster; by default what its cores and GPUs allow.",
-    lower_bound=1,
-)  # fmt: skip
-GPUS_PER_RUN = flags.DEFINE_float(
-    "gpus_per_run", None, "Of a node, for each run on Ray; 0.5: two share one. By default 1 where there are any.",
-    lower_bound=0,
-)  # fmt: skip
-CPUS_PER_RUN = flags.DEFINE_float("cpus_per_run", 1, "Of a node, for each run on Ray.", lower_bound=0.01)
-flags.mark_flag_as_required("workdir")
+from resnet_flax.sweeps.cases import Asked, Cluster
 
 
-def workdir() -> Path:
-    """The folder of the experiment's figures and tables."""
-    return expanded(WORKDIR.value)
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A flag of one experiment; its default says its kind: a number, a text, a truth value, or a tuple of them.
+
+    Attributes:
+      default: its value where it is not given.
+      help: what it is.
+      least: the smallest number that it takes.
+      most: the largest.
+      kind: of the members of a tuple whose default has none.
+      repeated: whether it is given once for each of its texts, instead of with commas.
+    """
+
+    default: Any
+    help: str
+    least: float | None = None
+    most: float | None = None
+    kind: type = str
+    repeated: bool = False
+
+    def define(self, name: str, values: flags.FlagValues) -> None:
+        """Defines the flag."""
+        more = {"flag_values": values}
+        limits = {"lower_bound": self.least, "upper_bound": self.most, **more}
+        if self.repeated:
+            flags.DEFINE_multi_string(name, list(self.default), self.help, **more)
+        elif isinstance(self.default, tuple):
+            flags.DEFINE_list(name, [str(value) for value in self.default], self.help, **more)
+        elif isinstance(self.default, bool):
+            flags.DEFINE_bool(name, self.default, self.help, **more)
+        elif isinstance(self.default, int):
+            flags.DEFINE_integer(name, self.default, self.help, **limits)
+        elif isinstance(self.default, float):
+            flags.DEFINE_float(name, self.default, self.help, **limits)
+        else:
+            flags.DEFINE_string(name, self.default, self.help, **more)
+
+    def value(self, name: str, values: flags.FlagValues) -> Any:
+        """What the command line says.
+
+        Raises:
+          UserError: a member of a tuple is of another kind.
+        """
+        given = values[name].value
+        if self.repeated or not isinstance(self.default, tuple):
+            return given
+        kind = type(self.default[0]) if self.default else self.kind
+        return tuple(given) if kind is str else tuple(numbers(name, given, kind))
 
 
-def runs_folder() -> Path:
-    """The folder that holds a folder for each run."""
-    return expanded(RUNS.value) if RUNS.value else workdir() / "runs"
+def define(
+    config: str,
+    seeds: Sequence[int],
+    settings: Mapping[str, Setting],
+    values: flags.FlagValues = flags.FLAGS,
+) -> None:
+    """Defines them, with these defaults, and one for each setting of the experiment.
+
+    Args:
+      config: path of the config file.
+      seeds: of every case.
+      settings: by name.
+      values: what they are defined in.
+    """
+    for name, setting in settings.items():  # the experiment's own come first in --help
+        setting.define(name, values)
+    config_flags.DEFINE_config_file(
+        "config",
+        config,
+        "Config file; networks come from the experiment. Overrides hold for every run.",
+        flag_values=values,
+    )
+    numbers = [str(seed) for seed in seeds]
+    flags.DEFINE_list(
+        "seeds", numbers, "Seeds; figures and tables show their mean and standard deviation.", flag_values=values
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.", flag_values=values)
+    flags.DEFINE_string(
+        "runs",
+        None,
+        "Folder of the runs, by default runs/ in the workdir; experiments that name the same one share runs.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("dry-run", False, "Print the runs and stop.", flag_values=values)
+    flags.DEFINE_enum(
+        "launcher",
+        "local",
+        ["local", "ray"],
+        "Where the runs run: one after the other here, or as tasks of a Ray cluster. All of its nodes must see the "
+        "folder of the runs, the data, and this checkout with its environment at the same paths: on a file system they "
+        "share.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "ray_address",
+        None,
+        "HOST:PORT of the cluster; by default $RAY_ADDRESS, else one of this machine, for these runs.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "ray_workers",
+        None,
+        "Runs at a time where this machine is the cluster; by default what its cores and GPUs allow.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "gpus_per_run",
+        None,
+        "Of a node, for each run on Ray; 0.5: two share one. By default 1 where there are any.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_float("cpus_per_run", 1, "Of a node, for each run on Ray.", lower_bound=0.01, flag_values=values)
+    flags.mark_flag_as_required("workdir", values)
 
 
-def whole_numbers(flag: flags.FlagHolder) -> list[int]:
+def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Asked:
+    """What the command line asks for.
+
+    Raises:
+      UserError: a value is not of its flag's kind.
+    """
+    path, _, network = config_flags.get_config_filename(given["config"]).partition(":")
+    folder = expanded(given.workdir)
+    return Asked(
+        config=path,
+        network=network,
+        overrides=config_flags.get_override_values(given["config"]),
+        seeds=numbers("seeds", given.seeds, int),
+        folder=folder,
+        runs=expanded(given.runs) if given.runs else folder / "runs",
+        settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
+        dry_run=given["dry-run"].value,
+        launcher=given.launcher,
+        cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
+    )
+
+
+def numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
     """The values of a list flag; a mistake in it names the flag."""
     try:
-        return [int(text) for text in flag.value]
+        return [kind(text) for text in texts]
     except ValueError:
-        raise UserError(f"--{flag.name}={','.join(flag.value)} must be whole numbers with commas between") from None
+        kinds = {int: "whole numbers", float: "numbers"}[kind]
+        raise UserError(f"--{flag}={','.join(texts)} must be {kinds} with commas between") from None

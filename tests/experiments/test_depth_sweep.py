@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import depth_sweep
 from resnet_flax.errors import UserError
+from resnet_flax.sweeps import grid
 from tests.commands import command, finish, lines, start
 
 SMALL = (
@@ -116,16 +116,16 @@ def test_dry_run_prints_the_runs_and_does_nothing(tmp_path):
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=5))
 def test_whole_numbers_of_a_grid(values):
-    assert depth_sweep._parse(f"model.depth={','.join(map(str, values))}") == ("model.depth", values)
+    assert grid.parse(f"model.depth={','.join(map(str, values))}") == ("model.depth", values)
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=4))
 def test_numbers_of_a_grid(values):
-    key, parsed = depth_sweep._parse(f"optimizer.learning_rate={','.join(map(repr, values))}")
+    key, parsed = grid.parse(f"optimizer.learning_rate={','.join(map(repr, values))}")
     assert (key, parsed) == ("optimizer.learning_rate", values)
 
 
 def test_tuples_of_a_grid():
-    assert depth_sweep._parse("model.stage_units=(3,4,6),(1,1)")[1] == [(3, 4, 6), (1, 1)]
+    assert grid.parse("model.stage_units=(3,4,6),(1,1)")[1] == [(3, 4, 6), (1, 1)]
     with pytest.raises(UserError, match="whole numbers in brackets"):
-        depth_sweep._parse("model.stage_units=(3,x)")
+        grid.parse("model.stage_units=(3,x)")

@@ -1,22 +1,22 @@
 """Runs that were begun under old rules: marked in tables and reports, and refused where a sweep would resume them."""
 
 import pytest
-from absl import flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import tables
-from resnet_flax.sweeps import runs
+from resnet_flax.sweeps.cases import Asked, Run
+from resnet_flax.sweeps.execution import execute, outcome
 from resnet_flax.training import workdir as folders
 from tests.commands import command
 
 
 def run_in(workdir):
-    return runs.Run(configs.resolve(folders.read_config(workdir)), workdir, workdir.name)
+    return Run(configs.resolve(folders.read_config(workdir)), workdir, workdir.name)
 
 
 def test_a_table_marks_them(begun_before, tmp_path):
-    outcomes = [runs.outcome(run_in(begun_before / name)) for name in ("finished", "finished_average")]
+    outcomes = [outcome(run_in(begun_before / name)) for name in ("finished", "finished_average")]
     assert [row[0] for row in tables.rows(outcomes)] == ["finished", "finished_average (old rules)"]
     assert "Old rules: its average of the parameters" in tables.write(outcomes, tmp_path).caption
     assert tables.write(outcomes[:1], tmp_path).caption == tables.CAPTION
@@ -33,8 +33,6 @@ def test_a_report_marks_them(begun_before):
 
 
 def test_a_sweep_refuses_to_resume_them_before_its_first_run(begun_before):
-    flags.FLAGS.mark_as_parsed()
     given = [run_in(begun_before / name) for name in ("interrupted", "interrupted_average")]
     with pytest.raises(UserError, match="interrupted_average holds a run that cannot be resumed"):
-        runs.execute(given)
-    flags.FLAGS.unparse_flags()
+        execute(given, Asked("configs/digits.py", begun_before, begun_before / "runs"))

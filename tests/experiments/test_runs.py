@@ -1,14 +1,17 @@
 """Plans of runs: their folders, and what becomes of a run that crashes."""
 
+import dataclasses
 import re
 
 import pytest
 from absl import flags
 
+from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
-from resnet_flax.launchers.attempt import CRASH
-from resnet_flax.sweeps import options, runs
-from resnet_flax.sweeps.runs import Case, Outcome
+from resnet_flax.run_files import CRASH
+from resnet_flax.sweeps import execution, options
+from resnet_flax.sweeps import plan as plans
+from resnet_flax.sweeps.cases import Asked, Case, Outcome, Run
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -17,62 +20,71 @@ SMALL = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The flags of an experiment, as parsed from a command line."""
-    parse(monkeypatch, f"--workdir={tmp_path}")
-    yield tmp_path
-    parse(monkeypatch, f"--workdir={tmp_path}")
-    flags.FLAGS.unparse_flags()
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def asked(folder):
+    """What a command line without overrides asks for."""
+    return Asked("configs/digits.py", folder, folder / "runs")
+
+
+def plan(cases, asked, seeds=(0,)):
+    return plans.plan(cases, dataclasses.replace(asked, seeds=seeds))
 
 
 @pytest.fixture
 def given(folder, monkeypatch):
-    """Parses a command line with these arguments beside the folder of the experiment."""
-    return lambda *arguments: parse(monkeypatch, f"--workdir={folder}", *arguments)
+    """What a command line with these arguments beside the folder of the experiment asks for."""
+
+    def parse(*arguments):
+        if not any(argument.startswith("--config=") for argument in arguments):
+            arguments = ("--config=configs/digits.py", *arguments)
+        arguments = (f"--workdir={folder}", *arguments)
+        monkeypatch.setattr("sys.argv", ["experiment", *arguments])  # where config_flags looks for overrides
+        values = flags.FlagValues()
+        options.define("configs/digits.py", (0,), {}, values)
+        values(["experiment", *arguments])
+        return options.asked({}, values)
+
+    return parse
 
 
-def parse(monkeypatch, *arguments):
-    if not any(argument.startswith("--config=") for argument in arguments):
-        arguments = ("--config=configs/digits.py", *arguments)
-    monkeypatch.setattr("sys.argv", ["experiment", *arguments])  # where config_flags looks for overrides
-    flags.FLAGS.unparse_flags()
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:  # of an earlier command line
-        delattr(flags.FLAGS, name)
-    flags.FLAGS(["experiment", *arguments])
-
-
-def test_a_folder_says_what_differs_from_the_config_file(folder):
-    plain, wide = runs.plan([Case("plain-56"), Case("plain-56", {"model.width": 2.0, "optimizer.name": "adamw"})], [3])
+def test_a_folder_says_what_differs_from_the_config_file(folder, asked):
+    plain, wide = plan(
+        [Case("plain-56"), Case("plain-56", {"model.width": 2.0, "optimizer.name": "adamw"})], asked, (3,)
+    )
     assert plain.workdir == folder / "runs" / "plain-56-seed3"
     assert wide.workdir.name == "plain-56-width=2.0-optimizer.name=adamw-seed3"
     assert (plain.label, wide.label) == ("plain-56", "plain-56 model.width=2.0 optimizer.name=adamw")
     assert wide.config.model.width == 2
 
 
-def test_other_runs_have_other_folders_and_the_same_run_has_one(folder):
+def test_other_runs_have_other_folders_and_the_same_run_has_one(folder, asked):
     cases = [
         Case("plain-20"), Case("plain-20", {"model.width": 1.0}), Case("plain-20", {"model.width": 0.5}),
         Case("residual-20"), Case("residual-20", {"model.shortcut": "A"}, "another label"),
     ]  # fmt: skip
-    planned = runs.plan(cases, [0, 1])
+    planned = plan(cases, asked, (0, 1))
     assert len({run.workdir for run in planned}) == len(planned) == 6
 
 
-def test_long_names_stay_apart(folder):
+def test_long_names_stay_apart(folder, asked):
     def case(rate):
         return Case("plain-20", {"schedule.milestones": tuple(range(1, 60)), "optimizer.learning_rate": rate})
 
-    a, b = runs.plan([case(0.01), case(0.02)], [0])
+    a, b = plan([case(0.01), case(0.02)], asked)
     assert a.workdir != b.workdir
     assert len(a.workdir.name) < 160
 
 
-def test_a_case_that_cannot_be_is_named(folder):
+def test_a_case_that_cannot_be_is_named(folder, asked):
     with pytest.raises(UserError, match=r"run mine \(seed 0\): model.depth=21"):
-        runs.plan([Case("plain-20"), Case("plain-21", label="mine")], [0])
+        plan([Case("plain-20"), Case("plain-21", label="mine")], asked)
 
 
-def test_a_crash_is_noted_and_the_next_run_starts(folder, monkeypatch, capsys):
+def test_a_crash_is_noted_and_the_next_run_starts(folder, asked, monkeypatch, capsys):
     from resnet_flax.training import loop
 
     real = loop.run
@@ -82,39 +94,36 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, monkeypatch, capsys):
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(config, workdir)
 
-    planned = runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0])
+    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "run", crash)
-        crashed, fine = runs.execute(planned)
+        crashed, fine = execution.execute(planned, asked)
     assert (crashed.failure, fine.failure) == ("crashed", "")
     assert "RuntimeError: RESOURCE_EXHAUSTED: out of memory" in crashed.reason
     assert "out of memory" in (crashed.run.workdir / CRASH).read_text()
     assert fine.final["step"] == 4
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: crashed"):
-        runs.raise_failures([crashed, fine])
+        execution.raise_failures([crashed, fine])
     # A crash may have been the machine's fault: the same command tries again.
-    again, _ = runs.execute(planned)
+    again, _ = execution.execute(planned, asked)
     assert again.failure == ""
     assert not (again.run.workdir / CRASH).exists()
 
 
-def test_exit_codes_of_failures(folder):
-    run = runs.plan([Case("plain-8")], [0])[0]
+def test_exit_codes_of_failures(folder, asked):
+    run = plan([Case("plain-8")], asked)[0]
     diverged, crashed, fine = (Outcome(run, [], 0, 0, failure) for failure in ("diverged", "crashed", ""))
-    runs.raise_failures([fine])
+    execution.raise_failures([fine])
     with pytest.raises(Diverged):
-        runs.raise_failures([fine, diverged])
+        execution.raise_failures([fine, diverged])
     with pytest.raises(Failed):
-        runs.raise_failures([diverged, crashed])
+        execution.raise_failures([diverged, crashed])
 
 
-def test_runs_can_be_shared(folder):
-    flags.FLAGS["runs"].value = str(folder / "shared")
-    try:
-        assert runs.plan([Case("plain-8")], [0])[0].workdir == folder / "shared" / "plain-8-seed0"
-    finally:
-        flags.FLAGS["runs"].value = None
-    assert options.runs_folder() == folder / "runs"
+def test_runs_can_be_shared(folder, given):
+    [run] = plan([Case("plain-8")], given(f"--runs={folder / 'shared'}"))
+    assert run.workdir == folder / "shared" / "plain-8-seed0"
+    assert given().runs == folder / "runs"
 
 
 @pytest.mark.parametrize(
@@ -125,25 +134,25 @@ def test_runs_can_be_shared(folder):
     ],
     ids=range(6),
 )  # fmt: skip
-def test_a_damaged_folder_is_one_line_before_the_first_run(folder, monkeypatch, name, content):
+def test_a_damaged_folder_is_one_line_before_the_first_run(folder, asked, monkeypatch, name, content):
     from resnet_flax import run_files, sums
     from resnet_flax.training import workdir as folders
 
-    planned = runs.plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], [0])
+    planned = plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], asked)
     monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
     planned[1].workdir.mkdir(parents=True)
     folders.write_config(planned[1].workdir, planned[1].config)
     (planned[1].workdir / sums.FILE).unlink()  # as an earlier version left it
     (planned[1].workdir / name).write_bytes(content)
     with pytest.raises(UserError, match=f"/{name}: is not what a run writes: "):
-        runs.execute(planned)
+        execution.execute(planned, asked)
     assert run_files.RunFiles(planned[0].workdir).config() is None
 
 
-def test_a_note_of_divergence_without_a_config_says_nothing(folder):
-    from resnet_flax.launchers.attempt import earlier_failure
+def test_a_note_of_divergence_without_a_config_says_nothing(folder, asked):
+    from resnet_flax.sweeps.endings import earlier_failure
 
-    [run] = runs.plan([Case("residual-8", SMALL)], [0])
+    [run] = plan([Case("residual-8", SMALL)], asked)
     run.workdir.mkdir(parents=True)
     (run.workdir / "diverged.json").write_text('{"step": 3, "message": "not finite"}')
     assert earlier_failure(run.config, run.workdir) is None
@@ -162,14 +171,14 @@ def test_a_note_of_divergence_without_a_config_says_nothing(folder):
     ],
 )
 def test_what_the_experiment_varies_is_not_fixed(given, argument, message):
-    given(argument)
+    asked = given(argument)
     with pytest.raises(UserError, match=message):
-        runs.plan([Case("plain-20"), Case("plain-56", {"model.width": 0.5})], [0])
+        plan([Case("plain-20"), Case("plain-56", {"model.width": 0.5})], asked)
 
 
 def test_a_fixed_key_that_changes_no_network_holds_for_every_run(given):
-    given("--config.model.depth=20", "--config.model.stage_units=(3,3,3)", "--config.model.width=0.5")
-    [run] = runs.plan([Case("plain-20")], [0])
+    asked = given("--config.model.depth=20", "--config.model.stage_units=(3,3,3)", "--config.model.width=0.5")
+    [run] = plan([Case("plain-20")], asked)
     assert (run.label, run.config.model.depth, run.config.model.width) == ("plain-20", 20, 0.5)
 
 
@@ -189,14 +198,14 @@ def test_a_fixed_key_that_changes_no_network_holds_for_every_run(given):
 )  # fmt: skip
 def test_a_label_says_what_runs(given, argument, overrides, label):
     """The network of --config with what is varied: its label, its folder's name and its config agree."""
-    given(argument)
-    [run] = runs.plan([Case("", overrides)], [0])
+    asked = given(argument)
+    [run] = plan([Case("", overrides)], asked)
     assert run.label == label
     network = label.partition(" ")[0]
-    assert runs.configs.name_of(run.config.model) == network
+    assert configs.name_of(run.config.model) == network
     assert run.workdir.name.startswith(f"{network}-")
     for key, value in overrides.items():
-        assert runs.configs.flatten(run.config)[key] == value
+        assert configs.flatten(run.config)[key] == value
 
 
 def test_a_config_file_that_ignores_its_name_is_no_file_for_names(folder, given):
@@ -205,27 +214,27 @@ def test_a_config_file_that_ignores_its_name_is_no_file_for_names(folder, given)
         "from resnet_flax import config\ndef get_config(name=''):\n"
         "    c = config.base()\n    c.model.depth = 44\n    return c\n"
     )
-    given(f"--config={own}")
+    asked = given(f"--config={own}")
     with pytest.raises(UserError, match=r"own.py: its get_config\('plain-20'\) is the network residual-44"):
-        runs.plan([Case("plain-20")], [0])
-    [run] = runs.plan([Case("", {"train.batch_size": 16})], [0])
+        plan([Case("plain-20")], asked)
+    [run] = plan([Case("", {"train.batch_size": 16})], asked)
     assert (run.label, run.config.model.depth) == ("residual-44 train.batch_size=16", 44)
     assert run.workdir.name == "residual-44-batch_size=16-seed0"
 
 
-def test_a_grid_over_an_earlier_run(folder, given):
-    [first] = runs.plan([Case("plain-8", SMALL)], [0])
-    (folder / "config.json").write_text(runs.configs.to_json(first.config))
-    given(f"--config=configs/from_json.py:{folder / 'config.json'}")
-    [run] = runs.plan([Case("", {"model.depth": 14})], [0])
+def test_a_grid_over_an_earlier_run(asked, folder, given):
+    [first] = plan([Case("plain-8", SMALL)], asked)
+    (folder / "config.json").write_text(configs.to_json(first.config))
+    asked = given(f"--config=configs/from_json.py:{folder / 'config.json'}")
+    [run] = plan([Case("", {"model.depth": 14})], asked)
     assert (run.label, run.config.train.steps, run.config.model.depth) == ("plain-14", 4, 14)
 
 
-def test_a_run_of_another_name_is_found(folder, capsys):
+def test_a_run_of_another_name_is_found(folder, asked, capsys):
     """Folders are named by a rule that may change; damaged ones beside it are passed over."""
     from resnet_flax.training import workdir as folders
 
-    planned = runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0])
+    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
     for name in ("an-older-name", "longer", "damaged", "another"):
         (folder / "runs" / name).mkdir(parents=True)
     folders.write_config(folder / "runs" / "an-older-name", planned[0].config)
@@ -235,7 +244,7 @@ def test_a_run_of_another_name_is_found(folder, capsys):
     for name, content in (("damaged", b"\xff"), ("another", b"[]")):
         (folder / "runs" / name / "config.json").write_bytes(content)
     (folder / "runs" / "file").write_text("")
-    plain, residual = runs.located(planned)
+    plain, residual = plans.located(planned, asked)
     assert plain.workdir == folder / "runs" / "an-older-name"
     assert residual == planned[1]
     lines = capsys.readouterr().err.splitlines()
@@ -247,23 +256,23 @@ def test_a_run_of_another_name_is_found(folder, capsys):
     # Its own name comes first.
     planned[0].workdir.mkdir()
     folders.write_config(planned[0].workdir, planned[0].config)
-    assert runs.located(planned) == planned
+    assert plans.located(planned, asked) == planned
 
 
-def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, begun_before, capsys):
+def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, asked, begun_before, capsys):
     import shutil
 
     from resnet_flax.training import workdir as folders
 
     old = folder / "runs" / "old"
     shutil.copytree(begun_before / "interrupted_average", old)
-    config = runs.configs.resolve(folders.read_config(old))
-    run = runs.Run(config, folder / "runs" / "new", "label")
-    assert runs.located([run]) == [run]
+    config = configs.resolve(folders.read_config(old))
+    run = Run(config, folder / "runs" / "new", "label")
+    assert plans.located([run], asked) == [run]
     assert f"label, seed 0: passed over: --workdir={old} holds a run that cannot be resumed" in capsys.readouterr().err
 
 
-def test_every_run_is_checked_before_the_first(folder, monkeypatch):
+def test_every_run_is_checked_before_the_first(folder, asked, monkeypatch):
     """Everything that can be known: devices' shares, names of data, weights, sizes; all that is wrong is named."""
     monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
     wrong = {
@@ -282,21 +291,21 @@ def test_every_run_is_checked_before_the_first(folder, monkeypatch):
     del values["init.weights"], wrong["init.weights=nowhere.pth"]  # a plan reads them already
     cases = [Case("plain-8", SMALL), *(Case("residual-8", SMALL | {"train.steps": 2, k: v}) for k, v in values.items())]
     with pytest.raises(UserError) as found:
-        runs.execute(runs.plan(cases, [0]))
+        execution.execute(plan(cases, asked), asked)
     for message in wrong.values():
         assert re.search(message, str(found.value)), found.value
     assert "plain-8" not in str(found.value)
     assert not (folder / "runs").exists()
 
 
-def test_what_is_wrong_with_several_runs_is_said_once(folder):
+def test_what_is_wrong_with_several_runs_is_said_once(folder, asked):
     cases = [Case(f"{unit}-8", SMALL | {"data.name": "digitz"}, unit) for unit in ("plain", "residual")]
     with pytest.raises(UserError, match="^plain, seed 0, residual, seed 0: data.name='digitz'") as found:
-        runs.execute(runs.plan(cases, [0]))
+        execution.execute(plan(cases, asked), asked)
     assert str(found.value).count("digitz'") == 1
 
 
-def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder, monkeypatch):
+def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder, asked, monkeypatch):
     from resnet_flax.training import loop
 
     real = loop.run
@@ -307,34 +316,34 @@ def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder
         return real(config, workdir)
 
     monkeypatch.setattr(loop, "run", refuse)
-    refused, fine = runs.execute(runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0]))
+    refused, fine = execution.execute(plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked), asked)
     assert (refused.failure, fine.failure, fine.final["step"]) == ("failed", "", 4)
     assert refused.reason.endswith("No space left on device")
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: failed"):
-        runs.raise_failures([refused, fine])
+        execution.raise_failures([refused, fine])
 
 
-def test_runs_from_weights_are_found_and_finished_ones_are_skipped(folder, given, tmp_path, capsys):
+def test_runs_from_weights_are_found_and_finished_ones_are_skipped(asked, folder, given, tmp_path, capsys):
     """Their configs hold what belongs to the weights, which a command line does not say."""
     from resnet_flax import model
     from resnet_flax.interchange import files, names
     from resnet_flax.training import loop
 
-    [first] = runs.plan([Case("residual-8", SMALL | {"model.shortcut": "B"})], [0])
+    [first] = plan([Case("residual-8", SMALL | {"model.shortcut": "B"})], asked)
     loop.run(first.config, first.workdir)
     weights = tmp_path / "weights.safetensors"
     found = model.from_run(first.workdir)
     tensors = names.to_tensors(found.network, found.preprocessing.image_shape, found.variables, "cifar")
-    files.write(weights, tensors, runs.configs.to_json(found.config), found.preprocessing.to_json())
-    given(f"--config.init.weights={weights}")
-    [run] = runs.plan([Case("residual-8", SMALL)], [0])
+    files.write(weights, tensors, configs.to_json(found.config), found.preprocessing.to_json())
+    asked = given(f"--config.init.weights={weights}")
+    [run] = plan([Case("residual-8", SMALL)], asked)
     assert run.config.model.shortcut == "B"  # as the weights have it
-    [outcome] = runs.execute([run])
+    [outcome] = execution.execute([run], asked)
     assert (outcome.failure, outcome.final["step"]) == ("", 4)
     before = (run.workdir / "starts.jsonl").read_text()
-    [again] = runs.located(runs.plan([Case("residual-8", SMALL)], [0]))
+    [again] = plans.located(plan([Case("residual-8", SMALL)], asked), asked)
     assert again == run
-    runs.print_plan([again])
+    plans.print_plan([again])
     assert capsys.readouterr().out.endswith(": finished\n")
-    assert runs.execute([again])[0].final["step"] == 4
+    assert execution.execute([again], asked)[0].final["step"] == 4
     assert (run.workdir / "starts.jsonl").read_text() == before

@@ -7,8 +7,8 @@ import types
 from resnet_flax import config as configs
 from resnet_flax.launchers import local, ray_task
 from resnet_flax.launchers import ray as launcher
-from resnet_flax.launchers.attempt import WELL
-from resnet_flax.sweeps.runs import Run
+from resnet_flax.sweeps.cases import Run
+from resnet_flax.sweeps.endings import WELL
 from resnet_flax.training import workdir as folders
 from tests.experiments.folders import config
 

@@ -1,0 +1,54 @@
+"""What networks and layers cost, measured by turns, so that what else the machine does falls on all of them."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from resnet_flax.config import name_of
+from resnet_flax.measurements import layers, networks, timing
+from resnet_flax.progress import Progress
+
+
+def measure(
+    configs: Sequence[ConfigDict],
+    image: tuple[int, int, int],
+    classes: int,
+    batch: int,
+    rounds: int,
+    turn_seconds: float,
+) -> tuple[list[networks.Cost], Mapping[str, timing.Spread]]:
+    """Times the training step of each config's network, and the stacks of ``layers.py``.
+
+    Args:
+      configs: of the networks.
+      image: H, W and C of an image.
+      classes: of the data.
+      batch: images a step.
+      rounds: how often each is measured.
+      turn_seconds: a measurement repeats its step for about so long.
+
+    Returns:
+      The costs of the networks, and seconds by the name of a stack.
+    """
+    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would take no time to compile
+    work = len(configs) * (1 + rounds) + len(layers.STACKS) * (1 + 2 * rounds)
+    with Progress(work, "measuring costs", "measurements") as progress:
+
+        def done(name: str) -> None:
+            progress.update(1, name)
+
+        compiled = {}
+        # Depth after depth of a unit: what else the machine does then does not fall on one depth alone.
+        for c in sorted(configs, key=lambda c: c.model.unit):
+            label = name_of(c.model)
+            compiled[label] = networks.training_call(c, image, classes, batch)
+            done(f"compiled {label}")
+        labels = [name_of(c.model) for c in configs]
+        spreads = timing.by_turns({label: compiled[label][0] for label in labels}, rounds, turn_seconds, done)
+        costs = [
+            networks.cost(c, image, classes, batch, compiled[label][1], spreads[label])
+            for c, label in zip(configs, labels, strict=True)
+        ]
+        calls = layers.calls(batch, jax.random.key(configs[0].seed), done)
+        return costs, timing.by_turns(calls, rounds, turn_seconds / 4, done)

@@ -1,0 +1,32 @@
+"""How far the gates of highway networks open, in the runs of an experiment."""
+
+from collections.abc import Sequence
+
+import jax
+
+from resnet_flax.analysis.gates import openness
+from resnet_flax.networks import on_one_device
+from resnet_flax.sweeps.cases import Outcome
+from resnet_flax.training import fine_tuning, trained
+
+Openness = dict[str, dict[str, list[tuple[str, float]]]]
+"""By a run's label and moment: the mean of T of each gated layer, by its name."""
+
+_IMAGES = 128  # of the training set
+
+
+def openness_of_runs(outcomes: Sequence[Outcome]) -> Openness:
+    """Of each highway network of the first seed: at initialisation and after training."""
+    found: Openness = {}
+    for outcome in outcomes:
+        config = outcome.run.config
+        if outcome.failure or config.model.unit != "highway" or config.seed != outcomes[0].run.config.seed:
+            continue
+        run = trained.load(config, outcome.run.workdir)
+        network, (images, _) = on_one_device(run.parts.network), run.parts.examples(_IMAGES)
+        moments = {
+            "at initialisation": fine_tuning.variables_at_start(config, run.parts.network, run.parts.image_shape),
+            "after training": jax.device_get(run.variables),
+        }
+        found[outcome.run.label] = {when: openness(network, v, images, train=True) for when, v in moments.items()}
+    return found

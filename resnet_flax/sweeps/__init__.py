@@ -1,0 +1,1 @@
+"""Sweeps: which runs an experiment needs, which of them are done, and what they ended as."""

@@ -1,0 +1,133 @@
+"""What a sweep is made of: what was asked for, cases, the runs that they become, and their outcomes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Where runs run as tasks of Ray.
+
+    Attributes:
+      address: ``HOST:PORT`` of the cluster's head; by default ``$RAY_ADDRESS``, else a cluster of this machine.
+      workers: runs at a time, where this machine is the cluster.
+      gpus_per_run: of a node, for each run; by default 1 where there are any.
+      cpus_per_run: of a node, for each run.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_run: float | None = None
+    cpus_per_run: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What was asked of an experiment, on the command line or from Python.
+
+    Attributes:
+      config: path of the config file that all runs share.
+      folder: of the experiment's figures and tables.
+      runs: folder that holds a folder for each run.
+      network: the name after the colon of ``--config``, where one was given.
+      overrides: config values by dotted key, which hold for every run.
+      seeds: each case runs with each of them.
+      settings: the experiment's own, such as ``settings.depths``.
+      dry_run: whether the runs are only printed.
+      launcher: ``local`` or ``ray``.
+      cluster: of the launcher ``ray``.
+    """
+
+    config: str
+    folder: Path
+    runs: Path
+    network: str = ""
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    settings: SimpleNamespace = dataclasses.field(default_factory=SimpleNamespace)
+    dry_run: bool = False
+    launcher: str = "local"
+    cluster: Cluster = Cluster()
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A config, the folder that it runs in, and what figures and tables call it.
+
+    Attributes:
+      config: resolved.
+      workdir: the run's folder.
+      label: of the network and whatever is varied, the same for every seed.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    label: str
+
+    @property
+    def name(self) -> str:
+        """What lines of progress call it."""
+        return f"{self.label}, seed {self.config.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What an experiment wants run, with every seed.
+
+    Attributes:
+      name: of the network, as after the colon of ``--config``: ``plain-56``; empty for the one that ``--config`` names.
+      overrides: config values by dotted key, which the command line must not set.
+      label: see :class:`Run`; by default the network's name, and the overrides that it does not say.
+      scaled: config values that the experiment makes of others, such as a part of the steps or of a published width;
+        the command line may set these keys for whatever they are made of.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    label: str = ""
+    scaled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name and not self.label:
+            object.__setattr__(self, "label", label_of(self.name, self.overrides))
+
+
+def label_of(network: str, overrides: Mapping[str, Any]) -> str:
+    """``plain-56 model.dropout=0.5``."""
+    return " ".join([network, *(f"{key}={value}" for key, value in overrides.items())])
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run ended as.
+
+    Attributes:
+      run: which.
+      lines: its metrics, as far as it came.
+      parameters: how many it trains.
+      classes: of its data set.
+      failure: ``"diverged"``, ``"failed"`` (the reason is no error of the program), ``"crashed"`` or empty.
+      reason: of the failure, one line.
+    """
+
+    run: Run
+    lines: Sequence[Mapping[str, Any]]
+    parameters: int
+    classes: int
+    failure: str = ""
+    reason: str = ""
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """The last line of metrics."""
+        return self.lines[-1] if self.lines else {}
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training steps."""
+        return sum(line["seconds"] for line in self.lines)
