@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 
 from resnet_flax.networks import convolution as module
 from resnet_flax.networks.convolution import convolution
+from tests.marks import slow
 
 
 def xla(x, kernel, stride):
@@ -85,7 +86,7 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["float32", slow("float64")])
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (8, 8), (7, 14)])
 @pytest.mark.parametrize(("channels", "filters"), [(16, 16), (32, 32), (64, 96)])
 def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, width, channels, filters):

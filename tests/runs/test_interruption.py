@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.commands import arrays, finish, lines, train
+from tests.marks import slow
 
 STEPS, LOG, CHECKPOINT = 400, 5, 10
 RUN = (
@@ -78,7 +79,7 @@ def being_written(workdir):
     return [p for p in (workdir / "checkpoints").iterdir() if "tmp" in p.name]
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, slow(10)])
 def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
     workdir, moments = tmp_path / "run", random.Random(0)
     began_at, newest, while_writing = [], [], 0
