@@ -76,7 +76,7 @@ def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
         ("highway", "highway", 19, ["stem", "stage1", "stage2", "stage3", "stage4", "head"]),
     ],
 )
-@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("norm", ["batch", slow("none")])
 def test_other_families(family, unit, depth, names, norm):
     """Whatever comes before the first stage and after the last one, and whether features are dropped."""
     net = network(

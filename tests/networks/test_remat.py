@@ -31,7 +31,7 @@ def gradients(net, variables, x, labels):
 CASES = [
     pytest.param(unit, "unit", False, marks=() if unit == "highway" else pytest.mark.slow) for unit in sorted(UNITS)
 ]
-CASES += [slow("residual", "unit", True), ("residual", "stage", False)]
+CASES += [slow("residual", "unit", True), slow("residual", "stage", False)]
 
 
 @pytest.mark.parametrize(("unit", "remat", "unroll"), CASES)

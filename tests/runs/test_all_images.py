@@ -40,7 +40,7 @@ def evaluate(*arguments):
 @pytest.mark.parametrize(
     ("counts", "more", "split", "taken", "number"),
     [
-        ({"a": 7, "b": 5}, (), "all", "all that are there", 12),
+        slow({"a": 7, "b": 5}, (), "all", "all that are there", 12),
         ({"a": 7, "b": 5}, ("--split=test",), "test", "a fifth of each class, set aside for testing", 2),
         slow({"a": 1, "b": 1}, (), "all", "all that are there", 2),
         slow({"val/a": 2, "val/b": 1}, (), "test", "those for testing", 3),

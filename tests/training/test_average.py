@@ -30,7 +30,7 @@ def run_of_400_steps(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("short") / "run"
-    loop.run(small_config(optimizer__ema=0.999, train__steps=4, model__width=1.0), workdir)
+    loop.run(small_config(optimizer__ema=0.999, train__steps=4), workdir)
     return workdir
 
 
@@ -65,7 +65,7 @@ def test_it_starts_from_weights_that_are_loaded(run_of_400_steps, tmp_path):
 
 def test_nothing_is_derived_from_parameters_that_are_not_final(run):
     """The average and what an optimizer keeps are of the loaded weights and, for the rest, of those that were drawn."""
-    c = small_config(init__weights=str(export(run)), init__reset_head=True, model__width=1.0)
+    c = small_config(init__weights=str(export(run)), init__reset_head=True)
     network = build(c.model, 10)
     remembers = optax.GradientTransformation(lambda params: jax.tree.map(lambda p: 2 * p, params), None)
     weights = fine_tuning.load(c, network, (8, 8, 1))
