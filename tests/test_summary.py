@@ -9,6 +9,7 @@ from resnet_flax import config
 from resnet_flax.analysis import counts
 from resnet_flax.networks import build
 from tests.commands import command
+from tests.marks import slow
 
 
 def summary(*arguments, **keys):
@@ -25,10 +26,10 @@ def as_json(*arguments):
 @pytest.mark.parametrize(
     ("depth", "parameters", "multiply_adds"),
     [
-        pytest.param(18, 11_689_512, 1_814_073_344, marks=pytest.mark.slow),
-        pytest.param(34, 21_797_672, 3_663_761_408, marks=pytest.mark.slow),
+        slow(18, 11_689_512, 1_814_073_344),
+        slow(34, 21_797_672, 3_663_761_408),
         (50, 25_557_032, 3_857_973_248),
-        pytest.param(101, 44_549_160, 7_570_194_432, marks=pytest.mark.slow),
+        slow(101, 44_549_160, 7_570_194_432),
         (152, 60_192_808, 11_282_415_616),
     ],
 )

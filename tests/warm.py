@@ -4,6 +4,7 @@ Each fork is a process of its own, with its own devices, signals, exit code and 
 :class:`Popen` is ``subprocess.Popen`` for such forks.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from pathlib import Path
 
 LIBRARIES = (
@@ -198,4 +200,25 @@ if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.freeze()
-    _run(*_serve(sys.argv[1]))
+    gc.set_threshold(50_000, 20, 100)
+    given = _serve(sys.argv[1])
+    try:
+        _run(*given)
+        code = 0
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
+        if code == 1 and ending.code != 1:
+            print(ending.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # As Python ends, but for taking millions of objects apart, which were the server's.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if not stream.closed:
+                stream.flush()
+        except OSError:
+            code = 120
+    os._exit(code)

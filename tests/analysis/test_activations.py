@@ -12,6 +12,7 @@ from resnet_flax.analysis.by_stage import by_stage
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer, state
 from resnet_flax.training.step import training_step
+from tests.marks import slow
 
 FLOAT = 4  # bytes
 
@@ -62,9 +63,9 @@ def test_a_loop_keeps_what_each_round_leaves(unroll):
 @pytest.mark.parametrize(
     ("name", "batch", "keys"),
     [
-        pytest.param("plain-14", 128, {}, marks=pytest.mark.slow),
-        ("residual-20", 128, {}),
-        pytest.param("residual-bottleneck-20", 64, {"model.shortcut": "B"}, marks=pytest.mark.slow),
+        slow("plain-14", 128, {}),
+        slow("residual-20", 128, {}),
+        slow("residual-bottleneck-20", 64, {"model.shortcut": "B"}),
         ("residual-14", 128, {"model.unroll": True}),
     ],
     ids=str,

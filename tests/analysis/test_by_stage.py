@@ -11,9 +11,10 @@ from resnet_flax.analysis import counts
 from resnet_flax.analysis.by_stage import by_stage
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from tests.marks import slow
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
-SOME = [unit if unit in ("highway", "preactivation") else pytest.param(unit, marks=pytest.mark.slow) for unit in UNITS]
+SOME = [unit if unit in ("highway", "preactivation") else slow(unit) for unit in UNITS]
 
 
 def network(name="residual-8", classes=10, file="cifar10", **keys):
@@ -40,7 +41,7 @@ def test_resnet_20_by_hand():
         assert stage.multiply_adds == weights * side**2
 
 
-@pytest.mark.parametrize("depth", [18, 50, *(pytest.param(d, marks=pytest.mark.slow) for d in (34, 101, 152))])
+@pytest.mark.parametrize("depth", [18, 50, *(slow(d) for d in (34, 101, 152))])
 def test_stages_of_table_1(depth):
     """The output sizes of Table 1, and as many units as it says."""
     _, *stages, head = by_stage(network(f"residual-{depth}", 1000, "imagenet"), IMAGENET, 1)
@@ -75,7 +76,7 @@ def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
         ("highway", "highway", 19, ["stem", "stage1", "stage2", "stage3", "stage4", "head"]),
     ],
 )
-@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("norm", ["batch", slow("none")])
 def test_other_families(family, unit, depth, names, norm):
     """Whatever comes before the first stage and after the last one, and whether features are dropped."""
     net = network(

@@ -9,6 +9,7 @@ from jax import lax
 
 from resnet_flax.analysis import propagation
 from resnet_flax.analysis.in_order import in_order
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -79,9 +80,9 @@ class Copy:
 
 @pytest.mark.parametrize(
     ("unit", "norm"),
-    [("plain", "none"), ("highway", "batch"), ("preactivation", "batch")]
-    + [pytest.param(unit, "none", marks=pytest.mark.slow) for unit in ("residual", "highway", "preactivation")]
-    + [pytest.param(unit, "batch", marks=pytest.mark.slow) for unit in ("plain", "residual")],
+    [("plain", "none"), ("highway", "batch")]
+    + [slow(unit, "none") for unit in ("residual", "highway", "preactivation")]
+    + [slow(unit, "batch") for unit in ("plain", "residual", "preactivation")],
 )
 def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
     """Weights and activations, every layer, in order; and the deviation of every response."""

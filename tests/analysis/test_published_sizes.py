@@ -10,6 +10,7 @@ from resnet_flax.analysis import counts
 from resnet_flax.analysis.published_sizes import PublishedSize, published, rows
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from tests.marks import slow
 
 
 def configs_of(row):
@@ -32,7 +33,15 @@ def _count(quantity, network, image):
     return getattr(counts, quantity)(network, image)
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['name']}-{row['quantity']}-{row['printed']}")
+def _is_long(row):
+    return row["image"][0] == 224 and row["model"]["depth"] in (34, 101, 152)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [slow(row) if _is_long(row) else row for row in rows()],
+    ids=lambda row: f"{row['name']}-{row['quantity']}-{row['printed']}",
+)
 def test_each_number(row):
     keys = config.flatten(config.base())
     assert {f"model.{key}" for key in row["model"]} <= set(keys)

@@ -14,6 +14,7 @@ from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.training.evaluation import of_log_probabilities
+from tests.marks import slow
 from tests.networks import small
 
 PREPROCESSING = Preprocessing(36, 32, 3, "bilinear", Normalization(np.full(3, 0.5), np.full(3, 0.25)), ())
@@ -53,7 +54,7 @@ def expected(network, paths):
 
 
 @pytest.mark.parametrize("view", views.VIEWS)
-@pytest.mark.parametrize("batch_size", [1, 4, 32])
+@pytest.mark.parametrize("batch_size", [1, 4, slow(32)])
 def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
     found = probabilities(*network, PREPROCESSING, paths, view, batch_size)
     assert found.shape == (7, 10)

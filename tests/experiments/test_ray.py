@@ -11,6 +11,7 @@ import pytest
 
 from resnet_flax.launchers import ray as launcher
 from tests.commands import command, finish, lines, start
+from tests.marks import slow
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed (requirements-ray.txt)"
@@ -55,7 +56,7 @@ def checkpoints(folder):
 
 
 @needs_ray
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [3, slow(8)])
 def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
     process = sweep(tmp_path / "ray", f"--seeds={','.join(map(str, range(count)))}", *ON_RAY)
     found = read_until(process, r"residual-8, seed (\d): starts on .*, process (\d+)")
@@ -139,11 +140,7 @@ def test_without_ray(tmp_path):
         (("--ray_address=localhost:9",), "--ray_address=localhost:9: no cluster answers there: "),
         (("--ray_address=ray://h:1",), "--ray_address=ray://h:1: it must be HOST:PORT of the cluster's head"),
         (("--ray_address=local", "--gpus_per_run=1.5"), "--gpus_per_run=1.5: whole GPUs, or a part of one"),
-        pytest.param(
-            ("--ray_address=local", "--cpus_per_run=1e6"),
-            "no node of the cluster has room for a run",
-            marks=pytest.mark.slow,
-        ),
+        slow(("--ray_address=local", "--cpus_per_run=1e6"), "no node of the cluster has room for a run"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, arguments, message):

@@ -13,6 +13,7 @@ PEER = ROOT.parent / "shared" / "weights" / "akamaster" / "resnet20-12fca82f.th"
 CIFAR10 = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "tfds"
 
 
+@pytest.mark.slow  # half a minute of two cores; test_peer.py compares the variables, and below the logits
 @pytest.mark.skipif(
     not PEER.is_file() or not (Path(CIFAR10) / "cifar10").is_dir(), reason="needs akamaster's weights and CIFAR-10"
 )

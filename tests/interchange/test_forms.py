@@ -20,6 +20,7 @@ from tests.commands import streams
 from tests.interchange import drawn, torch_files
 from tests.interchange.test_imagenet_weights import write_old_keras
 from tests.interchange.torch_files import Call, Global, Raw, harmful, legacy_file, tar_file, zip_file
+from tests.marks import slow
 
 CIFAR = ("--config=configs/cifar10.py:residual-8", "--config.model.width=0.25", "--config.data.image_size=16")
 IMAGENET = (
@@ -299,7 +300,7 @@ def copies():
 LONG = ("another length", "a text of any length", "tuples in tuples as a key", "beyond its storage")  # others' twins
 
 
-@pytest.mark.parametrize("bomb", [pytest.param(b, marks=pytest.mark.slow) if b in LONG else b for b in BOMBS])
+@pytest.mark.parametrize("bomb", [slow(b) if b in LONG else b for b in BOMBS])
 def test_a_file_takes_no_more_than_its_network_needs(bomb, photo, tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(BOMBS[bomb]())

@@ -12,6 +12,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
 from tests.interchange import drawn
 from tests.interchange.keras_golden import CLASSES, GOLDEN, SIDE
+from tests.marks import slow
 
 CONFIG = "configs/imagenet.py"
 
@@ -74,7 +75,7 @@ def normalized(net, images):
     return ((images / 255 - n.mean) / n.std).astype(np.float32)
 
 
-@pytest.mark.parametrize("depth", [18, 50, pytest.param(152, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [50, *(slow(depth) for depth in (18, 152))])
 def test_torchvisions_logits(depth, tmp_path):
     """Its names in PyTorch's own file; then exported, loaded into PyTorch's network, and back: the same bits."""
     torch = pytest.importorskip("torch")

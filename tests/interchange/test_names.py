@@ -15,6 +15,7 @@ from resnet_flax.interchange import files, names
 from resnet_flax.interchange.weights import deviations
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from tests.marks import slow
 from tests.networks.small import variables_of
 from tests.peer_torchvision import torchvision
 
@@ -45,13 +46,13 @@ def there_and_back(net, shape, family="cifar"):
     return variables, tensors
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(1, 6), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"))
 def test_any_depth_and_unit_comes_back_bit_for_bit(n, unit, shortcut):
     there_and_back(network(depth=6 * n + 2, unit=unit, shortcut=shortcut, width=0.25), (8, 8, 3))
 
 
-@pytest.mark.parametrize(("block", "depth"), [("basic", 18), ("bottleneck", 50)])
+@pytest.mark.parametrize(("block", "depth"), [slow("basic", 18), ("bottleneck", 50)])
 def test_torchvisions_names(block, depth):
     net = network("imagenet", block, depth, shortcut="B", width=0.125)
     _, tensors = there_and_back(net, (32, 32, 3), "imagenet")
@@ -64,7 +65,7 @@ def test_torchvisions_names(block, depth):
     assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize(("option", "padding"), [("A", "end"), ("A", "both"), ("B", "end")])
+@pytest.mark.parametrize(("option", "padding"), [slow("A", "end"), ("A", "both"), ("B", "end")])
 def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding):
     torch = pytest.importorskip("torch")
     from tests.interchange.torch_model import Network, logits

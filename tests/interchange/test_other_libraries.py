@@ -6,6 +6,7 @@ import pytest
 from resnet_flax import config, model
 from resnet_flax.interchange import files, names
 from tests.interchange import drawn
+from tests.marks import slow
 from tests.peer_torchvision import torchvision
 
 
@@ -24,7 +25,7 @@ def network_of(library: str, depth: int):
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm"])
-@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [18, slow(50)])
 def test_there_and_back(library, depth, tmp_path):
     torch = pytest.importorskip("torch")
     theirs, again = network_of(library, depth), network_of(library, depth)

@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 
 from resnet_flax.networks import convolution as module
 from resnet_flax.networks.convolution import convolution
+from tests.marks import slow
 
 
 def xla(x, kernel, stride):
@@ -70,7 +71,7 @@ def test_second_derivatives_agree_with_finite_differences(double):
         check_grads(lambda x, k, s=stride: jnp.sin(convolution(x, k, s)), (x, kernel), order=2, modes=["rev"])
 
 
-@pytest.mark.parametrize("images", [1, 7, 40])
+@pytest.mark.parametrize("images", [1, slow(7), 40])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [4, 32])
 def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
@@ -85,8 +86,8 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("height", "width"), [(3, 3), (8, 8), (7, 14)])
+@pytest.mark.parametrize("dtype", ["float32", slow("float64")])
+@pytest.mark.parametrize(("height", "width"), [slow(3, 3), (8, 8), (7, 14)])
 @pytest.mark.parametrize(("channels", "filters"), [(16, 16), (32, 32), (64, 96)])
 def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, width, channels, filters):
     """Pairs, Winograd's method and the products beside XLA's, one, a part and all of the images at a time."""

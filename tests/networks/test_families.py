@@ -12,6 +12,7 @@ from resnet_flax.analysis import counts
 from resnet_flax.networks import build, depth_of, units_of
 from resnet_flax.networks.families import BLOCKS, FAMILIES, HIGHWAY_UNITS, IMAGENET_UNITS, VGG_UNITS
 from resnet_flax.networks.units import UNITS
+from tests.marks import slow
 
 CIFAR_BLOCKS = FAMILIES["cifar"].blocks
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
@@ -79,7 +80,7 @@ def test_published_sizes(which, expected):
     assert size(family, block, depth, shortcut=shortcut) == expected
 
 
-@pytest.mark.parametrize("which", [k for k in SIZES if k[2] != 1202], ids=str)
+@pytest.mark.parametrize("which", [slow(k) if k[2] in (101, 110, 152) else k for k in SIZES if k[2] != 1202], ids=str)
 def test_plain_twins(which):
     """With option A a plain net has as many parameters; with B and C it lacks the projections and nothing else."""
     family, block, depth, _ = which

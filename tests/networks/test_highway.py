@@ -11,6 +11,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.highway import gate_bias
 from resnet_flax.networks.units import HighwayUnit, PlainUnit
+from tests.marks import slow
 from tests.networks.small import network
 
 
@@ -68,7 +69,7 @@ def test_closed_gates_give_the_identity(twins):
     assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(of_params)) < 1e-20
 
 
-@pytest.mark.parametrize(("bias", "expected"), [pytest.param(0.0, 0.5, marks=pytest.mark.slow), (-2.2, 0.1)])
+@pytest.mark.parametrize(("bias", "expected"), [slow(0.0, 0.5), (-2.2, 0.1)])
 def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
     """Mean T of every gate of highway-20, on digits.
 

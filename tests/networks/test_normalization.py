@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from resnet_flax.networks.normalization import BatchNorm
-from resnet_flax.networks.units import UNITS
 from resnet_flax.training.devices import DATA_AXIS, data_mesh
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 
@@ -88,7 +88,7 @@ def test_a_large_mean_does_not_make_the_variance_negative():
     assert np.isfinite(y).all()
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS))
+@pytest.mark.parametrize("unit", ["plain", "preactivation", slow("residual"), slow("highway")])
 def test_without_it_every_bn_is_a_bias(double, unit):
     """Same names and places; the bias is a BN's of mean 0, variance 1 and scale 1, in training and evaluation."""
     x, _ = images_and_labels()

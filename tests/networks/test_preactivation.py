@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 torch = pytest.importorskip("torch")
@@ -48,7 +49,7 @@ class Peer:
         return F.cross_entropy(x @ p["dense"]["kernel"] + p["dense"]["bias"], labels)
 
 
-@pytest.mark.parametrize(("block", "shortcut"), [("basic", "A"), ("bottleneck", "B"), ("basic", "C")])
+@pytest.mark.parametrize(("block", "shortcut"), [("basic", "A"), ("bottleneck", "B"), slow("basic", "C")])
 def test_loss_and_gradients_are_pytorchs(double, block, shortcut):
     import optax
 

@@ -14,11 +14,12 @@ from resnet_flax.networks.normalization import BatchNorm
 from resnet_flax.networks.probes import COLLECTIONS, Probe
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training.devices import DATA_AXIS, data_mesh
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 PREACTIVATED = {"preactivation"}  # whose responses are those of convolutions, not of BNs
 
-SOME = [pytest.param(unit, marks=pytest.mark.slow) if unit != "preactivation" else unit for unit in sorted(UNITS)]
+SOME = [slow(unit) if unit != "preactivation" else unit for unit in sorted(UNITS)]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import abstract_state
 from resnet_flax.training.step import training_step
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 GIB = 2**30
@@ -30,7 +31,7 @@ def gradients(net, variables, x, labels):
 CASES = [
     pytest.param(unit, "unit", False, marks=() if unit == "highway" else pytest.mark.slow) for unit in sorted(UNITS)
 ]
-CASES += [pytest.param("residual", "unit", True, marks=pytest.mark.slow), ("residual", "stage", False)]
+CASES += [slow("residual", "unit", True), slow("residual", "stage", False)]
 
 
 @pytest.mark.parametrize(("unit", "remat", "unroll"), CASES)

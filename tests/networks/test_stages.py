@@ -7,13 +7,14 @@ import optax
 import pytest
 
 from resnet_flax.networks.units import UNITS
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 CASES = [("highway", "basic", "A"), ("preactivation", "bottleneck", "B")]
 OTHERS = [(unit, "basic", "A") for unit in sorted(UNITS) if unit != "highway"]
 OTHERS += [(unit, "bottleneck", "A") for unit in sorted(UNITS) if "bottleneck" in UNITS[unit].blocks]
 OTHERS += [("residual", "bottleneck", "C")]
-CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS]
+CASES += [slow(*case) for case in OTHERS]
 
 
 def loss_and_gradients(net, variables, x, labels):
@@ -40,7 +41,7 @@ def test_scanned_and_unrolled_agree(double, unit, block, shortcut):
 
 @pytest.mark.parametrize(
     ("family", "unit"),
-    [("vgg", "plain"), ("highway", "highway"), pytest.param("highway", "residual", marks=pytest.mark.slow)],
+    [("vgg", "plain"), ("highway", "highway"), slow("highway", "residual")],
 )
 def test_scanned_and_unrolled_agree_where_units_are_single_layers(double, family, unit):
     x, labels = images_and_labels(side=6)

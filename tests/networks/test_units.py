@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
 
@@ -22,7 +23,11 @@ def loss_and_gradients(net, variables, x, labels):
 
 @pytest.mark.parametrize(
     ("unit", "shortcut"),
-    [("preactivation", "A"), pytest.param("preactivation", "B", marks=pytest.mark.slow), ("highway", "A")],
+    [
+        slow("preactivation", "A"),
+        slow("preactivation", "B"),
+        ("highway", "A"),
+    ],
 )
 def test_forward_and_backward_are_pytorchs(double, unit, shortcut):
     torch = pytest.importorskip("torch")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.commands import ROOT, command
+from tests.marks import slow
 
 DIGITS = "--config=configs/digits.py"
 ADDRESS = "gs://bucket/x"
@@ -38,7 +39,7 @@ QUICK = (0, 4, 6, 7, 9, 11, 12, 15, 17, 20, 21)
 
 @pytest.mark.parametrize(
     "given",
-    [g if i in QUICK else pytest.param(g, marks=pytest.mark.slow) for i, g in enumerate(GIVEN)],
+    [g if i in QUICK else slow(g) for i, g in enumerate(GIVEN)],
     ids=lambda g: " ".join(g),
 )
 def test_an_address_is_no_path(tmp_path, given):

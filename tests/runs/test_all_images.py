@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tests.commands import ROOT, command
 from tests.data import imagenet_files
 from tests.interchange.test_forms import IMAGENET, drawn_tensors
+from tests.marks import slow
 
 PHOTOS = ROOT.parent / "shared" / "photos"
 
@@ -39,11 +40,11 @@ def evaluate(*arguments):
 @pytest.mark.parametrize(
     ("counts", "more", "split", "taken", "number"),
     [
-        ({"a": 7, "b": 5}, (), "all", "all that are there", 12),
+        slow({"a": 7, "b": 5}, (), "all", "all that are there", 12),
         ({"a": 7, "b": 5}, ("--split=test",), "test", "a fifth of each class, set aside for testing", 2),
-        pytest.param({"a": 1, "b": 1}, (), "all", "all that are there", 2, marks=pytest.mark.slow),
-        pytest.param({"val/a": 2, "val/b": 1}, (), "test", "those for testing", 3, marks=pytest.mark.slow),
-        pytest.param({"train/a": 2, "train/b": 3}, (), "all", "all that are there", 5, marks=pytest.mark.slow),
+        slow({"a": 1, "b": 1}, (), "all", "all that are there", 2),
+        slow({"val/a": 2, "val/b": 1}, (), "test", "those for testing", 3),
+        slow({"train/a": 2, "train/b": 3}, (), "all", "all that are there", 5),
         ({"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1}, (), "test", "those for testing", 2),
         ({"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1}, ("--split=all",), "all", "all that are there", 7),
     ],

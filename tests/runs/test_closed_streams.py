@@ -9,6 +9,7 @@ import pytest
 from tests import xla_flags
 from tests.commands import ROOT, lines
 from tests.experiments.folders import config, run
+from tests.marks import slow
 
 SMALL = ("--config.train.steps=4", "--config.train.batch_size=16", "--config.model.width=0.25",
          "--config.train.log_every=2", "--config.train.eval_every=4", "--config.data.subset=64")  # fmt: skip
@@ -50,7 +51,12 @@ def test_a_command_that_reports(tmp_path, redirected):
 
 
 @pytest.mark.parametrize(
-    "redirected", [">&- 2>&-", pytest.param("2>&1 | head -1", marks=pytest.mark.slow), ">/dev/full 2>/dev/full"]
+    "redirected",
+    [
+        slow(">&- 2>&-"),
+        slow("2>&1 | head -1"),
+        ">/dev/full 2>/dev/full",
+    ],
 )
 def test_training(tmp_path, redirected):
     code, output = shell(

@@ -9,6 +9,7 @@ import pytest
 
 from resnet_flax.training.metrics import read
 from tests.commands import arrays, finish, free_port, lines, train
+from tests.marks import slow
 
 # One stage, with its loop: the compiler's time is most of these tests'. tests/training/test_step.py has all stages.
 SMALL = (
@@ -32,7 +33,7 @@ def assert_losses(workdir, expected, tolerance):
 
 
 # In float32 on several devices of one process, tests/training/test_step.py is the smaller one of the kind.
-@pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "float64"])
+@pytest.fixture(scope="module", params=[slow("float32"), "float64"])
 def one_device(request, tmp_path_factory):
     steps, arguments, environment, tolerance = CASES[request.param]
     arguments = (*arguments, f"--config.train.steps={steps}")
@@ -92,7 +93,7 @@ def test_four_processes(tmp_path, one_device):
     assert_losses(tmp_path / "run", expected, tolerance)
 
 
-@pytest.mark.parametrize(("count", "victim"), [*(pytest.param(4, i, marks=pytest.mark.slow) for i in (0, 2)), (2, 1)])
+@pytest.mark.parametrize(("count", "victim"), [*(slow(4, i) for i in (0, 2)), (2, 1)])
 @pytest.mark.parametrize("one_device", ["float64"], indirect=True)
 def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, victim):
     """The others say so and stop at once; a restart with two goes on from the checkpoint, to one process's losses.

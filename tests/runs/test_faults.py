@@ -3,11 +3,12 @@
 import pytest
 
 from tests.commands import command
+from tests.marks import slow
 
 
 @pytest.mark.parametrize(
     ("seed", "flips", "others"),
-    [(100, 4, 3), *(pytest.param(seed, 50, 25, marks=pytest.mark.slow) for seed in range(4))],
+    [(100, 3, 2), *(slow(seed, 50, 25) for seed in range(4))],
 )
 def test_a_fault_never_gives_another_number(seed, flips, others, tmp_path):
     environment = {"XDG_CACHE_HOME": str(tmp_path)}

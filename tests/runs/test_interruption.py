@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.commands import arrays, finish, lines, train
+from tests.marks import slow
 
-STEPS, LOG, CHECKPOINT = 400, 5, 10
+STEPS, LOG, CHECKPOINT = 240, 5, 10
 RUN = (
     f"--config.train.log_every={LOG}", "--config.train.eval_every=20", f"--config.train.checkpoint_every={CHECKPOINT}",
-    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(150,300)",
+    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(100,200)",
     "--config.data.validation=100",
 )  # fmt: skip
 
@@ -78,7 +79,7 @@ def being_written(workdir):
     return [p for p in (workdir / "checkpoints").iterdir() if "tmp" in p.name]
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, slow(6)])
 def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
     workdir, moments = tmp_path / "run", random.Random(0)
     began_at, newest, while_writing = [], [], 0

@@ -9,6 +9,7 @@ from resnet_flax.interchange import files, names
 from resnet_flax.training import loop
 from tests.commands import command, lines
 from tests.data.prepared_sets import prepare
+from tests.marks import slow
 from tests.training.small import small_config
 
 DIGITS = tuple("0123456789")
@@ -50,7 +51,7 @@ def evaluate(place, name, given, *more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ["--workdir={}/run", "--weights={}/run.safetensors"])
+@pytest.mark.parametrize("what", ["--workdir={}/run", slow("--weights={}/run.safetensors")])
 def test_the_mean_image_is_the_trained_networks(place, what):
     """Beside a darker training split; on the same test images the same error and loss as training found."""
     trained = lines(place / "run")[-1]

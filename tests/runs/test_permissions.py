@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tests.commands import finish, train
+from tests.marks import slow
 
 RUN = ("--config.train.batch_size=16", "--config.model.width=0.25", "--config.train.log_every=2",
        "--config.train.eval_every=4", "--config.train.checkpoint_every=4", "--config.data.subset=64")  # fmt: skip
@@ -42,9 +43,7 @@ CASES = [
 
 
 # One file of each kind; the others are slow.
-SOME = [
-    CASES[i] if i in (0, 1, 3, 7, 9) else pytest.param(*CASES[i], marks=pytest.mark.slow) for i in range(len(CASES))
-]
+SOME = [CASES[i] if i in (1, 3, 9) else slow(*CASES[i]) for i in range(len(CASES))]
 
 
 @pytest.mark.parametrize(("close", "said"), SOME, ids=range(len(CASES)))
@@ -67,7 +66,7 @@ def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
 
 @pytest.mark.parametrize(
     "close",
-    [pytest.param(closed("checkpoints", 0), marks=pytest.mark.slow), all_arrays, closed("config.json", 0)],
+    [slow(closed("checkpoints", 0)), all_arrays, closed("config.json", 0)],
     ids=range(3),
 )
 def test_evaluate_ends_with_one_line(begun, tmp_path, bound, close):

@@ -16,8 +16,8 @@ from tests.training.small import small_config
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """400 steps on the digits from scratch, with a decay of 0.999."""
+def run_of_400_steps(tmp_path_factory):
+    """On the digits from scratch, with a decay of 0.999."""
     workdir = tmp_path_factory.mktemp("average") / "run"
     code, output = finish(train(
         workdir, "--config.optimizer.ema=0.999", "--config.train.steps=400", "--config.train.eval_every=200",
@@ -28,25 +28,33 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(run):
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("short") / "run"
+    loop.run(small_config(optimizer__ema=0.999, train__steps=4), workdir)
+    return workdir
+
+
+def export(run):
     net, path = model.from_run(run), run.parent / "weights.safetensors"
     tensors = names.to_tensors(net.network, (8, 8, 1), net.variables, "cifar")
     files.write(path, tensors, config.to_json(net.config), net.preprocessing.to_json())
     return path
 
 
-def test_it_is_close_to_the_parameters_after_400_steps(run):
+@pytest.mark.slow
+def test_it_is_close_to_the_parameters_after_400_steps(run_of_400_steps):
     """The average was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
-    final = read(run)[-1]
+    final = read(run_of_400_steps)[-1]
     assert final["test_error_raw"] < 0.08
     assert abs(final["test_error"] - final["test_error_raw"]) < 0.02
     assert abs(final["validation_error"] - final["validation_error_raw"]) < 0.03
 
 
-def test_it_starts_from_weights_that_are_loaded(exported, tmp_path):
+@pytest.mark.slow
+def test_it_starts_from_weights_that_are_loaded(run_of_400_steps, tmp_path):
     """The average was at 90.4% test error throughout: it started from what was drawn before the weights were put in."""
     c = small_config(train__steps=8, train__eval_every=2, train__batch_size=32, optimizer__learning_rate=0.001)
-    c.model.width, c.optimizer.ema, c.init.weights = 1.0, 0.999, str(exported)
+    c.model.width, c.optimizer.ema, c.init.weights = 1.0, 0.999, str(export(run_of_400_steps))
     loop.run(c, tmp_path / "run")
     evaluated = [line for line in read(tmp_path / "run") if "test_error" in line]
     assert len(evaluated) == 4
@@ -55,9 +63,9 @@ def test_it_starts_from_weights_that_are_loaded(exported, tmp_path):
         assert abs(line["test_error"] - line["test_error_raw"]) < 0.02
 
 
-def test_nothing_is_derived_from_parameters_that_are_not_final(exported):
+def test_nothing_is_derived_from_parameters_that_are_not_final(run):
     """The average and what an optimizer keeps are of the loaded weights and, for the rest, of those that were drawn."""
-    c = small_config(init__weights=str(exported), init__reset_head=True, model__width=1.0)
+    c = small_config(init__weights=str(export(run)), init__reset_head=True)
     network = build(c.model, 10)
     remembers = optax.GradientTransformation(lambda params: jax.tree.map(lambda p: 2 * p, params), None)
     weights = fine_tuning.load(c, network, (8, 8, 1))
@@ -72,7 +80,7 @@ def test_nothing_is_derived_from_parameters_that_are_not_final(exported):
 
 
 def test_a_checkpoint_holds_it_beside_the_parameters(run):
-    there = arrays(run, 400)
+    there = arrays(run, 4)
     average = {name for name in there if name.startswith("['average']")}
     params = {name for name in there if name.startswith("['params']")}
     assert {name.replace("average", "params", 1) for name in average} == params

@@ -13,6 +13,7 @@ from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.state import abstract_state
 from resnet_flax.training.step import TrainSteps, training_step
+from tests.marks import slow
 from tests.training.small import small_config
 
 
@@ -84,12 +85,12 @@ def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "name", "image"),
     [
-        pytest.param("cifar10", "residual-20", (32, 32, 3), marks=pytest.mark.slow),
+        slow("cifar10", "residual-20", (32, 32, 3)),
         ("cifar10", "plain-56", (32, 32, 3)),
         ("cifar10", "residual-bottleneck-164", (32, 32, 3)),
         ("cifar10", "highway-20", (32, 32, 3)),
-        pytest.param("cifar10", "preactivation-110", (32, 32, 3), marks=pytest.mark.slow),
-        pytest.param("imagenet", "residual-50", (224, 224, 3), marks=pytest.mark.slow),
+        slow("cifar10", "preactivation-110", (32, 32, 3)),
+        slow("imagenet", "residual-50", (224, 224, 3)),
         ("imagenet", "vgg-16", (224, 224, 3)),
     ],
 )

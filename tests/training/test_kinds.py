@@ -6,6 +6,7 @@ import pytest
 
 from resnet_flax.training import loop
 from tests.commands import arrays, lines
+from tests.marks import slow
 from tests.training.small import small_config
 
 KINDS = {
@@ -16,9 +17,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow) if k != "without normalisation" else k for k in KINDS]
-)
+@pytest.mark.parametrize("kind", [slow(k) if k != "without normalisation" else k for k in KINDS])
 def test_a_run_stopped_half_way(kind, tmp_path):
     name, keys = KINDS[kind]
     keys = dict(train__steps=8, schedule__name="constant", optimizer__learning_rate=0.01) | keys

@@ -8,6 +8,7 @@ import pytest
 
 from resnet_flax import config
 from resnet_flax.training import optimizer as optimizers
+from tests.marks import slow
 from tests.networks import small
 
 OPTIMIZERS = {
@@ -29,7 +30,7 @@ def unstacked(params):
     return found
 
 
-@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
+@pytest.mark.parametrize("ema", [slow(0.0), 0.9])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("unit", ["residual", "highway"])
 def test_an_update_is_that_of_the_network_with_units_of_their_own(double, unit, name, ema):

@@ -21,6 +21,7 @@ from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.metrics import WALL_CLOCK, read
 from resnet_flax.training.state import abstract_state
+from tests.marks import slow
 from tests.training.small import small_config
 from tests.training.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
 from tests.training.test_metrics import scalars
@@ -185,7 +186,7 @@ def test_a_folder_whose_metrics_are_lost_gets_them_back(run, tmp_path, capfd):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("lost", [pytest.param("middle", marks=pytest.mark.slow), "changed", "all but the last"])
+@pytest.mark.parametrize("lost", [slow("middle"), "changed", "all but the last"])
 def test_lines_of_metrics_that_were_damaged_are_put_back_by_a_resume(run, tmp_path, capfd, lost):
     """A run ended with 0 and 25 of its 36 lines."""
     workdir, _c, _ = run

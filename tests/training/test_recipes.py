@@ -13,6 +13,7 @@ from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import check_parts
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
+from tests.marks import slow
 
 
 def steps(count=3, classes=10, group=4, optimizer=None, **keys):
@@ -32,7 +33,7 @@ def steps(count=3, classes=10, group=4, optimizer=None, **keys):
     return jax.device_get(state)
 
 
-@pytest.mark.parametrize("accumulate", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("accumulate", [slow(2), 4])
 def test_a_batch_in_parts_is_the_batch(double, accumulate):
     """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
     whole, parts = steps(), steps(accumulate=accumulate)

@@ -9,15 +9,16 @@ from resnet_flax.data import pixels
 from resnet_flax.data.images import Images
 from resnet_flax.data.transforms import Transform
 from resnet_flax.training.reestimation import reestimate
+from tests.marks import slow
 from tests.networks.small import network, variables_of
 
 
 @pytest.mark.parametrize(
     ("batch_size", "frozen"),
     [
-        (5, False),
-        pytest.param(23, False, marks=pytest.mark.slow),
-        pytest.param(100, False, marks=pytest.mark.slow),
+        slow(5, False),
+        slow(23, False),
+        slow(100, False),
         (5, True),
     ],
 )

@@ -17,6 +17,7 @@ from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import abstract_state, initial_state
 from resnet_flax.training.step import forget_sums, make_train_steps, training_step
+from tests.marks import slow
 
 
 def network_of(unit, depth, dtype="float32", **keys):
@@ -29,10 +30,10 @@ def network_of(unit, depth, dtype="float32", **keys):
 @pytest.mark.parametrize(
     ("unit", "dtype", "rate", "tolerance"),
     [
-        pytest.param("plain", "float64", 0.1, 1e-7, marks=pytest.mark.slow),
+        slow("plain", "float64", 0.1, 1e-7),
         ("residual", "float64", 0.1, 1e-7),
-        pytest.param("plain", "float32", 1e-5, 1e-4, marks=pytest.mark.slow),
-        pytest.param("residual", "float32", 1e-4, 1e-4, marks=pytest.mark.slow),
+        slow("plain", "float32", 1e-5, 1e-4),
+        slow("residual", "float32", 1e-4, 1e-4),
     ],
 )
 def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
@@ -90,11 +91,11 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
 @pytest.mark.parametrize(
     ("unit", "bn_group"),
     [
-        pytest.param("residual", 0, marks=pytest.mark.slow),
-        pytest.param("residual", 8, marks=pytest.mark.slow),
+        slow("residual", 0),
+        slow("residual", 8),
         ("residual", 2),
-        pytest.param("preactivation", 0, marks=pytest.mark.slow),
-        pytest.param("highway", 0, marks=pytest.mark.slow),
+        slow("preactivation", 0),
+        slow("highway", 0),
     ],
 )
 def test_eight_devices_are_one(double, unit, bn_group):
@@ -113,7 +114,7 @@ def test_eight_devices_drop_the_same_features_as_one(double):
     assert abs(float(one.sums.loss / undropped.sums.loss) - 1) > 1e-3
 
 
-@pytest.mark.parametrize("rate", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
+@pytest.mark.parametrize("rate", [slow(0.0), 0.3])
 def test_splitting_steps_into_calls_changes_no_bit(rate):
     a, b = run_on(8, [7], dropout=rate), run_on(8, [1, 4, 2], dropout=rate)
     jax.tree.map(np.testing.assert_array_equal, a, b)
@@ -174,7 +175,7 @@ def equations(jaxpr):
     return total
 
 
-@pytest.mark.parametrize("unit", sorted(UNITS))
+@pytest.mark.parametrize("unit", ["highway", *(slow(u) for u in sorted(UNITS) if u != "highway")])
 def test_the_program_does_not_grow_with_depth(unit):
     """ResNet-1202's step has as many equations as ResNet-20's, so compiling takes as long; unrolled it has more."""
 
