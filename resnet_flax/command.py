@@ -110,7 +110,9 @@ def _leave_at_once(number: int, frame: FrameType | None) -> None:
 def _help() -> str:
     """What the command does, and its flags; of absl's own flags, none."""
     modules = [m for m in flags.FLAGS.flags_by_module_dict() if not m.startswith("absl")]
-    described = [flags.FLAGS.module_help(m).strip("\n") for m in sorted(modules, key=__name__.__eq__)]
+    # The command's own come first, those of all commands last.
+    modules.sort(key=lambda module: module.startswith(f"{__package__}.") + (module in (__name__, processes.__name__)))
+    described = [flags.FLAGS.module_help(m).strip("\n") for m in modules]
     keys = "--config.KEY=VALUE sets a key of the config; resnet_flax/config.py says which there are."
     return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, keys])
 

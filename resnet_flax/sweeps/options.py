@@ -35,7 +35,7 @@ class Setting:
 
     def define(self, name: str, values: flags.FlagValues) -> None:
         """Defines the flag."""
-        more = {"flag_values": values}
+        more = {"flag_values": values, "module_name": "flags of its own"}
         limits = {"lower_bound": self.least, "upper_bound": self.most, **more}
         if self.repeated:
             flags.DEFINE_multi_string(name, list(self.default), self.help, **more)

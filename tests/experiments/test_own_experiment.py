@@ -12,7 +12,7 @@ def test_the_documented_experiment_runs(tmp_path):
     (tmp_path / "width.py").write_text(code)
     exit_code, output = command(
         str(tmp_path / "width.py"), f"--workdir={tmp_path / 'out'}", "--widths=0.125,0.25", "--config.train.steps=4",
-        "--config.train.eval_every=4", "--config.train.batch_size=16", "--config.model.stage_units=(1,)",
+        "--config.train.eval_every=4", "--config.train.batch_size=16",
         "--config.schedule.milestones=(2,)",
     )  # fmt: skip
     assert exit_code == 0, output
