@@ -11,7 +11,7 @@ from resnet_flax import config
 from resnet_flax.data import sources
 from resnet_flax.data.cache import cached_array
 from resnet_flax.errors import UserError
-from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.training.state import State
 from tests.commands import finish, lines, train
 

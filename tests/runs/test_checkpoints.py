@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_flax import run_files
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import RunFiles
-from resnet_flax.training import array_sums
-from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints, has_checkpoint
+from resnet_flax.runs import array_checksums
+from resnet_flax.runs.checkpoints import Checkpoints
+from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory, record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.state import State, no_sums
 
@@ -99,14 +98,14 @@ def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
 
 def test_the_lines_may_grow_as_soon_as_save_returns(tmp_path, monkeypatch):
     """While the checkpoint is written: it carried lines of later steps, which were doubled when they were put back."""
-    of_tree, grown = array_sums.of_tree, threading.Event()
-    monkeypatch.setattr(array_sums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
+    of_tree, grown = array_checksums.of_tree, threading.Event()
+    monkeypatch.setattr(array_checksums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
     lines = [json.dumps({"step": 5})]
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state_at(5), lines=lines)
         lines.append(json.dumps({"step": 6}))
         grown.set()
-    assert RunFiles(tmp_path).record(5)["lines"] == lines[:1]
+    assert RunDirectory(tmp_path).record(5)["lines"] == lines[:1]
 
 
 def test_a_step_is_saved_once(tmp_path):
@@ -120,7 +119,7 @@ def test_a_step_is_saved_once(tmp_path):
 
 
 def files(workdir, step):
-    found = [p for p in (workdir / FOLDER / str(step)).rglob("*") if p.is_file() and p.stat().st_size]
+    found = [p for p in (workdir / CHECKPOINTS / str(step)).rglob("*") if p.is_file() and p.stat().st_size]
     return sorted(found, key=lambda p: p.stat().st_size)
 
 
@@ -143,7 +142,7 @@ def empty_all(workdir, step):
 
 
 def delete_arrays(workdir, step):
-    shutil.rmtree(workdir / FOLDER / str(step) / "default")
+    shutil.rmtree(workdir / CHECKPOINTS / str(step) / "default")
 
 
 DAMAGES = [cut_the_largest, flip_bits_of_the_largest, empty_all, delete_arrays]
@@ -156,7 +155,9 @@ def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage,
     damage(tmp_path, 30)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 20)
-        assert [m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / FOLDER} cannot be read (")]
+        assert [
+            m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / CHECKPOINTS} cannot be read (")
+        ]
         checkpoints.set_aside_after(20)
         assert (checkpoints.steps(), checkpoints.last_saved) == ([10, 20], 20)
         checkpoints.save(30, state_at(30))  # in its place
@@ -187,14 +188,14 @@ def test_all_damaged_is_one_line(tmp_path, damage):
     ):
         checkpoints.restore(like())
     assert len(str(e.value).splitlines()) == 1
-    assert sorted(p.name for p in (tmp_path / FOLDER).iterdir() if p.name.isdecimal()) == ["10", "20"]
+    assert sorted(p.name for p in (tmp_path / CHECKPOINTS).iterdir() if p.name.isdecimal()) == ["10", "20"]
 
 
 def test_one_half_written_by_a_crash_does_not_count(tmp_path):
     save(tmp_path, [10, 20])
-    folder = tmp_path / FOLDER
+    folder = tmp_path / CHECKPOINTS
     (folder / "20").rename(folder / "20.orbax-checkpoint-tmp")
-    assert (has_checkpoint(tmp_path, 10), has_checkpoint(tmp_path, 20)) == (True, False)
+    assert (RunDirectory(tmp_path).has_checkpoint(10), RunDirectory(tmp_path).has_checkpoint(20)) == (True, False)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert checkpoints.steps() == [10]
         assert_is_of_step(checkpoints.restore(like()), 10)
@@ -245,7 +246,7 @@ def test_a_damaged_validation_error_costs_only_itself(tmp_path, caplog, content)
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
-    (tmp_path / FOLDER / "10" / "metrics" / "metrics").write_bytes(content)
+    (tmp_path / CHECKPOINTS / "10" / "metrics" / "metrics").write_bytes(content)
     for keys in ({"keep": 10, "keep_best": True}, {"read_only": True}):
         with Checkpoints(tmp_path, **keys) as checkpoints:
             assert checkpoints.best_step() == 20
@@ -263,7 +264,7 @@ def test_without_a_validation_split_there_is_no_best(tmp_path):
 
 def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
     save(tmp_path, [10, 20])
-    (tmp_path / FOLDER / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
+    (tmp_path / CHECKPOINTS / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
 
     def content():
         return {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
@@ -302,8 +303,8 @@ def test_no_flipped_bit_is_restored(tmp_path, caplog):
 def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
     """Whole files of another checkpoint in place of its own: only the sums can tell."""
     save(tmp_path, [10, 20])
-    shutil.rmtree(tmp_path / FOLDER / "20" / "default")
-    shutil.copytree(tmp_path / FOLDER / "10" / "default", tmp_path / FOLDER / "20" / "default")
+    shutil.rmtree(tmp_path / CHECKPOINTS / "20" / "default")
+    shutil.copytree(tmp_path / CHECKPOINTS / "10" / "default", tmp_path / CHECKPOINTS / "20" / "default")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
     assert any("checkpoint 20 of" in m and "is not that of what was saved" in m for m in caplog.messages)
@@ -330,10 +331,10 @@ def save_averaged(workdir):
 def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
     """A damaged name of the average does not make the parameters be evaluated in its place."""
     save_averaged(tmp_path)
-    place = tmp_path / FOLDER / "20" / "default"
+    place = tmp_path / CHECKPOINTS / "20" / "default"
     if content == "another checkpoint's":
         shutil.rmtree(place)
-        shutil.copytree(tmp_path / FOLDER / "10" / "default", place)
+        shutil.copytree(tmp_path / CHECKPOINTS / "10" / "default", place)
     else:
         described = place / "_METADATA"
         assert '"average"' in described.read_text()
@@ -347,11 +348,11 @@ def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
 
 def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
     save_averaged(tmp_path)
-    record = RunFiles(tmp_path).record(20)
+    record = RunDirectory(tmp_path).record(20)
     for name in ("opt_state/0", "params/dense/kernel"):
         record["arrays"][name]["sha256"] = "0" * 64
-    path = run_files.record_path(tmp_path / FOLDER / "20" / run_files.RECORD)
-    path.write_text(run_files.record_text(record))
+    path = record_path(tmp_path / CHECKPOINTS / "20" / RECORD)
+    path.write_text(record_text(record))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
         assert checkpoints.record == record
@@ -365,11 +366,12 @@ def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
 
 def test_a_checkpoint_without_sums_is_read_and_that_is_said_once(tmp_path, caplog):
     save(tmp_path, [10])
-    shutil.rmtree(tmp_path / FOLDER / "10" / "record")
+    shutil.rmtree(tmp_path / CHECKPOINTS / "10" / "record")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
     assert [m for m in caplog.messages if "no checksums" in m] == [
-        f"checkpoint 10 of {tmp_path / FOLDER} has no checksums (an earlier version wrote it); it is read unchecked"
+        f"checkpoint 10 of {tmp_path / CHECKPOINTS} has no checksums (an earlier version wrote it); it is read "
+        f"unchecked"
     ]
 
 
@@ -377,7 +379,7 @@ def test_the_sums_and_the_lines_are_committed_with_the_arrays(tmp_path):
     lines = [json.dumps({"step": 5, "test_error": 0.5}), json.dumps({"step": 10, "test_error": 0.25})]
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         checkpoints.save(10, state_at(10), lines=lines)
-    record = RunFiles(tmp_path).record(10)
+    record = RunDirectory(tmp_path).record(10)
     assert record["lines"] == lines
     kernel = np.asarray(state_at(10).params["dense"]["kernel"])
     assert record["arrays"]["params/dense/kernel"] == {
@@ -392,7 +394,7 @@ def test_a_flipped_validation_error_does_not_choose_another_best(tmp_path, caplo
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
-    place = tmp_path / FOLDER / "20" / "metrics" / "metrics"
+    place = tmp_path / CHECKPOINTS / "20" / "metrics" / "metrics"
     place.write_text(place.read_text().replace("0.2", "0.0"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.best_step() == 10
@@ -414,6 +416,6 @@ def test_a_network_of_other_shapes_is_said_to_be_one(tmp_path):
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_file_where_the_checkpoints_should_be(tmp_path, read_only):
-    (tmp_path / FOLDER).write_text("")
+    (tmp_path / CHECKPOINTS).write_text("")
     with pytest.raises(UserError, match="checkpoints: Not a directory"):
         Checkpoints(tmp_path, read_only=read_only)

@@ -18,19 +18,16 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from resnet_flax import run_files
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import RunFiles
-from resnet_flax.training import array_sums
-from resnet_flax.training.devices import agree, is_loss, wait_for_all
+from resnet_flax.runs import array_checksums
+from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RunDirectory
+from resnet_flax.runtime.hosts import is_lost_peer, sync_hosts, wait_for_all
 from resnet_flax.training.state import State
 
-FOLDER = run_files.CHECKPOINTS  # in a run's folder
-DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 _T = TypeVar("_T")
-_Record = dict[str, Any]  # of RunFiles.record
+_Record = dict[str, Any]  # of RunDirectory.record
 _ITEM = "default"  # a checkpoint's folder in which the state lies
-_ITEMS = (_ITEM, array_sums.ITEM)
+_ITEMS = (_ITEM, array_checksums.ITEM)
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 # Orbax prints, with its traceback, what made a thread of its fail; save and wait raise the same.
@@ -56,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
         self._workdir, self._keep_best = workdir, keep_best
-        _check_folder(workdir / FOLDER, read_only)
+        _check_folder(workdir / CHECKPOINTS, read_only)
         policies = [preservation_policy.LatestN(keep)]
         if keep_best:
             policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
@@ -70,7 +67,7 @@ class Checkpoints:
                 read_only=read_only,
             )
             # The items are named: else the newest checkpoint, be it damaged, would decide how all of them are read.
-            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=_ITEMS)
+            self._manager = _Manager((workdir / CHECKPOINTS).absolute(), options=options, item_names=_ITEMS)
         self.last_saved: int | None = self._manager.latest_step()
         self.record: _Record | None = None  # of the checkpoint that was restored, where it has one
 
@@ -94,8 +91,8 @@ class Checkpoints:
         self._check_room(state)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
         saved = _items(_copy(state))
-        record = array_sums.RecordSave(step, saved, tuple(lines), validation_error)
-        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(saved), array_sums.ITEM: record})
+        record = array_checksums.RecordSave(step, saved, tuple(lines), validation_error)
+        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(saved), array_checksums.ITEM: record})
         with self._writing():
             self._manager.save(step, args=item, metrics=metrics, force=True)
         self.last_saved = step
@@ -163,16 +160,16 @@ class Checkpoints:
             found = record = failure = None
             try:
                 self._check_shapes(candidate, like)
-                record = RunFiles(self._workdir).record(candidate)
+                record = RunDirectory(self._workdir).record(candidate)
                 found = read(candidate, record)
             except OtherNetwork:
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
-                if is_loss(error) or "out of memory" in str(error).lower():
+                if is_lost_peer(error) or "out of memory" in str(error).lower():
                     raise  # that says nothing of the checkpoint
                 failure = error
             # What one host cannot read, the others do not take either.
-            if not agree(failure is not None, 0)[0]:
+            if not sync_hosts(failure is not None, 0)[0]:
                 self.record = record
                 return found
             first_line = (str(failure).strip().splitlines() or [""])[0]
@@ -201,14 +198,14 @@ class Checkpoints:
                 "checkpoint %d of %s has no checksums (an earlier version wrote it); it is read unchecked",
                 step, self._manager.directory,
             )  # fmt: skip
-        elif changed := array_sums.differences(found, record["arrays"]):
+        elif changed := array_checksums.differences(found, record["arrays"]):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ValueError(f"the checksum of {changed[0]}{more} is not that of what was saved")
 
     def _check_shapes(self, step: int, like: dict[str, Any]) -> None:
         """Refuses checkpoints of a network for another number of classes or channels: they are whole."""
-        wanted = {name: leaf.shape for name, leaf in array_sums.names(like).items()}
-        there = array_sums.names(self._saved_tree(step))
+        wanted = {name: leaf.shape for name, leaf in array_checksums.names(like).items()}
+        there = array_checksums.names(self._saved_tree(step))
         differing = [
             f"{name} is {tuple(leaf.shape)} there, {wanted[name]} here"
             for name, leaf in there.items()
@@ -229,7 +226,7 @@ class Checkpoints:
                 target.parent.mkdir(exist_ok=True)
                 while target.exists():
                     target = target.with_name(target.name + "-again")
-                (self._workdir / FOLDER / str(later)).rename(target)
+                (self._workdir / CHECKPOINTS / str(later)).rename(target)
                 logging.warning("checkpoint %d was moved to %s", later, target)
         wait_for_all("checkpoints set aside")
         self._manager.reload()
@@ -249,7 +246,7 @@ class Checkpoints:
         """
         there = self.steps()
         if not there:
-            reached = RunFiles(self._workdir).reached()
+            reached = RunDirectory(self._workdir).reached()
             gone = f"; its metrics reach step {reached}, so its checkpoints are gone" if reached > 0 else " yet"
             raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
         if wanted == "latest":
@@ -290,13 +287,13 @@ class Checkpoints:
         """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
         if jax.process_index() > 0:
             return
-        _check_folder(self._workdir / FOLDER)
+        _check_folder(self._workdir / CHECKPOINTS)
         wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._workdir).free
         if wanted > free:
             raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
 
     def _unwritten(self, reason: str) -> UserError:
-        whole = max((int(p.name) for p in (self._workdir / FOLDER).glob("*") if p.name.isdecimal()), default=None)
+        whole = max((int(p.name) for p in (self._workdir / CHECKPOINTS).glob("*") if p.name.isdecimal()), default=None)
         kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
         return UserError(
             f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. {_cure(reason)}, the same "
@@ -325,7 +322,7 @@ class _Manager(ocp.CheckpointManager):
             found = super().metrics(step)
             if found is None:
                 return None
-            record = RunFiles(Path(self.directory).parent).record(step)
+            record = RunDirectory(Path(self.directory).parent).record(step)
             if record is None:
                 return {_BEST: float(found[_BEST])}
             saved = record["validation_error"]
@@ -384,10 +381,3 @@ def _errors_only() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def has_checkpoint(workdir: Path, step: int | None = None) -> bool:
-    """Whether a whole checkpoint of that step (or of any) is there: orbax renames its folder when it is."""
-    if step is None:
-        return any(place.name.isdecimal() for place in (workdir / FOLDER).glob("*"))
-    return (workdir / FOLDER / str(step)).is_dir()

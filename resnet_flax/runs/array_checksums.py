@@ -1,7 +1,7 @@
 """Checksums (SHA-256) of a checkpoint's arrays: computed of what is saved, in the background, and compared when read.
 
 They are an item of the checkpoint, so that the one rename that makes it whole commits both. The item also carries the
-run's metrics up to that step: see :meth:`resnet_flax.run_files.RunFiles.record`, which reads it without jax.
+run's metrics up to that step: see :meth:`resnet_flax.runs.directory.RunDirectory.record`, which reads it without jax.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnet_flax import run_files
+from resnet_flax.runs.directory import RECORD, record_path, record_text
 
-ITEM = run_files.RECORD
+ITEM = RECORD
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
@@ -70,7 +70,7 @@ class _Handler(ocp.AsyncCheckpointHandler):
                 "step": args.step, "validation_error": args.validation_error, "arrays": of_tree(args.tree),
                 "lines": list(args.lines),
             }  # fmt: skip
-            Path(run_files.record_path(directory)).write_text(run_files.record_text(record))
+            Path(record_path(directory)).write_text(record_text(record))
 
     def save(self, *args: Any, **keys: Any) -> None:
         raise NotImplementedError("saved in the background only")
