@@ -14,9 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnet_flax.runs.directory import RECORD, record_path, record_text
-
-ITEM = RECORD
+from resnet_flax.runs.directory import record_path, record_text
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
@@ -33,9 +31,19 @@ def differences(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
     return [name for name, found in of_tree(tree).items() if saved.get(name) != found]
 
 
+def shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every array, by name; of arrays, or of what orbax says of them."""
+    return {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in names(tree).items()}
+
+
 def names(tree: Any) -> dict[str, Any]:
     """Leaves by name, such as ``params/dense/kernel``: the same for a tree and for what orbax says of it."""
-    return {"/".join(map(_text, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The name of the leaf at a path of :mod:`jax.tree_util`."""
+    return "/".join(map(_text, path))
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

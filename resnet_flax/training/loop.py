@@ -31,7 +31,7 @@ from resnet_flax.training.feeds import Feed
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.schedule import learning_rate
-from resnet_flax.training.state import State, abstract_state, initial_state
+from resnet_flax.training.state import State, abstract_state, initial_state, restored
 from resnet_flax.training.step import all_finite, forget_sums
 from resnet_flax.training.stopping import StopRequest
 
@@ -135,9 +135,12 @@ class _Run:
         what = self.parts.network, self.optimizer
         shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
         ema = self.config.optimizer.ema
-        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema))
-        verb = "starts" if self.state is None else "goes on"
-        if self.state is None:
+        like = abstract_state(*what, shape, everywhere, ema)
+        items = self.checkpoints.restore(like.items, partly=("sums",))
+        verb = "starts" if items is None else "goes on"
+        if items is not None:
+            self.state = restored(items, like)
+        else:
             self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights)
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
@@ -156,7 +159,7 @@ class _Run:
         return self.folder.metrics_log(step, self.checkpoints.record)
 
     def _save(self, step: int, validation_error: float | None = None) -> None:
-        self.checkpoints.save(step, self.state, validation_error, self.log.texts)
+        self.checkpoints.save(step, self.state.items, validation_error, self.log.texts)
 
     def _loop(self, step: int) -> dict[str, Any]:
         train, line, test_error = self.train, {}, None

@@ -10,7 +10,7 @@ from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
-from resnet_flax.runs import rules
+from resnet_flax.runs import resume, rules
 from resnet_flax.runs.directory import RunDirectory
 from tests.peer_torchvision import torchvision
 
@@ -111,7 +111,7 @@ def test_only_runs_whose_crops_moved_are_of_the_old_kind(photos, tmp_path):
 def test_an_old_run_is_not_resumed_and_a_finished_one_stays(begun_before):
     workdir = begun_before / "photographs"
     c = RunDirectory(workdir).config()
-    rules.check_resume(workdir, c)
+    resume.check_rules(RunDirectory(workdir), c)
     c.train.steps, c.schedule.decay_steps = 30, 20
     with pytest.raises(UserError, match="begun under an old rule: its photographs were cropped up to a pixel beside"):
-        rules.check_resume(workdir, c)
+        resume.check_rules(RunDirectory(workdir), c)

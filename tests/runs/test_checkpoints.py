@@ -8,7 +8,6 @@ import shutil
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +18,6 @@ from resnet_flax.runs import array_checksums
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory, record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
-from resnet_flax.training.state import State, no_sums
 
 
 def mesh_of(devices):
@@ -30,13 +28,13 @@ def state_at(step, devices=8):
     """A small state whose numbers say which step it is of."""
     rng = np.random.default_rng(step)
     kernel = rng.standard_normal((64, 64)).astype(np.float32)
-    state = State(
-        step=np.int32(step),
-        params={"dense": {"kernel": kernel, "bias": kernel[0]}},
-        batch_stats={"bn": {"mean": kernel[1]}},
-        opt_state=(np.int32(step), {"dense": {"kernel": -kernel}}),
-        sums=jax.device_get(no_sums(jnp.float32)),
-    )
+    state = {
+        "step": np.int32(step),
+        "params": {"dense": {"kernel": kernel, "bias": kernel[0]}},
+        "batch_stats": {"bn": {"mean": kernel[1]}},
+        "opt_state": (np.int32(step), {"dense": {"kernel": -kernel}}),
+        "sums": {"loss": kernel[2, 2], "images": np.int32(7)},
+    }
     return jax.device_put(state, replicated(mesh_of(devices)))
 
 
@@ -74,7 +72,7 @@ def test_the_same_bits_come_back_on_any_number_of_devices(tmp_path, devices):
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(like(devices))
     assert_is_of_step(restored, 5)
-    assert restored.params["dense"]["kernel"].sharding.num_devices == devices
+    assert restored["params"]["dense"]["kernel"].sharding.num_devices == devices
 
 
 def test_an_empty_folder_holds_none(tmp_path):
@@ -291,7 +289,7 @@ def test_no_flipped_bit_is_restored(tmp_path, caplog):
         path.write_bytes(content)
         with Checkpoints(tmp_path / "run", keep=10) as checkpoints:
             found = checkpoints.restore(like())
-        step = int(found.step)
+        step = int(found["step"])
         assert_is_of_step(found, step)
         noticed += step == 10
         assert (step == 10) == any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
@@ -313,11 +311,15 @@ def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
 def averaged_at(step):
     """With a moving average that is twice the parameters."""
     state = state_at(step)
-    return state.replace(average=jax.tree.map(lambda p: 2 * p, state.params))
+    return state | {"average": jax.tree.map(lambda p: 2 * p, state["params"])}
 
 
 def variables_like():
-    return {"params": like().params, "batch_stats": like().batch_stats}
+    return {name: like()[name] for name in ("params", "batch_stats")}
+
+
+def evaluated(items):
+    return {"params": items["average"], "batch_stats": items["batch_stats"]}
 
 
 def save_averaged(workdir):
@@ -341,7 +343,7 @@ def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
         described.write_text(described.read_text().replace("average", "averagf"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
-    right = jax.device_get(averaged_at(10).eval_variables)
+    right = jax.device_get(evaluated(averaged_at(10)))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), right)
     assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
 
@@ -358,9 +360,9 @@ def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
         assert checkpoints.record == record
         assert caplog.messages == []
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        whole = checkpoints.restore(like().replace(average=like().params))
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(averaged_at(20).eval_variables))
-    assert int(whole.step) == 10
+        whole = checkpoints.restore(like() | {"average": like()["params"]})
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(evaluated(averaged_at(20))))
+    assert int(whole["step"]) == 10
     assert any("the checksum of opt_state/0 and 1 more is not that" in m for m in caplog.messages)
 
 
@@ -381,7 +383,7 @@ def test_the_sums_and_the_lines_are_committed_with_the_arrays(tmp_path):
         checkpoints.save(10, state_at(10), lines=lines)
     record = RunDirectory(tmp_path).record(10)
     assert record["lines"] == lines
-    kernel = np.asarray(state_at(10).params["dense"]["kernel"])
+    kernel = np.asarray(state_at(10)["params"]["dense"]["kernel"])
     assert record["arrays"]["params/dense/kernel"] == {
         "dtype": "float32", "shape": [64, 64], "sha256": hashlib.sha256(kernel.tobytes()).hexdigest(),
     }  # fmt: skip
@@ -405,8 +407,8 @@ def test_a_network_of_other_shapes_is_said_to_be_one(tmp_path):
     """The checkpoints are whole: nobody is to move the folder away."""
     save(tmp_path, [10, 20])
     other = like()
-    kernel = other.params["dense"]["kernel"]
-    other.params["dense"]["kernel"] = jax.ShapeDtypeStruct((64, 3), kernel.dtype, sharding=kernel.sharding)
+    kernel = other["params"]["dense"]["kernel"]
+    other["params"]["dense"]["kernel"] = jax.ShapeDtypeStruct((64, 3), kernel.dtype, sharding=kernel.sharding)
     with Checkpoints(tmp_path, keep=10) as checkpoints, pytest.raises(UserError) as refused:
         checkpoints.restore(other)
     assert "params/dense/kernel is (64, 64) there, (64, 3) here" in str(refused.value)
@@ -419,3 +421,32 @@ def test_a_file_where_the_checkpoints_should_be(tmp_path, read_only):
     (tmp_path / CHECKPOINTS).write_text("")
     with pytest.raises(UserError, match="checkpoints: Not a directory"):
         Checkpoints(tmp_path, read_only=read_only)
+
+
+def test_an_item_may_hold_other_arrays(tmp_path):
+    """As where a metric was added, one removed, and one has another shape: the rest is the same bits."""
+    save(tmp_path, [10])
+    kept = like()["sums"]["loss"]
+    wanted = like() | {"sums": {"loss": kept, "images": jax.ShapeDtypeStruct((2,), kept.dtype), "new": kept}}
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(wanted, partly=("sums",))
+        assert found["sums"] | {"loss": 0} == {"loss": 0, "images": None, "new": None}
+        saved = state_at(10)
+        assert_is_of_step(found | {"sums": {"loss": found["sums"]["loss"], "images": saved["sums"]["images"]}}, 10)
+        with pytest.raises(UserError, match="none of its checkpoints"):
+            checkpoints.restore(wanted)
+        assert checkpoints.restore(like() | {"metrics": {"loss": kept}}, partly=("metrics", "sums"))["metrics"] == {
+            "loss": None
+        }
+
+
+@abandoned_reads
+@pytest.mark.parametrize("described", ['"loss"', '"images"'])
+def test_a_damaged_name_of_a_metric_is_no_other_metric(tmp_path, caplog, described):
+    save(tmp_path, [10, 20])
+    path = tmp_path / CHECKPOINTS / "20" / "default" / "_METADATA"
+    assert described in path.read_text()
+    path.write_text(path.read_text().replace(described, '"lost"'))
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert_is_of_step(checkpoints.restore(like(), partly=("sums",)), 10)
+    assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)

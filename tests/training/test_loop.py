@@ -21,7 +21,7 @@ from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.state import abstract_state
+from resnet_flax.training.state import State, abstract_state
 from tests.runs.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
 from tests.runs.test_metrics import scalars
 from tests.training.small import small_config
@@ -48,7 +48,7 @@ def restored(workdir, c, step=None):
     with Checkpoints(workdir, read_only=True) as checkpoints:
         network = build(c.model, 10)
         like = abstract_state(network, optimizers.build(c.optimizer, lambda s: 0.0), (8, 8, 1), replicated(data_mesh()))
-        return jax.device_get(checkpoints.restore(like, step))
+        return jax.device_get(State(**checkpoints.restore(like.items, step)))
 
 
 @pytest.fixture(scope="module")
