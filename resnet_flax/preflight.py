@@ -181,10 +181,11 @@ def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") 
 
 def _check_disk(config: ConfigDict, dataset: "Dataset | PhotoDataset", workdir: Path) -> None:
     """Sets the free space beside what the checkpoints take."""
+    from resnet_flax.runs import resume
+    from resnet_flax.runs.directory import RunDirectory
     from resnet_flax.training import fine_tuning
-    from resnet_flax.training import workdir as folders
 
-    folders.check_config(workdir, fine_tuning.adopt(config, workdir))
+    resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
     place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import optax
 
-from resnet_flax import json_lines
 from resnet_flax.data.images import Dataset
 from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.data.streaming import Batch, Pipeline
 from resnet_flax.data.supplies import Resident, Streamed, Supply
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import BROKEN, RunFiles
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
@@ -84,10 +83,8 @@ class _Broken:
     """Writes down each image that was passed over, once."""
 
     def __init__(self, workdir: Path, data: dict[str, Any], pipeline: Pipeline) -> None:
-        process = jax.process_index()
-        self._path = workdir / (BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1))
-        self._data, self._pipeline = data, pipeline
-        self._known = {line["image"] for line in RunFiles(workdir).broken(self._path.name)}
+        self._run, self._data, self._pipeline = RunDirectory(workdir), data, pipeline
+        self._known = {line["image"] for line in self._run.broken(jax.process_index())}
 
     def note(self, split: str, batch: Batch) -> None:
         """Takes a batch's ``broken``."""
@@ -97,8 +94,8 @@ class _Broken:
                 continue
             self._known.add(str(photo))
             reason = self._pipeline.complaint(photo).removeprefix(f"{photo}: ")
-            json_lines.append(self._path, {"image": str(photo), "split": split, "reason": reason})
-            print(f"{photo}: {reason}; passed over, {len(self._known)} so far ({self._path})", file=sys.stderr)
+            path = self._run.note_broken({"image": str(photo), "split": split, "reason": reason}, jax.process_index())
+            print(f"{photo}: {reason}; passed over, {len(self._known)} so far ({path})", file=sys.stderr)
 
 
 def _splits(dataset: Dataset | PhotoDataset) -> dict[str, Any]:
