@@ -8,13 +8,14 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax import memory
+from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build, on_one_device
 from resnet_flax.training import fine_tuning, rules, run_images
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import has_checkpoint
 from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import Parts, check_precision, load_dataset, normalization_of
+from resnet_flax.training.parts import Parts, check_precision
 from resnet_flax.training.state import abstract_variables
 
 
@@ -56,11 +57,12 @@ class Readiness:
         check_settings(config, workdir, self._devices or 1)
         if folders.is_finished(workdir, config):
             return
-        normalization = run_images.known_normalization(workdir, config)
-        data = self._once("data", json.dumps(config.data.to_dict()), lambda: load_dataset(config))
-        if normalization is None and config.data.pipeline == "resident":
+        normalization, section = run_images.known_normalization(workdir, config), json.dumps(config.data.to_dict())
+        data = self._once("data", section, lambda: datasets.load(config.data))
+        if normalization is None:
+            name = config.data.normalization
             normalization = self._once(
-                "normalization", json.dumps(config.data.to_dict()), lambda: normalization_of(config, data)
+                "normalization", section, lambda: data.access.normalization(name, data.train, quick=True)
             )
         network = build(config.model, len(data.classes))
         parts = Parts(config, data, network, None, normalization)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from resnet_flax.config import in_memory
 from resnet_flax.errors import UserError
 from resnet_flax.training import workdir as folders
 
@@ -42,7 +43,7 @@ def _left_behind(c: ConfigDict) -> bool:
 
 def _by_name(data: ConfigDict) -> bool:
     """Whether the data are kept in memory, and no folder of photographs."""
-    return not data.folder and data.pipeline == "resident"
+    return not data.folder and in_memory(data)
 
 
 class Change(NamedTuple):
@@ -75,7 +76,7 @@ CHANGED = (
     ),
     Change(
         2,
-        lambda c: bool(c.data.folder) and c.data.pipeline == "resident" and _around(c.data) % 4 != 0,
+        lambda c: bool(c.data.folder) and in_memory(c.data) and _around(c.data) % 4 != 0,
         "its photographs were cropped up to a pixel beside the centre (data.resize less data.image_size is no multiple "
         "of 4)",
     ),

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax import sums
-from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.datasets import Data
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.prepared import TESTED
 from resnet_flax.data.preprocessing import Preprocessing
@@ -23,15 +23,13 @@ def check(workdir: Path, parts: Parts) -> None:
     """Refuses to go on with a run on other images than it was begun on; see the two functions below."""
     check_preprocessing(workdir, parts.preprocessing)
     _check_test(workdir, parts)
-    if isinstance(parts.dataset, PhotoDataset):
-        check_photographs(workdir, parts.dataset)
+    check_photographs(workdir, parts.dataset)
 
 
 def write(workdir: Path, parts: Parts) -> None:
     """Writes what :func:`check` compares with, where it is not there yet."""
     write_preprocessing(workdir, parts.preprocessing)
-    if isinstance(parts.dataset, PhotoDataset):
-        write_photographs(workdir, parts.dataset)
+    write_photographs(workdir, parts.dataset)
 
 
 def check_preprocessing(workdir: Path, preprocessing: Preprocessing) -> None:
@@ -59,10 +57,10 @@ def _check_test(workdir: Path, parts: Parts) -> None:
         )
 
 
-def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+def check_photographs(workdir: Path, dataset: Data) -> None:
     """Refuses to go on with a stream of other photographs, or in another order, than the run was begun on."""
     there, now = RunFiles(workdir).photographs(), _described(dataset)
-    if read_config(workdir) is None or there is None:
+    if read_config(workdir) is None or there is None or now["fingerprint"] is None:
         return
     if there["fingerprint"] != now["fingerprint"]:
         raise UserError(
@@ -72,13 +70,13 @@ def check_photographs(workdir: Path, dataset: PhotoDataset) -> None:
         )
 
 
-def write_photographs(workdir: Path, dataset: PhotoDataset) -> None:
+def write_photographs(workdir: Path, dataset: Data) -> None:
     """Writes photographs.json, where it is not there yet: see :func:`check_photographs`."""
-    if not (workdir / PHOTOGRAPHS).is_file():
+    if dataset.fingerprint() is not None and not (workdir / PHOTOGRAPHS).is_file():
         sums.write(workdir / PHOTOGRAPHS, json.dumps(_described(dataset)) + "\n")
 
 
-def _described(dataset: PhotoDataset) -> dict[str, Any]:
+def _described(dataset: Data) -> dict[str, Any]:
     return {
         "fingerprint": dataset.fingerprint(), "where": dataset.where, "train": len(dataset.train),
         "test": len(dataset.test),
