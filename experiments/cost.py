@@ -72,14 +72,14 @@ def _networks() -> tuple[list[Any], tuple[int, int, int], int]:
     """The configs, unit by unit at each depth; the shape of an image; how many classes."""
     from experiments import cost_networks
     from experiments.runs import Case, plan
-    from resnet_flax.data import shapes
+    from resnet_flax.data import datasets
 
     units = _UNITS.value or cost_networks.units_with_a_basic_form()
     depths = options.whole_numbers(_DEPTHS)
     cases = [Case(f"{unit}-basic-{depth}", label=f"{unit}-{depth}") for depth in depths for unit in units]
     configs = [run.config for run in plan(cases, options.whole_numbers(options.SEEDS)[:1])]
     data = configs[0].data
-    image, classes = shapes.image_shape(data), shapes.classes(data)
+    image, classes = datasets.image_shape(data), datasets.classes(data)
     if image is None or classes is None:
         raise UserError(f"data.name={data.name!r}: the shape of its images is not known without it; choose a config "
                         f"of digits, cifar10 or cifar100")  # fmt: skip

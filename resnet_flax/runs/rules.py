@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from resnet_flax.config import in_memory
+
 # How runs are trained, as far as it matters to their results. 1: commit 4cfe0ac and before, which recorded no rules.
 RULES = 3
 
@@ -40,7 +42,7 @@ def _left_behind(c: ConfigDict) -> bool:
 
 def _by_name(data: ConfigDict) -> bool:
     """Whether the data are kept in memory, and no folder of photographs."""
-    return not data.folder and data.pipeline == "resident"
+    return not data.folder and in_memory(data)
 
 
 class Change(NamedTuple):
@@ -73,7 +75,7 @@ CHANGED = (
     ),
     Change(
         2,
-        lambda c: bool(c.data.folder) and c.data.pipeline == "resident" and _around(c.data) % 4 != 0,
+        lambda c: bool(c.data.folder) and in_memory(c.data) and _around(c.data) % 4 != 0,
         "its photographs were cropped up to a pixel beside the centre (data.resize less data.image_size is no multiple "
         "of 4)",
     ),

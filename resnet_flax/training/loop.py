@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax import memory
-from resnet_flax.data.images import Dataset
-from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data.datasets import Data
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.paths import expanded
@@ -72,8 +71,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         except Exception as error:
             refusal = error
         raise_together(refusal)
-        if isinstance(parts.dataset, PhotoDataset):
-            check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
+        if (fingerprint := parts.dataset.fingerprint()) is not None:
+            check_same(fingerprint, f"{parts.dataset.where}: the photographs")
         held.enter_context(fail_fast(_GOES_ON))
         if folder.is_finished(config):
             _say(f"{workdir}: finished before, at step {config.train.steps}")
@@ -298,7 +297,7 @@ class _Pace:
         self.steps = max(1, min(int(_SECONDS_A_CALL / max(a_step, 1e-9)), 4 * self.steps))
 
 
-def _images_of(dataset: Dataset | PhotoDataset) -> str:
+def _images_of(dataset: Data) -> str:
     """Which classes were found, and how many images for training and for testing."""
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax import memory
-from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax.data import datasets
 from resnet_flax.data.prepared import TESTED
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build, on_one_device
@@ -16,7 +16,7 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
 from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import Parts, check_precision, load_dataset, normalization_of
+from resnet_flax.training.parts import Parts, check_precision
 from resnet_flax.training.state import abstract_variables
 
 
@@ -52,10 +52,10 @@ def check_images(run: RunDirectory, parts: Parts) -> None:
 def photographs_of(parts: Parts) -> dict[str, Any] | None:
     """What photographs.json holds of a stream; None for images in memory."""
     data = parts.dataset
-    if not isinstance(data, PhotoDataset):
+    if (fingerprint := data.fingerprint()) is None:
         return None
     counts = {"train": len(data.train), "test": len(data.test)}
-    return {"fingerprint": data.fingerprint(), "where": data.where, **counts}
+    return {"fingerprint": fingerprint, "where": data.where, **counts}
 
 
 class Readiness:
@@ -79,11 +79,12 @@ class Readiness:
         check_settings(config, run, self._devices or 1)
         if run.is_finished(config):
             return
-        normalization = run.known_normalization(config)
-        data = self._once("data", json.dumps(config.data.to_dict()), lambda: load_dataset(config))
-        if normalization is None and config.data.pipeline == "resident":
+        normalization, section = run.known_normalization(config), json.dumps(config.data.to_dict())
+        data = self._once("data", section, lambda: datasets.load(config.data))
+        if normalization is None:
+            name = config.data.normalization
             normalization = self._once(
-                "normalization", json.dumps(config.data.to_dict()), lambda: normalization_of(config, data)
+                "normalization", section, lambda: data.access.normalization(name, data.train, quick=True)
             )
         network = build(config.model, len(data.classes))
         parts = Parts(config, data, network, None, normalization)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import cache, decoding, folders, sources, views
+from resnet_flax.data import cache, datasets, decoding, folders, views
 from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
@@ -86,8 +86,8 @@ def test_images_in_memory_are_new_although_an_old_cache_has_them(photos, tmp_pat
         before.setattr(
             decoding, "square", lambda path, resize, side, *more: decoding.prepare(path, resize, resize, *more)
         )
-        old = sources.load(data)
-    new = sources.load(data)
+        old = datasets.load(data)
+    new = datasets.load(data)
     found = folders.scan(photos)
     different = 0
     for split in ("train", "test"):

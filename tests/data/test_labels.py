@@ -5,7 +5,7 @@ import pytest
 
 from experiments import report
 from resnet_flax import config
-from resnet_flax.data import sources
+from resnet_flax.data import datasets, sources
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, rules
 from resnet_flax.runs.directory import STARTS
@@ -24,8 +24,7 @@ def data_of(folder, name, pipeline="resident", **keys):
 
 
 def load(folder, name, pipeline="resident", **keys):
-    loader = sources.load if pipeline == "resident" else sources.load_photographs
-    return loader(data_of(folder, name, pipeline, **keys))
+    return datasets.load(data_of(folder, name, pipeline, **keys))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sources, "_digits", damaged)
     with pytest.raises(UserError, match=r"^digits: image 17 of test has the label 10; there are 10 classes"):
-        sources.load(config.load("configs/digits.py").data)
+        datasets.load(config.load("configs/digits.py").data)
 
 
 def run_config(sets, name, **overrides):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import sources
+from resnet_flax.data import datasets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.errors import UserError
 from resnet_flax.runs.checkpoints import Checkpoints
@@ -39,7 +39,7 @@ def test_while_caching(tmp_path, no_larger_than, monkeypatch, caplog, room):
     data.resize = 0
     if room:
         no_larger_than(room)
-    found = sources.load(data)
+    found = datasets.load(data)
     np.testing.assert_array_equal(found.train.images[0], image)
     array = cached_array("numbers", [tmp_path / "photos" / "cat" / "0.png"], lambda: np.arange(1000))
     np.testing.assert_array_equal(array, np.arange(1000))

@@ -203,7 +203,7 @@ def test_weights_and_classes_that_do_not_fit_are_one_line(run, tmp_path):
         "-m", "resnet_flax.evaluate", f"--weights={exported}", *NETWORK, f"--config.data.folder={other}"
     )
     assert code == 2
-    assert "only the folder has crow, owl; only the network has cat, dog" in output
+    assert "only the data have crow, owl; only the network has cat, dog" in output
     harmful = tmp_path / "harmful.pth"
     harmful.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
     code, output = command(

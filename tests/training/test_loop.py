@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import pixels, sources
+from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.runs.checkpoints import Checkpoints
@@ -78,7 +78,7 @@ def test_the_lines(run):
 def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     """Image by image, with a network that knows of no mesh."""
     workdir, c, _ = run
-    state, data = restored(workdir, c), sources.load(c.data)
+    state, data = restored(workdir, c), datasets.load(c.data)
     normalization = pixels.normalization(c.data.normalization, data.train)
     network = build(c.model, 10)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -120,14 +120,14 @@ def test_the_best_by_validation_error_is_kept(run):
 def test_the_test_set_chooses_nothing(run, tmp_path, monkeypatch):
     """With other labels on the test images, all but the test loss and error stays as it was."""
     workdir, c, _ = run
-    load = sources.load
+    load = datasets.load
 
     def load_with_other_test_labels(data):
         dataset = load(data)
         other = dataclasses.replace(dataset.test, labels=np.roll(dataset.test.labels, 1))
         return dataclasses.replace(dataset, test=other)
 
-    monkeypatch.setattr(sources, "load", load_with_other_test_labels)
+    monkeypatch.setattr(datasets, "load", load_with_other_test_labels)
     loop.run(c, tmp_path)
 
     def without_test(folder):
