@@ -69,14 +69,14 @@ def _start() -> list[tuple[str, ...]]:
     import jax
 
     from resnet_flax import config as configs
-    from resnet_flax.data import layouts, pixels, sources
+    from resnet_flax.data import datasets, layouts, pixels
     from resnet_flax.training.devices import data_mesh, replicated
 
     data = dict(configs.base().data) | {"download": False}
     try:
-        sources.load(data)  # decodes it the first time
+        datasets.load(data)  # decodes it the first time
         start = time.perf_counter()
-        images = sources.load(data)
+        images = datasets.load(data)
         pixels.normalization(data["normalization"], images.train)
         splits = [layouts.put(split, replicated(data_mesh())) for split in (images.train, images.test)]
         jax.block_until_ready(splits)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.data import layouts, shapes
+from resnet_flax.data import datasets, layouts
 from resnet_flax.data.images import Images
 from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.pixels import Normalization
@@ -69,7 +69,7 @@ def named(name: str, **keys: Any) -> ConfigDict:
 
 def shape_and_classes(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
     """The shape (H, W, C) of the images of the config's data set, and how many classes it has, without reading it."""
-    shape, classes = shapes.image_shape(config.data), shapes.classes(config.data)
+    shape, classes = datasets.image_shape(config.data), datasets.classes(config.data)
     if shape is None or classes is None:
         raise UserError(
             f"data.name={config.data.name!r}: the shape of its images is not known without reading it; choose a "

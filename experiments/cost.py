@@ -12,7 +12,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from resnet_flax.config import name_of
-from resnet_flax.data import shapes
+from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.figures import cost as pictures
 from resnet_flax.sweeps.cases import Asked, Case
@@ -31,7 +31,7 @@ def configs(asked: Asked) -> list[ConfigDict]:
 
 def data_of(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
     """The shape of an image, and how many classes there are."""
-    image, classes = shapes.image_shape(config.data), shapes.classes(config.data)
+    image, classes = datasets.image_shape(config.data), datasets.classes(config.data)
     if image is None or classes is None:
         raise UserError(f"data.name={config.data.name!r}: the shape of its images is not known without it; choose a "
                         f"config of digits, cifar10 or cifar100")  # fmt: skip

@@ -404,9 +404,14 @@ def validate(c: ConfigDict) -> None:
     _check_network(c)
 
 
+def in_memory(data: Mapping[str, Any]) -> bool:
+    """Whether the section ``data`` of a config has its images lie in memory, as a whole, when a network is trained."""
+    return data["pipeline"] == "resident"
+
+
 def _check_stream(c: ConfigDict) -> None:
     data, defaults = c.data, base().data
-    if data.pipeline == "resident":
+    if in_memory(data):
         for key in ("augmentation", "scales", "least_area", "colour", "broken"):
             if data[key] != defaults[key] and not (key == "scales" and tuple(data[key]) == defaults[key]):
                 raise UserError(f"data.{key}={data[key]!r} is for streams; set data.pipeline=stream")

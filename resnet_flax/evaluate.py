@@ -22,8 +22,10 @@ split of its own; a run, and a file that export wrote, keep the split of their t
 or ImageNet's val tar and development kit, will do.
 """
 
+import dataclasses
 import math
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +37,13 @@ from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.paths import expanded
+from resnet_flax.progress import Progress
 
 if TYPE_CHECKING:
-    from resnet_flax.data.photographs import PhotoDataset
+    from resnet_flax.data.datasets import Data
     from resnet_flax.interchange.files import Weights
     from resnet_flax.model import Model
-    from resnet_flax.training.parts import Parts
+    from resnet_flax.training.evaluation import Evaluation
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH; by default the run's own config.json.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -72,75 +75,141 @@ def main() -> None:
     else:
         config = _config(expanded(_WORKDIR.value))
     _check_places(config)
-    if config.data.folder or config.data.pipeline == "stream":
-        _evaluate_photographs(config, file)
-        return
-    if _VIEW.value != "center":
-        raise UserError(f"--view={_VIEW.value} is for photographs in a folder; name it in --config.data.folder")
-    _evaluate_data_set(config, file)
+    _evaluate(config, file)
 
 
-def _evaluate_data_set(config: ConfigDict, file: "Weights | None") -> None:
-    """Of images that lie on the device: each once, whole.
+def _evaluate(config: ConfigDict, file: "Weights | None") -> None:
+    """Evaluates a network on the images of a split, each once, and prints its metrics.
 
     Args:
       file: the weights, or None for a run.
     """
-    import dataclasses
+    from resnet_flax.data import datasets
+    from resnet_flax.training.parts import check_precision
 
+    check_precision(config)
+    data = datasets.load_for_evaluation(config.data)
+    if _VIEW.value not in data.access.views:
+        raise UserError(f"--view={_VIEW.value} is for photographs in a folder; name it in --config.data.folder")
+    split = _SPLIT.value or ("all" if file is not None and file.config is None and not data.own_split else "test")
+    if split == "all":
+        data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
+    names = ("train", "test") if split == "all" else (split,)
+    if not any(len(getattr(data, name)) for name in names):
+        there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
+        raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
+    net = _network(config, file, data)
+    if data.where.startswith("class folders"):
+        data = _in_order_of(net, data)
+    _check_classes(net, data.classes, data.where)
+    data = dataclasses.replace(data, access=data.access.as_trained(net.preprocessing))
+    if _REESTIMATE.value:
+        net = dataclasses.replace(net, variables=_reestimated(net, config, data))
+    _check_finite(net.variables)
+    splits = {name: found for name in names if len(found := getattr(data, name))}
+    result = (_result if _VIEW.value == "center" else _result_of_views)(net, config, data, splits)
+    if not result.images:
+        raise UserError(f"--split={split}: none of {sum(map(len, splits.values()))} {data.access.noun} can be read")
+    taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}.get(split, split)
+    if split == "test" and not data.own_split:
+        taken = "a fifth of each class, set aside for testing"
+    print(
+        f"{result.images} {data.access.noun} ({data.where}), {taken}{_view_of(net, data)}"
+        + f"; {data.note}" * bool(data.note)
+    )
+    print("\n".join(result.lines(split)))
+
+
+def _network(config: ConfigDict, file: "Weights | None", data: "Data") -> "Model":
+    """The network in the file, or of the run's checkpoint; says which."""
+    from resnet_flax import model
+    from resnet_flax.training import parts
+
+    if file is None:
+        net = model.from_run(expanded(_WORKDIR.value), _STEP.value)
+        print(_checkpoint_of(net))
+    else:
+        default = None
+        if data.access.fixed and file.preprocessing is None:
+            normalization = data.access.normalization(config.data.normalization, data.train)
+            default = parts.preprocessing(config, data, normalization)
+        net = model.of_file(file, config, default)
+        print(file.path)
+    net.check_classifies()
+    return net
+
+
+def _result(net: "Model", config: ConfigDict, data: "Data", splits: dict[str, Any]) -> "Evaluation":
+    """Evaluates the central crops, batch by batch on all devices."""
     import jax
+
+    from resnet_flax.training import evaluation
+    from resnet_flax.training.devices import data_mesh, replicated
+    from resnet_flax.training.parts import image_dtype
+
+    mesh, count = data_mesh(), sum(map(len, splits.values()))
+    size = min(config.train.eval_batch_size, count)
+    supply = data.access.supply(splits, mesh, (size, size), config.seed, _note_broken)
+    transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
+
+    def blocks() -> Iterator[Any]:
+        with Progress(count, "evaluating", "images") as progress:
+            for name in splits:
+                for arrays in supply.in_order(name):
+                    yield arrays
+                    progress.update(arrays["labels"].size)
+
+    evaluate = evaluation.make_evaluate(net.network, supply.evaluation, transform, size, mesh)
+    variables = jax.device_put(net.variables, replicated(mesh))
+    result = evaluate(variables, blocks())
+    if not math.isfinite(result.loss):
+        bad = []
+        for found in splits.values():
+            with closing(data.access.in_order(found, size)) as batches:
+                places = evaluation.not_finite(net.network, transform, variables, batches)
+            bad += [found.name(int(place)) for place in places]
+        listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+        of = f"that of {len(bad)} images: {listed}" if bad else "each is finite, their sum is not"
+        where = f"{' and '.join(splits)}: the loss of {result.images} images"
+        raise Diverged(f"{where} is not finite: {of}")
+    return result
+
+
+def _result_of_views(net: "Model", config: ConfigDict, data: "Data", splits: dict[str, Any]) -> "Evaluation":
+    """Evaluates the averages over several views of each photograph."""
     import numpy as np
 
-    from resnet_flax import model
-    from resnet_flax.data import layouts, sources
-    from resnet_flax.data.images import Images
-    from resnet_flax.interchange import weights
-    from resnet_flax.networks import on_one_device
-    from resnet_flax.training import evaluation
-    from resnet_flax.training.devices import replicated
-    from resnet_flax.training.parts import prepare
+    from resnet_flax.analysis import scoring
+    from resnet_flax.training.evaluation import of_log_probabilities
 
-    parts = prepare(config)
-    split = _SPLIT.value or "test"
-    if split == "all":
-        whole = sources.load({**config.data, "validation": 0, "subset": 0})
-        images = Images(*(np.concatenate([getattr(part, name) for part in (whole.train, whole.test)])
-                          for name in ("images", "labels")))  # fmt: skip
-        print(f"{len(images)} images, all that are there")
-    else:
-        images = getattr(parts.dataset, split)
-    if not len(images):
-        raise UserError(f"--split={split}: the run set no images aside (data.validation=0); choose test or train")
-    everywhere = replicated(parts.mesh)
-    if file is not None and file.preprocessing is None:  # somebody else's, whose images are prepared as the config says
-        variables = weights.variables(file, on_one_device(parts.network), parts.image_shape, config.model)
-        print(file.path)
-    else:
-        net = model.of_file(file, config) if file else model.from_run(expanded(_WORKDIR.value), _STEP.value)
-        print(file.path if file else _checkpoint_of(net))
-        net.check_classifies()
-        _check_classes(net, parts.preprocessing.classes, f"data.name={config.data.name}")
-        _check_shape(net, parts.image_shape, parts.preprocessing.resize)
-        parts = dataclasses.replace(parts, normalization=net.preprocessing.normalization)
-        variables = net.variables
-    if parts.dataset.note:
-        print(parts.dataset.note)
-    if _REESTIMATE.value:
-        variables = _reestimated(variables, parts)
-    variables = jax.device_put(variables, everywhere)
-    _check_finite(variables)
-    layout = layouts.in_order(layouts.rounded_up(config.train.eval_batch_size, parts.mesh))
-    evaluate = evaluation.make_evaluate(
-        parts.network, layout, parts.transform, config.train.eval_batch_size, parts.mesh
-    )
-    result = evaluate(variables, [layouts.put(images, everywhere)])
-    if not math.isfinite(result.loss):
-        batch = config.train.eval_batch_size
-        bad = evaluation.not_finite(parts.network, parts.transform, variables, images, batch)
-        listed = ", ".join(map(str, bad[:_NAMED])) + (", ..." if len(bad) > _NAMED else "")
-        of = f"that of {len(bad)} images: {listed} (counted from 0)" if len(bad) else "each is finite, their sum is not"
-        raise Diverged(f"{split}: the loss of {len(images)} images is not finite: {of}")
-    print(f"{split} {result}")
+    def unreadable(error: UserError) -> None:
+        if config.data.broken == "stop":
+            # Of data that are trained on in memory, the key is refused.
+            raise UserError(f"{error}{'; data.broken=skip would pass it over' * (not configs.in_memory(config.data))}")
+        print(f"{error}; passed over", file=sys.stderr)
+
+    photographs = [photo for found in splits.values() for photo in found]
+    labels = np.concatenate([found.labels for found in splits.values()])
+    scores = scoring.log_probabilities(
+        net.network, net.variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size,
+        unreadable,
+    )  # fmt: skip
+    read = ~np.isnan(scores[:, 0])
+    return of_log_probabilities(scores[read], labels[read])
+
+
+def _view_of(net: "Model", data: "Data") -> str:
+    """The view of the images that was evaluated, in words; empty where there is one alone."""
+    if len(data.access.views) < 2:
+        return ""
+    size = net.preprocessing.image_size
+    corners = f"10 crops of {size} pixels in the central square of {net.preprocessing.resize}"
+    seen = {"center": f"the central crop of {size} pixels", "10crop": corners}
+    return ", " + seen.get(_VIEW.value, "fully convolutional, several scales")
+
+
+def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
+    print(f"{why()}; passed over", file=sys.stderr)
 
 
 def _check_finite(variables: dict[str, Any]) -> None:
@@ -153,137 +222,37 @@ def _check_finite(variables: dict[str, Any]) -> None:
 
 def _checkpoint_of(net: "Model") -> str:
     """Which checkpoint of which run is evaluated; of an old run, what it was trained by and is not evaluated by."""
-    from resnet_flax.training import rules
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs import rules
+    from resnet_flax.runs.directory import RunDirectory
 
-    reasons = rules.old_rules(net.config, folders.rules_of(expanded(_WORKDIR.value)))
+    reasons = rules.old_rules(net.config, RunDirectory(expanded(_WORKDIR.value)).rules())
     old = f"\nbegun under an old rule, and evaluated by today's: {'; '.join(reasons)}" if reasons else ""
     return f"{_WORKDIR.value}: step {net.step} of {net.config.train.steps}{old}"
 
 
-def _check_shape(net: "Model", shape: tuple[int, int, int], resize: int) -> None:
-    """Refuses images of another size, or brought to another size before the crop, than the network was trained on."""
-    seen = net.preprocessing
-    if (seen.image_shape, seen.resize) != (shape, resize):
-        (h, w, c), (height, width, channels) = shape, seen.image_shape
-        raise UserError(
-            f"--config: its images are {h}x{w}x{c}, out of {resize} pixels, and the network was trained on "
-            f"{height}x{width}x{channels}, out of {seen.resize}; set data.image_size and data.resize"
-        )
-
-
-def _evaluate_photographs(config: ConfigDict, file: "Weights | None") -> None:
-    """Of photographs on disk: decoded from their files, in the views asked for.
-
-    Args:
-      file: the weights, or None for a run.
-    """
-    import dataclasses
-
-    import numpy as np
-
-    from resnet_flax import model
-    from resnet_flax.analysis import scoring
-    from resnet_flax.data import sources
-    from resnet_flax.training.evaluation import of_log_probabilities
-    from resnet_flax.training.parts import prepare
-
-    found = sources.load_photographs(config.data, testing=True)
-    theirs = file is not None and file.config is None
-    split = _SPLIT.value or ("all" if theirs and not found.own_split else "test")
-    if split == "all":
-        found = sources.load_photographs({**config.data, "validation": 0, "subset": 0}, testing=True)
-    names = ("train", "test") if split == "all" else (split,)
-    if not any(len(getattr(found, name)) for name in names):
-        there = [name for name in ("train", "validation", "test") if len(getattr(found, name))]
-        raise UserError(f"--split={split}: {found.where} has {' and '.join(there)} images; choose one of them")
-    if file is not None:
-        net = model.of_file(file, config)
-        print(file.path)
-    else:
-        net = model.from_run(expanded(_WORKDIR.value), _STEP.value)
-        print(_checkpoint_of(net))
-    net.check_classifies()
-    if found.where.startswith("class folders"):
-        found = _in_order_of(net, found)
-    photographs = [photo for name in names for photo in getattr(found, name)]
-    labels = np.concatenate([getattr(found, name).labels for name in names])
-    _check_classes(net, found.classes, found.where)
-    variables = net.variables
-    if _REESTIMATE.value and not len(found.train):
-        raise UserError(f"--reestimate_bn: {found.where} has no images for training")
-    if _REESTIMATE.value:
-        seen = net.preprocessing
-        config.data.update(image_size=seen.image_size, resize=seen.resize, interpolation=seen.interpolation)
-        parts = dataclasses.replace(prepare(config, seen.normalization), normalization=seen.normalization)
-        variables = _reestimated(variables, parts, seen.channels)
-    _check_finite(variables)
-
-    def unreadable(error: UserError) -> None:
-        if config.data.broken == "stop":
-            # Of data that are trained on in memory, the key is refused.
-            raise UserError(f"{error}{'; data.broken=skip would pass it over' * (config.data.pipeline == 'stream')}")
-        print(f"{error}; passed over", file=sys.stderr)
-
-    scores = scoring.log_probabilities(
-        net.network, variables, net.preprocessing, photographs, _VIEW.value, config.train.eval_batch_size, unreadable
-    )
-    read = ~np.isnan(scores[:, 0])
-    if not read.any():
-        raise UserError(f"--split={split}: none of {len(photographs)} photographs can be read")
-    scores, labels, size = scores[read], labels[read], net.preprocessing.image_size
-    corners = f"10 crops of {size} pixels in the central square of {net.preprocessing.resize}"
-    seen = {"center": f"the central crop of {size} pixels", "10crop": corners}
-    view = seen.get(_VIEW.value, "fully convolutional, several scales")
-    taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}.get(split, split)
-    if split == "test" and not found.own_split:
-        taken = "a fifth of each class, set aside for testing"
-    print(f"{len(labels)} photographs ({found.where}), {taken}, {view}" + f"; {found.note}" * bool(found.note))
-    if len(found.classes) > 5:
-        wrong = scoring.top_k_error(scores, labels, 5)
-        print(f"{split} top-5 error {wrong / len(labels):.2%} ({wrong} of {len(labels)})")
-    print(f"{split} {of_log_probabilities(scores, labels)}")
-
-
-def _bn_batch(variables: dict[str, Any], config: ConfigDict, images: int) -> int:
-    """How many images a BN normalises together in re-estimation; says so."""
-    if not variables.get("batch_stats"):
-        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
-    batch = config.train.bn_group or config.train.batch_size
-    print(f"BN statistics: averages over {images} training images, {batch} at a time")
-    return batch
-
-
-def _reestimated(variables: dict[str, Any], parts: "Parts", channels: int = 3) -> dict[str, Any]:
-    """The variables with BN's statistics as averages over the training images.
-
-    Args:
-      channels: of photographs that are decoded for it.
-    """
-    import dataclasses
-
-    import numpy as np
-
-    from resnet_flax.data.supplies import whole_batches
+def _reestimated(net: "Model", config: ConfigDict, data: "Data") -> dict[str, Any]:
+    """The network's variables with BN's statistics as averages over the training images."""
+    from resnet_flax.data.access import whole_batches
+    from resnet_flax.training.parts import image_dtype
     from resnet_flax.training.reestimation import reestimate
 
-    train = parts.dataset.train
-    batch = _bn_batch(variables, parts.config, len(train))
-    if parts.config.data.folder or parts.config.data.pipeline == "stream":
-        # Photographs lie class by class, and a BN is to see all classes: a random order, always the same.
-        train = train.take(np.random.RandomState(0).permutation(len(train)))
-    with closing(whole_batches(train, batch, dataclasses.replace(parts.pipeline, channels=channels))) as batches:
-        found = reestimate(parts.network, variables["params"], parts.transform, batches)
-    return {**variables, "batch_stats": found}
+    if not len(data.train):
+        raise UserError(f"--reestimate_bn: {data.where} has no images for training")
+    if not net.variables.get("batch_stats"):
+        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
+    batch = config.train.bn_group or config.train.batch_size
+    print(f"BN statistics: averages over {len(data.train)} training images, {batch} at a time")
+    transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
+    with closing(whole_batches(data.access, data.access.mixed(data.train), batch)) as batches:
+        found = reestimate(net.network, net.variables["params"], transform, batches)
+    return {**net.variables, "batch_stats": found}
 
 
-def _in_order_of(net: "Model", found: "PhotoDataset") -> "PhotoDataset":
+def _in_order_of(net: "Model", found: "Data") -> "Data":
     """Class folders with labels in the order of the network's classes, where both have the same.
 
     Of ImageNet's classes, folders that are named 0 to 999 are the numbers (ImageNetV2 has them).
     """
-    import dataclasses
-
     import numpy as np
 
     from resnet_flax.interchange.class_names import imagenet_classes
@@ -324,9 +293,8 @@ def _check_classes(net: "Model", theirs: tuple[str, ...], where: str) -> None:
     only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
             for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
     raise UserError(
-        f"{where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the "
-        f"{'data have' if where.startswith('data.name') else 'folder has'} {only[0] or 'none'}; only the network has "
-        f"{only[1] or 'none'}"
+        f"{where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the data have "
+        f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
     )
 
 
@@ -345,12 +313,11 @@ def _check_places(config: ConfigDict) -> None:
 
 
 def _config(workdir: Path) -> ConfigDict:
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs.directory import RunDirectory
 
-    trained = folders.read_config(workdir)
-    if trained is None:
-        raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
-    if folders.rules_of(workdir) < 2 and not trained.data.folder and trained.data.pipeline == "resident":
+    run = RunDirectory(workdir)
+    trained = run.existing_config()
+    if run.rules() < 2 and not trained.data.folder and configs.in_memory(trained.data):
         trained.data.resize = 0  # which was ignored then
     if _CONFIG.value is None:
         return configs.resolve(trained)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from resnet_flax.data import shapes
+from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def check_training(config: ConfigDict, network: "Network") -> None:
             f"{state / _GIB:,.1f} GiB on {len(devices)} devices that have {there / _GIB:,.1f} GiB of memory; choose a "
             f"smaller model.depth or model.width"
         )
-    height, width, channels = shapes.image_shape(config.data) or (config.data.image_size or 1,) * 2 + (1,)
+    height, width, channels = datasets.image_shape(config.data) or (config.data.image_size or 1,) * 2 + (1,)
     stem = network.stem.filters / (network.stem.stride * 2**network.stem.pool) ** 2 if network.stem else 0
     pixels = (height + 2 * config.data.pad) * (width + 2 * config.data.pad) * channels * _BYTES["float32"]
     image = pixels + height * width * stem * _BYTES[model.dtype]

@@ -129,15 +129,20 @@ def from_weights(path: str | Path, config: ConfigDict | None = None, set_by_user
     return of_file(file, config_of(file, config, set_by_user))
 
 
-def of_file(file: Weights, config: ConfigDict) -> Model:
+def of_file(file: Weights, config: ConfigDict, default: Preprocessing | None = None) -> Model:
     """The same of a file that was read already, by its own config (``interchange.weights.config_of``).
+
+    Args:
+      default: of the images at hand, for a file that does not say how its images were prepared; None goes by the
+        config alone.
 
     Raises:
       UserError: it does not fit.
     """
-    classes = _class_names(file, config)
-    preprocessing = _preprocessing(file, config, classes)
-    network = on_one_device(build(config.model, len(classes)))
+    preprocessing = default if file.preprocessing is None else None
+    if preprocessing is None:
+        preprocessing = _preprocessing(file, config, _class_names(file, config))
+    network = on_one_device(build(config.model, len(preprocessing.classes)))
     return Model(network, variables(file, network, preprocessing.image_shape, config.model), preprocessing, config)
 
 
@@ -147,23 +152,18 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     Raises:
       UserError: no run is there, or no such checkpoint.
     """
-    from resnet_flax.run_files import PREPROCESSING, RunFiles
+    from resnet_flax.runs.checkpoints import Checkpoints
+    from resnet_flax.runs.directory import RunDirectory
     from resnet_flax.training import trained
-    from resnet_flax.training import workdir as folders
-    from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import on_host
 
     workdir = expanded(workdir)
-    config = folders.read_config(workdir)
-    if config is None:
-        raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
-    config = configs.resolve(config)
+    run = RunDirectory(workdir)
+    config = configs.resolve(run.existing_config())
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.choose(step)
-    text = RunFiles(workdir).preprocessing()
-    if text is not None:
-        preprocessing = _parsed(text, workdir / PREPROCESSING)
-    else:  # a run of before there was such a file: from its data set
+    preprocessing = run.preprocessing()
+    if preprocessing is None:  # a run of before there was such a file: from its data set
         from resnet_flax.training.parts import prepare
 
         preprocessing = prepare(config).preprocessing
@@ -188,7 +188,7 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
             f"{file.path} does not say how its images were normalised, and data.normalization={data.normalization!r} "
             f"is a statistic of its training images; choose imagenet, caffe or none, or export it anew"
         )
-    from resnet_flax.data.shapes import image_shape
+    from resnet_flax.data.datasets import image_shape
 
     shape = image_shape(data)
     if shape is None:

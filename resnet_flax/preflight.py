@@ -9,15 +9,12 @@ and workers make batches; and sets the free disk space beside what the checkpoin
 start; 2: it could not, and the last line says why. Data sets that are kept in memory are read whole, as a run does.
 """
 
-import dataclasses
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
@@ -30,13 +27,10 @@ from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress, duration
 
 if TYPE_CHECKING:
-    from resnet_flax.data.images import Dataset
-    from resnet_flax.data.photographs import Photo, PhotoDataset
-    from resnet_flax.data.streaming import Pipeline
+    from resnet_flax.data.datasets import Data
+    from resnet_flax.data.photographs import Photo
 
 _SECONDS = 5.0  # that the speed is measured for, at least one batch
-_MORE = 10_000  # steps, where the run has but few
-_AT_ONCE = 64  # photographs that are decoded together
 _THREADS = 8  # that read what is kept in memory
 _GIB = 2**30
 
@@ -58,16 +52,13 @@ def main() -> None:
     for line in _places(config):
         print(line)
     dataset = _load(config)
+    print(f"used: {dataset.where}")
     splits = {name: split for name in ("train", "validation", "test") if len(split := getattr(dataset, name))}
     print(f"classes: {len(dataset.classes)}; " + ", ".join(f"{name} {len(s):,} images" for name, s in splits.items()))
     if dataset.note:
         print(dataset.note)
-    if config.data.pipeline == "stream":
-        from resnet_flax.training.parts import pipeline_of
-
-        pipeline = dataclasses.replace(pipeline_of(config), skip_broken=True)
-        _read(config, dataset, pipeline, list(splits))
-        _measure(config, dataset, pipeline)
+    _decode(config, dataset, splits)
+    _measure(config, dataset)
     if workdir is not None:
         _check_disk(config, dataset, workdir)
     print("a run could start")
@@ -94,15 +85,11 @@ def _places(config: ConfigDict) -> Iterator[str]:
         yield f"  {folder / names} (its authors' archive): {found or 'not there'}"
 
 
-def _load(config: ConfigDict) -> "Dataset | PhotoDataset":
-    from resnet_flax.data import sources
+def _load(config: ConfigDict) -> "Data":
+    from resnet_flax.data import datasets
 
-    if config.data.pipeline == "stream":
-        dataset = sources.load_photographs(config.data)
-        print(f"used: {dataset.where}")
-        return dataset
     try:
-        return sources.load(config.data)
+        return datasets.load(config.data)
     except UserError as error:
         broken = _name_broken(config)
         if not broken:
@@ -113,8 +100,8 @@ def _load(config: ConfigDict) -> "Dataset | PhotoDataset":
 
 
 def _name_broken(config: ConfigDict) -> int:
-    """Reads every image of data that are kept in memory; names those that cannot be read, and returns their number."""
-    from resnet_flax.data import decoding, sources
+    """Reads every image of data that cannot be loaded; names those that cannot be read, and returns their number."""
+    from resnet_flax.data import datasets, decoding
 
     def complaint(photo: "Photo") -> str | None:
         try:
@@ -124,7 +111,7 @@ def _name_broken(config: ConfigDict) -> int:
         return None
 
     try:
-        found = sources.load_photographs(config.data)
+        found = datasets.load_photographs(config.data)
     except UserError:
         return 0
     broken = 0
@@ -138,53 +125,46 @@ def _name_broken(config: ConfigDict) -> int:
     return broken
 
 
-def _read(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline", splits: list[str]) -> None:
+def _decode(config: ConfigDict, dataset: "Data", splits: dict[str, Any]) -> None:
     """Decodes photographs, the same ones each time, and names those that cannot be read."""
-    sizes = [len(getattr(dataset, name)) for name in splits]
+    sizes = [len(split) for split in splits.values()]
     count = sum(sizes) if _ALL.value else min(_SAMPLE.value, sum(sizes))
     chosen = np.sort(np.random.RandomState(0).permutation(sum(sizes))[:count])
-    broken, first = 0, 0
+    decoded, broken, first = 0, 0, 0
     with Progress(count, "decoding", "images") as progress:
-        for name, size in zip(splits, sizes, strict=True):
+        for split, size in zip(splits.values(), sizes, strict=True):
             here = chosen[(chosen >= first) & (chosen < first + size)] - first
-            photographs = getattr(dataset, name).take(here)
             first += size
-            with closing(pipeline.in_order(photographs, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
-                for batch in batches:
-                    for number in batch["broken"][batch["broken"] >= 0]:
-                        broken += 1
-                        print(f"  {pipeline.complaint(photographs[int(number)])}", flush=True)
-                    progress.update(int((batch["counts"] | (batch["broken"] >= 0)).sum()))
-    print(f"decoded: {count:,} images, {broken:,} of them cannot be read")
+            for done, complaints in dataset.access.decoding(split.take(here)):
+                for text in complaints:
+                    print(f"  {text}", flush=True)
+                decoded, broken = decoded + done, broken + len(complaints)
+                progress.update(done)
+    if decoded:
+        print(f"decoded: {decoded:,} images, {broken:,} of them cannot be read")
     if broken and config.data.broken == "stop":
         raise UserError(
-            f"{broken} of {count} images cannot be read, named above; mend or remove them, or set data.broken=skip"
+            f"{broken} of {decoded} images cannot be read, named above; mend or remove them, or set data.broken=skip"
         )
 
 
-def _measure(config: ConfigDict, dataset: "PhotoDataset", pipeline: "Pipeline") -> None:
-    """Says how fast training batches come, with nobody else to feed."""
+def _measure(config: ConfigDict, dataset: "Data") -> None:
+    """Says how fast training batches come, where they are decoded."""
     steps, size = config.train.steps, config.train.batch_size
-    with closing(pipeline.train(dataset.train, config.seed, size, np.arange(size), 0, steps + _MORE)) as batches:
-        # What was begun while workers were starting comes at once.
-        for _ in range(1 + pipeline.workers * (pipeline.threads_each + 2)):
-            next(batches)
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < _SECONDS:
-            next(batches)
-            count += size
-        rate = count / (time.perf_counter() - start)
-    by = f"{pipeline.workers} workers with " * bool(pipeline.workers) + f"{pipeline.threads_each} threads"
-    least = duration(steps * size / rate)
-    print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take {least} at least")
+    measured = dataset.access.rate(dataset.train, size, _SECONDS)
+    if measured is not None:
+        rate, by = measured
+        least = duration(steps * size / rate)
+        print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take {least} at least")
 
 
-def _check_disk(config: ConfigDict, dataset: "Dataset | PhotoDataset", workdir: Path) -> None:
+def _check_disk(config: ConfigDict, dataset: "Data", workdir: Path) -> None:
     """Sets the free space beside what the checkpoints take."""
+    from resnet_flax.runs import resume
+    from resnet_flax.runs.directory import RunDirectory
     from resnet_flax.training import fine_tuning
-    from resnet_flax.training import workdir as folders
 
-    folders.check_config(workdir, fine_tuning.adopt(config, workdir))
+    resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
     place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -202,22 +182,20 @@ def _check_disk(config: ConfigDict, dataset: "Dataset | PhotoDataset", workdir: 
         )
 
 
-def _checkpoint_bytes(config: ConfigDict, dataset: "Dataset | PhotoDataset") -> int:
+def _checkpoint_bytes(config: ConfigDict, dataset: "Data") -> int:
     import jax
 
     from resnet_flax.networks import build
     from resnet_flax.training import optimizer as optimizers
     from resnet_flax.training.devices import data_mesh, replicated
-    from resnet_flax.training.parts import Parts
     from resnet_flax.training.schedule import learning_rate
     from resnet_flax.training.state import abstract_state
 
     with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
         network = build(config.model, len(dataset.classes))
         optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
-        mesh = data_mesh()
-        shape = Parts(config, dataset, network, mesh, normalization=None).image_shape
-        state = abstract_state(network, optimizer, shape, replicated(mesh), config.optimizer.ema)
+        everywhere = replicated(data_mesh())
+        state = abstract_state(network, optimizer, dataset.access.image_shape, everywhere, config.optimizer.ema)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 

@@ -66,10 +66,10 @@ def _summary(config: ConfigDict, image_shape: tuple[int, int, int], classes: int
 
 
 def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    from resnet_flax.data import shapes
+    from resnet_flax.data import datasets
 
     if _IMAGE.value is None:
-        shape = shapes.image_shape(config.data)
+        shape = datasets.image_shape(config.data)
         if shape is None:
             raise UserError(
                 f"data.name={config.data.name!r} with data.image_size={config.data.image_size}: the shape of its "
@@ -83,9 +83,9 @@ def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def _classes(config: ConfigDict) -> int:
-    from resnet_flax.data import shapes
+    from resnet_flax.data import datasets
 
-    classes = _CLASSES.value if _CLASSES.value is not None else shapes.classes(config.data)
+    classes = _CLASSES.value if _CLASSES.value is not None else datasets.classes(config.data)
     if classes is None:
         raise UserError(f"data.name={config.data.name!r}: how many classes it has is not known here; give --classes=N")
     if classes < 1:

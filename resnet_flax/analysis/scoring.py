@@ -127,22 +127,6 @@ def scored(
         yield from known()
 
 
-def top_k_error(scores: np.ndarray, labels: np.ndarray, k: int) -> int:
-    """How many images have their class not among the k most probable.
-
-    Classes of equal probability come in their order, as ``argmax`` takes the first: so k = 1 is the usual error, and a
-    network that gives the same to all classes is right on the first k of them alone. A row with NaN is wrong.
-
-    Args:
-      scores: [N, classes], probabilities or their logarithms.
-      labels: [N] integers.
-    """
-    labels = np.asarray(labels)[:, None]
-    own = np.take_along_axis(scores, labels, 1)
-    before = (scores > own) | ((scores == own) & (np.arange(scores.shape[1]) < labels))
-    return int(((before.sum(1) >= k) | np.isnan(own[:, 0])).sum())
-
-
 @cache
 def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
     """Compiles ``(variables, images) -> logarithms of probabilities``, in float32 at least."""

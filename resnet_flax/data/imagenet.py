@@ -13,12 +13,12 @@ import numpy as np
 
 from resnet_flax.data import folders, prepared, tars
 from resnet_flax.data.cache import cached_array
-from resnet_flax.data.images import check_labels, set_aside_fifth
+from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
-from resnet_flax.data.sources import IMAGENET as NAME
 from resnet_flax.errors import UserError
 from resnet_flax.progress import Progress
 
+NAME = "imagenet2012"  # in TFDS, and in configs
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 _TARS = {
     TRAIN: "a tar for each class inside, 147,897,477,120 bytes",
@@ -27,9 +27,6 @@ _TARS = {
 }
 _THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
 _MANUAL = Path("downloads") / "manual"  # where TFDS wants them
-
-# Where, classes, train, test, a note or "", and whether the split is the data's own.
-Splits = tuple[str, tuple[str, ...], Photographs, Photographs, str, bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +76,11 @@ def _look(name: str, folder: Path) -> list[Wanted]:
     return wanted
 
 
-def find(name: str, folder: Path, testing: bool = False) -> Splits:
+def find(name: str, folder: Path, testing: bool = False) -> Found:
     """A data set of photographs, by name, in the first form that is there.
 
     Args:
       testing: whether images for testing are enough.
-
-    Returns:
-      what was found, for people; class names; the photographs for training, and those for testing; which stand in
-      for the split for testing, where there is none with labels, else ""; and whether it has such a split.
 
     Raises:
       UserError: nothing was found (it names each place), or what was found is not whole.
@@ -105,7 +98,7 @@ def find(name: str, folder: Path, testing: bool = False) -> Splits:
             if splits["val"] and (splits["train"] or testing):
                 numbers = set(_class_folders(folder / "val")) == {str(i) for i in range(1000)}
                 found = of_folder(folder, "numbers" if numbers else "names", testing)
-                return (*found[:4], "", True)  # such numbers are the labels
+                return found._replace(note="", own_split=True)  # such numbers are the labels
         if prepared_set.found:
             return _prepared(name, prepared_set.path)  # which says what is wrong with it
     except OSError as error:
@@ -116,7 +109,7 @@ def find(name: str, folder: Path, testing: bool = False) -> Splits:
     )
 
 
-def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -> Splits:
+def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -> Found:
     """Class folders: see :func:`resnet_flax.data.folders.scan`."""
     found = folders.scan(folder, class_order, testing)
     top = os.fsencode(found.folder / "x")[:-1]  # of ".", nothing: paths in it do not begin with it
@@ -127,10 +120,10 @@ def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
     where = f"class folders in {found.folder}"
-    return where, found.classes, photographs(found.train), photographs(found.test), found.note, found.own_split
+    return Found(photographs(found.train), photographs(found.test), found.classes, where, found.note, found.own_split)
 
 
-def _prepared(name: str, place: Path) -> Splits:
+def _prepared(name: str, place: Path) -> Found:
     # ImageNet's test images, which TFDS prepares where they are there, have no labels.
     info = prepared.read_info(place, ("validation",) if name == NAME else prepared.TESTS)
 
@@ -142,13 +135,10 @@ def _prepared(name: str, place: Path) -> Splits:
     classes = info.classes or prepared.numbered_classes(labels("train"))
 
     def photographs(split: str) -> Photographs:
-        check_labels(str(place), split, labels(split), len(classes))
         return Photographs.all_of(Records(place, split), labels(split))
 
-    train = photographs("train")
-    own_split = bool(test)
-    train, test = (train, photographs(test)) if own_split else set_aside_fifth(train)
-    return f"TFDS data set in {place}", classes, train, test, note, own_split
+    where = f"TFDS data set in {place}"
+    return Found(photographs("train"), photographs(test) if test else None, classes, where, note, bool(test))
 
 
 def _labels(records: Records, count: int) -> np.ndarray:
@@ -187,7 +177,7 @@ def _tar_folder(folder: Path) -> Path:
     return manual if not (folder / TRAIN).is_file() and (manual / TRAIN).is_file() else folder
 
 
-def _from_tars(folder: Path, testing: bool) -> Splits:
+def _from_tars(folder: Path, testing: bool) -> Found:
     needed = {file: note for file, note in _TARS.items() if not (testing and file == TRAIN)}
     missing = [f"{folder / file} ({note})" for file, note in needed.items() if not (folder / file).is_file()]
     if missing:
@@ -211,11 +201,8 @@ def _from_tars(folder: Path, testing: bool) -> Splits:
     in_order = np.argsort(test.names)
     labels = np.empty(len(truth), np.int32)
     labels[in_order] = [places[number] for number in truth]
-    return (
-        f"tar files in {folder}", classes,
-        Photographs.all_of(train, np.asarray([places[number] for number in numbers])), Photographs.all_of(test, labels),
-        "", True,
-    )  # fmt: skip
+    train = Photographs.all_of(train, np.asarray([places[number] for number in numbers]))
+    return Found(train, Photographs.all_of(test, labels), classes, f"tar files in {folder}")
 
 
 def _validation_truth(devkit: Path) -> list[str]:

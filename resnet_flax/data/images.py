@@ -1,11 +1,30 @@
-"""What a data set is here: images and labels of each split, in memory or mapped from the cache."""
+"""Images and labels of a split, in memory or mapped from the cache; splits that are set aside, and central crops."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from resnet_flax.errors import UserError
+
+
+class Split(Protocol):
+    """Images with their classes: :class:`Images`, or :class:`~resnet_flax.data.photographs.Photographs`.
+
+    Attributes:
+      labels: [N] int32.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """Returns the images at the given places, in their order."""
+
+    def name(self, place: int) -> str:
+        """Returns what messages call the image at a place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,26 +38,33 @@ class Images:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Images":
-        """Those at the given places, in their order."""
+        """See :class:`Split`."""
         return Images(self.images[indices], self.labels[indices])
 
+    def name(self, place: int) -> str:
+        """See :class:`Split`: its number, counted from 0."""
+        return str(place)
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """The splits of a data set, and the names of its classes.
 
-    ``validation`` is empty unless ``data.validation`` sets training images aside. ``note`` says which images stand in
-    for the split ``test`` where the data set has none with labels; else it is empty.
+class Found(NamedTuple):
+    """What the loader of a data set returns.
+
+    Attributes:
+      test: None where the data have no split for testing: a fifth of each class is then set aside.
+      where: what was found and where, for people.
+      note: says which images stand in for the split ``test`` where the data set has none with labels, and the like.
+      own_split: whether the data themselves say which images are for testing; else a fifth of them was set aside.
     """
 
-    train: Images
-    test: Images
-    validation: Images
-    classes: tuple[str, ...]
+    train: Any
+    test: Any
+    classes: Sequence[str]
+    where: str
     note: str = ""
+    own_split: bool = True
 
 
-def split_off_validation(train: Images, count: int) -> tuple[Images, Images]:
+def split_off_validation(train: Split, count: int) -> tuple[Split, Split]:
     """Sets ``count`` images aside, the same ones in every run: (the rest, in its order; those set aside).
 
     For CIFAR-10 and 5000 this is a split in the manner of the paper's 45k/5k (section 4.2); which images the
@@ -51,7 +77,7 @@ def split_off_validation(train: Images, count: int) -> tuple[Images, Images]:
     return train.take(np.sort(order[count:])), train.take(np.sort(order[:count]))
 
 
-def subset(train: Images, count: int) -> Images:
+def subset(train: Split, count: int) -> Split:
     """That many of the images, in their order, the same ones in every run; smaller ones lie in larger ones."""
     order = np.random.RandomState(0).permutation(len(train))
     return train.take(np.sort(order[:count]))
@@ -63,13 +89,10 @@ def fifth(count: int) -> np.ndarray:
     return np.random.RandomState(0).permutation(count)[: max(1, round(count / 5))]
 
 
-def set_aside_fifth(train: Any) -> tuple[Any, Any]:
+def set_aside_fifth(train: Split) -> tuple[Split, Split]:
     """Sets a fifth of each class's images aside for testing, the same ones in every run: (the rest, those set aside).
 
     A class of one image keeps it for training.
-
-    Args:
-      train: :class:`Images`, or photographs.
     """
     test = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
@@ -85,6 +108,8 @@ def check_labels(where: str, split: str, labels: np.ndarray, classes: int) -> No
     Raises:
       UserError: it names the first image with one.
     """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(f"{where}: labels of {split} must be whole numbers [N]; they are {labels.dtype} {labels.shape}")
     strange = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(strange):
         raise UserError(

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import hashlib
 import io
-import json
 import os
 import threading
 from collections.abc import Sequence
@@ -179,40 +177,15 @@ class Photographs:
         return Photographs(source, np.arange(len(labels)), np.asarray(labels, np.int32))
 
     def take(self, indices: np.ndarray) -> "Photographs":
-        """Those at the given places, in their order."""
+        """See :class:`~resnet_flax.data.images.Split`."""
         return Photographs(self.source, self.numbers[indices], self.labels[indices])
+
+    def name(self, place: int) -> str:
+        """See :class:`~resnet_flax.data.images.Split`: where it lies."""
+        return str(self[place])
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, place: int) -> Photo:
         return Photo(self.source, int(self.numbers[place]))
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoDataset:
-    """The splits of a data set of photographs, and the names of its classes.
-
-    Attributes:
-      where: what was found and where, for people.
-      validation: empty unless ``data.validation`` sets training images aside.
-      note: see :class:`~resnet_flax.data.images.Dataset`.
-      own_split: whether the data themselves say which images are for testing; else a fifth of them was set aside.
-    """
-
-    where: str
-    classes: tuple[str, ...]
-    train: Photographs
-    test: Photographs
-    validation: Photographs
-    note: str = ""
-    own_split: bool = True
-
-    def fingerprint(self) -> str:
-        """The same, 16 hexadecimal digits, wherever the same photographs are found in the same order."""
-        digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for split in (self.train, self.validation, self.test):
-            digest.update(split.source.identity())
-            digest.update(split.numbers.tobytes())
-            digest.update(split.labels.tobytes())
-        return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, CIFAR-10 and -100, any prepared TFDS set; folders; no TensorFlow."""
+"""Loaders that read a data set into memory: the digits, CIFAR-10 and -100, any prepared TFDS set; folders."""
 
 import hashlib
 import json
@@ -12,13 +12,11 @@ import numpy as np
 
 from resnet_flax.data import archives, prepared
 from resnet_flax.data.cache import Splits, cached, cached_array
-from resnet_flax.data.images import Dataset, Images, check_labels, set_aside_fifth, split_off_validation, subset
-from resnet_flax.data.photographs import Bytes, PhotoDataset
+from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
+from resnet_flax.data.photographs import Bytes
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
-
-IMAGENET = "imagenet2012"
 
 
 class _Size(NamedTuple):
@@ -42,66 +40,43 @@ class _Size(NamedTuple):
         return name + around if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}{around}"
 
 
-def load(data: Mapping[str, Any]) -> Dataset:
-    """The data set that the section ``data`` of a config names.
+def digits(data: Mapping[str, Any]) -> Found:
+    """Reads the embedded digits, at the size that the section ``data`` of a config says."""
+    return Found(*_digits(_size(data)), where=data["name"])
 
-    With ``data.folder``, the photographs there (:mod:`resnet_flax.data.folders`). Otherwise looks, in this order,
-    for: the embedded digits; a prepared TFDS data set in ``data.data_dir`` (by default ``TFDS_DATA_DIR``, else
+
+def folder(data: Mapping[str, Any]) -> Found:
+    """Reads the photographs in the class folders of ``data.folder`` (:mod:`resnet_flax.data.folders`).
+
+    Raises:
+      UserError: there is no such folder, or it does not fit.
+    """
+    if not data.get("folder"):
+        raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
+    splits, note, own_split = _photographs(data)
+    return Found(*splits, data["folder"], note, own_split)
+
+
+def named(data: Mapping[str, Any]) -> Found:
+    """Reads a data set by its name.
+
+    Looks, in this order, for: a prepared TFDS data set in ``data.data_dir`` (by default ``TFDS_DATA_DIR``, else
     ``~/tensorflow_datasets``); for CIFAR, an archive of its authors there; for CIFAR and where ``data.download`` is
     on, that archive on the web.
 
     Raises:
       UserError: nothing found, and where it was looked for; or what was found does not fit.
     """
-    name, note = data["name"], ""
-    _check_class_order(data)
+    splits, note, own_split = _named(data, _size(data))
+    return Found(*splits, data["name"], note, own_split)
+
+
+def resized(found: Found, data: Mapping[str, Any]) -> Found:
+    """Brings images that do not have the size of ``data.image_size`` and ``data.resize`` to it."""
     if data.get("folder"):
-        name = data["folder"]
-        (train, test, classes), note = _photographs(data)
-    elif name == "folder":
-        raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
-    elif name == "digits":
-        train, test, classes = _digits(_size(data))
-    else:
-        (train, test, classes), note = _named(data, _size(data))
-    for split, images in (("train", train), ("test", test)):
-        check_labels(name, split, images.labels, len(classes))
-    train, validation = _train_and_validation(train, data, name)
-    return Dataset(train=train, test=test, validation=validation, classes=classes, note=note)
-
-
-def load_photographs(data: Mapping[str, Any], testing: bool = False) -> PhotoDataset:
-    """The same of photographs that stay on disk (``data.pipeline=stream``).
-
-    Those of ``data.folder``; or a prepared TFDS data set by name; or ImageNet 2012 in any of its forms
-    (:mod:`resnet_flax.data.imagenet`).
-
-    Args:
-      testing: whether images for testing are enough, where there are no others.
-
-    Raises:
-      UserError: nothing found, and where it was looked for; or what was found does not fit.
-    """
-    # Imported here, as PIL is elsewhere: other data sets do without.
-    from resnet_flax.data import imagenet
-
-    _check_class_order(data)
-    if data["folder"]:
-        found = imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"), testing)
-    elif data["name"] in ("folder", "digits"):
-        raise UserError(
-            f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder"
-        )
-    else:
-        found = imagenet.find(data["name"], data_dir(data["data_dir"]), testing)
-    where, classes, train, test, note, own_split = found
-    train, validation = _train_and_validation(train, data, where) if len(train) or not testing else (train, train)
-    return PhotoDataset(where, classes, train, test, validation, note, own_split)
-
-
-def _check_class_order(data: Mapping[str, Any]) -> None:
-    if data.get("class_order", "names") != "names" and not data.get("folder"):
-        raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
+        return found
+    train, test, _ = _resized((found.train, found.test, ()), _size(data))
+    return found._replace(train=train, test=test)
 
 
 def _size(data: Mapping[str, Any]) -> _Size:
@@ -113,20 +88,7 @@ def _size(data: Mapping[str, Any]) -> _Size:
     return _Size(side, data.get("interpolation", "box"), data["image_size"])
 
 
-def _train_and_validation(train: Any, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    """The settings ``data.validation`` and ``data.subset`` on the training images."""
-    if data["validation"] >= len(train):
-        raise UserError(
-            f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
-        )
-    train, validation = split_off_validation(train, data["validation"])
-    wanted = data.get("subset", 0)
-    if wanted > len(train):
-        raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
-    return subset(train, wanted) if wanted else train, validation
-
-
-def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str]:
+def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     # Imported here, as PIL is elsewhere: other data sets do without.
     from resnet_flax.data import folders
 
@@ -141,10 +103,10 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str]:
     def decode() -> Splits:
         return folders.decode(found, size.side, size.interpolation, size.crop)
 
-    return cached(name, [path for path, _ in labelled], size.side, decode), found.note
+    return cached(name, [path for path, _ in labelled], size.side, decode), found.note, found.own_split
 
 
-def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str]:
+def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
     name, folder = data["name"], data_dir(data["data_dir"])
     place = prepared.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
@@ -158,8 +120,8 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str]:
         # Cached as well, since asking TFDS takes a second of each start.
         chosen = cached_array(f"test-of-{place.parent.name}", files, lambda: np.array(_choose_test(place)))
         test, note = map(str, chosen)
-        return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note
-    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size)), ""
+        return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note, bool(test)
+    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size)), "", True
 
 
 def data_dir(given: str) -> Path:

@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 import grain
 import numpy as np
@@ -47,6 +49,7 @@ class Pipeline:
       flip: whether half of the images are mirrored.
       channels: 3 or 1.
       skip_broken: whether an image that cannot be read is replaced by the next one instead of ending the run.
+      may_skip: whether the key ``data.broken`` may say so.
       workers: processes that decode; 0 for threads of this one.
       threads: of each of them; 0 for as many as there are cores, shared among the workers.
     """
@@ -62,6 +65,24 @@ class Pipeline:
     skip_broken: bool = False
     workers: int = 0
     threads: int = 0
+    may_skip: bool = True
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> "Pipeline":
+        """Returns the pipeline by the section ``data`` of a resolved config."""
+        return Pipeline(
+            image_size=data["image_size"],
+            resize=data["resize"] or data["image_size"],
+            interpolation=data["interpolation"],
+            augmentation=data["augmentation"],
+            scales=tuple(data["scales"]),
+            least_area=data["least_area"],
+            flip=data["flip"],
+            skip_broken=data["broken"] == "skip",
+            workers=data["workers"],
+            threads=data["threads"],
+            may_skip=data["pipeline"] == "stream",
+        )
 
     def train(
         self, photographs: Photographs, seed: int, batch_size: int, places: np.ndarray, first: int, last: int
@@ -183,7 +204,7 @@ class Batches:
         text = pipeline.complaint(self._examples.photographs[number])
         if pipeline.skip_broken:
             return f"{text}; nor can the {_IN_A_ROW - 1} images after it"
-        return f"{text}; data.broken=skip would pass it over"
+        return f"{text}{'; data.broken=skip would pass it over' * pipeline.may_skip}"
 
     def close(self) -> None:
         """Ends its threads or processes."""

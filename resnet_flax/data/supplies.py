@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -16,6 +17,9 @@ from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.streaming import Batch, Batches, Pipeline
 from resnet_flax.errors import UserError
+
+# Called with a split's name, the name of a broken image that was passed over, and a function that says why, in a line.
+NoteBroken = Callable[[str, str, Callable[[], str]], None]
 
 _AHEAD = 2  # batches that are on their way to the devices while they compute
 
@@ -77,7 +81,7 @@ class Streamed:
 
     Args:
       seed: of the run.
-      note: called with a split's name and a batch of it, whose ``broken`` it may write down.
+      note: called for each broken image that is passed over.
     """
 
     training = evaluation = layouts.given()
@@ -90,7 +94,7 @@ class Streamed:
         eval_batch_size: int,
         pipeline: Pipeline,
         seed: int,
-        note: Callable[[str, Batch], None],
+        note: NoteBroken,
     ) -> None:
         self._splits, self._mesh, self._pipeline, self._seed, self._note = splits, mesh, pipeline, seed, note
         self._eval_batch_size, self._share = eval_batch_size, _Share(mesh, batch_size)
@@ -125,7 +129,7 @@ class Streamed:
         share = _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
         with closing(self._pipeline.in_order(self._splits[split], share.size, share.places)) as batches:
             for batch in batches:
-                self._note(split, batch)
+                self._say_broken(split, batch)
                 yield share.put({"images": batch["images"], "labels": batch["labels"], "mask": batch["counts"]})
 
     def close(self) -> None:
@@ -144,9 +148,14 @@ class Streamed:
             return False
         if batch is None:
             return False
-        self._note("train", batch)
+        self._say_broken("train", batch)
         self._ahead.append(self._share.put({name: batch[name] for name in ("images", "labels")}))
         return True
+
+    def _say_broken(self, split: str, batch: Batch) -> None:
+        for number in batch["broken"][batch["broken"] >= 0]:
+            photo = self._splits[split][int(number)]
+            self._note(split, str(photo), partial(self._pipeline.complaint, photo))
 
 
 class _Share:
@@ -177,17 +186,3 @@ class _Share:
             name: jax.ShapeDtypeStruct((1, self.size, *one.shape), one.dtype, sharding=self._sharding)
             for name, one in example.items()
         }
-
-
-def whole_batches(split: Images | Photographs, batch_size: int, pipeline: Pipeline) -> Iterator[np.ndarray]:
-    """Yields each image of a split once, in batches [n, H, W, C] uint8 without fillers.
-
-    The last batch may be smaller, and so is one with broken images that are passed over.
-    """
-    if isinstance(split, Images):
-        for first in range(0, len(split), batch_size):
-            yield split.images[first : first + batch_size]
-        return
-    with closing(pipeline.in_order(split, batch_size, np.arange(batch_size))) as batches:
-        for batch in batches:
-            yield batch["images"][batch["counts"]]

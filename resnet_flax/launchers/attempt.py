@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
-from resnet_flax.run_files import CRASH
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.endings import WELL, Ending, first_line
 from resnet_flax.training import loop
 
@@ -19,7 +19,8 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
       Busy: another process is at it.
       Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
-    (workdir / CRASH).unlink(missing_ok=True)
+    directory = RunDirectory(workdir)
+    directory.forget_crash()
     try:
         loop.run(config, workdir)
     except Diverged as error:
@@ -31,7 +32,5 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
     except Exception as error:  # the other runs are not lost with this one
         text = traceback.format_exc()
         print(text, file=sys.stderr)
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / CRASH).write_text(text)
-        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {workdir / CRASH})"
+        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {directory.write_crash(text)})"
     return WELL

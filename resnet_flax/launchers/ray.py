@@ -25,8 +25,9 @@ from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.launchers import ray_task
 from resnet_flax.launchers.pace import Pace
+from resnet_flax.runs.directory import WORKER_LOG
 from resnet_flax.sweeps.cases import Cluster, Run
-from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line, is_finished
+from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line
 from resnet_flax.training.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
@@ -86,7 +87,7 @@ class _Sweep:
     def run(self, submitter: Callable[[], Callable[[Run], Any]]) -> dict[int, Ending]:
         """Until all have ended, or a signal has stopped them; where all have, no cluster is needed."""
         for i, run in enumerate(self._runs):
-            if is_finished(run.config, run.workdir):
+            if run.is_finished:
                 self._end(i, WELL, "finished before")
             elif earlier := earlier_failure(run.config, run.workdir):
                 self._end(i, earlier)
@@ -156,7 +157,7 @@ class _Sweep:
         if failure:
             how = f"{failure}: {reason}"
         if failure == "crashed":
-            how += f"; its output: {self._runs[i].workdir / ray_task.LOG}"
+            how += f"; its output: {self._runs[i].workdir / WORKER_LOG}"
         left = [run for j, run in enumerate(self._runs) if j not in self._endings]
         spent = sum(time.monotonic() - started for started in self._started.values())
         rest = self._pace.left(left, min(self._at_once, max(1, len(left))), spent)

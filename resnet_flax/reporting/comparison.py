@@ -10,7 +10,7 @@ from resnet_flax import published
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.gather import RunFolder
 from resnet_flax.reporting.protocol import protocol_differences
-from resnet_flax.training import rules
+from resnet_flax.runs import rules
 
 # What our runs measure of each published metric, on a single view of each image, at the final step.
 _MEASURED = {"test error %": "test_error", "training error %": "train_error", "top-1 error %": "test_error"}

@@ -9,7 +9,7 @@ from resnet_flax.measurements.networks import Cost
 from resnet_flax.measurements.timing import Spread
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import Table
-from resnet_flax.training.workdir import environment
+from resnet_flax.runtime.environment import environment
 
 _Written = tuple[Table, str]
 

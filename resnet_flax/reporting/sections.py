@@ -16,7 +16,7 @@ from resnet_flax.progress import duration
 from resnet_flax.reporting import comparison, protocol, tables
 from resnet_flax.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
 from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, started
-from resnet_flax.training import rules
+from resnet_flax.runs import rules
 
 _FOLDED_ROWS = 40  # a longer table is folded
 _PNG = b"\x89PNG\r\n\x1a\n"

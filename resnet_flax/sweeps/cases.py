@@ -8,6 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_flax.runs.directory import RunDirectory
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -68,6 +70,16 @@ class Run:
     config: ConfigDict
     workdir: Path
     label: str
+
+    @property
+    def directory(self) -> RunDirectory:
+        """What the folder holds."""
+        return RunDirectory(self.workdir)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds this very run, to its last step."""
+        return self.directory.is_finished(self.config)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,6 @@ import jax
 
 from resnet_flax.errors import Diverged, Failed, UserError
 from resnet_flax.launchers import local, ray
-from resnet_flax.run_files import RunFiles
 from resnet_flax.sweeps.cases import Asked, Outcome, Run
 from resnet_flax.sweeps.endings import earlier_failure
 from resnet_flax.training.readiness import Readiness
@@ -37,7 +36,7 @@ def _check(runs: Sequence[Run], asked: Asked) -> None:
     problems: dict[str, list[str]] = {}
     for run in runs:
         try:
-            RunFiles(run.workdir).check()
+            run.directory.check()
             if not earlier_failure(run.config, run.workdir):  # which would not be resumed
                 readiness.check(run.config, run.workdir)
         except UserError as error:
@@ -48,9 +47,8 @@ def _check(runs: Sequence[Run], asked: Asked) -> None:
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     """What the run's folder holds."""
-    files = RunFiles(run.workdir)
-    start = (files.starts() or [{}])[-1]
-    return Outcome(run, files.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
+    start = (run.directory.starts() or [{}])[-1]
+    return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import CONFIG, RunFiles
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import CONFIG, RunDirectory
 from resnet_flax.sweeps.cases import Asked, Case, Run, label_of
-from resnet_flax.sweeps.endings import earlier_failure, is_finished
-from resnet_flax.training import rules
+from resnet_flax.sweeps.endings import earlier_failure
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
@@ -153,8 +153,8 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
             if configs.differences(config, run.config) or config.train.steps != run.config.train.steps:
                 continue
             try:
-                RunFiles(folder).check()
-                rules.check_resume(folder, run.config)
+                RunDirectory(folder).check()
+                resume.check_rules(RunDirectory(folder), run.config)
             except UserError as error:
                 print(f"{run.name}: passed over: {error}", file=sys.stderr)
                 continue
@@ -180,7 +180,7 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
     found = {}
     for path in inside:
         try:
-            config = None if path in without else RunFiles(path).config()
+            config = None if path in without else RunDirectory(path).config()
         except UserError as error:
             print(f"{error}; passed over", file=sys.stderr)
             continue
@@ -192,7 +192,6 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
 def print_plan(runs: Sequence[Run]) -> None:
     """Prints a line for each run, and what it would do."""
     for run in runs:
-        known = run.config, run.workdir
-        earlier = earlier_failure(*known)
-        what = earlier[0] if earlier else "finished" if is_finished(*known) else f"{run.config.train.steps} steps"
+        earlier = earlier_failure(run.config, run.workdir)
+        what = earlier[0] if earlier else "finished" if run.is_finished else f"{run.config.train.steps} steps"
         print(f"{run.workdir}: {run.label} on {run.config.data.name}, seed {run.config.seed}: {what}")

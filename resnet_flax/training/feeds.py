@@ -1,19 +1,15 @@
 """The compiled steps and evaluations of a run, on the arrays that its data set supplies."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 
-from resnet_flax import json_lines
-from resnet_flax.data.images import Dataset
-from resnet_flax.data.photographs import PhotoDataset
-from resnet_flax.data.streaming import Batch, Pipeline
-from resnet_flax.data.supplies import Resident, Streamed, Supply
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import BROKEN, RunFiles
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
@@ -28,8 +24,10 @@ class Feed:
     """
 
     def __init__(self, parts: Parts, optimizer: optax.GradientTransformation, workdir: Path) -> None:
-        c, splits = parts.config, _splits(parts.dataset)
-        self._supply, self._last = _supply_of(parts, splits, workdir), c.train.steps
+        c, splits = parts.config, parts.dataset.splits
+        sizes = c.train.batch_size, c.train.eval_batch_size
+        self._supply = parts.dataset.access.supply(splits, parts.mesh, sizes, c.seed, _Broken(workdir).note)
+        self._last = c.train.steps
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
         self._steps = make_train_steps(
@@ -72,35 +70,18 @@ class Feed:
         self._supply.close()
 
 
-def _supply_of(parts: Parts, splits: dict[str, Any], workdir: Path) -> Supply:
-    train = parts.config.train
-    sizes = parts.mesh, train.batch_size, train.eval_batch_size
-    if not isinstance(parts.dataset, PhotoDataset):
-        return Resident(splits, *sizes)
-    return Streamed(splits, *sizes, parts.pipeline, parts.config.seed, _Broken(workdir, splits, parts.pipeline).note)
-
-
 class _Broken:
     """Writes down each image that was passed over, once."""
 
-    def __init__(self, workdir: Path, data: dict[str, Any], pipeline: Pipeline) -> None:
-        process = jax.process_index()
-        self._path = workdir / (BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1))
-        self._data, self._pipeline = data, pipeline
-        self._known = {line["image"] for line in RunFiles(workdir).broken(self._path.name)}
+    def __init__(self, workdir: Path) -> None:
+        self._run, self._process = RunDirectory(workdir), jax.process_index()
+        self._known = {line["image"] for line in self._run.broken(self._process)}
 
-    def note(self, split: str, batch: Batch) -> None:
-        """Takes a batch's ``broken``."""
-        for number in batch["broken"][batch["broken"] >= 0]:
-            photo = self._data[split][int(number)]
-            if str(photo) in self._known:
-                continue
-            self._known.add(str(photo))
-            reason = self._pipeline.complaint(photo).removeprefix(f"{photo}: ")
-            json_lines.append(self._path, {"image": str(photo), "split": split, "reason": reason})
-            print(f"{photo}: {reason}; passed over, {len(self._known)} so far ({self._path})", file=sys.stderr)
-
-
-def _splits(dataset: Dataset | PhotoDataset) -> dict[str, Any]:
-    splits = {"train": dataset.train, "test": dataset.test}
-    return splits | ({"validation": dataset.validation} if len(dataset.validation) else {})
+    def note(self, split: str, image: str, why: Callable[[], str]) -> None:
+        """See :class:`~resnet_flax.data.supplies.Streamed`."""
+        if image in self._known:
+            return
+        self._known.add(image)
+        reason = why().removeprefix(f"{image}: ")
+        path = self._run.note_broken({"image": image, "split": split, "reason": reason}, self._process)
+        print(f"{image}: {reason}; passed over, {len(self._known)} so far ({path})", file=sys.stderr)

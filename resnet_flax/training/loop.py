@@ -1,7 +1,6 @@
 """A run: from a config and a folder to its last step, over as many stops as it takes."""
 
 import contextlib
-import json
 import math
 import sys
 import time
@@ -13,31 +12,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax import memory, sums
-from resnet_flax.data.images import Dataset
-from resnet_flax.data.photographs import PhotoDataset
+from resnet_flax import memory
+from resnet_flax.data.datasets import Data
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.paths import expanded
 from resnet_flax.progress import Progress
-from resnet_flax.run_files import RunFiles
-from resnet_flax.training import fine_tuning, run_images
+from resnet_flax.runs.checkpoints import Checkpoints
+from resnet_flax.runs.directory import METRICS, RunDirectory
+from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
+from resnet_flax.runtime.environment import environment
+from resnet_flax.runtime.hosts import check_same, fail_fast, raise_together, sync_hosts
+from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
-from resnet_flax.training import workdir as folders
-from resnet_flax.training.checkpoints import Checkpoints, has_checkpoint
-from resnet_flax.training.devices import (
-    agree,
-    alone,
-    check_same,
-    raise_together,
-    replicated,
-)
+from resnet_flax.training.devices import replicated
 from resnet_flax.training.feeds import Feed
-from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, put_back, read
 from resnet_flax.training.parts import Parts, prepare
-from resnet_flax.training.readiness import check_settings
+from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.schedule import learning_rate
-from resnet_flax.training.state import State, abstract_state, initial_state
+from resnet_flax.training.state import State, abstract_state, initial_state, restored
 from resnet_flax.training.step import all_finite, forget_sums
 from resnet_flax.training.stopping import StopRequest
 
@@ -60,46 +53,48 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       Diverged: the loss is not finite any more; the last good checkpoint is kept.
     """
     workdir = expanded(workdir)
+    folder = RunDirectory(workdir)
     first = jax.process_index() == 0
-    with StopRequest() as stop, contextlib.ExitStack() as held, folders.room_for(workdir):
+    with StopRequest() as stop, contextlib.ExitStack() as held, folder.report_full_disk():
         parts, weights, refusal = None, None, None
         try:
             config = fine_tuning.adopt(configs.resolve(config), workdir)
             if first:
-                held.enter_context(folders.locked(workdir))
-            check_settings(config, workdir if first else None, jax.device_count())
+                held.enter_context(folder.locked())
+            check_settings(config, folder if first else None, jax.device_count())
             memory.check_training(config, build(config.model, classes=1))
-            parts = prepare(config, run_images.known_normalization(workdir, config))
+            parts = prepare(config, folder.known_normalization(config))
             if first:
-                run_images.check(workdir, parts)
-            if config.init.weights and not has_checkpoint(workdir):
+                check_images(folder, parts)
+            if config.init.weights and not folder.has_checkpoint():
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except Exception as error:
             refusal = error
         raise_together(refusal)
-        if isinstance(parts.dataset, PhotoDataset):
-            check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
-        held.enter_context(alone(_GOES_ON))
-        if folders.is_finished(workdir, config):
+        if (fingerprint := parts.dataset.fingerprint()) is not None:
+            check_same(fingerprint, f"{parts.dataset.where}: the photographs")
+        held.enter_context(fail_fast(_GOES_ON))
+        if folder.is_finished(config):
             _say(f"{workdir}: finished before, at step {config.train.steps}")
-            return (put_back if first else read)(workdir)[-1]
+            return (folder.put_back() if first else folder.mended()[0])[-1]
         if first:
-            if sums.note_unknown(workdir):
+            if folder.note_checksums():
                 _say(f"{workdir}: begun by an earlier version without checksums of its files; they have them now")
-            folders.write_config(workdir, config)
-            run_images.write(workdir, parts)
-        return _Run(parts, workdir, stop, weights).go()
+            folder.write_config(config)
+            folder.write_images(parts.preprocessing, photographs_of(parts))
+        return _Run(parts, folder, stop, weights).go()
 
 
 class _Run:
     """The loop of one run, and what it carries from call to call."""
 
-    def __init__(self, parts: Parts, workdir: Path, stop: StopRequest, weights: dict[str, Any] | None) -> None:
-        self.parts, self.workdir, self.stop, self.weights = parts, workdir, stop, weights
+    def __init__(self, parts: Parts, folder: RunDirectory, stop: StopRequest, weights: dict[str, Any] | None) -> None:
+        self.parts, self.folder, self.stop, self.weights = parts, folder, stop, weights
+        self.workdir = folder.path
         self.config, self.train = parts.config, parts.config.train
         rate = learning_rate(self.config.optimizer, self.config.schedule)
         self.rate, self.optimizer = jax.jit(rate), optimizers.build(self.config.optimizer, rate)
-        self.feed = Feed(parts, self.optimizer, workdir)
+        self.feed = Feed(parts, self.optimizer, self.workdir)
         self.validates = "validation" in self.feed.held_out
         self.state: State | None = None
 
@@ -108,8 +103,8 @@ class _Run:
         with (
             Checkpoints(self.workdir, self.train.keep_checkpoints, self.validates) as self.checkpoints,
             contextlib.closing(self.feed),
-            alone(_GOES_ON),  # before the checkpoints are closed, which waits for the others
-            folders.room_for(self.workdir),
+            fail_fast(_GOES_ON),  # before the checkpoints are closed, which waits for the others
+            self.folder.report_full_disk(),
         ):
             _say(f"{self.workdir}: {_images_of(self.parts.dataset)}")
             step = self._restore_or_initialize()
@@ -121,7 +116,7 @@ class _Run:
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
             if jax.process_index() == 0:
                 data = self.parts.dataset
-                elsewhere = folders.record_start(self.workdir, step, size, len(data.classes), data.note)
+                elsewhere = self.folder.record_start(step, size, len(data.classes), environment(), data.note)
                 if elsewhere:
                     _say(
                         f"{self.workdir}: the last bits may differ from an uninterrupted run's: {'; '.join(elsewhere)}"
@@ -139,14 +134,17 @@ class _Run:
         what = self.parts.network, self.optimizer
         shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
         ema = self.config.optimizer.ema
-        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema))
-        verb = "starts" if self.state is None else "goes on"
-        if self.state is None:
+        like = abstract_state(*what, shape, everywhere, ema)
+        items = self.checkpoints.restore(like.items, partly=("sums",))
+        verb = "starts" if items is None else "goes on"
+        if items is not None:
+            self.state = restored(items, like)
+        else:
             self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights)
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
-        if not step and (reached := RunFiles(self.workdir).reached()) > 0:
+        if not step and (reached := self.folder.reached()) > 0:
             _say(f"{self.workdir}: its metrics reach step {reached}, but its checkpoints are gone; it starts anew")
         _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")
         return step
@@ -157,10 +155,10 @@ class _Run:
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
         if jax.process_index() > 0:
             return NoMetricsLog()
-        return MetricsLog(self.workdir, step, self.checkpoints.record)
+        return self.folder.metrics_log(step, self.checkpoints.record)
 
     def _save(self, step: int, validation_error: float | None = None) -> None:
-        self.checkpoints.save(step, self.state, validation_error, self.log.texts)
+        self.checkpoints.save(step, self.state.items, validation_error, self.log.texts)
 
     def _loop(self, step: int) -> dict[str, Any]:
         train, line, test_error = self.train, {}, None
@@ -170,7 +168,7 @@ class _Run:
             while step < train.steps:
                 boundary = min(_next(step, n) for n in (train.log_every, train.eval_every, train.checkpoint_every))
                 wanted = min(boundary, train.steps) - step
-                leave, count = agree(self.stop.received is not None, min(wanted, pace.steps))
+                leave, count = sync_hosts(self.stop.received is not None, min(wanted, pace.steps))
                 if leave:
                     self._leave(step)
                 with pace:
@@ -234,8 +232,8 @@ class _Run:
         bad = [name for name, value in line.items() if not math.isfinite(value)]
         if bad:
             _say(
-                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {FILE}); training goes on while "
-                f"the parameters are finite"
+                f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {METRICS}); training goes on "
+                f"while the parameters are finite"
             )
         return {name: None if name in bad else value for name, value in line.items()}
 
@@ -267,7 +265,7 @@ class _Run:
             self._save(step)
         self.checkpoints.wait()
         if jax.process_index() == 0:
-            sums.write(self.workdir / folders.INTERRUPTED, json.dumps({"step": step}) + "\n")
+            self.folder.write_interrupted(step)
         raise Interrupted(
             f"{self.workdir}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step}"
             f" of {self.train.steps}; the same command goes on from there"
@@ -281,7 +279,7 @@ class _Run:
             f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
         )
         if jax.process_index() == 0:
-            sums.write(self.workdir / folders.DIVERGED, json.dumps({"step": step, "message": message}))
+            self.folder.write_diverged(step, message)
         raise Diverged(message)
 
 
@@ -299,7 +297,7 @@ class _Pace:
         self.steps = max(1, min(int(_SECONDS_A_CALL / max(a_step, 1e-9)), 4 * self.steps))
 
 
-def _images_of(dataset: Dataset | PhotoDataset) -> str:
+def _images_of(dataset: Data) -> str:
     """Which classes were found, and how many images for training and for testing."""
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")

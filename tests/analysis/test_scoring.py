@@ -174,19 +174,6 @@ def test_networks_for_one_size_have_no_multiscale(network, paths):
         probabilities(net.clone(flattens=True), variables, PREPROCESSING, paths, "multiscale")
 
 
-def test_top_k_error():
-    scores = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2], [np.nan] * 3])
-    labels = np.array([0, 1, 0, 1, 0])
-    assert [scoring.top_k_error(scores, labels, k) for k in (1, 2, 3)] == [4, 2, 1]
-
-
-def test_equal_probabilities_are_in_the_order_of_argmax():
-    """A collapsed network of 1,000 classes: 99.9% and 99.5%, not 99.9% beside 0%."""
-    scores, labels = np.zeros((1000, 1000)), np.arange(1000)
-    assert scoring.top_k_error(scores, labels, 1) == (scores.argmax(1) != labels).sum() == 999
-    assert scoring.top_k_error(scores, labels, 5) == 995
-
-
 def test_a_loss_is_of_logits_and_of_the_average_of_views(network, monkeypatch):
     """Probabilities of exp(-4022) are none in any floating point; the average over views is of probabilities."""
     logits = np.zeros((2, 10), np.float32)

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from resnet_flax.data import archives, sources
+from resnet_flax.data import archives, datasets
 from resnet_flax.errors import UserError
 
 CLASSES = {"cifar10": [f"class{i}" for i in range(10)], "cifar100": [f"fine{i}" for i in range(100)]}
@@ -83,7 +83,7 @@ def data_config(name, folder, **keys):
 def test_both_formats(tmp_path, name, kind):
     archive = f"{name[:5]}-{name[5:]}-{kind}.tar.gz"
     write(tmp_path / archive, (binary_files if kind == "binary" else python_files)(name))
-    data = sources.load(data_config(name, tmp_path))
+    data = datasets.load(data_config(name, tmp_path))
     for split, count in (("train", 20), ("test", 7)):
         images, labels = images_of(name, split, count)
         np.testing.assert_array_equal(getattr(data, split).images, images)
@@ -102,7 +102,7 @@ def test_a_pickle_that_calls_is_refused(tmp_path, monkeypatch):
     files = python_files("cifar10") | {"data_batch_3": pickle.dumps({b"data": Hostile(), b"labels": []})}
     write(tmp_path / "cifar-10-python.tar.gz", files)
     with pytest.raises(UserError, match=r"asks for (posix|nt)\.system"):
-        sources.load(data_config("cifar10", tmp_path))
+        datasets.load(data_config("cifar10", tmp_path))
     assert not (tmp_path / "hostile").exists()
 
 
@@ -112,13 +112,13 @@ def test_a_damaged_archive_is_named(tmp_path, damage):
     content = path.read_bytes()
     path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"404 not found"}[damage])
     with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz: not a whole tar archive"):
-        sources.load(data_config("cifar10", tmp_path))
+        datasets.load(data_config("cifar10", tmp_path))
 
 
 def test_an_archive_of_something_else_is_named(tmp_path):
     write(tmp_path / "cifar-10-binary.tar.gz", binary_files("cifar100"))
     with pytest.raises(UserError, match=r"not the cifar10 archive of its authors: it holds no batches.meta.txt"):
-        sources.load(data_config("cifar10", tmp_path))
+        datasets.load(data_config("cifar10", tmp_path))
 
 
 def serve(monkeypatch, content):
@@ -135,7 +135,7 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch, capsys):
     serve(monkeypatch, content)
     folder = tmp_path / "new"
     folder.mkdir()
-    data = sources.load(data_config("cifar10", folder, download=True))
+    data = datasets.load(data_config("cifar10", folder, download=True))
     assert len(data.train) == 20
     assert [p.name for p in folder.iterdir()] == ["cifar-10-binary.tar.gz"]
 
@@ -143,7 +143,7 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch, capsys):
 def test_a_download_with_another_sum_is_deleted(tmp_path, monkeypatch):
     serve(monkeypatch, b"something else")
     with pytest.raises(UserError, match="MD5 sum .* expected c32a1d4a.*deleted"):
-        sources.load(data_config("cifar10", tmp_path, download=True))
+        datasets.load(data_config("cifar10", tmp_path, download=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,4 +153,4 @@ def test_a_download_that_fails_says_where_to_put_the_archive(tmp_path, monkeypat
 
     monkeypatch.setattr(archives.urllib.request, "urlopen", fail)
     with pytest.raises(UserError, match=r"could not be fetched \(no route to host\); put one of cifar-10-binary"):
-        sources.load(data_config("cifar10", tmp_path, download=True))
+        datasets.load(data_config("cifar10", tmp_path, download=True))

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from resnet_flax import config, model
-from resnet_flax.data import folders, imagenet, sources
+from resnet_flax.data import datasets, folders, imagenet
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.networks import build
@@ -27,17 +27,16 @@ def data_of(folder, **keys):
 
 @pytest.mark.parametrize("pipeline", ["resident", "stream"])
 def test_the_order_is_a_setting_and_is_said(tmp_path, pipeline):
-    load = sources.load if pipeline == "resident" else sources.load_photographs
     folder = make_folder(tmp_path / "numbers", ("1", "2", "10"), 3)
     for value in (1, 2, 10):
         for j in range(3):
             Image.new("RGB", (9, 8), (value,) * 3).save(folder / str(value) / f"{j}.jpg", quality=100)
-    by_name = load(data_of(folder, pipeline=pipeline))
+    by_name = datasets.load(data_of(folder, pipeline=pipeline))
     assert by_name.classes == ("1", "10", "2")  # as torchvision's ImageFolder, and as runs of before
     assert by_name.note == (
         "classes are numbers, taken in the order 1, 10, 2, ... (names); data.class_order=numbers is the other order"
     )
-    by_number = load(data_of(folder, pipeline=pipeline, class_order="numbers"))
+    by_number = datasets.load(data_of(folder, pipeline=pipeline, class_order="numbers"))
     assert by_number.classes == ("1", "2", "10")
     assert "in the order 1, 2, 10, ... (numbers)" in by_number.note
     if pipeline == "resident":
@@ -52,7 +51,7 @@ def test_other_names_have_one_order(tmp_path):
     with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is no number"):
         folders.scan(tmp_path / "b", "numbers")
     with pytest.raises(UserError, match="data.class_order='numbers' is for class folders"):
-        sources.load(config.load("configs/digits.py", None, {"data.class_order": "numbers"}).data)
+        datasets.load(config.load("configs/digits.py", None, {"data.class_order": "numbers"}).data)
     with pytest.raises(UserError, match="data.class_order='size' is not known; choose one of names, numbers"):
         config.validate(config.load("configs/digits.py", None, {"data.class_order": "size"}))
 
@@ -104,7 +103,7 @@ def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
         for j in range(1, 200):
             pixels = rng.integers(0, 256, (2, 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             Image.fromarray(pixels).save(tmp_path / "photos" / "val" / str(number) / f"{j}.png")
-    assert imagenet.find("imagenet2012", tmp_path / "photos")[1] == tuple(map(str, range(1000)))
+    assert imagenet.find("imagenet2012", tmp_path / "photos").classes == tuple(map(str, range(1000)))
     files = sorted((tmp_path / "photos" / "val").glob("*/*.png"))
     net = model.from_weights(str(tmp_path / "w.safetensors"), c, set(given))
     logits = np.asarray(net.features(net.prepare(files))["logits"], np.float64)

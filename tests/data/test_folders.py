@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import decoding, folders, layouts, pixels, sources
+from resnet_flax.data import datasets, decoding, folders, layouts, pixels, sources
 from resnet_flax.data.images import Images, center
 from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.errors import UserError
@@ -230,15 +230,15 @@ def test_load(photos):
 def test_the_side_that_is_kept(photos):
     assert load(data_config(photos, image_size=6, resize=7))[0].images.shape == (8, 7, 7, 3)
     with pytest.raises(UserError, match=r"^data.image_size=0: photographs differ in size; set the side"):
-        sources.load(data_config(photos, image_size=0))
+        datasets.load(data_config(photos, image_size=0))
     with pytest.raises(UserError, match=r"^data.resize=7 must be at least data.image_size=8"):
-        sources.load(data_config(photos, resize=7))
+        datasets.load(data_config(photos, resize=7))
 
 
 def test_a_damaged_photograph_is_named(photos, fresh_cache):
     (photos / "light" / "3.png").write_bytes((photos / "light" / "3.png").read_bytes()[:40])
     with pytest.raises(UserError, match="light/3.png: "):
-        sources.load(data_config(photos))
+        datasets.load(data_config(photos))
     assert not fresh_cache.exists()
 
 
@@ -255,30 +255,30 @@ def test_available_memory_is_known_here():
 
 
 def test_a_data_set_of_photographs(photos):
-    data = sources.load(data_config(photos, validation=3))
+    data = datasets.load(data_config(photos, validation=3))
     assert (len(data.train), len(data.validation), len(data.test)) == (5, 3, 2)
     assert data.classes == ("dark", "light")
     with pytest.raises(UserError, match="must be below the 8 training images of .*photos"):
-        sources.load(data_config(photos, validation=8))
+        datasets.load(data_config(photos, validation=8))
 
 
 def test_a_second_load_decodes_nothing(photos, fresh_cache, monkeypatch):
-    first = sources.load(data_config(photos))
+    first = datasets.load(data_config(photos))
     (entry,) = fresh_cache.iterdir()
     assert entry.name.startswith("folder-photos-")
     monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
     monkeypatch.chdir(photos.parent)
     for folder in (photos, "photos"):
-        second = sources.load(data_config(folder))
+        second = datasets.load(data_config(folder))
         np.testing.assert_array_equal(first.train.images, second.train.images)
         np.testing.assert_array_equal(first.test.labels, second.test.labels)
     # A crop of another side comes out of the same pixels.
-    assert sources.load(data_config(photos, image_size=6, resize=8)).train.images.shape == (8, 8, 8, 3)
+    assert datasets.load(data_config(photos, image_size=6, resize=8)).train.images.shape == (8, 8, 8, 3)
 
 
 def test_what_makes_another_entry(photos, fresh_cache):
     def entries(**keys):
-        sources.load(data_config(photos, **keys))
+        datasets.load(data_config(photos, **keys))
         return len(list(fresh_cache.iterdir()))
 
     assert [entries(), entries(resize=9), entries(interpolation="bicubic"), entries(interpolation="box")] == [
@@ -302,18 +302,18 @@ def test_a_long_name(tmp_path):
     folder = tmp_path / ("ü" * 120)
     for name in ("cat", "dog"):
         photo(folder / name / "1.png"), photo(folder / name / "2.png")
-    assert len(sources.load(data_config(folder)).train) == 2
+    assert len(datasets.load(data_config(folder)).train) == 2
 
 
 def test_other_sets_are_resized_as_the_config_says():
     found = {
-        name: sources.load(data_config("", name="digits", image_size=5, interpolation=name)).test.images
+        name: datasets.load(data_config("", name="digits", image_size=5, interpolation=name)).test.images
         for name in ("box", "bilinear", "bicubic")
     }
     default = data_config("", name="digits", image_size=5)
     del default["interpolation"]
-    np.testing.assert_array_equal(sources.load(default).test.images, found["box"])
-    first = Image.fromarray(sources.load(default | {"image_size": 0}).test.images[0, ..., 0])
+    np.testing.assert_array_equal(datasets.load(default).test.images, found["box"])
+    first = Image.fromarray(datasets.load(default | {"image_size": 0}).test.images[0, ..., 0])
     for name, images in found.items():
         expected = first.resize((5, 5), getattr(Image.Resampling, name.upper()))
         np.testing.assert_array_equal(images[0, ..., 0], np.asarray(expected))
@@ -437,7 +437,7 @@ def test_the_config(photos):
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no photographs in {PHOTOS}")
 def test_real_photographs(fresh_cache):
-    data = sources.load(data_config(PHOTOS, image_size=56, resize=64))
+    data = datasets.load(data_config(PHOTOS, image_size=56, resize=64))
     assert len(data.classes) >= 2
     assert data.train.images.shape[1:] == data.test.images.shape[1:] == (64, 64, 3)
     assert len(np.unique(data.train.images.reshape(len(data.train), -1), axis=0)) == len(data.train)

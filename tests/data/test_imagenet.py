@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from resnet_flax.data import decoding, imagenet, sources
+from resnet_flax import config
+from resnet_flax.data import datasets, decoding, imagenet
 from resnet_flax.errors import UserError
 from tests.data import imagenet_files as files
 
@@ -13,8 +14,9 @@ NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devki
 
 
 def load(folder, **keys):
-    data = {"name": "imagenet2012", "data_dir": str(folder), "folder": "", "validation": 0, "subset": 0}
-    return sources.load_photographs(data | keys)
+    return datasets.load_photographs(
+        config.base().data.to_dict() | {"name": "imagenet2012", "data_dir": str(folder)} | keys
+    )
 
 
 def seen_classes(photographs):
@@ -142,7 +144,7 @@ def test_tars_that_do_not_belong_together(forms, tmp_path, change, message):
 
 def test_class_folders_here(forms, monkeypatch):
     monkeypatch.chdir(forms["class folders"])
-    data = sources.load_photographs({"name": "", "folder": ".", "validation": 0, "subset": 0})
+    data = datasets.load_photographs(config.base().data.to_dict() | {"folder": "."})
     check(data)
     assert data.fingerprint() == load(forms["class folders"]).fingerprint()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_flax.data import cache, sources
+from resnet_flax.data import cache, datasets, sources
 from resnet_flax.errors import UserError
 from tests.commands import streams
 
@@ -23,7 +23,7 @@ def data_config(name, folder="", **keys):
 def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    data = sources.load(data_config("digits"))
+    data = datasets.load(data_config("digits"))
     assert (len(data.train), len(data.test), len(data.validation)) == (1442, 355, 0)
     assert data.train.images.shape == (1442, 8, 8, 1)
     assert data.train.images.dtype == np.uint8
@@ -40,16 +40,16 @@ def test_digits_are_scikit_learns():
 
 
 def test_a_subset_is_the_same_each_time_and_lies_in_larger_ones():
-    whole = sources.load(data_config("digits"))
-    small, large = (sources.load(data_config("digits", subset=n)) for n in (100, 400))
-    again = sources.load(data_config("digits", subset=100))
+    whole = datasets.load(data_config("digits"))
+    small, large = (datasets.load(data_config("digits", subset=n)) for n in (100, 400))
+    again = datasets.load(data_config("digits", subset=100))
     np.testing.assert_array_equal(small.train.images, again.train.images)
     assert (len(small.train), len(large.train), len(small.test)) == (100, 400, len(whole.test))
     outer, inner = ({image.tobytes() for image in data.train.images} for data in (large, small))
     assert inner < outer < {image.tobytes() for image in whole.train.images}
     with pytest.raises(UserError, match=r"data.subset=1443 must be at most the 1442 training images of digits"):
-        sources.load(data_config("digits", subset=1443))
-    with_validation = sources.load(data_config("digits", subset=1000, validation=442))
+        datasets.load(data_config("digits", subset=1443))
+    with_validation = datasets.load(data_config("digits", subset=1000, validation=442))
     kept, aside = (
         {image.tobytes() for image in data.images} for data in (with_validation.train, with_validation.validation)
     )
@@ -57,20 +57,20 @@ def test_a_subset_is_the_same_each_time_and_lies_in_larger_ones():
 
 
 def test_validation_is_set_aside_the_same_each_time():
-    whole, split = sources.load(data_config("digits")), sources.load(data_config("digits", validation=142))
-    again = sources.load(data_config("digits", validation=142))
+    whole, split = datasets.load(data_config("digits")), datasets.load(data_config("digits", validation=142))
+    again = datasets.load(data_config("digits", validation=142))
     assert (len(split.train), len(split.validation)) == (1300, 142)
     np.testing.assert_array_equal(split.validation.images, again.validation.images)
     np.testing.assert_array_equal(split.test.images, whole.test.images)
     rows = {x.tobytes() for x in split.train.images} | {x.tobytes() for x in split.validation.images}
     assert rows == {x.tobytes() for x in whole.train.images}
     with pytest.raises(UserError, match="data.validation=1442 must be below the 1442 training images"):
-        sources.load(data_config("digits", validation=1442))
+        datasets.load(data_config("digits", validation=1442))
 
 
 def test_images_are_resized():
-    data = sources.load(data_config("digits", image_size=4))
-    whole = sources.load(data_config("digits"))
+    data = datasets.load(data_config("digits", image_size=4))
+    whole = datasets.load(data_config("digits"))
     assert data.test.images.shape == (355, 4, 4, 1)
     averaged = whole.test.images.reshape(355, 4, 2, 4, 2, 1).mean((2, 4))
     assert np.abs(data.test.images - averaged).max() <= 1  # rounded after each of two passes
@@ -117,20 +117,20 @@ def fresh_cache(tmp_path, monkeypatch):
 
 
 def test_any_prepared_data_set(prepared, fresh_cache):
-    data = sources.load(data_config("blocks", prepared, image_size=6))
+    data = datasets.load(data_config("blocks", prepared, image_size=6))
     assert data.classes == ("dark", "light")
     assert data.train.images.shape == (12, 6, 6, 3)
     order = np.argsort(data.train.images[:, 0, 0, 0])
     np.testing.assert_array_equal(data.train.images[order, 0, 0, 0], 10 * np.arange(12))
     np.testing.assert_array_equal(data.train.labels[order], np.arange(12) > 5)
     # The folder of the version itself is as good.
-    again = sources.load(data_config("blocks", prepared / "blocks" / "1.0.0", image_size=6))
+    again = datasets.load(data_config("blocks", prepared / "blocks" / "1.0.0", image_size=6))
     np.testing.assert_array_equal(again.train.images, data.train.images)
 
 
 def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
     program = (
-        "import sys, tests.data.test_sources as t; d = t.sources.load(t.data_config('digits', image_size=4));"
+        "import sys, tests.data.test_sources as t; d = t.datasets.load(t.data_config('digits', image_size=4));"
         "print(d.train.images.astype(int).sum(), d.test.labels.sum(), *d.train.images.shape, 'sklearn' in sys.modules)"
     )
     (_, first, _), (_, second, _) = (streams("-c", program) for _ in range(2))
@@ -141,9 +141,9 @@ def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
 
 
 def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
-    first = sources.load(data_config("blocks", prepared, image_size=6))
+    first = datasets.load(data_config("blocks", prepared, image_size=6))
     monkeypatch.setattr(sources, "_read_prepared", None)  # a call would fail
-    second = sources.load(data_config("blocks", prepared, image_size=6))
+    second = datasets.load(data_config("blocks", prepared, image_size=6))
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(first, split).images, getattr(second, split).images)
         np.testing.assert_array_equal(getattr(first, split).labels, getattr(second, split).labels)
@@ -151,7 +151,7 @@ def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
 
 
 def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
-    right = sources.load(data_config("blocks", prepared, image_size=6))
+    right = datasets.load(data_config("blocks", prepared, image_size=6))
     [entry] = fresh_cache.iterdir()
     for name in sorted(path.name for path in entry.iterdir()):
         content = (entry / name).read_bytes()
@@ -160,14 +160,14 @@ def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
             changed[place] ^= 1
             (entry / name).write_bytes(changed)
             caplog.clear()
-            found = sources.load(data_config("blocks", prepared, image_size=6))
+            found = datasets.load(data_config("blocks", prepared, image_size=6))
             np.testing.assert_array_equal(found.train.images, right.train.images)
             np.testing.assert_array_equal(found.test.labels, right.test.labels)
             assert found.classes == right.classes
             assert "is damaged" in caplog.text
             assert (entry / name).read_bytes() == content  # it was written anew
     caplog.clear()
-    sources.load(data_config("blocks", prepared, image_size=6))
+    datasets.load(data_config("blocks", prepared, image_size=6))
     assert caplog.text == ""
 
 
@@ -175,12 +175,12 @@ def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkey
     """An entry of the old format has no checksums, and its images may have been decoded otherwise."""
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_FORMAT", 1)
-        sources.load(data_config("blocks", prepared, image_size=6))
+        datasets.load(data_config("blocks", prepared, image_size=6))
     [entry] = fresh_cache.iterdir()
     (entry / "about.json").unlink()
     (entry / "classes.json").write_text('["dark", "light"]')
     np.save(entry / "train_labels.npy", np.full(12, 7, np.int32))
-    assert set(sources.load(data_config("blocks", prepared, image_size=6)).train.labels) == {0, 1}
+    assert set(datasets.load(data_config("blocks", prepared, image_size=6)).train.labels) == {0, 1}
 
 
 def test_a_flipped_bit_in_a_cached_array_is_noticed(tmp_path, fresh_cache, caplog):
@@ -205,7 +205,7 @@ def test_a_data_set_that_names_a_module_is_not_loaded(prepared, tmp_path, fresh_
     path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
     path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature.Image", name))
     with pytest.raises(UserError, match=r"features.json: names the class .* which is none of TFDS's features"):
-        sources.load(data_config("blocks", tmp_path / "tfds", image_size=6))
+        datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
     assert not (tmp_path / "was run").exists()
 
 
@@ -220,9 +220,9 @@ def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache
     with monkeypatch.context() as patch:
         patch.setattr(cache.np, "save", crash)
         with pytest.raises(KeyboardInterrupt):
-            sources.load(data_config("blocks", prepared, image_size=6))
+            datasets.load(data_config("blocks", prepared, image_size=6))
     assert list(fresh_cache.iterdir()) == []
-    assert len(sources.load(data_config("blocks", prepared, image_size=6)).train) == 12
+    assert len(datasets.load(data_config("blocks", prepared, image_size=6)).train) == 12
 
 
 def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
@@ -230,7 +230,7 @@ def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.np, "save", full)
-    assert len(sources.load(data_config("blocks", prepared, image_size=6)).train) == 12
+    assert len(datasets.load(data_config("blocks", prepared, image_size=6)).train) == 12
     assert "No space left" in caplog.text
 
 
@@ -238,7 +238,7 @@ def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch)
     shapes = iter([(8, 8), (8, 8), (7, 8)])
     monkeypatch.setattr(sources, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
     with pytest.raises(UserError, match=r"images differ in shape .* at 2 of train\); set data.image_size"):
-        sources.load(data_config("blocks", prepared))
+        datasets.load(data_config("blocks", prepared))
 
 
 @pytest.mark.parametrize(
@@ -250,13 +250,13 @@ def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch)
 )
 def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path, name, message):
     with pytest.raises(UserError, match=message) as error:
-        sources.load(data_config(name, tmp_path))
+        datasets.load(data_config(name, tmp_path))
     assert str(tmp_path / name) in str(error.value)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
-        sources.load(data_config("cifar10", tmp_path / "nowhere"))
+        datasets.load(data_config("cifar10", tmp_path / "nowhere"))
 
 
 def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
@@ -266,12 +266,12 @@ def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
     for file in (tmp_path / "blocks" / "1.0.0").glob("*train*"):
         file.unlink()
     with pytest.raises(UserError, match="1.0.0"):
-        sources.load(data_config("blocks", tmp_path))
+        datasets.load(data_config("blocks", tmp_path))
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10; set TFDS_DATA_DIR to its folder")
 def test_all_of_cifar10():
-    data = sources.load(data_config("cifar10", CIFAR10.parent))
+    data = datasets.load(data_config("cifar10", CIFAR10.parent))
     assert (len(data.train), len(data.test)) == (50_000, 10_000)
     assert data.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     np.testing.assert_array_equal(np.bincount(data.train.labels), 5000)

@@ -90,7 +90,7 @@ def test_a_worker_outlives_signals_to_stop_but_not_its_parent(photographs, tmp_p
         "from resnet_flax.data import imagenet\n"
         "from resnet_flax.data.streaming import Pipeline\n"
         "if __name__ == '__main__':\n"
-        "    photographs = imagenet.of_folder(__import__('pathlib').Path(sys.argv[1]))[2]\n"
+        "    photographs = imagenet.of_folder(__import__('pathlib').Path(sys.argv[1])).train\n"
         "    batches = Pipeline(16, 20, workers=1, threads=1).train(photographs, 0, 4, np.arange(4), 0, 1000)\n"
         "    next(batches)\n"
         "    (worker,) = multiprocessing.active_children()\n"

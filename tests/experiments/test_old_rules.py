@@ -5,14 +5,14 @@ import pytest
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import tables
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import Asked, Run
 from resnet_flax.sweeps.execution import execute, outcome
-from resnet_flax.training import workdir as folders
 from tests.commands import command
 
 
 def run_in(workdir):
-    return Run(configs.resolve(folders.read_config(workdir)), workdir, workdir.name)
+    return Run(configs.resolve(RunDirectory(workdir).config()), workdir, workdir.name)
 
 
 def test_a_table_marks_them(begun_before, tmp_path):

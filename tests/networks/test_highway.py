@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import pixels, sources
+from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.highway import gate_bias
@@ -77,7 +77,7 @@ def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
     a gate's mean over its few filters is within 0.025, and the mean of 16 gates much nearer.
     """
     c = config.resolve(config.load("configs/digits.py", "highway-20", {"model.gate_bias": bias}))
-    data = sources.load(c.data).train
+    data = datasets.load(c.data).train
     images = pixels.normalization("pixel_mean", data)(jnp.asarray(data.images[:64]), jnp.float32)
     net = build(c.model, 10)
 

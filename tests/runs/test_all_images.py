@@ -124,7 +124,7 @@ def test_all_images_of_a_data_set_by_name(tmp_path):
     assert code == 0, output
     code, output = evaluate(f"--workdir={tmp_path / 'run'}", "--split=all")
     assert code == 0, output
-    assert "1797 images, all that are there" in output
+    assert "1797 images (digits), all that are there" in output
     assert output.splitlines()[-1].startswith("all error ")
     assert " of 1797)" in output.splitlines()[-1]
 

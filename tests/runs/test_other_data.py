@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config, model
-from resnet_flax.data import sources
+from resnet_flax.data import datasets
 from resnet_flax.interchange import files, names
 from resnet_flax.training import loop
 from tests.commands import command, lines
@@ -19,7 +19,7 @@ DIGITS = tuple("0123456789")
 def place(tmp_path_factory):
     """A run on the digits, its export, and sets with the same test images beside other training images or classes."""
     folder = tmp_path_factory.mktemp("other")
-    data = sources.load(config.load("configs/digits.py").data)
+    data = datasets.load(config.load("configs/digits.py").data)
     test = list(zip(data.test.images, data.test.labels, strict=True))
     dark = [(image // 4, label) for image, label in zip(data.train.images[:40], data.train.labels[:40], strict=True)]
     prepare(folder, "DarkDigits", {"train": dark, "test": test}, DIGITS, channels=1)
@@ -70,7 +70,7 @@ def test_the_mean_image_is_the_trained_networks(place, what):
     [
         (
             "reversed_digits",
-            r"data.name=reversed_digits: its classes are in another order (9, 8, 7, ...) than the network",
+            r"reversed_digits: its classes are in another order (9, 8, 7, ...) than the network",
         ),
         ("other_digits", "its 10 classes are not the 10 of the network: only the data have 10; only the network has 0"),
     ],

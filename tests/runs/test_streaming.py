@@ -202,7 +202,7 @@ def test_a_broken_test_image(photos, tmp_path):
 
 
 def is_for_testing(folder, path):
-    return str(path) in {str(photo) for photo in imagenet.of_folder(folder)[3]}
+    return str(path) in {str(photo) for photo in imagenet.of_folder(folder).test}
 
 
 def test_hosts_of_which_one_finds_something_else(photos, tmp_path):

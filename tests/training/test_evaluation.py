@@ -45,4 +45,4 @@ def test_any_batch_size_on_eight_devices(example, batch_size):
 
 
 def test_how_it_is_printed():
-    assert str(Evaluation(loss=0.30123, errors=827, images=10_000)) == "error 8.27% (827 of 10000), loss 0.3012"
+    assert str(Evaluation({"loss": 3012.3, "error": 827}, 10_000)) == "error 8.27% (827 of 10000), loss 0.3012"

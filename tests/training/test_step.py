@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import layouts, pixels, sources, transforms
+from resnet_flax.data import datasets, layouts, pixels, transforms
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
@@ -77,7 +77,7 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
     """State after the calls of ``split`` steps each, on the first ``devices`` devices."""
     c, _ = network_of(unit, 8, dtype, width=0.25, stage_units=(1, 1), **keys)
     network = build(c.model, 10, bn_group, DATA_AXIS)
-    data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
+    data = datasets.load({"name": "digits", "image_size": 0, "validation": 0}).train
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
     transform = transforms.Transform(pixels.normalization("pixel_mean", data), jnp.dtype(dtype), pad=1)
@@ -124,7 +124,7 @@ def test_splitting_steps_into_calls_changes_no_bit(rate):
 def test_one_program_for_every_number_of_steps():
     c, _ = network_of("residual", 8, width=0.25)
     network = build(c.model, 10, 0, DATA_AXIS)
-    data = sources.load({"name": "digits", "image_size": 0, "validation": 0}).train
+    data = datasets.load({"name": "digits", "image_size": 0, "validation": 0}).train
     mesh = data_mesh()
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
     transform = transforms.Transform(pixels.normalization("none", data), jnp.float32, pad=1)

@@ -1,0 +1,216 @@
+"""The registry of data sets: a name, how it is loaded, its images' shape and its classes; and the load of one.
+
+A new data set is one row, in this file or in one of your own that runs first, such as your config file:
+
+    @register("blobs", side=8, channels=1, classes=2)
+    def blobs(data):
+        return Found(Images(pixels, labels), None, ("round", "square"), where="blobs")
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from resnet_flax.data import sources
+from resnet_flax.data.images import Found, Split, check_labels, set_aside_fifth, split_off_validation, subset
+from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
+
+if TYPE_CHECKING:  # it brings jax with it
+    from resnet_flax.data.access import Access
+
+Loader = Callable[..., Found]
+IMAGENET = "imagenet2012"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A row of the registry.
+
+    Attributes:
+      side: of the images, in pixels; None where they differ, and ``data.image_size`` says it.
+      channels: of the images; None where only the data tell.
+      classes: how many there are; None where only the data tell.
+      images: ``data -> Found``, which reads all images into memory; ``data`` is the section of a config.
+      photographs: ``(data, testing) -> Found``, which finds photographs that stay on disk; None where there are none.
+    """
+
+    side: int | None
+    channels: int | None
+    classes: int | None
+    images: Loader
+    photographs: Loader | None = None
+
+
+DATASETS: dict[str, DataSet] = {}
+
+
+def register(
+    name: str, side: int | None = None, channels: int | None = None, classes: int | None = None
+) -> Callable[[Loader], Loader]:
+    """Adds a data set to the registry whose images the decorated function reads into memory; see :class:`DataSet`."""
+
+    def add(images: Loader) -> Loader:
+        DATASETS[name] = DataSet(side, channels, classes, images)
+        return images
+
+    return add
+
+
+def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
+    # Imported here, as PIL is elsewhere: other data sets do without.
+    from resnet_flax.data import imagenet
+
+    return imagenet.find(data["name"], sources.data_dir(data["data_dir"]), testing)
+
+
+def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
+    from resnet_flax.data import imagenet
+
+    if not data["folder"]:
+        raise _no_photographs(data)
+    return imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"), testing)
+
+
+_PREPARED = DataSet(None, None, None, sources.named, _photographs_by_name)  # any other data set that TFDS prepared
+DATASETS |= {
+    "digits": DataSet(8, 1, 10, sources.digits),
+    "cifar10": DataSet(32, 3, 10, sources.named, _photographs_by_name),
+    "cifar100": DataSet(32, 3, 100, sources.named, _photographs_by_name),
+    IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name),
+    "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A loaded data set: its splits and classes, and how its images are reached. Labels and shapes are checked.
+
+    Attributes:
+      validation: empty unless ``data.validation`` sets training images aside.
+      where, note, own_split: see :class:`~resnet_flax.data.images.Found`.
+      access: how images are reached, in memory or on disk, and become what the network sees.
+    """
+
+    train: Split
+    test: Split
+    validation: Split
+    classes: tuple[str, ...]
+    where: str
+    note: str
+    own_split: bool
+    access: "Access"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name; ``validation`` only where it is not empty."""
+        splits = {"train": self.train, "test": self.test}
+        return splits | ({"validation": self.validation} if len(self.validation) else {})
+
+    def fingerprint(self) -> str | None:
+        """Returns 16 hexadecimal digits that are the same wherever the same photographs come in the same order.
+
+        None of images in memory, which are compared by their statistics.
+        """
+        splits = (self.train, self.validation, self.test)
+        identities = [self.access.identity(split) for split in splits]
+        if None in identities:
+            return None
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for identity, split in zip(identities, splits, strict=True):
+            digest.update(identity)
+            digest.update(split.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = None) -> Data:
+    """Loads the data set that the section ``data`` of a config names, and checks its labels and shapes.
+
+    Args:
+      testing: whether photographs for testing are enough, where there are no others.
+      pipeline: in place of the config's own.
+
+    Raises:
+      UserError: nothing was found, and where it was looked for; or what was found does not fit.
+    """
+    from resnet_flax.data.access import ACCESS
+
+    if data.get("class_order", "names") != "names" and not data.get("folder"):
+        raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
+    row = DATASETS["folder"] if data.get("folder") else DATASETS.get(data["name"], _PREPARED)
+    kind = ACCESS[pipeline or data.get("pipeline", "resident")]
+    if not kind.loads(row):
+        raise _no_photographs(data)
+    found = kind.load(row, data, testing)
+    for split, images in (("train", found.train), ("test", found.test)):
+        if images is not None:
+            check_labels(found.where, split, images.labels, len(found.classes))
+    if found.test is None:
+        train, test = set_aside_fifth(found.train)
+        found = found._replace(train=train, test=test, own_split=False)
+    name = data.get("folder") or data["name"]
+    train, validation = (found.train, found.train) if testing and not len(found.train) else _aside(found, data, name)
+    access = kind.of(data, found)
+    return Data(
+        train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access
+    )  # fmt: skip
+
+
+def load_for_evaluation(data: Mapping[str, Any]) -> Data:
+    """Loads images to evaluate, or to test that they can be read: photographs in a folder stay on disk.
+
+    Images for testing are enough.
+
+    Raises:
+      UserError: see :func:`load`.
+    """
+    return load(data, testing=True, pipeline="stream" if data.get("folder") else None)
+
+
+def load_photographs(data: Mapping[str, Any]) -> Data:
+    """Loads the photographs of a data set, on disk, whatever ``data.pipeline`` says.
+
+    Raises:
+      UserError: see :func:`load`; or there are none.
+    """
+    return load(data, pipeline="stream")
+
+
+def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """(H, W, C) of what the section ``data`` of a config trains on; None where only the data set itself can tell."""
+    row = DATASETS.get(data["name"], _PREPARED)
+    side = data["image_size"] or row.side
+    return (side, side, row.channels) if side and row.channels else None
+
+
+def classes(data: Mapping[str, Any]) -> int | None:
+    """How many classes the data set has; None where only it can tell.
+
+    Raises:
+      UserError: it is a folder of photographs (``data.folder``), and that cannot be read.
+    """
+    if data["folder"]:
+        from resnet_flax.data.folders import scan
+
+        return len(scan(expanded(data["folder"])).classes)
+    return DATASETS.get(data["name"], _PREPARED).classes
+
+
+def _no_photographs(data: Mapping[str, Any]) -> UserError:
+    return UserError(f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder")
+
+
+def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Split, Split]:
+    """Applies the settings ``data.validation`` and ``data.subset`` to the training images."""
+    train = found.train
+    if data["validation"] >= len(train):
+        raise UserError(
+            f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
+        )
+    train, validation = split_off_validation(train, data["validation"])
+    wanted = data.get("subset", 0)
+    if wanted > len(train):
+        raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
+    return subset(train, wanted) if wanted else train, validation
