@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.record import Table
 from resnet_flax.atomic import write_atomically
-from resnet_flax.progress import duration
 from resnet_flax.runs import rules
+from resnet_flax.runtime.progress import duration
 
 if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
     from experiments.runs import Outcome

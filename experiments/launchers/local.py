@@ -9,7 +9,7 @@ from experiments.launchers.attempt import Ending, attempt, earlier_failure
 from experiments.launchers.pace import Pace
 from experiments.runs import Run
 from resnet_flax.errors import Busy, Interrupted
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runtime.stopping import StopRequest
 
 
 def launch(runs: Sequence[Run]) -> list[Ending]:

@@ -28,7 +28,7 @@ from experiments.runs import Run
 from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.runs.directory import WORKER_LOG
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runtime.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
 _POLL_SECONDS = 0.5

@@ -17,7 +17,7 @@ from resnet_flax.data.images import check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
 from resnet_flax.data.sources import IMAGENET as NAME
 from resnet_flax.errors import UserError
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 _TARS = {

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,12 +17,13 @@ from resnet_flax.data.photographs import PhotoDataset
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.paths import expanded
-from resnet_flax.progress import Progress
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import METRICS, RunDirectory
 from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
 from resnet_flax.runtime.environment import environment
-from resnet_flax.runtime.hosts import check_same, fail_fast, raise_together, sync_hosts
+from resnet_flax.runtime.hosts import Hosts
+from resnet_flax.runtime.progress import Progress
+from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import replicated
@@ -33,7 +33,6 @@ from resnet_flax.training.readiness import check_images, check_settings, photogr
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, abstract_state, initial_state, restored
 from resnet_flax.training.step import all_finite, forget_sums
-from resnet_flax.training.stopping import StopRequest
 
 _GOES_ON = "Checkpoints are whole: the same command goes on, with as many processes or fewer"
 
@@ -54,44 +53,45 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       Diverged: the loss is not finite any more; the last good checkpoint is kept.
     """
     workdir = expanded(workdir)
-    folder = RunDirectory(workdir)
-    first = jax.process_index() == 0
+    folder, hosts = RunDirectory(workdir), Hosts()
     with StopRequest() as stop, contextlib.ExitStack() as held, folder.report_full_disk():
         parts, weights, refusal = None, None, None
         try:
             config = fine_tuning.adopt(configs.resolve(config), workdir)
-            if first:
+            if hosts.first:
                 held.enter_context(folder.locked())
-            check_settings(config, folder if first else None, jax.device_count())
+            check_settings(config, folder if hosts.first else None, jax.device_count())
             memory.check_training(config, build(config.model, classes=1))
             parts = prepare(config, folder.known_normalization(config))
-            if first:
+            if hosts.first:
                 check_images(folder, parts)
             if config.init.weights and not folder.has_checkpoint():
                 weights = fine_tuning.load(config, parts.network, parts.image_shape)
         except Exception as error:
             refusal = error
-        raise_together(refusal)
+        hosts.raise_together(refusal)
         if isinstance(parts.dataset, PhotoDataset):
-            check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
-        held.enter_context(fail_fast(_GOES_ON))
+            hosts.check_same(parts.dataset.fingerprint(), f"{parts.dataset.where}: the photographs")
+        held.enter_context(hosts.fail_fast(_GOES_ON))
         if folder.is_finished(config):
-            _say(f"{workdir}: finished before, at step {config.train.steps}")
-            return (folder.put_back() if first else folder.mended()[0])[-1]
-        if first:
+            hosts.say(f"{workdir}: finished before, at step {config.train.steps}")
+            return (folder.put_back() if hosts.first else folder.mended()[0])[-1]
+        if hosts.first:
             if folder.note_checksums():
-                _say(f"{workdir}: begun by an earlier version without checksums of its files; they have them now")
+                hosts.say(f"{workdir}: begun by an earlier version without checksums of its files; they have them now")
             folder.write_config(config)
             folder.write_images(parts.preprocessing, photographs_of(parts))
-        return _Run(parts, folder, stop, weights).go()
+        return _Run(parts, folder, hosts, stop, weights).go()
 
 
 class _Run:
     """The loop of one run, and what it carries from call to call."""
 
-    def __init__(self, parts: Parts, folder: RunDirectory, stop: StopRequest, weights: dict[str, Any] | None) -> None:
+    def __init__(
+        self, parts: Parts, folder: RunDirectory, hosts: Hosts, stop: StopRequest, weights: dict[str, Any] | None
+    ) -> None:
         self.parts, self.folder, self.stop, self.weights = parts, folder, stop, weights
-        self.workdir = folder.path
+        self.workdir, self.hosts, self.say = folder.path, hosts, hosts.say
         self.config, self.train = parts.config, parts.config.train
         rate = learning_rate(self.config.optimizer, self.config.schedule)
         self.rate, self.optimizer = jax.jit(rate), optimizers.build(self.config.optimizer, rate)
@@ -104,10 +104,10 @@ class _Run:
         with (
             Checkpoints(self.workdir, self.train.keep_checkpoints, self.validates) as self.checkpoints,
             contextlib.closing(self.feed),
-            fail_fast(_GOES_ON),  # before the checkpoints are closed, which waits for the others
+            self.hosts.fail_fast(_GOES_ON),  # before the checkpoints are closed, which waits for the others
             self.folder.report_full_disk(),
         ):
-            _say(f"{self.workdir}: {_images_of(self.parts.dataset)}")
+            self.say(f"{self.workdir}: {_images_of(self.parts.dataset)}")
             step = self._restore_or_initialize()
             if step >= self.train.steps:
                 raise UserError(
@@ -115,16 +115,16 @@ class _Run:
                     f"reach it; to run it anew, move the folder away"
                 )
             size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
-            if jax.process_index() == 0:
+            if self.hosts.first:
                 data = self.parts.dataset
                 elsewhere = self.folder.record_start(step, size, len(data.classes), environment(), data.note)
                 if elsewhere:
-                    _say(
+                    self.say(
                         f"{self.workdir}: the last bits may differ from an uninterrupted run's: {'; '.join(elsewhere)}"
                     )
             with self._log(step) as self.log:
                 self.feed.begin(self.state, step)
-                _say(
+                self.say(
                     f"{self.workdir}: {self._name()}, {size:,} parameters, on {jax.device_count()} "
                     f"{jax.devices()[0].device_kind}; ready after {time.perf_counter() - started:.1f} s"
                 )
@@ -146,15 +146,15 @@ class _Run:
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
         if not step and (reached := self.folder.reached()) > 0:
-            _say(f"{self.workdir}: its metrics reach step {reached}, but its checkpoints are gone; it starts anew")
-        _say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")
+            self.say(f"{self.workdir}: its metrics reach step {reached}, but its checkpoints are gone; it starts anew")
+        self.say(f"{self.workdir}: {verb} at step {step} of {self.train.steps}")
         return step
 
     def _name(self) -> str:
         return f"{configs.name_of(self.config.model)} on {self.config.data.name}"
 
     def _log(self, step: int) -> MetricsLog | NoMetricsLog:
-        if jax.process_index() > 0:
+        if not self.hosts.first:
             return NoMetricsLog()
         return self.folder.metrics_log(step, self.checkpoints.record)
 
@@ -169,7 +169,7 @@ class _Run:
             while step < train.steps:
                 boundary = min(_next(step, n) for n in (train.log_every, train.eval_every, train.checkpoint_every))
                 wanted = min(boundary, train.steps) - step
-                leave, count = sync_hosts(self.stop.received is not None, min(wanted, pace.steps))
+                leave, count = self.hosts.next_call(self.stop.received is not None, min(wanted, pace.steps))
                 if leave:
                     self._leave(step)
                 with pace:
@@ -232,7 +232,7 @@ class _Run:
         """The line with None for what is not finite, after saying so; a run ends only where a parameter is not."""
         bad = [name for name, value in line.items() if not math.isfinite(value)]
         if bad:
-            _say(
+            self.say(
                 f"{self.workdir}: step {step}: not finite: {', '.join(bad)} (null in {METRICS}); training goes on "
                 f"while the parameters are finite"
             )
@@ -240,7 +240,7 @@ class _Run:
 
     def _stop_unevaluated(self, step: int, line: dict[str, Any], failure: UserError) -> NoReturn:
         """A test image cannot be read: what was learned is saved, but for the last step, which is to be evaluated."""
-        if step == self.train.steps or jax.process_count() > 1:
+        if step == self.train.steps or self.hosts.count > 1:
             raise failure
         self.log.write(self._said(step, line))
         self._save(step)
@@ -252,7 +252,7 @@ class _Run:
         try:
             self.state, count = self.feed.advance(self.state, count)
         except UserError as error:  # of the data: what was learned so far is not lost with them
-            if jax.process_count() > 1:
+            if self.hosts.count > 1:
                 raise  # the others are in a step that needs this one, and save nothing
             if self.stop.received is not None:
                 self._leave(step)  # the signal has ended workers that were only starting
@@ -265,7 +265,7 @@ class _Run:
         if bool(all_finite(self.state)):
             self._save(step)
         self.checkpoints.wait()
-        if jax.process_index() == 0:
+        if self.hosts.first:
             self.folder.write_interrupted(step)
         raise Interrupted(
             f"{self.workdir}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step}"
@@ -279,7 +279,7 @@ class _Run:
         message = (
             f"{self.workdir}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
         )
-        if jax.process_index() == 0:
+        if self.hosts.first:
             self.folder.write_diverged(step, message)
         raise Diverged(message)
 
@@ -312,8 +312,3 @@ def _images_of(dataset: Dataset | PhotoDataset) -> str:
 def _next(step: int, every: int) -> int:
     """The first multiple of ``every`` after the step."""
     return (step // every + 1) * every
-
-
-def _say(line: str) -> None:
-    if jax.process_index() == 0:
-        print(line, file=sys.stderr, flush=True)
