@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.launchers.pace import Pace
+from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Run
 from resnet_flax.sweeps.endings import Ending, earlier_failure
-from resnet_flax.training.stopping import StopRequest
 
 
 def launch(runs: Sequence[Run]) -> list[Ending]:

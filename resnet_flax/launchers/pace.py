@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from resnet_flax.progress import duration
+from resnet_flax.runtime.progress import duration
 from resnet_flax.sweeps.cases import Run
 
 

@@ -26,9 +26,9 @@ from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.launchers import ray_task
 from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.directory import WORKER_LOG
+from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, Run
 from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line
-from resnet_flax.training.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
 _POLL_SECONDS = 0.5

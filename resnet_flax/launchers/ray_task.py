@@ -13,7 +13,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.runs.directory import WORKER_LOG, RunDirectory
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runtime.stopping import StopRequest
 
 # Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.
 STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax.config import name_of
 from resnet_flax.measurements import layers, networks, timing
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 
 def measure(

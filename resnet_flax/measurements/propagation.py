@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from resnet_flax.analysis import propagation
 from resnet_flax.networks import on_one_device
-from resnet_flax.progress import Progress
 from resnet_flax.reporting.propagation import Measured
+from resnet_flax.runtime.progress import Progress
 from resnet_flax.sweeps.cases import Outcome, Run
 from resnet_flax.training import fine_tuning, trained
 from resnet_flax.training.parts import prepare

@@ -12,11 +12,11 @@ from typing import Any
 from resnet_flax import config as configs
 from resnet_flax import published
 from resnet_flax.errors import UserError
-from resnet_flax.progress import duration
 from resnet_flax.reporting import comparison, protocol, tables
 from resnet_flax.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
 from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, started
 from resnet_flax.runs import rules
+from resnet_flax.runtime.progress import duration
 
 _FOLDED_ROWS = 40  # a longer table is folded
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from resnet_flax.atomic import write_atomically
-from resnet_flax.progress import duration
 from resnet_flax.reporting.record import Table
 from resnet_flax.runs import rules
+from resnet_flax.runtime.progress import duration
 from resnet_flax.sweeps.cases import Outcome
 
 CAPTION = (

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +25,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums
 from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory
-from resnet_flax.runtime.hosts import is_lost_peer, sync_hosts, wait_for_all
+from resnet_flax.runtime.hosts import Hosts, is_lost_peer
+from resnet_flax.runtime.libraries import errors_only, quieten_orbax
 
 _T = TypeVar("_T")
 _Record = dict[str, Any]  # of RunDirectory.record
@@ -34,12 +34,7 @@ _Items = Mapping[str, Any]  # trees of arrays by name
 _FOLDER = "default"  # in a checkpoint: the arrays of all items
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
-# Orbax prints, with its traceback, what made a thread of its fail; save and wait raise the same.
-logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
-
-# Of reads and writes that are given up when one fails, TensorStore's threads print a traceback each.
-_unraisable = sys.unraisablehook
-sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or _unraisable(what)
+quieten_orbax()
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
 _copy = jax.jit(lambda items: jax.tree.map(jnp.copy, items))
@@ -56,12 +51,12 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
-        self._workdir, self._keep_best = workdir, keep_best
+        self._workdir, self._keep_best, self._hosts = workdir, keep_best, Hosts()
         _check_folder(workdir / CHECKPOINTS, read_only)
         policies = [preservation_policy.LatestN(keep)]
         if keep_best:
             policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
-        with _errors_only() if read_only else contextlib.nullcontext():
+        with errors_only() if read_only else contextlib.nullcontext():
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
                 # The policy decides what is kept; without a best_fn, orbax would not write the errors it decides by.
@@ -191,7 +186,7 @@ class Checkpoints:
                     raise  # that says nothing of the checkpoint
                 failure = error
             # What one host cannot read, the others do not take either.
-            if not sync_hosts(failure is not None, 0)[0]:
+            if not self._hosts.any(failure is not None):
                 self.record = record
                 return found
             first_line = (str(failure).strip().splitlines() or [""])[0]
@@ -238,14 +233,14 @@ class Checkpoints:
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
         for later in [s for s in self.steps() if s > step]:
-            if jax.process_index() == 0:
+            if self._hosts.first:
                 target = self._workdir / DAMAGED / str(later)
                 target.parent.mkdir(exist_ok=True)
                 while target.exists():
                     target = target.with_name(target.name + "-again")
                 (self._workdir / CHECKPOINTS / str(later)).rename(target)
                 logging.warning("checkpoint %d was moved to %s", later, target)
-        wait_for_all("checkpoints set aside")
+        self._hosts.wait("checkpoints set aside")
         self._manager.reload()
         self.last_saved = self._manager.latest_step()
 
@@ -302,7 +297,7 @@ class Checkpoints:
 
     def _check_room(self, items: _Items) -> None:
         """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
-        if jax.process_index() > 0:
+        if not self._hosts.first:
             return
         _check_folder(self._workdir / CHECKPOINTS)
         wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(items)), shutil.disk_usage(self._workdir).free
@@ -404,14 +399,3 @@ def _cure(reason: str) -> str:
 
 def _validation_error(metrics: dict[str, float]) -> float:
     return metrics.get(_BEST, math.inf)
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Without the three warnings in which orbax says that a folder opened for reading is not written to."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

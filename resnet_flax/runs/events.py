@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from resnet_flax.runtime.libraries import without_torch
+
 
 class Events:
     """TensorBoard's events, which only report: where they cannot be written, that is said once.
@@ -62,18 +64,11 @@ class Events:
 
 
 def _tensorboard() -> tuple[Any, Any]:
-    """The writer of records in tensorboardX and its messages, imported only by who writes events, and without PyTorch.
+    """The writer of records in tensorboardX and its messages, imported only by who writes events.
 
-    It would import PyTorch wherever that is installed, in seconds, to write tensors that are never given to it here.
     Its usual writer has a thread, and waits for ever where that has failed.
     """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None
-    try:
+    with without_torch():  # tensors are never given to it here
         from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import RecordWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
     return RecordWriter, event_pb2

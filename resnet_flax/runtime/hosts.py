@@ -1,4 +1,4 @@
-"""What several hosts of one run agree on, and how one of them ends where another fails or is lost."""
+"""The hosts of one run: what they agree on, and how one of them ends where another fails or is lost."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from resnet_flax import last_word
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+from resnet_flax.runtime import exit_message
 
 # What errors of a collective operation say where another process is gone, by platform.
 _LOST = re.compile(
@@ -22,91 +22,108 @@ _LOST = re.compile(
 )  # fmt: skip
 
 
-def sync_hosts(stop: bool, count: int) -> tuple[bool, int]:
-    """What all hosts do next: stop if one of them was told to; as many steps as the first one says.
+class Hosts:
+    """The processes that compute one run together, each with its devices; often there is one.
 
-    Without it, hosts that measure different times, or of which one is signalled, would wait for each other for
-    ever.
+    Attributes:
+      index: of this one, from 0.
+      count: of all of them.
+      first: whether this is the one that writes, and prints.
     """
-    if jax.process_count() == 1:
-        return stop, count
-    everyone = multihost_utils.process_allgather(np.array([stop, count], np.int32))
-    return bool(everyone[:, 0].any()), int(everyone[0, 1])
 
+    def __init__(self) -> None:
+        self.index, self.count = jax.process_index(), jax.process_count()
+        self.first = self.index == 0
 
-def raise_together(error: Exception | None) -> None:
-    """Raises what went wrong on one host on every host, so that none waits for the one that left."""
-    if jax.process_count() > 1:
-        anywhere = multihost_utils.process_allgather(np.array([error is not None]))
-        if error is None and anywhere.any():
-            hosts = ", ".join(str(i) for i in np.flatnonzero(anywhere))
-            error = UserError(f"process {hosts} refused to start; its own message says why")
-    if error is not None:
-        raise error
+    def say(self, line: str) -> None:
+        """Prints a line on stderr, once for all hosts."""
+        if self.first:
+            print(line, file=sys.stderr, flush=True)
 
+    def next_call(self, stop: bool, steps: int) -> tuple[bool, int]:
+        """Agrees on whether to stop (one host was told to), and on how many steps come next (as the first one says).
 
-def check_same(fingerprint: str, what: str) -> None:
-    """Refuses hosts that found different things: they would wait for each other, or learn from a mixture.
+        Without it, hosts that measure different times, or of which one is signalled, would wait for each other for
+        ever.
+        """
+        if self.count == 1:
+            return stop, steps
+        everyone = multihost_utils.process_allgather(np.array([stop, steps], np.int32))
+        return bool(everyone[:, 0].any()), int(everyone[0, 1])
 
-    Args:
-      fingerprint: hexadecimal digits, at most 16.
-      what: it is of.
-    """
-    if jax.process_count() == 1:
-        return
-    halves = np.frombuffer(bytes.fromhex(fingerprint), np.int32)
-    everyone = multihost_utils.process_allgather(halves)
-    others = np.flatnonzero((everyone != everyone[0]).any(1))
-    if len(others):
-        raise UserError(
-            f"{what} of process {', '.join(map(str, others))} are not those of process 0; every host needs the same, "
-            f"in the same form"
-        )
+    def any(self, happened: bool) -> bool:
+        """Whether it happened on one of them."""
+        return self.next_call(happened, 0)[0]
 
+    def raise_together(self, error: Exception | None) -> None:
+        """Raises what went wrong on one host on every host, so that none waits for the one that left."""
+        if self.count > 1:
+            anywhere = multihost_utils.process_allgather(np.array([error is not None]))
+            if error is None and anywhere.any():
+                hosts = ", ".join(str(i) for i in np.flatnonzero(anywhere))
+                error = UserError(f"process {hosts} refused to start; its own message says why")
+        if error is not None:
+            raise error
 
-@contextlib.contextmanager
-def fail_fast(note: str) -> Iterator[None]:
-    """Where several hosts compute together: one that fails alone, or finds another one lost, ends at once.
+    def check_same(self, fingerprint: str, what: str) -> None:
+        """Refuses hosts that found different things: they would wait for each other, or learn from a mixture.
 
-    Otherwise it would wait for the others (in the checkpoint writer, in jax's own end), and they for it.
+        Args:
+          fingerprint: hexadecimal digits, at most 16.
+          what: it is of.
+        """
+        if self.count == 1:
+            return
+        halves = np.frombuffer(bytes.fromhex(fingerprint), np.int32)
+        everyone = multihost_utils.process_allgather(halves)
+        others = np.flatnonzero((everyone != everyone[0]).any(1))
+        if len(others):
+            raise UserError(
+                f"{what} of process {', '.join(map(str, others))} are not those of process 0; every host needs the "
+                f"same, in the same form"
+            )
 
-    Args:
-      note: what is said of the run that could go on.
-    """
-    try:
-        yield
-    except (Interrupted, Diverged):
-        raise  # all of them end so, at the same step
-    except (Exception, KeyboardInterrupt) as error:
-        if jax.process_count() == 1:
-            raise
-        _leave(error, note)
+    def wait(self, name: str) -> None:
+        """Returns when every host has come to the place of that name."""
+        if self.count > 1:
+            multihost_utils.sync_global_devices(name)
+
+    @contextlib.contextmanager
+    def fail_fast(self, note: str) -> Iterator[None]:
+        """Ends this process at once where it fails alone, or finds another one lost.
+
+        Otherwise it would wait for the others (in the checkpoint writer, in jax's own end), and they for it.
+
+        Args:
+          note: what is said of the run that could go on.
+        """
+        try:
+            yield
+        except (Interrupted, Diverged):
+            raise  # all of them end so, at the same step
+        except (Exception, KeyboardInterrupt) as error:
+            if self.count == 1:
+                raise
+            self._leave(error, note)
+
+    def _leave(self, error: BaseException, note: str) -> NoReturn:
+        who = f"process {self.index} of {self.count}"
+        if isinstance(error, UserError):
+            code, text = error.exit_code, f"error: {who}: {error}"
+        elif isinstance(error, KeyboardInterrupt):
+            code, text = Interrupted.exit_code, f"{who}: stopped by a second SIGINT; not saved"
+        elif is_lost_peer(error):
+            code = Interrupted.exit_code
+            text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
+        else:
+            code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
+        sys.stderr.write(f"{text}\n")  # at once: print has two parts, between which other threads may print
+        exit_message.cancel()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_lost_peer(error: BaseException) -> bool:
     """Whether an error says that another process is gone."""
     return isinstance(error, RuntimeError | ValueError) and bool(_LOST.search(str(error)))
-
-
-def _leave(error: BaseException, note: str) -> NoReturn:
-    who = f"process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, UserError):
-        code, text = error.exit_code, f"error: {who}: {error}"
-    elif isinstance(error, KeyboardInterrupt):
-        code, text = Interrupted.exit_code, f"{who}: stopped by a second SIGINT; not saved"
-    elif is_lost_peer(error):
-        code = Interrupted.exit_code
-        text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
-    else:
-        code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
-    sys.stderr.write(f"{text}\n")  # at once: print has two parts, between which other threads may print
-    last_word.take_back()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def wait_for_all(name: str) -> None:
-    """Returns when every host has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -279,6 +279,10 @@ def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path):
     assert steady(tmp_path) == steady(workdir)
 
 
-@pytest.mark.parametrize(("step", "every", "following"), [(0, 5, 5), (4, 5, 5), (5, 5, 10), (0, 1, 1), (7, 1, 8)])
-def test_the_next_multiple(step, every, following):
-    assert loop._next(step, every) == following
+@pytest.mark.parametrize(
+    ("step", "every", "steps"), [(0, 5, 5), (4, 5, 1), (5, 5, 5), (0, 1, 1), (7, 1, 1), (15, 5, 3), (0, 100, 18)]
+)
+def test_steps_to_the_next_line_evaluation_or_checkpoint(step, every, steps):
+    c = tiny_config().train
+    c.steps, c.log_every, c.eval_every, c.checkpoint_every = 18, 200, every, 300
+    assert loop.steps_to_next(step, c) == steps
