@@ -194,7 +194,7 @@ def _label(network: str, overrides: Mapping[str, Any]) -> str:
 
 def _is_in_name(key: str, value: Any) -> bool:
     """Whether a network's name says a config value: ``vgg-16`` the family, too."""
-    return key in ("model.unit", "model.block", "model.depth") or (key, value) == ("model.family", "vgg")
+    return key in configs.NAME_KEYS and (key != "model.family" or value == "vgg")
 
 
 def _default(path: str, network: str, name: str) -> ConfigDict:

@@ -38,6 +38,8 @@ OTHER_TYPES = {
     type(None): ["0.1", float("nan"), (1.0,)],
 }
 
+STREAM = {"data.pipeline": "stream", "data.image_size": 224, "data.pad": 0}
+
 
 def with_values(**values):
     c = config.base()
@@ -191,6 +193,23 @@ def test_a_number_out_of_bounds_is_refused(key):
         ({"model.stage_units": (1, 2, 3, 4)}, "does not fit the cifar family: 1 to 3 stages"),
         ({"train.batchsize": 5}, "config has no key 'train.batchsize'; did you mean train.batch_size"),
         ({"moodel": 5}, "config has no key 'moodel'; did you mean "),
+        *[
+            ({key: value}, rf"^{key}=.* has no effect; set data.pipeline=stream$")
+            for key, value in {
+                "data.augmentation": "scale",
+                "data.scales": (1, 2),
+                "data.least_area": 0.5,
+                "data.colour": 0.1,
+                "data.broken": "skip",
+            }.items()
+        ],
+        ({"data.pipeline": "stream"}, "data.image_size=0: photographs differ in size"),
+        (STREAM | {"data.pad": 4}, "data.pad=4: streams are not padded"),
+        (STREAM | {"data.resize": 100}, "data.resize=100 must be at least data.image_size=224, or 0"),
+        (
+            STREAM | {"data.augmentation": "scale", "data.scales": (200, 300)},
+            r"data.scales=\(200, 300\) must be the least",
+        ),
     ],
     ids=str,
 )
