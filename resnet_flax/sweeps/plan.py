@@ -110,7 +110,7 @@ def _run(case: Case, seed: int, asked: Asked) -> Run:
 
 def _is_in_name(key: str, value: Any) -> bool:
     """Whether a network's name says a config value: ``vgg-16`` the family, too."""
-    return key in ("model.unit", "model.block", "model.depth") or (key, value) == ("model.family", "vgg")
+    return key in configs.NAME_KEYS and (key != "model.family" or value == "vgg")
 
 
 def _default(path: str, network: str, name: str) -> ConfigDict:
@@ -136,7 +136,7 @@ def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
 def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
     """The keys, but for the seed and where data lies, in which a run differs from its config file."""
     before, after = configs.flatten(default), configs.flatten(config)
-    left_out = ("seed", *configs.LOCATIONS)
+    left_out = ("seed", *configs.RESUME_MAY_CHANGE)
     return {k: v for k, v in sorted(after.items()) if before.get(k) != v and k not in left_out}
 
 
