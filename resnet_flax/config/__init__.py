@@ -17,7 +17,7 @@ from resnet_flax.config.validation import validate
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
-    "differences", "explained", "flatten", "follow", "for_evaluation", "from_json", "in_memory", "keys_in_help", "layers_of",
-    "load", "milestones", "name_of", "network_name", "no_such_file", "resolve", "to_json", "unknown_key",
+    "differences", "explained", "flatten", "follow", "for_evaluation", "from_json", "in_memory", "keys_in_help",
+    "layers_of", "load", "milestones", "name_of", "network_name", "no_such_file", "resolve", "to_json", "unknown_key",
     "unresolved", "validate", "with_network_of",
 ]  # fmt: skip
