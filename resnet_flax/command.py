@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -33,7 +34,7 @@ def set_keys(flag: str) -> set[str]:
 
 
 def run(
-    main: Callable[[], None], uses_devices: bool = False, arguments: bool = False, ends_with_reader: bool = False
+    main: Callable[[], None] | str, uses_devices: bool = False, arguments: bool = False, ends_with_reader: bool = False
 ) -> None:
     """Parses the flags, calls main, and exits with its code.
 
@@ -42,7 +43,8 @@ def run(
     that could not be written is a failure.
 
     Args:
-      main: the command's work.
+      main: the command's work; or the module that has it as ``main``, which is imported once the flags are parsed, so
+        that neither ``--help`` nor a refusal waits for jax.
       uses_devices: whether jax's devices and cache are set up before it.
       arguments: whether there may be arguments that are no flags, before, between or after them.
       ends_with_reader: whether the command's only work is to print, so that it ends when nobody reads.
@@ -61,7 +63,7 @@ def run(
         _arguments[:] = rest[1:]
         if uses_devices:
             _set_up_devices()
-        main()
+        (importlib.import_module(main).main if isinstance(main, str) else main)()
         output.flush()
         if output.failure is not None and not output.reader_gone:
             raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")

@@ -12,16 +12,19 @@ import dataclasses
 from collections.abc import Iterable, Set
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
+from PIL import Image
 
 from resnet_flax import config as configs
 from resnet_flax.data import pixels
+from resnet_flax.data.datasets import image_shape
 from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
+from resnet_flax.data.views import center
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.interchange.class_names import imagenet_classes
@@ -31,11 +34,13 @@ from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.finite import not_finite
 from resnet_flax.paths import expanded
+from resnet_flax.runs.checkpoints import Checkpoints
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.training import trained
+from resnet_flax.training.devices import on_host
+from resnet_flax.training.parts import prepare
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    AnyImage = str | Path | Image.Image | np.ndarray
+AnyImage = str | Path | Image.Image | np.ndarray
 
 _NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
 
@@ -84,7 +89,7 @@ class Model:
         """Such as ``residual-50``."""
         return configs.name_of(self.config.model)
 
-    def prepare(self, images: "AnyImage | Iterable[AnyImage]") -> np.ndarray:
+    def prepare(self, images: AnyImage | Iterable[AnyImage]) -> np.ndarray:
         """Images as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32.
 
         Args:
@@ -93,10 +98,6 @@ class Model:
         Raises:
           UserError: one cannot be read; or the network was trained on images that were no squares.
         """
-        from PIL import Image
-
-        from resnet_flax.data.views import center
-
         self.preprocessing.check_square()
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             images = [images]
@@ -152,11 +153,6 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     Raises:
       UserError: no run is there, or no such checkpoint.
     """
-    from resnet_flax.runs.checkpoints import Checkpoints
-    from resnet_flax.runs.directory import RunDirectory
-    from resnet_flax.training import trained
-    from resnet_flax.training.devices import on_host
-
     workdir = expanded(workdir)
     run = RunDirectory(workdir)
     config = configs.resolve(run.existing_config())
@@ -164,8 +160,6 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
         step = checkpoints.choose(step)
     preprocessing = run.preprocessing()
     if preprocessing is None:  # a run of before there was such a file: from its data set
-        from resnet_flax.training.parts import prepare
-
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
     found = trained.restore(network, preprocessing.image_shape, workdir, step)
@@ -188,8 +182,6 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
             f"{file.path} does not say how its images were normalised, and data.normalization={data.normalization!r} "
             f"is a statistic of its training images; choose imagenet, caffe or none, or export it anew"
         )
-    from resnet_flax.data.datasets import image_shape
-
     shape = image_shape(data)
     if shape is None:
         raise UserError(f"{file.path} does not say how large its images are; set data.image_size")

@@ -8,134 +8,17 @@ pass (resnet_flax/analysis/activations.py says exactly what). Then the totals, a
 torchvision publish for the very same network. --batch is by default the config's train.batch_size.
 """
 
-import dataclasses
-import json
-from typing import Any
-
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from resnet_flax import command
-from resnet_flax import config as configs
-from resnet_flax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/imagenet.py:residual-50.")
-_BATCH = flags.DEFINE_integer("batch", None, "Images whose activations are counted; by default train.batch_size.")
-_IMAGE = flags.DEFINE_list("image", None, "H,W,C of an image; by default the data set's, where it is known by name.")
-_CLASSES = flags.DEFINE_integer("classes", None, "Length of the output; by default as many as the data set has.")
-_JSON = flags.DEFINE_bool("json", False, "Print JSON instead of tables; bytes and numbers in full.")
+config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/imagenet.py:residual-50.")
+flags.DEFINE_integer("batch", None, "Images whose activations are counted; by default train.batch_size.")
+flags.DEFINE_list("image", None, "H,W,C of an image; by default the data set's, where it is known by name.")
+flags.DEFINE_integer("classes", None, "Length of the output; by default as many as the data set has.")
+flags.DEFINE_bool("json", False, "Print JSON instead of tables; bytes and numbers in full.")
 flags.mark_flag_as_required("config")
 
-
-def main() -> None:
-    """Prints the table, or the JSON."""
-    import jax
-
-    # Shapes are all it works with: no reason to take hold of a GPU that may be busy training.
-    jax.config.update("jax_platforms", "cpu")
-    config = configs.resolve(_CONFIG.value)
-    with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
-        summary = _summary(config, _image_shape(config), _classes(config), _batch(config))
-    print(json.dumps(summary, indent=2) if _JSON.value else _text(summary))
-
-
-def _summary(config: ConfigDict, image_shape: tuple[int, int, int], classes: int, batch: int) -> dict[str, Any]:
-    from resnet_flax.analysis.by_stage import by_stage
-    from resnet_flax.analysis.published_sizes import published
-    from resnet_flax.networks import build
-
-    model = config.model
-    try:
-        stages = by_stage(build(model, classes), image_shape, batch)
-    except ValueError as error:
-        raise UserError(f"images of {'x'.join(map(str, image_shape))}: {error}") from None
-    counts = ("parameters", "multiply_adds", "activation_bytes")
-    return {
-        "network": configs.name_of(model),
-        "data": config.data.name,
-        "image": image_shape,
-        "classes": classes,
-        "batch": batch,
-        "stages": [dataclasses.asdict(stage) for stage in stages],
-        "total": {
-            "units": sum(stage.units for stage in stages),
-            **{count: sum(getattr(stage, count) for stage in stages) for count in counts},
-        },
-        "published": [dataclasses.asdict(p) for p in published(model, image_shape, classes)],
-    }
-
-
-def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
-    from resnet_flax.data import datasets
-
-    if _IMAGE.value is None:
-        shape = datasets.image_shape(config.data)
-        if shape is None:
-            raise UserError(
-                f"data.name={config.data.name!r} with data.image_size={config.data.image_size}: the shape of its "
-                f"images is not known here; give it as --image=H,W,C, such as --image=224,224,3"
-            )
-        return shape
-    if len(_IMAGE.value) != 3 or not all(text.strip().isdecimal() and int(text) for text in _IMAGE.value):
-        raise UserError(f"--image={','.join(_IMAGE.value)} must be H,W,C, three whole numbers such as 224,224,3")
-    height, width, channels = map(int, _IMAGE.value)
-    return height, width, channels
-
-
-def _classes(config: ConfigDict) -> int:
-    from resnet_flax.data import datasets
-
-    classes = _CLASSES.value if _CLASSES.value is not None else datasets.classes(config.data)
-    if classes is None:
-        raise UserError(f"data.name={config.data.name!r}: how many classes it has is not known here; give --classes=N")
-    if classes < 1:
-        raise UserError(f"--classes={classes} must be at least 1")
-    return classes
-
-
-def _batch(config: ConfigDict) -> int:
-    batch = config.train.batch_size if _BATCH.value is None else _BATCH.value
-    if batch < 1:
-        raise UserError(f"--batch={batch} must be at least 1")
-    return batch
-
-
-def _text(summary: dict[str, Any]) -> str:
-    image = "x".join(map(str, summary["image"]))
-    title = f"{summary['network']} on {summary['data']}: images {image}, {summary['classes']} classes"
-    header = ("stage", "output", "units", "parameters", "multiply-adds", f"activations, batch {summary['batch']}")
-    lines = [
-        (s["name"], "x".join(map(str, s["output"])), str(s["units"] or "-"), *_numbers(s)) for s in summary["stages"]
-    ]
-    total = summary["total"]
-    lines.append(("total", "", str(total["units"]), *_numbers(total)))
-    text = f"{title}\n\n{_aligned([header, *lines], left=2)}"
-    if not summary["published"]:
-        return text + "\n\nno published size is known for this network"
-    rows = [("published", "theirs", "this one", "difference", "source")]
-    for p in summary["published"]:
-        here, quantity = total[p["quantity"]], p["quantity"].replace("_", "-")
-        difference = "none" if here == p["value"] else f"{here / p['value'] - 1:+.2%}"
-        rows.append((quantity, p["printed"], f"{here:,}", difference, f"{p['name']}: {p['source']}"))
-    return f"{text}\n\n{_aligned(rows, left=1, last_left=True)}"
-
-
-def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
-    return f"{row['parameters']:,}", f"{row['multiply_adds']:,}", f"{row['activation_bytes'] / 1e6:,.1f} MB"
-
-
-def _aligned(rows: list[tuple[str, ...]], left: int, last_left: bool = False) -> str:
-    """Columns side by side: the first ones, and maybe the last, flush left; the others flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    flush_left = [i < left or (last_left and i == len(widths) - 1) for i in range(len(widths))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if to_left else cell.rjust(w)
-            for cell, w, to_left in zip(row, widths, flush_left, strict=True)
-        ).rstrip()
-        for row in rows
-    )
-
-
 if __name__ == "__main__":
-    command.run(main)
+    command.run("resnet_flax.commands.summary")

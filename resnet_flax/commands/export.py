@@ -1,0 +1,27 @@
+"""The work of ``python -m resnet_flax.export``."""
+
+import sys
+
+import jax
+from absl import flags
+
+from resnet_flax import config as configs
+from resnet_flax import model
+from resnet_flax.interchange import files, names
+from resnet_flax.interchange.weights import deviations
+from resnet_flax.paths import expanded
+
+
+def main() -> None:
+    """Reads a checkpoint, and writes the file."""
+    output = expanded(flags.FLAGS.output)
+    found = model.from_run(expanded(flags.FLAGS.workdir), flags.FLAGS.step)
+    found.check_finite()
+    if jax.process_index() > 0:  # its variables are those of the first one
+        return
+    shape, family = found.preprocessing.image_shape, found.config.model.family
+    tensors = names.to_tensors(found.network, shape, found.variables, family)
+    files.write(output, tensors, configs.to_json(found.config), found.preprocessing.to_json())
+    if differing := deviations(found.config):
+        print(f"{output}: loaded there, it gives other logits: {'; '.join(differing)}", file=sys.stderr)
+    print(f"{output}: {len(tensors)} tensors of {found.title}, step {found.step}")

@@ -1,0 +1,172 @@
+"""The work of ``python -m resnet_flax.preflight``."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data import archives, datasets, decoding, imagenet, sources
+from resnet_flax.data.datasets import Data
+from resnet_flax.data.photographs import Photo
+from resnet_flax.errors import UserError
+from resnet_flax.networks import build
+from resnet_flax.paths import expanded
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runtime.progress import Progress, duration
+from resnet_flax.training import fine_tuning
+from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.state import abstract_state
+
+_SECONDS = 5.0  # that the speed is measured for, at least one batch
+_THREADS = 8  # that read what is kept in memory
+_GIB = 2**30
+
+
+def main() -> None:
+    """Looks at data, speed and disk, one after the other; raises what would keep a run from starting."""
+    # A GPU may be busy training.
+    jax.config.update("jax_platforms", "cpu")
+    config = configs.resolve(flags.FLAGS.config)
+    workdir = None if flags.FLAGS.workdir is None else expanded(flags.FLAGS.workdir)
+    for line in _places(config):
+        print(line)
+    dataset = _load(config)
+    print(f"used: {dataset.where}")
+    splits = {name: split for name in ("train", "validation", "test") if len(split := getattr(dataset, name))}
+    print(f"classes: {len(dataset.classes)}; " + ", ".join(f"{name} {len(s):,} images" for name, s in splits.items()))
+    if dataset.note:
+        print(dataset.note)
+    _decode(config, dataset, splits)
+    _measure(config, dataset)
+    if workdir is not None:
+        _check_disk(config, dataset, workdir)
+    print("a run could start")
+
+
+def _places(config: ConfigDict) -> Iterator[str]:
+    """A line for each place where the data set is looked for."""
+    data = config.data
+    if data.folder:
+        yield f"data.folder={expanded(data.folder)}: class folders"
+        return
+    if data.name in ("digits", "folder"):
+        yield f"data.name={data.name}"
+        return
+    folder = sources.data_dir(data.data_dir)
+    yield f"data.name={data.name}, looked for in {folder}:"
+    for wanted in imagenet.look(data.name, folder):
+        yield f"  {wanted.path} ({wanted.form}: {wanted.note}): {wanted.found or 'not there'}"
+    if data.name in archives.ARCHIVES:
+        found = archives.find(data.name, folder)
+        names = " or ".join(archives.ARCHIVES[data.name])
+        yield f"  {folder / names} (its authors' archive): {found or 'not there'}"
+
+
+def _load(config: ConfigDict) -> Data:
+    try:
+        return datasets.load(config.data)
+    except UserError as error:
+        broken = _name_broken(config)
+        if not broken:
+            raise
+        raise UserError(
+            f"{broken} images cannot be read, named above; mend or remove them; the first: {error}"
+        ) from None
+
+
+def _name_broken(config: ConfigDict) -> int:
+    """Reads every image of data that cannot be loaded; names those that cannot be read, and returns their number."""
+
+    def complaint(photo: Photo) -> str | None:
+        try:
+            decoding.read_photo(photo)
+        except UserError as error:
+            return str(error)
+        return None
+
+    try:
+        found = datasets.load_photographs(config.data)
+    except UserError:
+        return 0
+    broken = 0
+    for split in (found.train, found.validation, found.test):
+        with Progress(len(split), "decoding", "images") as progress, ThreadPoolExecutor(_THREADS) as pool:
+            for text in pool.map(complaint, split):
+                progress.update(1)
+                if text:
+                    broken += 1
+                    print(f"  {text}", flush=True)
+    return broken
+
+
+def _decode(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
+    """Decodes photographs, the same ones each time, and names those that cannot be read."""
+    sizes = [len(split) for split in splits.values()]
+    count = sum(sizes) if flags.FLAGS.all else min(flags.FLAGS.sample, sum(sizes))
+    chosen = np.sort(np.random.RandomState(0).permutation(sum(sizes))[:count])
+    decoded, broken, first = 0, 0, 0
+    with Progress(count, "decoding", "images") as progress:
+        for split, size in zip(splits.values(), sizes, strict=True):
+            here = chosen[(chosen >= first) & (chosen < first + size)] - first
+            first += size
+            for done, complaints in dataset.access.decoding(split.take(here)):
+                for text in complaints:
+                    print(f"  {text}", flush=True)
+                decoded, broken = decoded + done, broken + len(complaints)
+                progress.update(done)
+    if decoded:
+        print(f"decoded: {decoded:,} images, {broken:,} of them cannot be read")
+    if broken and config.data.broken == "stop":
+        raise UserError(
+            f"{broken} of {decoded} images cannot be read, named above; mend or remove them, or set data.broken=skip"
+        )
+
+
+def _measure(config: ConfigDict, dataset: Data) -> None:
+    """Says how fast training batches come, where they are decoded."""
+    steps, size = config.train.steps, config.train.batch_size
+    measured = dataset.access.rate(dataset.train, size, _SECONDS)
+    if measured is not None:
+        rate, by = measured
+        least = duration(steps * size / rate)
+        print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take {least} at least")
+
+
+def _check_disk(config: ConfigDict, dataset: Data, workdir: Path) -> None:
+    """Sets the free space beside what the checkpoints take."""
+    resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
+    place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: {place} cannot be written: {error.strerror}") from None
+    # A new one is written before the oldest goes; the best one is kept beside the last.
+    keep = config.train.keep_checkpoints + 1 + bool(config.data.validation)
+    size = _checkpoint_bytes(config, dataset)
+    print(f"disk: {free / _GIB:.2f} GiB free in {place}; {keep} checkpoints of {size / 1e6:,.1f} MB at once at most")
+    if free < keep * size:
+        raise UserError(
+            f"--workdir={workdir}: {free / _GIB:.2f} GiB are free, and {keep} checkpoints take "
+            f"{keep * size / _GIB:.2f} GiB; choose another disk, or fewer in train.keep_checkpoints"
+        )
+
+
+def _checkpoint_bytes(config: ConfigDict, dataset: Data) -> int:
+    with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
+        network = build(config.model, len(dataset.classes))
+        optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+        everywhere = replicated(data_mesh())
+        state = abstract_state(network, optimizer, dataset.access.image_shape, everywhere, config.optimizer.ema)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

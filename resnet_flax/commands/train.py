@@ -1,0 +1,18 @@
+"""The work of ``python train.py``."""
+
+import jax
+from absl import flags
+
+from resnet_flax.training import loop
+
+
+def main() -> None:
+    """Trains to the last step and prints the errors there."""
+    config = flags.FLAGS.config
+    if flags.FLAGS.reset_head:
+        config.init.reset_head = True
+    line = loop.run(config, flags.FLAGS.workdir)
+    if jax.process_index() == 0:
+        raw = f" ({line['test_error_raw']:.2%} without the average)" if "test_error_raw" in line else ""
+        errors = f"training error {line['train_error']:.2%}, test error {line['test_error']:.2%}{raw}"
+        print(f"step {line['step']}: {errors}")
