@@ -1,15 +1,13 @@
 """Counts what a config needs at least, so that what no machine can hold is refused before it is built."""
 
 import os
-from typing import TYPE_CHECKING
 
+import jax
 from ml_collections import ConfigDict
 
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
-
-if TYPE_CHECKING:
-    from resnet_flax.networks import Network
+from resnet_flax.networks import Network
 
 _GIB = 2**30
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
@@ -23,7 +21,7 @@ def installed() -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def parameters_at_least(network: "Network") -> int:
+def parameters_at_least(network: Network) -> int:
     """Counts the kernels of the units' layers and of the hidden dense layers, in a time that no depth changes."""
     total, channels = 0, network.stem.filters if network.stem else 1
     for units, filters in zip(network.stage_units, network.stage_filters, strict=True):
@@ -41,7 +39,7 @@ def parameters_at_least(network: "Network") -> int:
     return total + channels * network.classes
 
 
-def check_network(network: "Network", model: ConfigDict) -> None:
+def check_network(network: Network, model: ConfigDict) -> None:
     """Refuses a network whose parameters alone are more than this machine's memory.
 
     Raises:
@@ -58,7 +56,7 @@ def check_network(network: "Network", model: ConfigDict) -> None:
         )
 
 
-def check_training(config: ConfigDict, network: "Network") -> None:
+def check_training(config: ConfigDict, network: Network) -> None:
     """Refuses a run whose state, or whose batch, is more than the memory of this process's devices.
 
     Counted are the parameters, their gradients and what the optimizer keeps for each; and of each image of a batch its
@@ -67,8 +65,6 @@ def check_training(config: ConfigDict, network: "Network") -> None:
     Raises:
       UserError: it says what is too large.
     """
-    import jax
-
     devices, there = jax.local_devices(), _of_devices()
     model, train, optimizer = config.model, config.train, config.optimizer
     copies = 1 if optimizer.trainable == "head" else 2 + _SLOTS[optimizer.name] + (optimizer.ema > 0)
@@ -95,7 +91,5 @@ def check_training(config: ConfigDict, network: "Network") -> None:
 
 def _of_devices() -> float:
     """Bytes of memory of this process's devices; those of CPUs share the machine's."""
-    import jax
-
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
     return sum(limits) if all(limits) else installed()

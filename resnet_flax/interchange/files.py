@@ -14,10 +14,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from resnet_flax.atomic import replacing
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import pickles
+from resnet_flax.interchange import hdf5, pickles
 from resnet_flax.interchange.layouts import common_prefix
 from resnet_flax.interchange.machine import Unknown
 
@@ -78,8 +80,6 @@ def read(path: Path, given_as: str = "--weights") -> Weights:
     if form == "safetensors":
         found = _read_safetensors(path)
     elif form == "Keras":
-        from resnet_flax.interchange import hdf5  # h5py takes a moment to import
-
         tensors, renamed = hdf5.read(path)
         found = _weights(path, tensors)
         said += [renamed] if renamed else []
@@ -164,8 +164,6 @@ def _described(head: bytes) -> str:
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:
     """Writes a ``.safetensors`` file, whole or not at all."""
-    from safetensors.numpy import save_file
-
     if path.suffix != ".safetensors":
         raise UserError(f"--output={path}: must end in .safetensors")
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -186,8 +184,6 @@ _SAFETENSORS = {
 
 
 def _read_safetensors(path: Path) -> Weights:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="numpy") as file:  # which checks lengths and offsets
             metadata = file.metadata() or {}

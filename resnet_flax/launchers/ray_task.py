@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -39,8 +40,6 @@ def work(config: str, workdir: str, cache: str | None) -> Iterator[tuple[str, st
 
 
 def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest) -> tuple[str, str]:
-    import jax
-
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
     if not RunDirectory(workdir).wait_until_free(_PATIENCE, lambda: stop.received is not None) and not stop.received:
