@@ -22,7 +22,12 @@ LIBRARIES = (
     "jax", "jax.numpy", "jax.experimental.multihost_utils", "jax.experimental.compilation_cache.compilation_cache",
     "flax.linen", "optax", "orbax.checkpoint", "ml_collections.config_flags", "tensorboardX", "tqdm", "filelock",
     "safetensors.numpy", "PIL.Image", "grain", "scipy.io",
-    "resnet_flax.training.loop", "resnet_flax.model",
+    "matplotlib.pyplot", "h5py", "resnet_flax.command", "resnet_flax.commands.export", "resnet_flax.commands.predict",
+    "resnet_flax.commands.preflight", "resnet_flax.commands.summary", "resnet_flax.commands.train",
+    "resnet_flax.sweeps.carry", "resnet_flax.figures.paper", "resnet_flax.figures.gates",
+    "resnet_flax.figures.propagation", "resnet_flax.measurements.cost", "resnet_flax.measurements.gates",
+    "resnet_flax.measurements.propagation", "resnet_flax.reporting.cost", "resnet_flax.reporting.render",
+    "resnet_flax.reporting.sections",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

@@ -1,0 +1,81 @@
+"""The imports of the package, read from its syntax trees: at the top, in no circle, in one direction."""
+
+import ast
+import functools
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MOST_INSIDE = (
+    25  # imports inside functions: launchers, optional packages, worker processes, what --help does not wait for
+)
+
+
+@functools.cache
+def modules():
+    """Path and tree of each module of the package and of the experiments, by its dotted name."""
+    found = {}
+    for folder in ("resnet_flax", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            found[name] = path, ast.parse(path.read_text())
+    return found
+
+
+def imported(node):
+    """The modules of ours that an import names."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in modules() else node.module
+                 for a in node.names]  # fmt: skip
+    else:
+        names = []
+    return {name for name in names if name in modules()}
+
+
+def test_imports_stand_at_the_top():
+    """But for a few, each with its reason in a comment on its line, or above it and its neighbours."""
+    inside, without_reason = [], []
+    for path, tree in modules().values():
+        lines = path.read_text().splitlines()
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        found = {n.lineno for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)}
+        for line in sorted(found):
+            inside.append(f"{path.relative_to(ROOT)}:{line}")
+            first = line
+            while first - 1 in found or (first > 2 and first - 2 in found and not lines[first - 2].strip()):
+                first -= 1
+            if not any("#" in text for text in lines[first - 2 : line]):
+                without_reason.append(inside[-1])
+    assert not without_reason
+    assert len(inside) <= MOST_INSIDE, inside
+
+
+def test_no_module_imports_itself_through_others():
+    edges = {name: set().union(*map(imported, ast.walk(tree))) - {name} for name, (_, tree) in modules().items()}
+
+    def reached(start):
+        seen, left = set(), list(edges[start])
+        while left:
+            name = left.pop()
+            if name not in seen:
+                seen.add(name)
+                left += edges[name]
+        return seen
+
+    assert [name for name in edges if name in reached(name)] == []
+
+
+def test_the_package_knows_no_experiment_and_no_config_file():
+    for name, (_, tree) in modules().items():
+        if name.startswith("resnet_flax"):
+            named = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+            named |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+            assert not {m for m in named if m.partition(".")[0] in ("experiments", "configs", "tests")}, name
+
+
+def test_private_names_are_read_in_their_module_alone():
+    for name, (_, tree) in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("resnet_flax", "experiments")):
+                assert not [a.name for a in node.names if a.name.startswith("_")], name
