@@ -180,6 +180,11 @@ def base() -> ConfigDict:
     return ConfigDict(values)
 
 
+def in_memory(data: Mapping[str, Any]) -> bool:
+    """Says whether the section ``data`` of a config keeps the whole data set in memory, instead of reading batches."""
+    return data["pipeline"] == "resident"
+
+
 def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns ``{"model.depth": 20, ...}`` for a config, or for what its JSON holds."""
     flat: dict[str, Any] = {}
