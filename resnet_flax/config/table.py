@@ -181,7 +181,7 @@ def base() -> ConfigDict:
 
 
 def in_memory(data: Mapping[str, Any]) -> bool:
-    """Says whether the section ``data`` has its images lie in memory, as a whole, when a network is trained."""
+    """Says whether the section ``data`` of a config keeps the whole data set in memory, instead of reading batches."""
     return data["pipeline"] == "resident"
 
 

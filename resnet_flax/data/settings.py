@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from resnet_flax.config import in_memory
+
 
 def check(data: Mapping[str, Any]) -> None:
     """Refuses settings that do not fit each other.
@@ -10,7 +12,7 @@ def check(data: Mapping[str, Any]) -> None:
     Raises:
       ValueError: one line: the key, what was given, what would fit.
     """
-    if data["pipeline"] != "stream":
+    if in_memory(data):
         return
     side, resize, scales = data["image_size"], data["resize"], tuple(data["scales"])
     if not side:
