@@ -46,7 +46,7 @@ def touch(folder, *names):
 
 
 def data_config(folder, **keys):
-    given = {"name": "folder", "data_dir": "", "download": False, "validation": 0}
+    given = config.base().data.to_dict() | {"name": "folder", "download": False}
     return given | {"folder": str(folder), "image_size": 8, "resize": 0, "interpolation": "bilinear"} | keys
 
 

@@ -56,6 +56,7 @@ def check_record(folder, name, runs):
         ),
         ("highway", ["highway-20", "plain-32", "highway-32 of its paper, the widths of 19 layers, 0.5 of the width"]),
         ("propagation", ["preactivation-56", "highway-20 without BN"]),
+        ("layer_norms", ["plain-56", "residual-56"]),
     ],
 )
 def test_the_runs_it_plans(tmp_path, name, planned):
@@ -64,6 +65,24 @@ def test_the_runs_it_plans(tmp_path, name, planned):
         steps = 4 if name == "propagation" else 8
         assert f": {label} on digits, seed 0: {steps} steps" in output
     assert not (tmp_path / "x").exists()
+
+
+def test_layer_norms(tmp_path):
+    """Every layer of every line is in the picture; a run without them is refused."""
+    output = experiment("layer_norms", tmp_path, "--depths=8", "--units=residual")
+    record = check_record(tmp_path, "layer_norms", 1)
+    assert record["figures"][0]["file"] == "layer_norms.png"
+    assert "| residual-8 |" in output
+    run = tmp_path / record["runs"][0]
+    written = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [sum(key.startswith("gradient_norm/") for key in line) for line in written] == [15, 15]  # 7 with BN, dense
+    for path in (run / "metrics.jsonl", run / "sums.json"):
+        path.unlink()
+    other = [{k: v for k, v in line.items() if "/" not in k} for line in written]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
+    code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path}", *SMALL, "--depths=8",
+                           "--units=residual")  # fmt: skip
+    assert (code, "has not measured gradient_norm and update_ratio" in output) == (2, True), output
 
 
 @pytest.mark.slow
