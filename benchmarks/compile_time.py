@@ -73,7 +73,7 @@ def main() -> None:
     """Measures all by turns, and hands over the table."""
     from statistics import median
 
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     cases = [(depth, False) for depth in options.numbers(_DEPTHS)]
     cases += [(depth, True) for depth in (options.numbers(_UNROLLED) if _UNROLLED.value else [])]

@@ -41,7 +41,7 @@ class Layer(NamedTuple):
 def main() -> None:
     """Measures every formulation of every layer by turns, and hands over the table."""
     from experiments.timing import by_turns
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     layers, rows = [_layer(text) for text in _LAYERS.value], []
     with Progress(len(layers), "convolutions", "layers") as progress:

@@ -30,7 +30,7 @@ _HEADER = ("network", "remat", "batch", "planned MiB", "of which temporaries", "
 
 def main() -> None:
     """Measures each in a process of its own, and hands over the table."""
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     cases = [(depth, remat) for depth in options.numbers(_DEPTHS) for remat in options.choices(_REMATS, REMATS)]
     rows = []

@@ -12,7 +12,7 @@ from experiments.record import command
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.training import workdir
+from resnet_flax.runtime.environment import environment
 
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is printed; its folder is made.")
 flags.register_validator(OUTPUT, lambda path: path is None or bool(expanded(path)))  # before anything is measured
@@ -67,4 +67,4 @@ def _measured_on(packages: Sequence[str]) -> dict[str, Any]:
 
     versions = {name: metadata.version(name) for name in packages}
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"command": command(), "date": date, **workdir.environment(), **versions}
+    return {"command": command(), "date": date, **environment(), **versions}

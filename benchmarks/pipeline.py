@@ -104,7 +104,7 @@ def _numbers_of_workers() -> list[int]:
 
 def _measure(photographs: "Photographs", augmentation: str, workers: list[int], torch: bool) -> list[tuple[str, ...]]:
     """A row for each number of workers and each of those measured."""
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     fastest: dict[str, tuple[float, int]] = {}
     rows, peers = [], _PEERS if torch else {}

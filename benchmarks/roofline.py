@@ -44,7 +44,7 @@ def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
 
     from benchmarks import ours
     from experiments.timing import by_turns
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     gpu = jax.default_backend() == "gpu"
     count, side = _STEPS_A_CALL.value or (50 if gpu else 4), _MATRIX.value or (8192 if gpu else 2048)

@@ -71,7 +71,7 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
 
     from benchmarks import ours
     from experiments.timing import by_turns
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 8)
     calls: dict[str, Callable[[], Any]] = {}

@@ -7,10 +7,11 @@ Values that are derived from others in every config (the steps of a cosine, the 
 
 from ml_collections import ConfigDict
 
-from resnet_flax import config, schemas
+from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.run_files import RunFiles
+from resnet_flax.runs import schemas
+from resnet_flax.runs.files import CheckedFiles
 
 
 def get_config(path: str = "") -> ConfigDict:
@@ -18,4 +19,4 @@ def get_config(path: str = "") -> ConfigDict:
     file = expanded(path)
     if not path or not file.is_file():
         raise UserError(f"configs/from_json.py:{path}: there is no such file; name a run's config.json after the colon")
-    return config.unresolved(schemas.read_config(RunFiles(file.parent).content(file.name), file))
+    return config.unresolved(schemas.read_config(CheckedFiles(file.parent).content(file.name), file))

@@ -91,7 +91,7 @@ def _measure(configs: Sequence[Any], image: tuple[int, int, int], classes: int) 
 
     from experiments import cost_layers, cost_networks, timing
     from resnet_flax.config import name_of
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     batch, rounds = _BATCH.value, _ROUNDS.value
     work = len(configs) * (1 + rounds) + len(cost_layers.STACKS) * (1 + 2 * rounds)

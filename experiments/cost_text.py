@@ -9,7 +9,7 @@ from experiments.cost_layers import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256
 from experiments.cost_networks import Cost
 from experiments.record import Table
 from experiments.timing import Spread
-from resnet_flax.training.workdir import environment
+from resnet_flax.runtime.environment import environment
 
 _Written = tuple[Table, str]
 

@@ -74,7 +74,7 @@ def main() -> None:
 
 def _measure(untrained: Sequence[Any], outcomes: Sequence[Any]) -> list[Measured]:
     from experiments.propagation_measured import after_training, at_initialization
-    from resnet_flax.progress import Progress
+    from resnet_flax.runtime.progress import Progress
 
     images = _IMAGES.value
     first = untrained[0].config.seed

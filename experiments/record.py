@@ -11,7 +11,7 @@ from typing import Any
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import read_bytes
+from resnet_flax.runs.files import read_bytes
 
 FILE = "experiment.json"
 

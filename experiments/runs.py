@@ -14,10 +14,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import options
-from experiments.launchers.attempt import Ending, earlier_failure, is_finished
+from experiments.launchers.attempt import Ending, earlier_failure
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
-from resnet_flax.run_files import CONFIG, RunFiles
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import CONFIG, RunDirectory
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
@@ -35,6 +36,16 @@ class Run:
     config: ConfigDict
     workdir: Path
     label: str
+
+    @property
+    def directory(self) -> RunDirectory:
+        """What the folder holds."""
+        return RunDirectory(self.workdir)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the folder holds this very run, to its last step."""
+        return self.directory.is_finished(self.config)
 
     @property
     def name(self) -> str:
@@ -229,8 +240,6 @@ def located(runs: Sequence[Run]) -> list[Run]:
 
     A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
     """
-    from resnet_flax.training import rules
-
     own = {run.workdir for run in runs}
     there = _configs_in(options.runs_folder(), own) if any(not _holds_run(folder) for folder in own) else {}
 
@@ -239,8 +248,8 @@ def located(runs: Sequence[Run]) -> list[Run]:
             if configs.differences(config, run.config) or config.train.steps != run.config.train.steps:
                 continue
             try:
-                RunFiles(folder).check()
-                rules.check_resume(folder, run.config)
+                RunDirectory(folder).check()
+                resume.check_rules(RunDirectory(folder), run.config)
             except UserError as error:
                 print(f"{run.name}: passed over: {error}", file=sys.stderr)
                 continue
@@ -266,7 +275,7 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
     found = {}
     for path in inside:
         try:
-            config = None if path in without else RunFiles(path).config()
+            config = None if path in without else RunDirectory(path).config()
         except UserError as error:
             print(f"{error}; passed over", file=sys.stderr)
             continue
@@ -278,9 +287,8 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
 def print_plan(runs: Sequence[Run]) -> None:
     """``--dry-run``: a line for each run, and what it would do."""
     for run in runs:
-        known = run.config, run.workdir
-        earlier = earlier_failure(*known)
-        what = earlier[0] if earlier else "finished" if is_finished(*known) else f"{run.config.train.steps} steps"
+        earlier = earlier_failure(run.config, run.workdir)
+        what = earlier[0] if earlier else "finished" if run.is_finished else f"{run.config.train.steps} steps"
         print(f"{run.workdir}: {run.label} on {run.config.data.name}, seed {run.config.seed}: {what}")
 
 
@@ -312,7 +320,7 @@ def _check(runs: Sequence[Run]) -> None:
     problems: dict[str, list[str]] = {}
     for run in runs:
         try:
-            RunFiles(run.workdir).check()
+            run.directory.check()
             if not earlier_failure(run.config, run.workdir):  # which would not be resumed
                 readiness.check(run.config, run.workdir)
         except UserError as error:
@@ -331,9 +339,8 @@ def _launcher() -> Callable[[Sequence[Run]], list[Ending]]:
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     """What the run's folder holds."""
-    files = RunFiles(run.workdir)
-    start = (files.starts() or [{}])[-1]
-    return Outcome(run, files.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
+    start = (run.directory.starts() or [{}])[-1]
+    return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -11,9 +11,8 @@ import numpy as np
 
 from experiments.record import Table
 from resnet_flax.atomic import write_atomically
-from resnet_flax.progress import duration
-from resnet_flax.training import rules
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs import rules
+from resnet_flax.runtime.progress import duration
 
 if TYPE_CHECKING:  # it brings the flags of an experiment with it, and the report has its own
     from experiments.runs import Outcome
@@ -67,7 +66,7 @@ def by_label(outcomes: Sequence["Outcome"]) -> dict[str, list["Outcome"]]:
 
 def _old_rules(outcomes: Sequence["Outcome"]) -> list[str]:
     """Why runs among them, begun under old rules, would end otherwise today."""
-    reasons = (reason for o in outcomes for reason in rules.old_rules(o.run.config, folders.rules_of(o.run.workdir)))
+    reasons = (reason for o in outcomes for reason in rules.old_rules(o.run.config, o.run.directory.rules()))
     return list(dict.fromkeys(reasons))
 
 

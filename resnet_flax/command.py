@@ -4,24 +4,19 @@ import contextlib
 import difflib
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 from absl import flags
 from ml_collections.config_flags import config_flags
 
 from resnet_flax import config as configs
-from resnet_flax import last_word, processes, streams
 from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
 from resnet_flax.paths import expanded
+from resnet_flax.runtime import compilation, exit_message, processes, stopping, streams
 from resnet_flax.visible import visible
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
-
-_PATIENCE = 5.0  # seconds that other threads have to end, once the command has
 
 _arguments: list[str] = []
 
@@ -53,8 +48,7 @@ def run(
       ends_with_reader: whether the command's only work is to print, so that it ends when nobody reads.
     """
     output = streams.protect(ends_with_reader)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave_at_once)
+    stopping.leave_at_once()
     try:
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             print(_help())
@@ -78,33 +72,15 @@ def run(
             sys.stdout.flush()  # what was printed before it stands before it
         sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
         sys.stderr.flush()
-        _end_in_time(ending.exit_code)
+        stopping.end_in_time(ending.exit_code)
         sys.exit(ending.exit_code)
     except streams.ReaderGoneError:
-        _end_in_time(DONE)
+        stopping.end_in_time(DONE)
     except KeyboardInterrupt:
         print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
     finally:
-        last_word.take_back()
-
-
-def _end_in_time(code: int) -> None:
-    """Other threads (of the checkpoint writer, of the distributed service) must not keep the process alive."""
-    timer = threading.Timer(_PATIENCE, os._exit, [code])
-    timer.daemon = True
-    timer.start()
-
-
-def _leave_at_once(number: int, frame: FrameType | None) -> None:
-    """Ends the process where there is nothing to save; while there is, training/stopping.py handles signals.
-
-    Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
-    """
-    with contextlib.suppress(OSError):  # nobody may read it
-        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
-    last_word.take_back()
-    os._exit(Interrupted.exit_code)
+        exit_message.cancel()
 
 
 def _help() -> str:
@@ -198,12 +174,9 @@ def _one_line(error: BaseException) -> str:
 
 
 def _set_up_devices() -> None:
-    import jax
-
     if _CACHE.value:
         from resnet_flax.data.cache import cache_root
 
-        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-            jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+        compilation.use_cache(cache_root() / "xla")
     if processes.join() > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end); results are printed once

@@ -223,10 +223,10 @@ def _check_finite(variables: dict[str, Any]) -> None:
 
 def _checkpoint_of(net: "Model") -> str:
     """Which checkpoint of which run is evaluated; of an old run, what it was trained by and is not evaluated by."""
-    from resnet_flax.training import rules
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs import rules
+    from resnet_flax.runs.directory import RunDirectory
 
-    reasons = rules.old_rules(net.config, folders.rules_of(expanded(_WORKDIR.value)))
+    reasons = rules.old_rules(net.config, RunDirectory(expanded(_WORKDIR.value)).rules())
     old = f"\nbegun under an old rule, and evaluated by today's: {'; '.join(reasons)}" if reasons else ""
     return f"{_WORKDIR.value}: step {net.step} of {net.config.train.steps}{old}"
 
@@ -314,12 +314,11 @@ def _check_places(config: ConfigDict) -> None:
 
 
 def _config(workdir: Path) -> ConfigDict:
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs.directory import RunDirectory
 
-    trained = folders.read_config(workdir)
-    if trained is None:
-        raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
-    if folders.rules_of(workdir) < 2 and not trained.data.folder and configs.in_memory(trained.data):
+    run = RunDirectory(workdir)
+    trained = run.existing_config()
+    if run.rules() < 2 and not trained.data.folder and configs.in_memory(trained.data):
         trained.data.resize = 0  # which was ignored then
     if _CONFIG.value is None:
         return configs.resolve(trained)

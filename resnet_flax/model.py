@@ -152,23 +152,18 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     Raises:
       UserError: no run is there, or no such checkpoint.
     """
-    from resnet_flax.run_files import PREPROCESSING, RunFiles
+    from resnet_flax.runs.checkpoints import Checkpoints
+    from resnet_flax.runs.directory import RunDirectory
     from resnet_flax.training import trained
-    from resnet_flax.training import workdir as folders
-    from resnet_flax.training.checkpoints import Checkpoints
     from resnet_flax.training.devices import on_host
 
     workdir = expanded(workdir)
-    config = folders.read_config(workdir)
-    if config is None:
-        raise UserError(f"--workdir={workdir}: no run is there (it has no {folders.CONFIG})")
-    config = configs.resolve(config)
+    run = RunDirectory(workdir)
+    config = configs.resolve(run.existing_config())
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.choose(step)
-    text = RunFiles(workdir).preprocessing()
-    if text is not None:
-        preprocessing = _parsed(text, workdir / PREPROCESSING)
-    else:  # a run of before there was such a file: from its data set
+    preprocessing = run.preprocessing()
+    if preprocessing is None:  # a run of before there was such a file: from its data set
         from resnet_flax.training.parts import prepare
 
         preprocessing = prepare(config).preprocessing

@@ -24,7 +24,7 @@ from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.progress import Progress, duration
+from resnet_flax.runtime.progress import Progress, duration
 
 if TYPE_CHECKING:
     from resnet_flax.data.datasets import Data
@@ -160,10 +160,11 @@ def _measure(config: ConfigDict, dataset: "Data") -> None:
 
 def _check_disk(config: ConfigDict, dataset: "Data", workdir: Path) -> None:
     """Sets the free space beside what the checkpoints take."""
+    from resnet_flax.runs import resume
+    from resnet_flax.runs.directory import RunDirectory
     from resnet_flax.training import fine_tuning
-    from resnet_flax.training import workdir as folders
 
-    folders.check_config(workdir, fine_tuning.adopt(config, workdir))
+    resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
     place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

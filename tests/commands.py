@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resnet_flax.training.metrics import WALL_CLOCK
+from resnet_flax.runs.metrics import WALL_CLOCK
 from tests import warm, xla_flags
 
 ROOT = Path(__file__).parents[1]

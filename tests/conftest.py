@@ -61,9 +61,19 @@ def _cache_of_the_tests(tmp_path_factory):
 @pytest.fixture
 def begun_before(tmp_path):
     """Folders of runs, of a sweep and a file of weights as the commit 4cfe0ac wrote them, a copy for this test."""
-    with tarfile.open(Path(__file__).parent / "fixtures" / "begun_at_4cfe0ac.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / "begun_at_4cfe0ac"
+    return _unpacked("begun_at_4cfe0ac", tmp_path)
+
+
+@pytest.fixture
+def begun_with_items(tmp_path):
+    """Folders of two runs as the commit 9cda689 wrote them, a copy for this test."""
+    return _unpacked("begun_at_9cda689", tmp_path)
+
+
+def _unpacked(name, place):
+    with tarfile.open(Path(__file__).parent / "fixtures" / f"{name}.tar.gz") as archive:
+        archive.extractall(place, filter="data")
+    return place / name
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from experiments import report
 from resnet_flax import config as configs
 from resnet_flax import evaluate
 from resnet_flax.errors import UserError
+from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop
-from resnet_flax.training.metrics import WALL_CLOCK
 
 _SLOW = 60.0  # seconds for all that follows a fault, on a busy machine
 _LEFT_OUT = ("events.out", ".lock")  # TensorBoard's events only report

@@ -33,6 +33,8 @@ def test_several_writers_do_not_disturb_one_another(tmp_path):
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / ("x" * 250)  # as long as a name may be
     write_atomically(path, "old")
+    with pytest.raises(TypeError):
+        write_atomically(path, None)
 
     def fail():
         with replacing(path) as temporary:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
-from resnet_flax.run_files import CRASH, RunFiles
+from resnet_flax.runs.directory import RunDirectory
 
 Ending = tuple[str, str]  # "diverged", "failed", "crashed" or empty; the reason, one line
 WELL: Ending = ("", "")
@@ -23,7 +23,8 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
     """
     from resnet_flax.training import loop
 
-    (workdir / CRASH).unlink(missing_ok=True)
+    directory = RunDirectory(workdir)
+    directory.forget_crash()
     try:
         loop.run(config, workdir)
     except Diverged as error:
@@ -35,26 +36,17 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
     except Exception as error:  # the other runs are not lost with this one
         text = traceback.format_exc()
         print(text, file=sys.stderr)
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / CRASH).write_text(text)
-        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {workdir / CRASH})"
+        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {directory.write_crash(text)})"
     return WELL
 
 
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
     """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
-    files = RunFiles(workdir)
-    found, there = files.diverged(), files.config()
+    directory = RunDirectory(workdir)
+    found, there = directory.diverged(), directory.config()
     if found is None or there is None or configs.flatten(there) != configs.flatten(config):
         return None
     return "diverged", found["message"]
-
-
-def is_finished(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the folder holds this very run, to its last step."""
-    from resnet_flax.training import workdir as folders
-
-    return folders.is_finished(workdir, config)
 
 
 def first_line(error: BaseException) -> str:

@@ -5,12 +5,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from experiments.launchers.attempt import Ending, attempt, earlier_failure, is_finished
+from experiments.launchers.attempt import Ending, attempt, earlier_failure
 from experiments.launchers.pace import Pace
 from experiments.runs import Run
 from resnet_flax.errors import Busy, Interrupted
-from resnet_flax.training import workdir as folders
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runtime.stopping import StopRequest
 
 
 def launch(runs: Sequence[Run]) -> list[Ending]:
@@ -34,7 +33,7 @@ def _in_order(runs: Sequence[Run], stop: StopRequest) -> list[Ending]:
             raise Interrupted(f"stopped by {stop.received} before {run.name}; the same command goes on from there")
         rest = [run, *(other for _, other in left)]
         print(f"run {i + 1} of {len(runs)}: {run.name}{pace.left(rest)}", file=sys.stderr, flush=True)
-        finished, start = is_finished(run.config, run.workdir), time.perf_counter()
+        finished, start = run.is_finished, time.perf_counter()
         try:
             ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir)
         except Busy:
@@ -55,4 +54,4 @@ def _in_order(runs: Sequence[Run], stop: StopRequest) -> list[Ending]:
 def _wait(run: Run, stop: StopRequest) -> None:
     """Until the other process has let go of the run's folder, or a signal came."""
     print(f"{run.name}: waiting for the other process", file=sys.stderr, flush=True)
-    folders.wait_until_free(run.workdir, -1, lambda: stop.received is not None)
+    run.directory.wait_until_free(-1, lambda: stop.received is not None)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.runs import Run
-from resnet_flax.progress import duration
+from resnet_flax.runtime.progress import duration
 
 
 class Pace:

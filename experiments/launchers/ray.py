@@ -22,12 +22,13 @@ from absl import flags
 
 from experiments import options
 from experiments.launchers import ray_task
-from experiments.launchers.attempt import WELL, Ending, earlier_failure, first_line, is_finished
+from experiments.launchers.attempt import WELL, Ending, earlier_failure, first_line
 from experiments.launchers.pace import Pace
 from experiments.runs import Run
 from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runs.directory import WORKER_LOG
+from resnet_flax.runtime.stopping import StopRequest
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
 _POLL_SECONDS = 0.5
@@ -81,7 +82,7 @@ class _Sweep:
     def run(self, submitter: Callable[[], Callable[[Run], Any]]) -> dict[int, Ending]:
         """Until all have ended, or a signal has stopped them; where all have, no cluster is needed."""
         for i, run in enumerate(self._runs):
-            if is_finished(run.config, run.workdir):
+            if run.is_finished:
                 self._end(i, WELL, "finished before")
             elif earlier := earlier_failure(run.config, run.workdir):
                 self._end(i, earlier)
@@ -151,7 +152,7 @@ class _Sweep:
         if failure:
             how = f"{failure}: {reason}"
         if failure == "crashed":
-            how += f"; its output: {self._runs[i].workdir / ray_task.LOG}"
+            how += f"; its output: {self._runs[i].workdir / WORKER_LOG}"
         left = [run for j, run in enumerate(self._runs) if j not in self._endings]
         spent = sum(time.monotonic() - started for started in self._started.values())
         rest = self._pace.left(left, min(self._at_once, max(1, len(left))), spent)

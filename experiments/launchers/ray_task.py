@@ -12,10 +12,8 @@ from ml_collections import ConfigDict
 from experiments.launchers.attempt import attempt
 from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Interrupted
-from resnet_flax.training import workdir as folders
-from resnet_flax.training.stopping import StopRequest
-
-LOG = "run.log"  # in a run's folder: what its workers printed
+from resnet_flax.runs.directory import WORKER_LOG, RunDirectory
+from resnet_flax.runtime.stopping import StopRequest
 
 # Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.
 STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
@@ -34,7 +32,7 @@ def work(config: str, workdir: str, cache: str | None) -> Iterator[tuple[str, st
       cache: jax's folder of compiled programs.
     """
     folder = Path(workdir)
-    with StopRequest() as stop, _output_in(folder / LOG):
+    with StopRequest() as stop, _output_in(folder / WORKER_LOG):
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
         yield _end(configs.from_json(config), folder, cache, stop)
@@ -45,7 +43,7 @@ def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest
 
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-    if not folders.wait_until_free(workdir, _PATIENCE, lambda: stop.received is not None) and not stop.received:
+    if not RunDirectory(workdir).wait_until_free(_PATIENCE, lambda: stop.received is not None) and not stop.received:
         return BUSY, f"{workdir}: after {_PATIENCE:g} s another process still holds it"
     try:
         return attempt(config, workdir)

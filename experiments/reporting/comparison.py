@@ -9,7 +9,7 @@ from experiments import published, tables
 from experiments.reporting.gather import RunFolder
 from experiments.reporting.protocol import protocol_differences
 from resnet_flax import config as configs
-from resnet_flax.training import rules
+from resnet_flax.runs import rules
 
 # What our runs measure of each published metric, on a single view of each image, at the final step.
 _MEASURED = {"test error %": "test_error", "training error %": "train_error", "top-1 error %": "test_error"}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import fcntl
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +12,8 @@ from ml_collections import ConfigDict
 from experiments import record
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import CONFIG, METRICS, STARTS, RunFiles
-from resnet_flax.training import rules
-from resnet_flax.training import workdir as folders
-
-# Folders of a run that hold neither runs nor experiments, and many files.
-_SKIPPED = ("checkpoints", "damaged_checkpoints")
+from resnet_flax.runs import rules
+from resnet_flax.runs.directory import CHECKPOINTS, CONFIG, DAMAGED, RunDirectory, holds_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +28,7 @@ class RunFolder:
       starts: a line each time it was started: when, on what.
       status: ``finished``, ``running``, or at which step it was interrupted, diverged or crashed.
       reason: of a crash, a line, where it is known.
-      old_rules: by which old rules it was begun, a reason each (``resnet_flax/training/rules.py``).
+      old_rules: by which old rules it was begun, a reason each (``resnet_flax/runs/rules.py``).
       mended: which lines of metrics were taken from a checkpoint, in words.
     """
 
@@ -146,9 +141,7 @@ def gather(folder: Path) -> Gathered:
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
     others = [
-        run
-        for path, files in found
-        if files & {CONFIG, METRICS, STARTS} and path not in runs and (run := readers.run(path)) is not None
+        run for path, files in found if holds_run(files) and path not in runs and (run := readers.run(path)) is not None
     ]
     if not experiments and not others:
         if readers.problems:
@@ -183,7 +176,7 @@ class _Readers:
         found = []
         for path, subfolders, files in os.walk(self._root, onerror=self._unwalkable):
             names = {*files, *subfolders}
-            subfolders[:] = sorted(s for s in subfolders if s not in _SKIPPED and not s.startswith("."))
+            subfolders[:] = sorted(s for s in subfolders if s not in (CHECKPOINTS, DAMAGED) and not s.startswith("."))
             found.append((Path(path), names))
         return found
 
@@ -240,39 +233,14 @@ def read_run(path: Path, label: str) -> RunFolder:
     Raises:
       UserError: a file of it cannot be read, or is not what a run writes.
     """
-    files = RunFiles(path)
-    config = files.config()
+    run = RunDirectory(path)
+    config = run.config()
     if config is None:
         raise UserError(f"{path / CONFIG}: there is no such file: the run is not there")
-    (lines, mended), starts, crash = files.mended(), files.starts(), files.crash()
-    diverged, interrupted = files.diverged(), files.interrupted()
-    old = rules.old_rules(config, folders.rules_in(starts))
-    steps, reason = lines[-1]["step"] if lines else 0, ""
-    if steps >= config.train.steps:
-        status = "finished"
-    elif _is_locked(path):
-        status = f"running, after step {steps}"
-    elif diverged is not None:
-        status = f"diverged at step {diverged['step']}"
-    elif interrupted is not None:
-        status = f"interrupted at step {interrupted}"
-    elif not starts and not crash:
-        status = "never started"
-    else:
-        status, reason = f"crashed after step {steps}", next((line for line in reversed(crash) if line.strip()), "")
+    (lines, mended), starts = run.mended(), run.starts()
+    status, reason = run.status(lines[-1]["step"] if lines else 0, config.train.steps)
+    old = rules.old_rules(config, rules.rules_in(starts))
     return RunFolder(path, label, config, lines, starts, status, reason, old, mended)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the run's folder."""
-    try:
-        with open(path / ".lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def started(run: RunFolder) -> str:

@@ -15,8 +15,8 @@ from experiments.reporting.document import Block, Bullets, Code, Document, Fold,
 from experiments.reporting.gather import Experiment, Gathered, RunFolder, started
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.progress import duration
-from resnet_flax.training import rules
+from resnet_flax.runs import rules
+from resnet_flax.runtime.progress import duration
 
 _FOLDED_ROWS = 40  # a longer table is folded
 _PNG = b"\x89PNG\r\n\x1a\n"

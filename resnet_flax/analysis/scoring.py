@@ -19,7 +19,7 @@ from resnet_flax.data.views import View, views_of
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 _THREADS = 16  # at most, one a core
 _BATCH_BYTES = 2**26  # of the views in a batch, at most, unless a single one has more

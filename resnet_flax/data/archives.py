@@ -15,7 +15,7 @@ from resnet_flax.atomic import replacing
 from resnet_flax.data.cache import Splits
 from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 _URL = "https://www.cs.toronto.edu/~kriz/"
 

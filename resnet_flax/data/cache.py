@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from resnet_flax import sums
 from resnet_flax.data.images import Images
 
 _FORMAT = 2  # of the files below and of how images are decoded; a change of it makes new ones
@@ -85,7 +84,7 @@ def _checked(folder: Path, names: list[str]) -> dict[str, Any] | None:
     """The arrays of an entry by the names of their files, and ``classes``; None where it is damaged, which is said."""
     try:
         about = json.loads((folder / _ABOUT).read_bytes())
-        if about["sha256"] != sums.of(json.dumps(about["entry"]).encode()):
+        if about["sha256"] != _digest(about["entry"]):
             raise ValueError(f"the checksum of {_ABOUT}")
         entry, found = about["entry"], {}
         for name in names:
@@ -105,7 +104,7 @@ def _replace(folder: Path, arrays: dict[str, np.ndarray], classes: Sequence[str]
         for name, array in arrays.items():
             np.save(partial / name, array)
         entry = {"arrays": {name: _sum(array) for name, array in arrays.items()}, "classes": list(classes)}
-        about = {"sha256": sums.of(json.dumps(entry).encode()), "entry": entry}
+        about = {"sha256": _digest(entry), "entry": entry}
         (partial / _ABOUT).write_text(json.dumps(about))
         if folder.is_dir():  # damaged: else it would have been read
             folder.rename(partial / "damaged")
@@ -116,6 +115,10 @@ def _replace(folder: Path, arrays: dict[str, np.ndarray], classes: Sequence[str]
             raise error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _digest(entry: Any) -> str:
+    return hashlib.sha256(json.dumps(entry).encode()).hexdigest()
 
 
 def _sum(array: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from resnet_flax.data.cache import Splits
 from resnet_flax.data.images import Images, fifth
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".tga", ".ppm",

@@ -16,7 +16,7 @@ from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
 from resnet_flax.errors import UserError
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 NAME = "imagenet2012"  # in TFDS, and in configs
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

@@ -16,7 +16,7 @@ from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 
 class _Size(NamedTuple):

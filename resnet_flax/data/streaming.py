@@ -26,7 +26,7 @@ from resnet_flax.data.images import Images
 from resnet_flax.data.photographs import Photo, Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 Batch = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import numpy as np
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.photographs import BUFFER, TarMembers
 from resnet_flax.errors import UserError
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 _END = 1024  # bytes of zeros at the end of a whole tar
 

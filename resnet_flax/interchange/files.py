@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from resnet_flax import sums
 from resnet_flax.atomic import replacing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import pickles
@@ -229,10 +229,14 @@ def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
 def _sums(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
     """SHA-256 of each tensor (its dtype, its shape, its bytes) and of what the file says of itself, by name."""
     described = {
-        name: sums.of(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
+        name: _digest(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
         for name, a in tensors.items()
     }
-    return described | {key: sums.of(metadata[key].encode()) for key in (_CONFIG, _PREPROCESSING) if key in metadata}
+    return described | {key: _digest(metadata[key].encode()) for key in (_CONFIG, _PREPROCESSING) if key in metadata}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from resnet_flax.interchange import layouts, names
 from resnet_flax.interchange.files import Weights, read
 from resnet_flax.interchange.published import measured
 from resnet_flax.networks import Network
-from resnet_flax.schemas import read_config
+from resnet_flax.runs.schemas import read_config
 
 __all__ = ["ADOPTED", "config_of", "deviations", "read", "settings_of", "variables"]
 

@@ -1,28 +1,13 @@
-"""The mesh of all devices of all hosts, and what hosts have to agree on."""
+"""The mesh of all devices of all hosts, and whether a batch fits it."""
 
-import contextlib
-import os
-import re
-import sys
-import traceback
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from resnet_flax import last_word
 from resnet_flax.data.layouts import DATA_AXIS
-from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
-
-# What errors of a collective operation say where another process is gone, by platform.
-_LOST = re.compile(
-    "gloo.*(connection|read error|timed? ?out|reset)|nccl.*(remote|abort|closed)|heartbeat|barrier.*(timed out|failed)"
-    "|closed by peer|reset by peer|unavailable|deadline_exceeded|coordination service", re.IGNORECASE | re.DOTALL,
-)  # fmt: skip
+from resnet_flax.errors import UserError
 
 
 def data_mesh() -> Mesh:
@@ -68,93 +53,3 @@ def check_parts(config: ConfigDict, devices: int) -> None:
             f"train.accumulate={parts} makes parts of {local // parts} images, and a BN would normalise {group} "
             f"together; set train.bn_group to a divisor of {local // parts}"
         )
-
-
-def agree(stop: bool, count: int) -> tuple[bool, int]:
-    """What all hosts do next: stop if one of them was told to; as many steps as the first one says.
-
-    Without it, hosts that measure different times, or of which one is signalled, would wait for each other for
-    ever.
-    """
-    if jax.process_count() == 1:
-        return stop, count
-    everyone = multihost_utils.process_allgather(np.array([stop, count], np.int32))
-    return bool(everyone[:, 0].any()), int(everyone[0, 1])
-
-
-def raise_together(error: Exception | None) -> None:
-    """Raises what went wrong on one host on every host, so that none waits for the one that left."""
-    if jax.process_count() > 1:
-        anywhere = multihost_utils.process_allgather(np.array([error is not None]))
-        if error is None and anywhere.any():
-            hosts = ", ".join(str(i) for i in np.flatnonzero(anywhere))
-            error = UserError(f"process {hosts} refused to start; its own message says why")
-    if error is not None:
-        raise error
-
-
-def check_same(fingerprint: str, what: str) -> None:
-    """Refuses hosts that found different things: they would wait for each other, or learn from a mixture.
-
-    Args:
-      fingerprint: hexadecimal digits, at most 16.
-      what: it is of.
-    """
-    if jax.process_count() == 1:
-        return
-    halves = np.frombuffer(bytes.fromhex(fingerprint), np.int32)
-    everyone = multihost_utils.process_allgather(halves)
-    others = np.flatnonzero((everyone != everyone[0]).any(1))
-    if len(others):
-        raise UserError(
-            f"{what} of process {', '.join(map(str, others))} are not those of process 0; every host needs the same, "
-            f"in the same form"
-        )
-
-
-@contextlib.contextmanager
-def alone(note: str) -> Iterator[None]:
-    """Where several hosts compute together: one that fails alone, or finds another one lost, ends at once.
-
-    Otherwise it would wait for the others (in the checkpoint writer, in jax's own end), and they for it.
-
-    Args:
-      note: what is said of the run that could go on.
-    """
-    try:
-        yield
-    except (Interrupted, Diverged):
-        raise  # all of them end so, at the same step
-    except (Exception, KeyboardInterrupt) as error:
-        if jax.process_count() == 1:
-            raise
-        _leave(error, note)
-
-
-def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
-    return isinstance(error, RuntimeError | ValueError) and bool(_LOST.search(str(error)))
-
-
-def _leave(error: BaseException, note: str) -> NoReturn:
-    who = f"process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, UserError):
-        code, text = error.exit_code, f"error: {who}: {error}"
-    elif isinstance(error, KeyboardInterrupt):
-        code, text = Interrupted.exit_code, f"{who}: stopped by a second SIGINT; not saved"
-    elif is_loss(error):
-        code = Interrupted.exit_code
-        text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
-    else:
-        code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
-    sys.stderr.write(f"{text}\n")  # at once: print has two parts, between which other threads may print
-    last_word.take_back()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def wait_for_all(name: str) -> None:
-    """Returns when every host has come here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import optax
 
-from resnet_flax import json_lines
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import BROKEN, RunFiles
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import metric_functions
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
@@ -78,9 +77,8 @@ class _Broken:
     """Writes down each image that was passed over, once."""
 
     def __init__(self, workdir: Path) -> None:
-        process = jax.process_index()
-        self._path = workdir / (BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1))
-        self._known = {line["image"] for line in RunFiles(workdir).broken(self._path.name)}
+        self._run = RunDirectory(workdir)
+        self._known = {line["image"] for line in self._run.broken(jax.process_index())}
 
     def note(self, split: str, image: str, why: Callable[[], str]) -> None:
         """See :class:`~resnet_flax.data.supplies.Streamed`."""
@@ -88,5 +86,5 @@ class _Broken:
             return
         self._known.add(image)
         reason = why().removeprefix(f"{image}: ")
-        json_lines.append(self._path, {"image": image, "split": split, "reason": reason})
-        print(f"{image}: {reason}; passed over, {len(self._known)} so far ({self._path})", file=sys.stderr)
+        path = self._run.note_broken({"image": image, "split": split, "reason": reason}, jax.process_index())
+        print(f"{image}: {reason}; passed over, {len(self._known)} so far ({path})", file=sys.stderr)

@@ -13,7 +13,7 @@ from resnet_flax.interchange import weights as interchange
 from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.finite import not_finite
 from resnet_flax.paths import expanded
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs.directory import CONFIG, RunDirectory
 from resnet_flax.training.state import initial_variables
 
 
@@ -33,10 +33,10 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
         return config
     if not config.init.adopt:
         return config
-    before = folders.read_config(workdir)
+    before = RunDirectory(workdir).config()
     if before is not None and before.init.weights == config.init.weights:
         known = configs.flatten(before)
-        settings, source = {key: known[key] for key in interchange.ADOPTED}, workdir / folders.CONFIG
+        settings, source = {key: known[key] for key in interchange.ADOPTED}, workdir / CONFIG
     else:
         file = interchange.read(expanded(config.init.weights), "init.weights")
         settings, source = interchange.settings_of(file, config.model.family), file.path

@@ -9,32 +9,52 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax import memory
 from resnet_flax.data import datasets
+from resnet_flax.data.prepared import TESTED
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build, on_one_device
-from resnet_flax.training import fine_tuning, rules, run_images
-from resnet_flax.training import workdir as folders
-from resnet_flax.training.checkpoints import has_checkpoint
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.training import fine_tuning
 from resnet_flax.training.devices import check_batch, check_parts
 from resnet_flax.training.parts import Parts, check_precision, check_registered
 from resnet_flax.training.state import abstract_variables
 
 
-def check_settings(config: ConfigDict, workdir: Path | None, devices: int) -> None:
+def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -> None:
     """Refuses a config that cannot run in a folder, or on that many devices, whatever its data are.
 
     Args:
       config: resolved, with what belongs to its weights (:func:`~.fine_tuning.adopt`).
-      workdir: None where another process looks at the folder.
+      run: None where another process looks at the folder.
 
     Raises:
       UserError: it says why.
     """
-    if workdir is not None:
-        folders.check_config(workdir, config)
-        rules.check_resume(workdir, config)
+    if run is not None:
+        resume.check_config(run, config)
+        resume.check_rules(run, config)
     check_precision(config)
     check_batch(config.train.batch_size, config.train.bn_group, devices)
     check_parts(config, devices)
+
+
+def check_images(run: RunDirectory, parts: Parts) -> None:
+    """Refuses to resume a run on other images than it was begun on.
+
+    Raises:
+      UserError: it says in what they differ.
+    """
+    resume.check_images(run, parts.preprocessing, photographs_of(parts))
+    if parts.dataset.note.startswith(TESTED):
+        resume.check_tested(run, parts.config, parts.dataset.note)
+
+
+def photographs_of(parts: Parts) -> dict[str, Any] | None:
+    """What photographs.json holds of a stream; None for images in memory."""
+    data, fingerprint = parts.dataset, parts.dataset.fingerprint()
+    if fingerprint is None:
+        return None
+    return {"fingerprint": fingerprint, "where": data.where, "train": len(data.train), "test": len(data.test)}
 
 
 class Readiness:
@@ -54,10 +74,11 @@ class Readiness:
         Raises:
           UserError: it says why.
         """
-        check_settings(config, workdir, self._devices or 1)
-        if folders.is_finished(workdir, config):
+        run = RunDirectory(workdir)
+        check_settings(config, run, self._devices or 1)
+        if run.is_finished(config):
             return
-        normalization, section = run_images.known_normalization(workdir, config), json.dumps(config.data.to_dict())
+        normalization, section = run.known_normalization(config), json.dumps(config.data.to_dict())
         data = self._once("data", section, lambda: datasets.load(config.data))
         if normalization is None:
             name = config.data.normalization
@@ -68,11 +89,11 @@ class Readiness:
         network = build(config.model, len(data.classes))
         parts = Parts(config, data, network, None, normalization)
         if normalization is not None:
-            run_images.check(workdir, parts)
+            check_images(run, parts)
         if self._devices is not None:
             memory.check_training(config, network)
             self._fits(config, parts)
-        if config.init.weights and not has_checkpoint(workdir):
+        if config.init.weights and not run.has_checkpoint():
             what = (*self._network(parts), config.init.weights, str(config.init.reset_head))
             self._once("weights", *what, lambda: fine_tuning.load(config, network, parts.image_shape) and None)
 

@@ -12,6 +12,7 @@ import optax
 from jax import Array
 
 from resnet_flax.data.transforms import stream_key
+from resnet_flax.errors import UserError
 from resnet_flax.networks import Network
 from resnet_flax.training import metric_functions
 
@@ -44,6 +45,38 @@ class State:
     def eval_variables(self) -> dict[str, Any]:
         """The variables that are evaluated: the moving average in place of ``params`` where one is kept."""
         return self.variables if self.average is None else {**self.variables, "params": self.average}
+
+    @property
+    def items(self) -> dict[str, Any]:
+        """The parts by name, as a checkpoint holds them; without the average where there is none."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def restored(items: Mapping[str, Any], like: State) -> State:
+    """The state of a checkpoint's items, of which ``sums`` may lack some: None for each.
+
+    A metric that was not measured since the last line is unknown until the next one: NaN, or zero right after a line.
+
+    Args:
+      like: of :func:`abstract_state`.
+
+    Raises:
+      UserError: what is lacking is a whole number, which cannot be NaN.
+    """
+    images = items["sums"]["images"]
+    between_lines = images is None or int(images) > 0
+
+    def known(path: Any, found: Array | None, wanted: jax.ShapeDtypeStruct) -> Array:
+        if found is not None:
+            return found
+        if between_lines and not jnp.issubdtype(wanted.dtype, jnp.floating):
+            raise UserError(f"the checkpoint lacks sums{jax.tree_util.keystr(path)}; so the run cannot be resumed")
+        fill = jnp.nan if between_lines else 0
+        return jax.jit(lambda: jnp.full(wanted.shape, fill, wanted.dtype), out_shardings=wanted.sharding)()
+
+    sums = jax.tree_util.tree_map_with_path(known, items["sums"], like.sums, is_leaf=lambda leaf: leaf is None)
+    return State(**{**items, "sums": sums})
 
 
 def no_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ()) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax.networks import Network
-from resnet_flax.training.checkpoints import Checkpoints
+from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.state import abstract_variables

@@ -10,8 +10,8 @@ from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
-from resnet_flax.training import rules
-from resnet_flax.training import workdir as folders_of_runs
+from resnet_flax.runs import resume, rules
+from resnet_flax.runs.directory import RunDirectory
 from tests.peer_torchvision import torchvision
 
 PAIRS = [(235, 224), (234, 224), (256, 224), (224, 224)]  # resize, crop: the first is timm's usual
@@ -110,8 +110,8 @@ def test_only_runs_whose_crops_moved_are_of_the_old_kind(photos, tmp_path):
 
 def test_an_old_run_is_not_resumed_and_a_finished_one_stays(begun_before):
     workdir = begun_before / "photographs"
-    c = folders_of_runs.read_config(workdir)
-    rules.check_resume(workdir, c)
+    c = RunDirectory(workdir).config()
+    resume.check_rules(RunDirectory(workdir), c)
     c.train.steps, c.schedule.decay_steps = 30, 20
     with pytest.raises(UserError, match="begun under an old rule: its photographs were cropped up to a pixel beside"):
-        rules.check_resume(workdir, c)
+        resume.check_rules(RunDirectory(workdir), c)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from experiments import report
-from resnet_flax import config, sums
+from resnet_flax import config
 from resnet_flax.data import datasets, sources
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop, rules
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs import checksums, rules
+from resnet_flax.runs.directory import STARTS
+from resnet_flax.training import loop
 from tests.data.prepared_sets import grey, prepare
 from tests.training.small import small_config
 
@@ -119,9 +120,9 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     assert "; tested on its split validation: test has no labels" in "".join(capfd.readouterr())
     _, page = report.write(tmp_path, tmp_path.with_name("report"))
     assert "tested on its split validation: test has no labels" in page.read_text()
-    starts = tmp_path / folders.STARTS
-    starts.write_text(starts.read_text().replace(f'"rules": {folders.RULES}', '"rules": 1'))
-    (starts.parent / sums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
+    starts = tmp_path / STARTS
+    starts.write_text(starts.read_text().replace(f'"rules": {rules.RULES}', '"rules": 1'))
+    (starts.parent / checksums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     assert loop.run(c, tmp_path)["step"] == 2  # finished
     c.train.steps = 4
     with pytest.raises(UserError, match="begun under an old rule: its images, if they are no squares"):
@@ -129,9 +130,9 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     c.data.image_size = 0
     c.train.steps = 2
     loop.run(c, tmp_path / "second")
-    starts = tmp_path / "second" / folders.STARTS
-    starts.write_text(starts.read_text().replace(f'"rules": {folders.RULES}', '"rules": 1'))
-    (starts.parent / sums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
+    starts = tmp_path / "second" / STARTS
+    starts.write_text(starts.read_text().replace(f'"rules": {rules.RULES}', '"rules": 1'))
+    (starts.parent / checksums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     c.train.steps = 4
     with pytest.raises(
         UserError, match=r"old rule: its test images have no labels, and now it would be tested on its s"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_flax import config, model, sums
+from resnet_flax import config, model
 from resnet_flax.data import decoding
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop, rules
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs import checksums, rules
+from resnet_flax.training import loop
 from tests.commands import command
 from tests.data.prepared_sets import grey, prepare
 from tests.data.test_labels import load
@@ -106,10 +106,10 @@ def test_runs_of_before_that_squashed_images_are_of_the_old_kind(wide, tmp_path)
         data__image_size=16,
     )  # fmt: skip
     loop.run(c, tmp_path)
-    for file, new, old in [("starts.jsonl", f'"rules": {folders.RULES}', '"rules": 1'),
+    for file, new, old in [("starts.jsonl", f'"rules": {rules.RULES}', '"rules": 1'),
                            ("config.json", '"resize": 0', '"resize": 19')]:  # fmt: skip
         (tmp_path / file).write_text((tmp_path / file).read_text().replace(new, old))
-    (tmp_path / sums.FILE).unlink()  # which earlier versions did not write
+    (tmp_path / checksums.FILE).unlink()  # which earlier versions did not write
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path}")
     assert code == 0, output
     assert "begun under an old rule, and evaluated by today's: its images were resized to data.image_size" in output

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 
 from experiments import record
 from resnet_flax import config as configs
-from resnet_flax.training import metrics
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs.directory import METRICS, RunDirectory
+from resnet_flax.runtime.environment import environment
 
 
 def config(name="residual-20", file="configs/digits.py", **overrides):
@@ -24,10 +24,10 @@ def config(name="residual-20", file="configs/digits.py", **overrides):
 def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10, data=""):
     """A run that came to ``steps`` (by default the last one), with errors that fall to the given ones."""
     folder.mkdir(parents=True)
-    folders.write_config(folder, of)
-    folders.record_start(folder, 0, 269_722, 10, data)
+    RunDirectory(folder).write_config(of)
+    RunDirectory(folder).record_start(0, 269_722, 10, environment(), data)
     last = of.train.steps if steps is None else steps
-    with open(folder / metrics.FILE, "w") as file:
+    with open(folder / METRICS, "w") as file:
         for i in range(1, lines + 1) if last else ():
             left = (lines - i) / lines
             line = {
@@ -46,7 +46,7 @@ def experiment(folder, runs, **fields):
     figure, axes = plt.subplots(figsize=(10.4, 4.2), layout="constrained")
     rows = [("network", "seed", "test error %")]
     for path in runs:
-        of, log = folders.read_config(path), metrics.read(path)
+        of, log = RunDirectory(path).config(), RunDirectory(path).metrics()
         axes.plot([line["step"] for line in log], [100 * line["test_error"] for line in log])
         rows.append((configs.name_of(of.model), of.seed, f"{100 * log[-1]['test_error']:.2f}"))
     axes.set_xlabel("step")

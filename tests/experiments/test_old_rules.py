@@ -6,12 +6,12 @@ from absl import flags
 from experiments import runs, tables
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs.directory import RunDirectory
 from tests.commands import command
 
 
 def run_in(workdir):
-    return runs.Run(configs.resolve(folders.read_config(workdir)), workdir, workdir.name)
+    return runs.Run(configs.resolve(RunDirectory(workdir).config()), workdir, workdir.name)
 
 
 def test_a_table_marks_them(begun_before, tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from experiments import published, record, report
 from experiments.reporting import comparison, document, gather, render
 from resnet_flax.errors import UserError
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs.directory import RunDirectory
 from tests.commands import ROOT, command, finish, lines, train
 from tests.experiments.folders import config, experiment, run
 
@@ -44,13 +44,13 @@ def workdir(tmp_path_factory):
     )  # fmt: skip
     run(root / "other/finished", config("residual-20", CIFAR, optimizer__weight_decay=5e-4), 0.0812)
     stopped = run(root / "other/stopped", config("residual-20"), steps=450)
-    folders.write_atomically(stopped / folders.INTERRUPTED, json.dumps({"step": 460}))
+    RunDirectory(stopped).write_interrupted(460)
     diverged = run(root / "other/diverged", config("plain-110"), steps=45)
-    folders.write_atomically(diverged / folders.DIVERGED, json.dumps({"step": 47, "message": "not finite"}))
+    RunDirectory(diverged).write_diverged(47, "not finite")
     crashed = run(root / "other/crashed", config("residual-14"), steps=90)
     (crashed / "crash.txt").write_text("Traceback (most recent call last):\n  ...\nOSError: the disk is full\n")
     (root / "other/never").mkdir()
-    folders.write_config(root / "other/never", config("residual-8"))
+    RunDirectory(root / "other/never").write_config(config("residual-8"))
     (root / "other/finished/checkpoints/900").mkdir(parents=True)
     (root / "other/finished/checkpoints/900/config.json").write_text("no run's")
     return root
@@ -364,7 +364,7 @@ def test_an_experiment_may_have_its_runs_elsewhere(tmp_path):
 
 def test_a_run_that_is_going_on_is_said_to(tmp_path):
     folder = run(tmp_path / "all/x", config(), steps=90)
-    with folders.locked(folder):
+    with RunDirectory(folder).locked():
         assert gather.read_run(folder, "x").status == "running, after step 90"
     assert gather.read_run(folder, "x").status == "crashed after step 90"
 

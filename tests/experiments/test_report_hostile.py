@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from experiments import record, report
-from resnet_flax import run_files, sums
+from resnet_flax.runs import checksums, directory
 from tests.commands import command
 from tests.experiments.folders import config, experiment, run
 
@@ -134,7 +134,7 @@ def test_what_a_checkpoint_put_back_is_said(tmp_path):
     place = folder / "checkpoints/900/record"
     place.mkdir(parents=True)
     kept = {"step": 900, "arrays": {}, "lines": texts, "validation_error": None}
-    run_files.record_path(place).write_text(run_files.record_text(kept))
+    directory.record_path(place).write_text(directory.record_text(kept))
     (folder / "metrics.jsonl").write_text(
         "\n".join([*texts[:3], *texts[5:-1], texts[-1].replace("0.1,", "0.0,")]) + "\n"
     )
@@ -146,7 +146,7 @@ def test_what_a_checkpoint_put_back_is_said(tmp_path):
 def test_an_edited_config_is_said_to_be(tmp_path):
     run(tmp_path / "all/good", config())
     folder = run(tmp_path / "all/x", config(seed=3))
-    assert (folder / sums.FILE).is_file()
+    assert (folder / checksums.FILE).is_file()
     given(optimizer__learning_rate=0.7)(folder)
     text = report.write(tmp_path / "all", tmp_path / "out")[1].read_text()
     assert "all/x/config.json: is not as the run wrote it (edited, or damaged), by its checksum in sums.json" in text

@@ -6,9 +6,9 @@ import pytest
 from absl import flags
 
 from experiments import options, runs
-from experiments.launchers.attempt import CRASH
 from experiments.runs import Case, Outcome
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.runs.directory import CRASH
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -126,18 +126,18 @@ def test_runs_can_be_shared(folder):
     ids=range(6),
 )  # fmt: skip
 def test_a_damaged_folder_is_one_line_before_the_first_run(folder, monkeypatch, name, content):
-    from resnet_flax import run_files, sums
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs import checksums
+    from resnet_flax.runs.directory import RunDirectory
 
     planned = runs.plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], [0])
     monkeypatch.setattr("experiments.launchers.local.attempt", None)  # a call would fail
     planned[1].workdir.mkdir(parents=True)
-    folders.write_config(planned[1].workdir, planned[1].config)
-    (planned[1].workdir / sums.FILE).unlink()  # as an earlier version left it
+    RunDirectory(planned[1].workdir).write_config(planned[1].config)
+    (planned[1].workdir / checksums.FILE).unlink()  # as an earlier version left it
     (planned[1].workdir / name).write_bytes(content)
     with pytest.raises(UserError, match=f"/{name}: is not what a run writes: "):
         runs.execute(planned)
-    assert run_files.RunFiles(planned[0].workdir).config() is None
+    assert RunDirectory(planned[0].workdir).config() is None
 
 
 def test_a_note_of_divergence_without_a_config_says_nothing(folder):
@@ -223,15 +223,15 @@ def test_a_grid_over_an_earlier_run(folder, given):
 
 def test_a_run_of_another_name_is_found(folder, capsys):
     """Folders are named by a rule that may change; damaged ones beside it are passed over."""
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs.directory import RunDirectory
 
     planned = runs.plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], [0])
     for name in ("an-older-name", "longer", "damaged", "another"):
         (folder / "runs" / name).mkdir(parents=True)
-    folders.write_config(folder / "runs" / "an-older-name", planned[0].config)
+    RunDirectory(folder / "runs" / "an-older-name").write_config(planned[0].config)
     other = planned[1].config.copy_and_resolve_references()
     other.train.steps = 5
-    folders.write_config(folder / "runs" / "longer", other)
+    RunDirectory(folder / "runs" / "longer").write_config(other)
     for name, content in (("damaged", b"\xff"), ("another", b"[]")):
         (folder / "runs" / name / "config.json").write_bytes(content)
     (folder / "runs" / "file").write_text("")
@@ -246,18 +246,18 @@ def test_a_run_of_another_name_is_found(folder, capsys):
     ]  # fmt: skip
     # Its own name comes first.
     planned[0].workdir.mkdir()
-    folders.write_config(planned[0].workdir, planned[0].config)
+    RunDirectory(planned[0].workdir).write_config(planned[0].config)
     assert runs.located(planned) == planned
 
 
 def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, begun_before, capsys):
     import shutil
 
-    from resnet_flax.training import workdir as folders
+    from resnet_flax.runs.directory import RunDirectory
 
     old = folder / "runs" / "old"
     shutil.copytree(begun_before / "interrupted_average", old)
-    config = runs.configs.resolve(folders.read_config(old))
+    config = runs.configs.resolve(RunDirectory(old).config())
     run = runs.Run(config, folder / "runs" / "new", "label")
     assert runs.located([run]) == [run]
     assert f"label, seed 0: passed over: --workdir={old} holds a run that cannot be resumed" in capsys.readouterr().err

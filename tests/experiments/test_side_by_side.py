@@ -9,7 +9,7 @@ from experiments.launchers import ray as launcher
 from experiments.launchers.attempt import WELL
 from experiments.runs import Run
 from resnet_flax import config as configs
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs.directory import RunDirectory
 from tests.experiments.folders import config
 
 
@@ -20,7 +20,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     done, b_is_done = [], threading.Event()
 
     def attempt(_, workdir):
-        with folders.locked(workdir):
+        with RunDirectory(workdir).locked():
             done.append(workdir.name)
         if workdir.name == "c":
             b_is_done.set()
@@ -29,7 +29,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     monkeypatch.setattr(local, "attempt", attempt)
 
     def other_sweep():
-        with folders.locked(runs[0].workdir), folders.locked(runs[1].workdir):
+        with RunDirectory(runs[0].workdir).locked(), RunDirectory(runs[1].workdir).locked():
             held.set()
             b_is_done.wait(20)
             time.sleep(0.3)
@@ -48,7 +48,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
 
 def test_a_worker_says_that_a_run_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_task, "_PATIENCE", 0.05)
-    with folders.locked(tmp_path):
+    with RunDirectory(tmp_path).locked():
         events = list(ray_task.work(configs.to_json(config()), str(tmp_path), None))
     assert [kind for kind, _ in events] == [ray_task.STARTED, ray_task.BUSY]
     assert "another process still holds it" in events[1][1]

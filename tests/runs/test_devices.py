@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from resnet_flax.training.metrics import read
+from resnet_flax.runs.directory import RunDirectory
 from tests.commands import arrays, finish, free_port, lines, train
 
 # One stage, with its loop: the compiler's time is most of these tests'. tests/training/test_step.py has all stages.
@@ -64,7 +64,7 @@ def processes(count, workdir, *arguments, **keys):
 
 def wait_for_lines(workdir, count, process):
     deadline = time.monotonic() + 200
-    while len(read(workdir)) < count:
+    while len(RunDirectory(workdir).metrics()) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -11,8 +11,7 @@ from resnet_flax import config
 from resnet_flax.data import datasets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.errors import UserError
-from resnet_flax.training.checkpoints import Checkpoints
-from resnet_flax.training.state import State
+from resnet_flax.runs.checkpoints import Checkpoints
 from tests.commands import finish, lines, train
 
 RUN = ("--config.train.log_every=2", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
@@ -73,8 +72,8 @@ def test_while_saving(tmp_path, no_larger_than):
 
 
 def state_of(size):
-    """A state of so many parameters, and nothing else."""
-    return State(np.int32(0), {"kernel": np.zeros(size)}, None, {}, {}, {})
+    """The items of a state of so many parameters, and nothing else."""
+    return {"params": {"kernel": np.zeros(size)}}
 
 
 def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):

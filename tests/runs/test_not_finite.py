@@ -10,8 +10,8 @@ from experiments.reporting import gather
 from resnet_flax import model
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import loop
-from resnet_flax.training.metrics import read
 from tests.commands import command, streams
 from tests.training.small import small_config
 
@@ -85,7 +85,7 @@ def test_a_test_loss_that_is_not_finite_is_said_and_training_goes_on(begun_befor
     assert [(line["step"], line["test_loss"]) for line in written] == [(4, None), (8, None)]
     assert all(np.isfinite(line["train_loss"]) for line in written)
     # What reads the run copes.
-    assert loop.run(c, workdir) == read(workdir)[-1] == written[-1]
+    assert loop.run(c, workdir) == RunDirectory(workdir).metrics()[-1] == written[-1]
     assert gather.read_run(workdir, "run").final("test_loss") is None
     # Finite weights, so the images are named.
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={workdir}")

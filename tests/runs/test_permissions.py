@@ -77,11 +77,10 @@ def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
         "import sys; sys.argv[1:] = []\n"
         "from pathlib import Path\n"
         "import jax.numpy as jnp\n"
-        "from resnet_flax.training.state import State, no_sums\n"
         "from resnet_flax import command\n"
-        "from resnet_flax.training import checkpoints\n"
+        "from resnet_flax.runs import checkpoints\n"
         "def main():\n"
-        "    state = State(jnp.zeros((), int), {'a': jnp.zeros(9)}, {}, (), no_sums(jnp.float32))\n"
+        "    state = {'params': {'a': jnp.zeros(9)}}\n"
         f"    with checkpoints.Checkpoints(Path({str(tmp_path)!r})) as kept:\n"
         "        kept.save(1, state); kept.wait()\n"
         "        checkpoints._check_folder = lambda *_: None\n"  # it closes just after that look

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from resnet_flax import model, sums
+from resnet_flax import model
+from resnet_flax.runs import checksums
 from tests.commands import ROOT, command, finish, free_port, lines, start, streams
 from tests.runs import views_by_hand
 
@@ -129,7 +130,7 @@ def test_images_elsewhere_and_the_network_of_the_run(run, tmp_path):
     shutil.copytree(workdir, tmp_path / "run")
     config = tmp_path / "run" / "config.json"
     config.write_text(config.read_text().replace(str(folder), str(tmp_path / "gone")))
-    (tmp_path / "run" / sums.FILE).unlink()  # the file is edited on purpose
+    (tmp_path / "run" / checksums.FILE).unlink()  # the file is edited on purpose
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path / 'run'}")
     assert code == 2
     assert f"data.folder={tmp_path / 'gone'}, where the images lay in training: there is no such folder" in output

@@ -8,8 +8,8 @@ import pytest
 from resnet_flax import config, model
 from resnet_flax.interchange import files, names
 from resnet_flax.networks import build
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning, loop
-from resnet_flax.training.metrics import read
 from resnet_flax.training.state import initial_state, initial_variables
 from tests.commands import arrays, finish, train
 from tests.training.small import small_config
@@ -37,7 +37,7 @@ def exported(run):
 
 def test_it_is_close_to_the_parameters_after_400_steps(run):
     """The average was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
-    final = read(run)[-1]
+    final = RunDirectory(run).metrics()[-1]
     assert final["test_error_raw"] < 0.08
     assert abs(final["test_error"] - final["test_error_raw"]) < 0.02
     assert abs(final["validation_error"] - final["validation_error_raw"]) < 0.03
@@ -48,7 +48,7 @@ def test_it_starts_from_weights_that_are_loaded(exported, tmp_path):
     c = small_config(train__steps=8, train__eval_every=2, train__batch_size=32, optimizer__learning_rate=0.001)
     c.model.width, c.optimizer.ema, c.init.weights = 1.0, 0.999, str(exported)
     loop.run(c, tmp_path / "run")
-    evaluated = [line for line in read(tmp_path / "run") if "test_error" in line]
+    evaluated = [line for line in RunDirectory(tmp_path / "run").metrics() if "test_error" in line]
     assert len(evaluated) == 4
     for line in evaluated:
         assert line["test_error_raw"] < 0.1

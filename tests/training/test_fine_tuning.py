@@ -11,9 +11,9 @@ from resnet_flax import config, model
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
 from resnet_flax.networks import build
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
-from resnet_flax.training.metrics import read
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
 from tests.training.small import small_config
@@ -75,7 +75,8 @@ def test_a_run_goes_on_without_the_file(exported, tmp_path):
     copy.unlink()
     loop.run(whole, tmp_path / "split")
     first, second = (
-        [(line["step"], line["train_loss"]) for line in read(tmp_path / name)] for name in ("whole", "split")
+        [(line["step"], line["train_loss"]) for line in RunDirectory(tmp_path / name).metrics()]
+        for name in ("whole", "split")
     )
     assert first == second
     with pytest.raises(UserError, match=r"init\.weights=.*there is no such file"):

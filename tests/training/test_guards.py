@@ -57,14 +57,20 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
         with jax.transfer_guard_host_to_device("disallow_explicit"):
             return jax.block_until_ready(self.program(state, data, *numbers))
 
-    inner = loop._Run._loop
+    class Guarded(loop.Progress):
+        """It is entered for the loop."""
 
-    def guarded_loop(self, *arguments):
-        with jax.transfer_guard_host_to_device("disallow"):
-            return inner(self, *arguments)
+        def __enter__(self):
+            self.guard = jax.transfer_guard_host_to_device("disallow")
+            self.guard.__enter__()
+            return super().__enter__()
+
+        def __exit__(self, *exception):
+            super().__exit__(*exception)
+            self.guard.__exit__(*exception)
 
     monkeypatch.setattr(TrainSteps, "__call__", guarded)
-    monkeypatch.setattr(loop._Run, "_loop", guarded_loop)
+    monkeypatch.setattr(loop, "Progress", Guarded)
     loop.run(long_config(), tmp_path / "run")
     assert sum(calls) == 40
 

@@ -15,15 +15,16 @@ from resnet_flax import config
 from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build
+from resnet_flax.runs.checkpoints import Checkpoints
+from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RunDirectory
+from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers
-from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.metrics import WALL_CLOCK, read
-from resnet_flax.training.state import abstract_state
+from resnet_flax.training.state import State, abstract_state
+from tests.runs.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
+from tests.runs.test_metrics import scalars
 from tests.training.small import small_config
-from tests.training.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
-from tests.training.test_metrics import scalars
 
 
 def tiny_config(**overrides):
@@ -40,14 +41,14 @@ def tiny_config(**overrides):
 
 def steady(workdir):
     """The run's metrics, less what a clock gives."""
-    return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in read(workdir)]
+    return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in RunDirectory(workdir).metrics()]
 
 
 def restored(workdir, c, step=None):
     with Checkpoints(workdir, read_only=True) as checkpoints:
         network = build(c.model, 10)
         like = abstract_state(network, optimizers.build(c.optimizer, lambda s: 0.0), (8, 8, 1), replicated(data_mesh()))
-        return jax.device_get(checkpoints.restore(like, step))
+        return jax.device_get(State(**checkpoints.restore(like.items, step)))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def run(tmp_path_factory):
 
 def test_the_lines(run):
     workdir, _, returned = run
-    lines = read(workdir)
+    lines = RunDirectory(workdir).metrics()
     assert returned == lines[-1]
     assert [line["step"] for line in lines] == list(range(2, 17, 2))
     for line in lines:
@@ -81,7 +82,7 @@ def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     network = build(c.model, 10)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     forward = jax.jit(lambda images: network.apply(variables, normalization(images, np.float32)))
-    final = read(workdir)[-1]
+    final = RunDirectory(workdir).metrics()[-1]
     for name, images in (("test_error", data.test), ("validation_error", data.validation)):
         wrong = np.argmax(forward(images.images), -1) != images.labels
         assert final[name] == wrong.mean()
@@ -96,8 +97,8 @@ def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):
     every_step = config.from_json(config.to_json(c))
     every_step.train.log_every = 1
     loop.run(every_step, tmp_path)
-    single = {line["step"]: line for line in read(tmp_path)}
-    for line in read(workdir):
+    single = {line["step"]: line for line in RunDirectory(tmp_path).metrics()}
+    for line in RunDirectory(workdir).metrics():
         pair = single[line["step"] - 1], single[line["step"]]
         for key in ("train_loss", "train_error"):
             assert line[key] == pytest.approx(np.mean([p[key] for p in pair]), rel=1e-5)
@@ -106,7 +107,9 @@ def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):
 
 def test_the_best_by_validation_error_is_kept(run):
     workdir, _, _ = run
-    errors = {line["step"]: line["validation_error"] for line in read(workdir) if "validation_error" in line}
+    errors = {
+        line["step"]: line["validation_error"] for line in RunDirectory(workdir).metrics() if "validation_error" in line
+    }
     best = min(errors, key=lambda s: (errors[s], -s))
     with Checkpoints(workdir, read_only=True) as checkpoints:
         assert checkpoints.best_step() == best
@@ -131,7 +134,7 @@ def test_the_test_set_chooses_nothing(run, tmp_path, monkeypatch):
 
     assert without_test(tmp_path) == without_test(workdir)
     assert steady(tmp_path) != steady(workdir)
-    kept = [sorted(p.name for p in (folder / FOLDER).iterdir()) for folder in (workdir, tmp_path)]
+    kept = [sorted(p.name for p in (folder / CHECKPOINTS).iterdir()) for folder in (workdir, tmp_path)]
     assert kept[0] == kept[1]
     jax.tree.map(np.testing.assert_array_equal, restored(tmp_path, c), restored(workdir, c))
 
@@ -139,7 +142,7 @@ def test_the_test_set_chooses_nothing(run, tmp_path, monkeypatch):
 def test_tensorboard_shows_the_same_numbers(run):
     workdir, _, _ = run
     drawn = scalars(workdir)
-    for line in read(workdir):
+    for line in RunDirectory(workdir).metrics():
         for key in line.keys() - {"step"}:
             assert drawn[key].pop(line["step"]) == pytest.approx(line[key], rel=1e-6)
     assert not any(drawn.values())
@@ -157,14 +160,14 @@ def test_config_json_is_enough_to_run_again(run, tmp_path):
 def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
-    newest = tmp_path / "run" / FOLDER / "16"
+    newest = tmp_path / "run" / CHECKPOINTS / "16"
     for path in newest.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (tmp_path / "run" / "metrics.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in read(workdir) if line["step"] < 16)
+        "".join(json.dumps(line) + "\n" for line in RunDirectory(workdir).metrics() if line["step"] < 16)
     )
-    steps = sorted(int(p.name) for p in (workdir / FOLDER).iterdir())
+    steps = sorted(int(p.name) for p in (workdir / CHECKPOINTS).iterdir())
     if len(steps) == 1:  # the last was the best, too
         with pytest.raises(UserError, match=r"none of its checkpoints \(16\) can be read"):
             loop.run(c, tmp_path / "run")
@@ -203,7 +206,7 @@ def test_lines_of_metrics_that_were_damaged_are_put_back_by_a_resume(run, tmp_pa
     said = {"middle": "2 lines of steps 6 to 8", "changed": "1 line of step 4", "all but the last": "7 lines of steps"}
     assert f"metrics.jsonl: {said[lost]}" in capfd.readouterr().err
     assert metrics.read_text().splitlines(keepends=True)[: len(texts)] == texts
-    assert [line["step"] for line in read(tmp_path / "run")] == list(range(2, 21, 2))
+    assert [line["step"] for line in RunDirectory(tmp_path / "run").metrics()] == list(range(2, 21, 2))
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessing.json", "starts.jsonl"])
@@ -226,7 +229,7 @@ def test_a_file_that_was_edited_is_named_with_what_to_do(run, tmp_path, name):
 def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / FOLDER)
+    shutil.rmtree(tmp_path / "run" / CHECKPOINTS)
     with (
         Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
         pytest.raises(UserError, match="no checkpoint; its metrics reach step 16, so its checkpoints are gone"),
@@ -275,6 +278,10 @@ def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path):
     assert steady(tmp_path) == steady(workdir)
 
 
-@pytest.mark.parametrize(("step", "every", "following"), [(0, 5, 5), (4, 5, 5), (5, 5, 10), (0, 1, 1), (7, 1, 8)])
-def test_the_next_multiple(step, every, following):
-    assert loop._next(step, every) == following
+@pytest.mark.parametrize(
+    ("step", "every", "steps"), [(0, 5, 5), (4, 5, 1), (5, 5, 5), (0, 1, 1), (7, 1, 1), (15, 5, 3), (0, 100, 18)]
+)
+def test_steps_to_the_next_line_evaluation_or_checkpoint(step, every, steps):
+    c = tiny_config().train
+    c.steps, c.log_every, c.eval_every, c.checkpoint_every = 18, 200, every, 300
+    assert loop.steps_to_next(step, c) == steps

@@ -6,18 +6,19 @@ import json
 import pytest
 from PIL import Image
 
-from resnet_flax import config, sums
+from resnet_flax import config
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop, run_images
-from resnet_flax.training import workdir as folders
-from resnet_flax.training.metrics import FILE
+from resnet_flax.runs import checksums, resume
+from resnet_flax.runs.directory import CONFIG, METRICS, PREPROCESSING, STARTS, RunDirectory
+from resnet_flax.runtime.environment import environment
+from resnet_flax.training import loop
 from resnet_flax.training.parts import prepare
 from tests.training.small import small_config
 
 
 def finished_folder(path, c):
-    folders.write_config(path, c)
-    (path / FILE).write_text(json.dumps({"step": c.train.steps}) + "\n")
+    RunDirectory(path).write_config(c)
+    (path / METRICS).write_text(json.dumps({"step": c.train.steps}) + "\n")
     (path / "checkpoints" / str(c.train.steps)).mkdir(parents=True)
     return path
 
@@ -27,25 +28,25 @@ def resolved(**overrides):
 
 
 def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path):
-    with folders.locked(tmp_path / "new" / "run"):
+    with RunDirectory(tmp_path / "new" / "run").locked():
         assert (tmp_path / "new" / "run").is_dir()
         with (
             pytest.raises(UserError, match=r"new/run: another process is running there; wait for it"),
-            folders.locked(tmp_path / "new" / "run"),
+            RunDirectory(tmp_path / "new" / "run").locked(),
         ):
             pass
-    with folders.locked(tmp_path / "new" / "run"):
+    with RunDirectory(tmp_path / "new" / "run").locked():
         pass
 
 
 def test_an_error_frees_the_folder(tmp_path):
     def fail():
-        with folders.locked(tmp_path):
+        with RunDirectory(tmp_path).locked():
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    with folders.locked(tmp_path):
+    with RunDirectory(tmp_path).locked():
         pass
 
 
@@ -53,7 +54,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match="file/run: cannot be made: Not a directory"),
-        folders.locked(tmp_path / "file" / "run"),
+        RunDirectory(tmp_path / "file" / "run").locked(),
     ):
         pass
 
@@ -70,13 +71,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     ids=str,
 )
 def test_a_run_of_another_config_is_refused(tmp_path, overrides, message):
-    folders.check_config(tmp_path, resolved())  # an empty folder takes any
-    folders.write_config(tmp_path, resolved())
+    resume.check_config(RunDirectory(tmp_path), resolved())  # an empty folder takes any
+    RunDirectory(tmp_path).write_config(resolved())
     if message is None:
-        folders.check_config(tmp_path, resolved(**overrides))
+        resume.check_config(RunDirectory(tmp_path), resolved(**overrides))
     else:
         with pytest.raises(UserError, match=message):
-            folders.check_config(tmp_path, resolved(**overrides))
+            resume.check_config(RunDirectory(tmp_path), resolved(**overrides))
 
 
 @pytest.mark.parametrize(
@@ -91,38 +92,27 @@ def test_a_run_of_another_config_is_refused(tmp_path, overrides, message):
 )
 def test_finished_is_this_config_to_its_last_step(tmp_path, overrides, finished):
     finished_folder(tmp_path, resolved())
-    assert folders.is_finished(tmp_path, resolved(**overrides)) is finished
+    assert RunDirectory(tmp_path).is_finished(resolved(**overrides)) is finished
 
 
 @pytest.mark.parametrize("lost", ["config", "metrics", "checkpoint", "last line"])
 def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
     finished_folder(tmp_path, resolved())
     if lost == "config":
-        sums.remove(tmp_path / folders.CONFIG)
+        checksums.remove(tmp_path / CONFIG)
     elif lost == "metrics":
-        (tmp_path / FILE).unlink()
+        (tmp_path / METRICS).unlink()
     elif lost == "checkpoint":
         (tmp_path / "checkpoints" / "12").rename(tmp_path / "checkpoints" / "8")
     else:
-        (tmp_path / FILE).write_text('{"step": 8}\n')
-    assert not folders.is_finished(tmp_path, resolved())
-
-
-def test_what_is_written_is_whole_or_not_there(tmp_path):
-    path = tmp_path / "file"
-    folders.write_atomically(path, "old")
-    with pytest.raises(TypeError):
-        folders.write_atomically(path, None)
-    assert path.read_text() == "old"
-    folders.write_atomically(path, "new")
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+        (tmp_path / METRICS).write_text('{"step": 8}\n')
+    assert not RunDirectory(tmp_path).is_finished(resolved())
 
 
 def test_each_start_adds_a_line_that_says_on_what(tmp_path):
-    assert folders.record_start(tmp_path, 0, 269_722, 10) == []
-    assert folders.record_start(tmp_path, 500, 269_722, 10) == []
-    first, second = (json.loads(text) for text in (tmp_path / folders.STARTS).read_text().splitlines())
+    assert RunDirectory(tmp_path).record_start(0, 269_722, 10, environment()) == []
+    assert RunDirectory(tmp_path).record_start(500, 269_722, 10, environment()) == []
+    first, second = (json.loads(text) for text in (tmp_path / STARTS).read_text().splitlines())
     assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
@@ -132,15 +122,12 @@ def test_each_start_adds_a_line_that_says_on_what(tmp_path):
     )
 
 
-def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
-    here = folders.environment()
-    monkeypatch.setattr(folders, "environment", lambda: here | {"jax": "0.0.1", "python": "3.0", "devices": 1})
-    folders.record_start(tmp_path, 0, 269_722, 10)
-    monkeypatch.undo()
-    assert folders.record_start(tmp_path, 500, 269_722, 10) == [f"jax 0.0.1, now {here['jax']}", "devices 1, now 8"]
-    assert folders.record_start(tmp_path, 600, 269_722, 10) == []
-    monkeypatch.setattr(folders, "environment", lambda: here | {"jax": "0.0.1"})
-    assert folders.record_start(tmp_path, 0, 269_722, 10) == []  # anew: nothing is gone on with
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path):
+    run, here = RunDirectory(tmp_path), {"jax": "0.10.0", "python": "3.11", "devices": 8}
+    run.record_start(0, 269_722, 10, here | {"jax": "0.0.1", "python": "3.0", "devices": 1})
+    assert run.record_start(500, 269_722, 10, here) == ["jax 0.0.1, now 0.10.0", "devices 1, now 8"]
+    assert run.record_start(600, 269_722, 10, here) == []
+    assert run.record_start(0, 269_722, 10, here | {"jax": "0.0.1"}) == []  # anew: nothing is gone on with
 
 
 def photos(folder, classes, values=(0, 250)):
@@ -163,8 +150,8 @@ def of_folder(tmp_path):
         photos(tmp_path / "pets", ("cat", "dog"))
         c = config_of("pets", normalization)
         (tmp_path / "run").mkdir()
-        folders.write_config(tmp_path / "run", c)
-        run_images.write_preprocessing(tmp_path / "run", prepare(c).preprocessing)
+        RunDirectory(tmp_path / "run").write_config(c)
+        RunDirectory(tmp_path / "run").write_images(prepare(c).preprocessing)
         return tmp_path / "run"
 
     return config_of, begun
@@ -188,44 +175,46 @@ def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_fo
     workdir = begun("channel")
     (tmp_path / "pets").rename(tmp_path / "moved")
     there = prepare(config_of("moved", "channel")).preprocessing
-    run_images.check_preprocessing(workdir, there)
+    resume.check_images(RunDirectory(workdir), there, None)
     photos(tmp_path / "brighter", ("cat", "dog"), (80, 250))
     brighter = prepare(config_of("brighter", "channel")).preprocessing
     with pytest.raises(UserError, match=r"differ in the mean of the training images; the std of the training images$"):
-        run_images.check_preprocessing(workdir, brighter)
+        resume.check_images(RunDirectory(workdir), brighter, None)
     with pytest.raises(UserError, match=r"image_size there: 8, now: 7$"):
-        run_images.check_preprocessing(workdir, dataclasses.replace(there, image_size=7))
-    written = (workdir / run_images.PREPROCESSING).stat().st_mtime_ns
-    run_images.write_preprocessing(workdir, there)
-    assert (workdir / run_images.PREPROCESSING).stat().st_mtime_ns == written
-    (workdir / run_images.PREPROCESSING).write_bytes(b"\xff")  # damaged
+        resume.check_images(RunDirectory(workdir), dataclasses.replace(there, image_size=7), None)
+    written = (workdir / PREPROCESSING).stat().st_mtime_ns
+    RunDirectory(workdir).write_images(there)
+    assert (workdir / PREPROCESSING).stat().st_mtime_ns == written
+    (workdir / PREPROCESSING).write_bytes(b"\xff")  # damaged
     with pytest.raises(UserError, match=r"preprocessing.json: is not as the run wrote it .* delete .*/sums.json"):
-        run_images.check_preprocessing(workdir, there)
-    (workdir / sums.FILE).unlink()  # of an earlier version: written anew
-    run_images.check_preprocessing(workdir, there)
-    run_images.write_preprocessing(workdir, there)
-    run_images.check_preprocessing(workdir, there)
+        resume.check_images(RunDirectory(workdir), there, None)
+    (workdir / checksums.FILE).unlink()  # of an earlier version: written anew
+    resume.check_images(RunDirectory(workdir), there, None)
+    RunDirectory(workdir).write_images(there)
+    resume.check_images(RunDirectory(workdir), there, None)
 
 
 def test_a_damaged_config_is_named(tmp_path):
     for content in (b"{", b"\xff", b"[]"):
-        (tmp_path / folders.CONFIG).write_bytes(content)
+        (tmp_path / CONFIG).write_bytes(content)
         with pytest.raises(UserError, match=rf"^{tmp_path / 'config.json'}: "):
-            folders.read_config(tmp_path)
+            RunDirectory(tmp_path).config()
 
 
 def test_a_cosine_follows_the_steps(tmp_path):
-    folders.write_config(tmp_path, resolved(schedule__name="cosine"))
+    RunDirectory(tmp_path).write_config(resolved(schedule__name="cosine"))
     with pytest.raises(UserError, match=r"decay_steps: 12 there, 20 now.* cosine .* set schedule.decay_steps=12$"):
-        folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20))
-    folders.check_config(tmp_path, resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12))
+        resume.check_config(RunDirectory(tmp_path), resolved(schedule__name="cosine", train__steps=20))
+    resume.check_config(
+        RunDirectory(tmp_path), resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12)
+    )
 
 
 def test_milestones_that_follow_the_steps(tmp_path):
     given = {"schedule.name": "piecewise", "data.folder": "photos"}
-    folders.write_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    RunDirectory(tmp_path).write_config(config.resolve(config.load("configs/folder.py", None, given)))
     given["train.steps"] = 4000
     with pytest.raises(UserError, match=r"\(2000, 3000\) now.*, set schedule.milestones=\(1000, 1500\)$"):
-        folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+        resume.check_config(RunDirectory(tmp_path), config.resolve(config.load("configs/folder.py", None, given)))
     given["schedule.milestones"] = (1000, 1500)
-    folders.check_config(tmp_path, config.resolve(config.load("configs/folder.py", None, given)))
+    resume.check_config(RunDirectory(tmp_path), config.resolve(config.load("configs/folder.py", None, given)))

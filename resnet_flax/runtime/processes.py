@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from resnet_flax import last_word
 from resnet_flax.errors import UserError
+from resnet_flax.runtime import exit_message
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; with --coordinator.")
@@ -46,7 +46,7 @@ def join() -> int:
     import jax
 
     # jax aborts where they do not come.
-    last_word.leave(
+    exit_message.leave(
         f"error: ended while waiting for the other processes, which takes {_TIMEOUT.value} s at most "
         f"(--coordinator_timeout): not every one came, or what answers at "
         f"{_COORDINATOR.value or 'the coordinator that jax found'} is not process 0 of this run"
@@ -65,7 +65,7 @@ def join() -> int:
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise UserError(_refusal(error)) from None
-    last_word.leave(
+    exit_message.leave(
         f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, or by jax because "
         f"another process is lost (then lines above say so). Checkpoints are whole: the same command goes on, with as "
         f"many processes or fewer"

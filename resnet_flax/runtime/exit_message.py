@@ -9,13 +9,13 @@ _speaker: subprocess.Popen | None = None
 
 
 def leave(text: str) -> None:
-    """Has that line printed if this process ends before :func:`take_back`.
+    """Has that line printed if this process ends before :func:`cancel`.
 
     jax ends a process by ``abort`` where the one that holds the coordination service is gone, which no Python code
     sees; so another process waits for the end of a pipe.
     """
     global _speaker
-    take_back()
+    cancel()
     # In a session of its own: a signal to all of a terminal's processes is not for it.
     command = [sys.executable, "-I", "-S", "-c", _SPEAK, text]
     _speaker = subprocess.Popen(
@@ -23,8 +23,8 @@ def leave(text: str) -> None:
     )
 
 
-def take_back() -> None:
-    """From now on this process has said all there is to say."""
+def cancel() -> None:
+    """Cancels the message: this process ends by itself, and says why."""
     global _speaker
     if _speaker is not None:
         _speaker.communicate("done")

@@ -1,14 +1,18 @@
-"""Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best."""
+"""Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best.
+
+A checkpoint holds named items, such as ``params``, ``opt_state`` and ``average``, which are restored by their names.
+They lie in one folder: with a folder for each there were four times as many files, and saving held the steps up for
+more than twice as long. Checkpoints of earlier commits are restored, too: those of 4cfe0ac have no checksums, and keep
+the average in the optimizer's state.
+"""
 
 import contextlib
-import dataclasses
 import errno
 import math
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,30 +22,22 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from resnet_flax import run_files
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import RunFiles
-from resnet_flax.training import array_sums
-from resnet_flax.training.devices import agree, is_loss, wait_for_all
-from resnet_flax.training.state import State
+from resnet_flax.runs import array_checksums
+from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory
+from resnet_flax.runtime.hosts import Hosts, is_lost_peer
+from resnet_flax.runtime.libraries import errors_only, quieten_orbax
 
-FOLDER = run_files.CHECKPOINTS  # in a run's folder
-DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 _T = TypeVar("_T")
-_Record = dict[str, Any]  # of RunFiles.record
-_ITEM = "default"  # a checkpoint's folder in which the state lies
-_ITEMS = (_ITEM, array_sums.ITEM)
+_Record = dict[str, Any]  # of RunDirectory.record
+_Items = Mapping[str, Any]  # trees of arrays by name
+_FOLDER = "default"  # in a checkpoint: the arrays of all items
 _BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
-# Orbax prints, with its traceback, what made a thread of its fail; save and wait raise the same.
-logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
-
-# Of reads and writes that are given up when one fails, TensorStore's threads print a traceback each.
-_unraisable = sys.unraisablehook
-sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or _unraisable(what)
+quieten_orbax()
 
 # What orbax writes in the background must not be the buffers that the next step is given to overwrite.
-_copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+_copy = jax.jit(lambda items: jax.tree.map(jnp.copy, items))
 
 
 class Checkpoints:
@@ -55,12 +51,12 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
-        self._workdir, self._keep_best = workdir, keep_best
-        _check_folder(workdir / FOLDER, read_only)
+        self._workdir, self._keep_best, self._hosts = workdir, keep_best, Hosts()
+        _check_folder(workdir / CHECKPOINTS, read_only)
         policies = [preservation_policy.LatestN(keep)]
         if keep_best:
             policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
-        with _errors_only() if read_only else contextlib.nullcontext():
+        with errors_only() if read_only else contextlib.nullcontext():
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
                 # The policy decides what is kept; without a best_fn, orbax would not write the errors it decides by.
@@ -69,8 +65,8 @@ class Checkpoints:
                 enable_async_checkpointing=True,
                 read_only=read_only,
             )
-            # The items are named: else the newest checkpoint, be it damaged, would decide how all of them are read.
-            self._manager = _Manager((workdir / FOLDER).absolute(), options=options, item_names=_ITEMS)
+            # They are named: else the newest checkpoint, be it damaged, would decide how all of them are read.
+            self._manager = _Manager((workdir / CHECKPOINTS).absolute(), options=options, item_names=(_FOLDER, RECORD))
         self.last_saved: int | None = self._manager.latest_step()
         self.record: _Record | None = None  # of the checkpoint that was restored, where it has one
 
@@ -78,8 +74,8 @@ class Checkpoints:
         """The steps of the checkpoints there are, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: State, validation_error: float | None = None, lines: Sequence[str] = ()) -> None:
-        """Starts to write a checkpoint with its checksums; returns once the state and the lines have been copied.
+    def save(self, step: int, items: _Items, validation_error: float | None = None, lines: Sequence[str] = ()) -> None:
+        """Starts to write a checkpoint with its checksums; returns once the items and the lines have been copied.
 
         One without a validation error, where a signal stopped the run between two evaluations, is never the best.
 
@@ -91,34 +87,47 @@ class Checkpoints:
         """
         if step == self.last_saved:
             return
-        self._check_room(state)
+        self._check_room(items)
         metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
-        saved = _items(_copy(state))
-        record = array_sums.RecordSave(step, saved, tuple(lines), validation_error)
-        item = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(saved), array_sums.ITEM: record})
+        saved = _copy(dict(items))
+        record = array_checksums.RecordSave(step, saved, tuple(lines), validation_error)
+        args = ocp.args.Composite(**{_FOLDER: ocp.args.PyTreeSave(saved), RECORD: record})
         with self._writing():
-            self._manager.save(step, args=item, metrics=metrics, force=True)
+            self._manager.save(step, args=args, metrics=metrics, force=True)
         self.last_saved = step
 
-    def restore(self, like: State, step: int | None = None) -> State | None:
-        """The newest checkpoint that can be read (or that of a step); None if there is none at all.
+    def restore(self, like: _Items, step: int | None = None, partly: Collection[str] = ()) -> dict[str, Any] | None:
+        """Restores the items of the newest checkpoint that can be read (or that of a step); None if there is none.
 
         One that cannot be read is named in a warning, and the one before it is tried.
 
         Args:
           like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_state`.
           step: of the checkpoint; by default the newest.
+          partly: items of which the checkpoint may hold other arrays than ``like``; those that it lacks are None.
 
         Raises:
           UserError: there are checkpoints, and none of them can be read; or they are of another network.
         """
-        like = _items(like)
-        args = ocp.args.StandardRestore(like)
-        found = self._newest(lambda *of: self._read(*of, args), like, step)
-        return None if found is None else State(**found)
 
-    def restore_variables(self, like: dict[str, Any], step: int | None = None) -> dict[str, Any] | None:
-        """The network's variables to evaluate, of the newest checkpoint that can be read (or that of a step).
+        def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
+            if differing := sorted((_filled(there) ^ _filled(like)) - set(partly)):
+                raise ValueError(f"only one of the checkpoint and the run has {', '.join(differing)}")
+            if record is not None and array_checksums.shapes(there) != {
+                name: (array["dtype"], tuple(array["shape"])) for name, array in record["arrays"].items()
+            }:
+                raise ValueError("the arrays that are there are not those of its record")
+            whole = {name: tree for name, tree in like.items() if name not in partly}
+            common = {name: _common(there[name], like.get(name)) for name in partly if name in there}
+            found = self._read(step, there, record, whole | common)
+            return {name: found[name] for name in whole} | {
+                name: _in_place_of(like[name], found.get(name)) for name in partly if name in like
+            }
+
+        return self._newest(read, like, step)
+
+    def restore_variables(self, like: _Items, step: int | None = None) -> dict[str, Any] | None:
+        """Restores the network's variables to evaluate, of the newest checkpoint that can be read (or that of a step).
 
         ``params`` is their moving average where the checkpoint has one: beside them or, as commit 4cfe0ac and those
         before it wrote it, in the optimizer's state. The rest of that state is neither read nor checked.
@@ -130,49 +139,54 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and none of them can be read; or they are of another network.
         """
-        return self._newest(lambda *of: self._read_variables(*of, like), like, step)
 
-    def _read(self, step: int, record: _Record | None, args: Any) -> dict[str, Any]:
-        """The items of a checkpoint, and compares what was read with the record's checksums."""
-        found = self._manager.restore(step, args=ocp.args.Composite(**{_ITEM: args}))[_ITEM]
+        def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
+            # Where there is a record, it decides: it has a checksum, and the tree that orbax describes has none.
+            names = there if record is None else {array.partition("/")[0] for array in record["arrays"]}
+            wanted = {"batch_stats": like["batch_stats"]} if like["batch_stats"] else {}
+            if "average" in names:
+                found = self._read(step, there, record, wanted | {"average": like["params"]})
+                params = found["average"]
+            elif isinstance(there["opt_state"], list) and "average" in (there["opt_state"][-1] or ()):
+                before = jax.tree.map(lambda _: ocp.PLACEHOLDER, there["opt_state"])
+                last = before[-1] | {"average": like["params"]}
+                found = self._read(step, there, record, wanted | {"opt_state": [*before[:-1], last]})
+                params = found["opt_state"][-1]["average"]
+            else:
+                found = self._read(step, there, record, wanted | {"params": like["params"]})
+                params = found["params"]
+            return {"params": params, "batch_stats": found["batch_stats"] if like["batch_stats"] else {}}
+
+        return self._newest(read, like, step)
+
+    def _read(self, step: int, there: _Items, record: _Record | None, wanted: _Items) -> dict[str, Any]:
+        """Reads items, and compares them with the record's checksums; the others are placeholders."""
+        tree = jax.tree.map(lambda _: ocp.PLACEHOLDER, there) | wanted
+        args = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+        found = self._manager.restore(step, args=ocp.args.Composite(**{_FOLDER: args}))[_FOLDER]
         self._check_sums(step, found, record)
         return found
 
-    def _read_variables(self, step: int, record: _Record | None, like: dict[str, Any]) -> dict[str, Any]:
-        there = self._saved_tree(step)
-        wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, there)
-        holder, name = wanted, "params"
-        # Where there is a record, it decides: it has a checksum, and the tree that orbax describes has none.
-        names = there if record is None else {array.partition("/")[0] for array in record["arrays"]}
-        if "average" in names:
-            name = "average"
-        elif isinstance(there["opt_state"], list) and "average" in (there["opt_state"][-1] or ()):
-            holder, name = wanted["opt_state"][-1], "average"
-        holder[name] = like["params"]
-        if like["batch_stats"]:
-            wanted["batch_stats"] = like["batch_stats"]
-        args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted))
-        found = self._read(step, record, args)
-        holder = found if holder is wanted else found["opt_state"][-1]
-        return {"params": holder[name], "batch_stats": found["batch_stats"] if like["batch_stats"] else {}}
-
-    def _newest(self, read: Callable[[int, _Record | None], _T], like: dict[str, Any], step: int | None) -> _T | None:
+    def _newest(self, read: Callable[[int, _Items, _Record | None], _T], like: _Items, step: int | None) -> _T | None:
         """Calls ``read`` on checkpoints, newest first, until it fails on no host; returns its result, or None."""
         candidates = self.steps()[::-1] if step is None else [step]
         for candidate in candidates:
             found = record = failure = None
             try:
-                self._check_shapes(candidate, like)
-                record = RunFiles(self._workdir).record(candidate)
-                found = read(candidate, record)
+                # Shapes and dtypes, as orbax describes them.
+                path = self._manager.directory / str(candidate) / _FOLDER
+                there = ocp.PyTreeCheckpointHandler().metadata(path).tree
+                self._check_shapes(there, like)
+                record = RunDirectory(self._workdir).record(candidate)
+                found = read(candidate, there, record)
             except OtherNetwork:
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
-                if is_loss(error) or "out of memory" in str(error).lower():
+                if is_lost_peer(error) or "out of memory" in str(error).lower():
                     raise  # that says nothing of the checkpoint
                 failure = error
             # What one host cannot read, the others do not take either.
-            if not agree(failure is not None, 0)[0]:
+            if not self._hosts.any(failure is not None):
                 self.record = record
                 return found
             first_line = (str(failure).strip().splitlines() or [""])[0]
@@ -191,27 +205,22 @@ class Checkpoints:
             )
         return None
 
-    def _saved_tree(self, step: int) -> dict[str, Any]:
-        """Reads shapes and dtypes of a checkpoint's arrays from orbax's metadata, by the items' names."""
-        return ocp.PyTreeCheckpointHandler().metadata(self._manager.directory / str(step) / _ITEM).tree
-
     def _check_sums(self, step: int, found: dict[str, Any], record: _Record | None) -> None:
         if record is None:
             logging.warning(
                 "checkpoint %d of %s has no checksums (an earlier version wrote it); it is read unchecked",
                 step, self._manager.directory,
             )  # fmt: skip
-        elif changed := array_sums.differences(found, record["arrays"]):
+        elif changed := array_checksums.differences(found, record["arrays"]):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             raise ValueError(f"the checksum of {changed[0]}{more} is not that of what was saved")
 
-    def _check_shapes(self, step: int, like: dict[str, Any]) -> None:
+    def _check_shapes(self, there: _Items, like: _Items) -> None:
         """Refuses checkpoints of a network for another number of classes or channels: they are whole."""
-        wanted = {name: leaf.shape for name, leaf in array_sums.names(like).items()}
-        there = array_sums.names(self._saved_tree(step))
+        wanted = {name: leaf.shape for name, leaf in array_checksums.names(like).items()}
         differing = [
             f"{name} is {tuple(leaf.shape)} there, {wanted[name]} here"
-            for name, leaf in there.items()
+            for name, leaf in array_checksums.names(there).items()
             if name.startswith("params/") and name in wanted and tuple(leaf.shape) != wanted[name]
         ]
         if differing:
@@ -224,14 +233,14 @@ class Checkpoints:
     def set_aside_after(self, step: int) -> None:
         """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
         for later in [s for s in self.steps() if s > step]:
-            if jax.process_index() == 0:
+            if self._hosts.first:
                 target = self._workdir / DAMAGED / str(later)
                 target.parent.mkdir(exist_ok=True)
                 while target.exists():
                     target = target.with_name(target.name + "-again")
-                (self._workdir / FOLDER / str(later)).rename(target)
+                (self._workdir / CHECKPOINTS / str(later)).rename(target)
                 logging.warning("checkpoint %d was moved to %s", later, target)
-        wait_for_all("checkpoints set aside")
+        self._hosts.wait("checkpoints set aside")
         self._manager.reload()
         self.last_saved = self._manager.latest_step()
 
@@ -249,7 +258,7 @@ class Checkpoints:
         """
         there = self.steps()
         if not there:
-            reached = RunFiles(self._workdir).reached()
+            reached = RunDirectory(self._workdir).reached()
             gone = f"; its metrics reach step {reached}, so its checkpoints are gone" if reached > 0 else " yet"
             raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
         if wanted == "latest":
@@ -286,17 +295,17 @@ class Checkpoints:
             reason = f"{strerror}: {error.filename}" if strerror and error.filename else f"{text:.200}"
             raise self._unwritten(reasons[-1] if reasons else reason) from None
 
-    def _check_room(self, state: State) -> None:
+    def _check_room(self, items: _Items) -> None:
         """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
-        if jax.process_index() > 0:
+        if not self._hosts.first:
             return
-        _check_folder(self._workdir / FOLDER)
-        wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(state)), shutil.disk_usage(self._workdir).free
+        _check_folder(self._workdir / CHECKPOINTS)
+        wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(items)), shutil.disk_usage(self._workdir).free
         if wanted > free:
             raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
 
     def _unwritten(self, reason: str) -> UserError:
-        whole = max((int(p.name) for p in (self._workdir / FOLDER).glob("*") if p.name.isdecimal()), default=None)
+        whole = max((int(p.name) for p in (self._workdir / CHECKPOINTS).glob("*") if p.name.isdecimal()), default=None)
         kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
         return UserError(
             f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. {_cure(reason)}, the same "
@@ -325,7 +334,7 @@ class _Manager(ocp.CheckpointManager):
             found = super().metrics(step)
             if found is None:
                 return None
-            record = RunFiles(Path(self.directory).parent).record(step)
+            record = RunDirectory(Path(self.directory).parent).record(step)
             if record is None:
                 return {_BEST: float(found[_BEST])}
             saved = record["validation_error"]
@@ -339,10 +348,27 @@ class _Manager(ocp.CheckpointManager):
             return None
 
 
-def _items(state: State) -> dict[str, Any]:
-    """A state's parts by name, as they are saved; without the average where there is none."""
-    parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: part for name, part in parts.items() if part is not None}
+def _filled(items: _Items) -> set[str]:
+    """The names of the items that hold arrays."""
+    return {name for name, item in items.items() if jax.tree.leaves(item)}
+
+
+def _common(there: Any, like: Any) -> Any:
+    """The arrays of a saved item that ``like`` has, too, with the same shape and dtype; placeholders for the others."""
+    wanted = array_checksums.names(like)
+
+    def leaf(path: Any, saved: Any) -> Any:
+        found = wanted.get(array_checksums.name_of(path))
+        same = found is not None and (found.shape, found.dtype) == (tuple(saved.shape), saved.dtype)
+        return found if same else ocp.PLACEHOLDER
+
+    return jax.tree_util.tree_map_with_path(leaf, there)
+
+
+def _in_place_of(like: Any, found: Any) -> Any:
+    """The arrays of an item that were read, in the tree of ``like``; None for those that were not."""
+    read = {name: leaf for name, leaf in array_checksums.names(found).items() if leaf is not ocp.PLACEHOLDER}
+    return jax.tree_util.tree_map_with_path(lambda path, _: read.get(array_checksums.name_of(path)), like)
 
 
 class OtherNetwork(UserError):
@@ -373,21 +399,3 @@ def _cure(reason: str) -> str:
 
 def _validation_error(metrics: dict[str, float]) -> float:
     return metrics.get(_BEST, math.inf)
-
-
-@contextlib.contextmanager
-def _errors_only() -> Iterator[None]:
-    """Without the three warnings in which orbax says that a folder opened for reading is not written to."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def has_checkpoint(workdir: Path, step: int | None = None) -> bool:
-    """Whether a whole checkpoint of that step (or of any) is there: orbax renames its folder when it is."""
-    if step is None:
-        return any(place.name.isdecimal() for place in (workdir / FOLDER).glob("*"))
-    return (workdir / FOLDER / str(step)).is_dir()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_flax.progress import Progress, duration
+from resnet_flax.runtime.progress import Progress, duration
 
 
 class Clock:

@@ -8,19 +8,16 @@ import shutil
 import threading
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_flax import run_files
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import RunFiles
-from resnet_flax.training import array_sums
-from resnet_flax.training.checkpoints import DAMAGED, FOLDER, Checkpoints, has_checkpoint
+from resnet_flax.runs import array_checksums
+from resnet_flax.runs.checkpoints import Checkpoints
+from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory, record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
-from resnet_flax.training.state import State, no_sums
 
 
 def mesh_of(devices):
@@ -31,13 +28,13 @@ def state_at(step, devices=8):
     """A small state whose numbers say which step it is of."""
     rng = np.random.default_rng(step)
     kernel = rng.standard_normal((64, 64)).astype(np.float32)
-    state = State(
-        step=np.int32(step),
-        params={"dense": {"kernel": kernel, "bias": kernel[0]}},
-        batch_stats={"bn": {"mean": kernel[1]}},
-        opt_state=(np.int32(step), {"dense": {"kernel": -kernel}}),
-        sums=jax.device_get(no_sums(jnp.float32)),
-    )
+    state = {
+        "step": np.int32(step),
+        "params": {"dense": {"kernel": kernel, "bias": kernel[0]}},
+        "batch_stats": {"bn": {"mean": kernel[1]}},
+        "opt_state": (np.int32(step), {"dense": {"kernel": -kernel}}),
+        "sums": {"loss": kernel[2, 2], "images": np.int32(7)},
+    }
     return jax.device_put(state, replicated(mesh_of(devices)))
 
 
@@ -75,7 +72,7 @@ def test_the_same_bits_come_back_on_any_number_of_devices(tmp_path, devices):
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(like(devices))
     assert_is_of_step(restored, 5)
-    assert restored.params["dense"]["kernel"].sharding.num_devices == devices
+    assert restored["params"]["dense"]["kernel"].sharding.num_devices == devices
 
 
 def test_an_empty_folder_holds_none(tmp_path):
@@ -99,14 +96,14 @@ def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
 
 def test_the_lines_may_grow_as_soon_as_save_returns(tmp_path, monkeypatch):
     """While the checkpoint is written: it carried lines of later steps, which were doubled when they were put back."""
-    of_tree, grown = array_sums.of_tree, threading.Event()
-    monkeypatch.setattr(array_sums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
+    of_tree, grown = array_checksums.of_tree, threading.Event()
+    monkeypatch.setattr(array_checksums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
     lines = [json.dumps({"step": 5})]
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state_at(5), lines=lines)
         lines.append(json.dumps({"step": 6}))
         grown.set()
-    assert RunFiles(tmp_path).record(5)["lines"] == lines[:1]
+    assert RunDirectory(tmp_path).record(5)["lines"] == lines[:1]
 
 
 def test_a_step_is_saved_once(tmp_path):
@@ -120,7 +117,7 @@ def test_a_step_is_saved_once(tmp_path):
 
 
 def files(workdir, step):
-    found = [p for p in (workdir / FOLDER / str(step)).rglob("*") if p.is_file() and p.stat().st_size]
+    found = [p for p in (workdir / CHECKPOINTS / str(step)).rglob("*") if p.is_file() and p.stat().st_size]
     return sorted(found, key=lambda p: p.stat().st_size)
 
 
@@ -143,7 +140,7 @@ def empty_all(workdir, step):
 
 
 def delete_arrays(workdir, step):
-    shutil.rmtree(workdir / FOLDER / str(step) / "default")
+    shutil.rmtree(workdir / CHECKPOINTS / str(step) / "default")
 
 
 DAMAGES = [cut_the_largest, flip_bits_of_the_largest, empty_all, delete_arrays]
@@ -156,7 +153,9 @@ def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage,
     damage(tmp_path, 30)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 20)
-        assert [m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / FOLDER} cannot be read (")]
+        assert [
+            m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / CHECKPOINTS} cannot be read (")
+        ]
         checkpoints.set_aside_after(20)
         assert (checkpoints.steps(), checkpoints.last_saved) == ([10, 20], 20)
         checkpoints.save(30, state_at(30))  # in its place
@@ -187,14 +186,14 @@ def test_all_damaged_is_one_line(tmp_path, damage):
     ):
         checkpoints.restore(like())
     assert len(str(e.value).splitlines()) == 1
-    assert sorted(p.name for p in (tmp_path / FOLDER).iterdir() if p.name.isdecimal()) == ["10", "20"]
+    assert sorted(p.name for p in (tmp_path / CHECKPOINTS).iterdir() if p.name.isdecimal()) == ["10", "20"]
 
 
 def test_one_half_written_by_a_crash_does_not_count(tmp_path):
     save(tmp_path, [10, 20])
-    folder = tmp_path / FOLDER
+    folder = tmp_path / CHECKPOINTS
     (folder / "20").rename(folder / "20.orbax-checkpoint-tmp")
-    assert (has_checkpoint(tmp_path, 10), has_checkpoint(tmp_path, 20)) == (True, False)
+    assert (RunDirectory(tmp_path).has_checkpoint(10), RunDirectory(tmp_path).has_checkpoint(20)) == (True, False)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert checkpoints.steps() == [10]
         assert_is_of_step(checkpoints.restore(like()), 10)
@@ -245,7 +244,7 @@ def test_a_damaged_validation_error_costs_only_itself(tmp_path, caplog, content)
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
-    (tmp_path / FOLDER / "10" / "metrics" / "metrics").write_bytes(content)
+    (tmp_path / CHECKPOINTS / "10" / "metrics" / "metrics").write_bytes(content)
     for keys in ({"keep": 10, "keep_best": True}, {"read_only": True}):
         with Checkpoints(tmp_path, **keys) as checkpoints:
             assert checkpoints.best_step() == 20
@@ -263,7 +262,7 @@ def test_without_a_validation_split_there_is_no_best(tmp_path):
 
 def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
     save(tmp_path, [10, 20])
-    (tmp_path / FOLDER / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
+    (tmp_path / CHECKPOINTS / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
 
     def content():
         return {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
@@ -290,7 +289,7 @@ def test_no_flipped_bit_is_restored(tmp_path, caplog):
         path.write_bytes(content)
         with Checkpoints(tmp_path / "run", keep=10) as checkpoints:
             found = checkpoints.restore(like())
-        step = int(found.step)
+        step = int(found["step"])
         assert_is_of_step(found, step)
         noticed += step == 10
         assert (step == 10) == any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
@@ -302,8 +301,8 @@ def test_no_flipped_bit_is_restored(tmp_path, caplog):
 def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
     """Whole files of another checkpoint in place of its own: only the sums can tell."""
     save(tmp_path, [10, 20])
-    shutil.rmtree(tmp_path / FOLDER / "20" / "default")
-    shutil.copytree(tmp_path / FOLDER / "10" / "default", tmp_path / FOLDER / "20" / "default")
+    shutil.rmtree(tmp_path / CHECKPOINTS / "20" / "default")
+    shutil.copytree(tmp_path / CHECKPOINTS / "10" / "default", tmp_path / CHECKPOINTS / "20" / "default")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
     assert any("checkpoint 20 of" in m and "is not that of what was saved" in m for m in caplog.messages)
@@ -312,11 +311,15 @@ def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
 def averaged_at(step):
     """With a moving average that is twice the parameters."""
     state = state_at(step)
-    return state.replace(average=jax.tree.map(lambda p: 2 * p, state.params))
+    return state | {"average": jax.tree.map(lambda p: 2 * p, state["params"])}
 
 
 def variables_like():
-    return {"params": like().params, "batch_stats": like().batch_stats}
+    return {name: like()[name] for name in ("params", "batch_stats")}
+
+
+def evaluated(items):
+    return {"params": items["average"], "batch_stats": items["batch_stats"]}
 
 
 def save_averaged(workdir):
@@ -330,46 +333,47 @@ def save_averaged(workdir):
 def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
     """A damaged name of the average does not make the parameters be evaluated in its place."""
     save_averaged(tmp_path)
-    place = tmp_path / FOLDER / "20" / "default"
+    place = tmp_path / CHECKPOINTS / "20" / "default"
     if content == "another checkpoint's":
         shutil.rmtree(place)
-        shutil.copytree(tmp_path / FOLDER / "10" / "default", place)
+        shutil.copytree(tmp_path / CHECKPOINTS / "10" / "default", place)
     else:
         described = place / "_METADATA"
         assert '"average"' in described.read_text()
         described.write_text(described.read_text().replace("average", "averagf"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
-    right = jax.device_get(averaged_at(10).eval_variables)
+    right = jax.device_get(evaluated(averaged_at(10)))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), right)
     assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
 
 
 def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
     save_averaged(tmp_path)
-    record = RunFiles(tmp_path).record(20)
+    record = RunDirectory(tmp_path).record(20)
     for name in ("opt_state/0", "params/dense/kernel"):
         record["arrays"][name]["sha256"] = "0" * 64
-    path = run_files.record_path(tmp_path / FOLDER / "20" / run_files.RECORD)
-    path.write_text(run_files.record_text(record))
+    path = record_path(tmp_path / CHECKPOINTS / "20" / RECORD)
+    path.write_text(record_text(record))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
         assert checkpoints.record == record
         assert caplog.messages == []
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        whole = checkpoints.restore(like().replace(average=like().params))
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(averaged_at(20).eval_variables))
-    assert int(whole.step) == 10
+        whole = checkpoints.restore(like() | {"average": like()["params"]})
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(evaluated(averaged_at(20))))
+    assert int(whole["step"]) == 10
     assert any("the checksum of opt_state/0 and 1 more is not that" in m for m in caplog.messages)
 
 
 def test_a_checkpoint_without_sums_is_read_and_that_is_said_once(tmp_path, caplog):
     save(tmp_path, [10])
-    shutil.rmtree(tmp_path / FOLDER / "10" / "record")
+    shutil.rmtree(tmp_path / CHECKPOINTS / "10" / "record")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
     assert [m for m in caplog.messages if "no checksums" in m] == [
-        f"checkpoint 10 of {tmp_path / FOLDER} has no checksums (an earlier version wrote it); it is read unchecked"
+        f"checkpoint 10 of {tmp_path / CHECKPOINTS} has no checksums (an earlier version wrote it); it is read "
+        f"unchecked"
     ]
 
 
@@ -377,9 +381,9 @@ def test_the_sums_and_the_lines_are_committed_with_the_arrays(tmp_path):
     lines = [json.dumps({"step": 5, "test_error": 0.5}), json.dumps({"step": 10, "test_error": 0.25})]
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         checkpoints.save(10, state_at(10), lines=lines)
-    record = RunFiles(tmp_path).record(10)
+    record = RunDirectory(tmp_path).record(10)
     assert record["lines"] == lines
-    kernel = np.asarray(state_at(10).params["dense"]["kernel"])
+    kernel = np.asarray(state_at(10)["params"]["dense"]["kernel"])
     assert record["arrays"]["params/dense/kernel"] == {
         "dtype": "float32", "shape": [64, 64], "sha256": hashlib.sha256(kernel.tobytes()).hexdigest(),
     }  # fmt: skip
@@ -392,7 +396,7 @@ def test_a_flipped_validation_error_does_not_choose_another_best(tmp_path, caplo
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
-    place = tmp_path / FOLDER / "20" / "metrics" / "metrics"
+    place = tmp_path / CHECKPOINTS / "20" / "metrics" / "metrics"
     place.write_text(place.read_text().replace("0.2", "0.0"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.best_step() == 10
@@ -403,8 +407,8 @@ def test_a_network_of_other_shapes_is_said_to_be_one(tmp_path):
     """The checkpoints are whole: nobody is to move the folder away."""
     save(tmp_path, [10, 20])
     other = like()
-    kernel = other.params["dense"]["kernel"]
-    other.params["dense"]["kernel"] = jax.ShapeDtypeStruct((64, 3), kernel.dtype, sharding=kernel.sharding)
+    kernel = other["params"]["dense"]["kernel"]
+    other["params"]["dense"]["kernel"] = jax.ShapeDtypeStruct((64, 3), kernel.dtype, sharding=kernel.sharding)
     with Checkpoints(tmp_path, keep=10) as checkpoints, pytest.raises(UserError) as refused:
         checkpoints.restore(other)
     assert "params/dense/kernel is (64, 64) there, (64, 3) here" in str(refused.value)
@@ -414,6 +418,35 @@ def test_a_network_of_other_shapes_is_said_to_be_one(tmp_path):
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_file_where_the_checkpoints_should_be(tmp_path, read_only):
-    (tmp_path / FOLDER).write_text("")
+    (tmp_path / CHECKPOINTS).write_text("")
     with pytest.raises(UserError, match="checkpoints: Not a directory"):
         Checkpoints(tmp_path, read_only=read_only)
+
+
+def test_an_item_may_hold_other_arrays(tmp_path):
+    """As where a metric was added, one removed, and one has another shape: the rest is the same bits."""
+    save(tmp_path, [10])
+    kept = like()["sums"]["loss"]
+    wanted = like() | {"sums": {"loss": kept, "images": jax.ShapeDtypeStruct((2,), kept.dtype), "new": kept}}
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.restore(wanted, partly=("sums",))
+        assert found["sums"] | {"loss": 0} == {"loss": 0, "images": None, "new": None}
+        saved = state_at(10)
+        assert_is_of_step(found | {"sums": {"loss": found["sums"]["loss"], "images": saved["sums"]["images"]}}, 10)
+        with pytest.raises(UserError, match="none of its checkpoints"):
+            checkpoints.restore(wanted)
+        assert checkpoints.restore(like() | {"metrics": {"loss": kept}}, partly=("metrics", "sums"))["metrics"] == {
+            "loss": None
+        }
+
+
+@abandoned_reads
+@pytest.mark.parametrize("described", ['"loss"', '"images"'])
+def test_a_damaged_name_of_a_metric_is_no_other_metric(tmp_path, caplog, described):
+    save(tmp_path, [10, 20])
+    path = tmp_path / CHECKPOINTS / "20" / "default" / "_METADATA"
+    assert described in path.read_text()
+    path.write_text(path.read_text().replace(described, '"lost"'))
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        assert_is_of_step(checkpoints.restore(like(), partly=("sums",)), 10)
+    assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)

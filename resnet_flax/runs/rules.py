@@ -1,21 +1,20 @@
 """Old runs whose kind trains by other rules today: they are refused on resume, and marked in tables.
 
-A run records in starts.jsonl the rules under which it was begun (:func:`~.workdir.rules_of`). A fix that changes what a
-run means adds a row to :data:`CHANGED`. Such an old run can still be evaluated, exported and reported.
+A run records in starts.jsonl the rules under which it was begun (:func:`rules_in`). A fix that changes what a run means
+adds a row to :data:`CHANGED`. Such an old run can still be evaluated, exported and reported.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from resnet_flax.config import in_memory
-from resnet_flax.errors import UserError
-from resnet_flax.training import workdir as folders
+
+# How runs are trained, as far as it matters to their results. 1: commit 4cfe0ac and before, which recorded no rules.
+RULES = 3
 
 MARK = "old rules"  # of such a run in tables
-
 
 _SQUARES = ("digits", "cifar10", "cifar100")  # data sets whose images are squares
 
@@ -99,30 +98,21 @@ CHANGED = (
 )
 
 
+def rules_in(starts: Sequence[Mapping[str, Any]]) -> int:
+    """The rules under which a run with these lines of starts.jsonl was begun: 1 where none are recorded."""
+    rules = starts[-1].get("rules", 1) if starts else 1
+    return rules if type(rules) is int else 1
+
+
 def old_rules(config: ConfigDict, rules: int) -> list[str]:
     """The reasons why a run of this config, begun under those rules, would train otherwise today; [] if it would not.
 
     Args:
-      rules: of :func:`~.workdir.rules_of`.
+      rules: of :func:`rules_in`.
     """
     return [change.reason for change in CHANGED if rules < change.rules and change.concerns(config)]
 
 
-def check_resume(workdir: Path, config: ConfigDict) -> None:
-    """Refuses to resume a run that was begun under an old rule; one without a checkpoint is new, one finished is done.
-
-    Args:
-      config: resolved; it equals the folder's, but for keys that do not matter (:func:`~.workdir.check_config`).
-
-    Raises:
-      UserError: it says which rule.
-    """
-    from resnet_flax.training.checkpoints import has_checkpoint  # it brings jax and orbax with it
-
-    rules = folders.rules_of(workdir)
-    reasons = [c.reason for c in CHANGED if rules < c.rules and c.concerns(config) and not c.resumes]
-    if reasons and has_checkpoint(workdir) and not folders.is_finished(workdir, config):
-        raise UserError(
-            f"--workdir={workdir} holds a run that cannot be resumed: it was begun under an old rule: "
-            f"{'; '.join(reasons)}. It can still be evaluated and exported; to train anew, choose another folder"
-        )
+def refusals(config: ConfigDict, rules: int) -> list[str]:
+    """The reasons why such a run cannot be resumed; [] if it can."""
+    return [c.reason for c in CHANGED if rules < c.rules and c.concerns(config) and not c.resumes]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from resnet_flax.training.stopping import StopRequest
+from resnet_flax.runtime.stopping import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

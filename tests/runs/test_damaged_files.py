@@ -2,31 +2,47 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resnet_flax import config as configs
-from resnet_flax import run_files, sums
 from resnet_flax.errors import UserError
-from resnet_flax.run_files import RunFiles
+from resnet_flax.runs import checksums
+from resnet_flax.runs.directory import (
+    CHECKPOINTS,
+    CONFIG,
+    DIVERGED,
+    INTERRUPTED,
+    METRICS,
+    RECORD,
+    STARTS,
+    RunDirectory,
+    record_path,
+    record_text,
+)
 from tests.training.small import small_config
 
 LINES = [{"step": s, "train_error": 0.5, "test_error": s / 100, "seconds": 1.5} for s in (2, 4, 6, 8)]
 TEXTS = [json.dumps(line) for line in LINES]
+BROKEN = [{"image": "a\nb"}, {"image": "22.png"}, {"image": "333.png", "reason": "it is empty"}]
 
 
 @pytest.fixture
 def folder(tmp_path):
     """As a run leaves it: with sums, and with a checkpoint of step 6 that carries three of four lines."""
-    sums.write(tmp_path / run_files.CONFIG, configs.to_json(configs.resolve(small_config())))
-    sums.write(tmp_path / run_files.METRICS, "".join(text + "\n" for text in TEXTS))
-    sums.write(tmp_path / run_files.STARTS, json.dumps({"step": 0, "parameters": 7, "classes": 10}) + "\n")
-    sums.write(tmp_path / run_files.DIVERGED, json.dumps({"step": 9, "message": "not finite"}))
-    sums.write(tmp_path / run_files.INTERRUPTED, json.dumps({"step": 9}))
-    place = tmp_path / run_files.CHECKPOINTS / "6" / run_files.RECORD
+    checksums.write(tmp_path / CONFIG, configs.to_json(configs.resolve(small_config())))
+    checksums.write(tmp_path / METRICS, "".join(text + "\n" for text in TEXTS))
+    checksums.write(tmp_path / STARTS, json.dumps({"step": 0, "parameters": 7, "classes": 10}) + "\n")
+    checksums.write(tmp_path / DIVERGED, json.dumps({"step": 9, "message": "not finite"}))
+    checksums.write(tmp_path / INTERRUPTED, json.dumps({"step": 9}))
+    place = tmp_path / CHECKPOINTS / "6" / RECORD
     place.mkdir(parents=True)
     record = {"step": 6, "arrays": {}, "lines": TEXTS[:3], "validation_error": None}
-    run_files.record_path(place).write_text(run_files.record_text(record))
+    record_path(place).write_text(record_text(record))
     return tmp_path
 
 
@@ -40,8 +56,8 @@ def refusal(read):
 
 
 READ = {
-    run_files.CONFIG: RunFiles.config, run_files.METRICS: RunFiles.metrics, run_files.STARTS: RunFiles.starts,
-    run_files.DIVERGED: RunFiles.diverged, run_files.INTERRUPTED: RunFiles.interrupted,
+    CONFIG: RunDirectory.config, METRICS: RunDirectory.metrics, STARTS: RunDirectory.starts,
+    DIVERGED: RunDirectory.diverged, INTERRUPTED: RunDirectory.interrupted,
 }  # fmt: skip
 
 
@@ -49,32 +65,32 @@ READ = {
 def test_a_flipped_bit_anywhere_is_noticed(folder, name):
     path, read = folder / name, READ[name]
     content = path.read_bytes()
-    right = read(RunFiles(folder))
+    right = read(RunDirectory(folder))
     assert right
     for place in range(0, len(content), max(1, len(content) // 40)):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         path.write_bytes(changed)
         with pytest.raises(UserError, match=rf"/{name}: is not as the run wrote it .* delete .*/sums.json"):
-            read(RunFiles(folder))
+            read(RunDirectory(folder))
     path.unlink()
     with pytest.raises(UserError, match=rf"/{name}: is missing"):
-        read(RunFiles(folder))
+        read(RunDirectory(folder))
     path.write_bytes(content)
-    assert read(RunFiles(folder)) == right
+    assert read(RunDirectory(folder)) == right
 
 
 def test_a_damaged_file_of_sums_is_noticed(folder):
-    content = (folder / sums.FILE).read_bytes()
+    content = (folder / checksums.FILE).read_bytes()
     for place in range(0, len(content), 7):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
-        (folder / sums.FILE).write_bytes(changed)
-        said = refusal(RunFiles(folder).check) or refusal(RunFiles(folder).mended)
+        (folder / checksums.FILE).write_bytes(changed)
+        said = refusal(RunDirectory(folder).check) or refusal(RunDirectory(folder).mended)
         assert said is None or "sums.json" in said
-        assert said or RunFiles(folder).mended()[0] in (LINES, LINES[:3])
-    (folder / sums.FILE).unlink()
-    RunFiles(folder).check()
+        assert said or RunDirectory(folder).mended()[0] in (LINES, LINES[:3])
+    (folder / checksums.FILE).unlink()
+    RunDirectory(folder).check()
 
 
 HOSTILE = [
@@ -90,17 +106,17 @@ HOSTILE = [
 def test_what_a_run_does_not_write_is_one_line(tmp_path, name, content):
     """Without sums, as in a run of an earlier version."""
     (tmp_path / name).write_bytes(content + b"\n")
-    said = refusal(lambda: READ[name](RunFiles(tmp_path)))
+    said = refusal(lambda: READ[name](RunDirectory(tmp_path)))
     assert not said or (str(tmp_path / name) in said and "\n" not in said and len(said) < 500)
 
 
 def test_null_is_a_number_that_is_not_finite(tmp_path):
     line = {"step": 4, "test_loss": None, "train_loss": None, "test_error": 0.5, "test_error_raw": None, "seconds": 1.5}
-    (tmp_path / run_files.METRICS).write_text(json.dumps(line) + "\n")
-    assert RunFiles(tmp_path).metrics() == [line]
+    (tmp_path / METRICS).write_text(json.dumps(line) + "\n")
+    assert RunDirectory(tmp_path).metrics() == [line]
     for wrong in ({"seconds": None}, {"step": None}, {"test_error_raw": 1.5}, {"test_error_raw": -0.5}):
-        (tmp_path / run_files.METRICS).write_text(json.dumps(line | wrong) + "\n")
-        assert refusal(RunFiles(tmp_path).metrics), wrong
+        (tmp_path / METRICS).write_text(json.dumps(line | wrong) + "\n")
+        assert refusal(RunDirectory(tmp_path).metrics), wrong
 
 
 def hostile_config(**values):
@@ -123,9 +139,9 @@ def hostile_config(**values):
     ids=str,
 )  # fmt: skip
 def test_a_config_that_nobody_trained_is_refused(tmp_path, values):
-    (tmp_path / run_files.CONFIG).write_text(hostile_config(**values))
+    (tmp_path / CONFIG).write_text(hostile_config(**values))
     with pytest.raises(UserError, match=r"config.json: is not what a run writes: ") as refused:
-        RunFiles(tmp_path).config()
+        RunDirectory(tmp_path).config()
     assert "\n" not in str(refused.value)
 
 
@@ -136,7 +152,7 @@ def test_what_is_no_file_is_one_line(tmp_path, name, kind):
     path = tmp_path / name
     {"folder": os.mkdir, "pipe": os.mkfifo, "link to itself": lambda p: os.symlink(p, p)}[kind](path)
     with pytest.raises(UserError, match=rf"/{name}: cannot be read: "):
-        READ[name](RunFiles(tmp_path))
+        READ[name](RunDirectory(tmp_path))
 
 
 def changed(number, text):
@@ -163,53 +179,70 @@ def changed(number, text):
     ids=range(10),
 )  # fmt: skip
 def test_lines_of_metrics_are_put_back_from_a_checkpoint(folder, damage, lines, said):
-    (folder / run_files.METRICS).write_text("".join(text + "\n" for text in damage(TEXTS)))
-    found, words = RunFiles(folder).mended()
+    (folder / METRICS).write_text("".join(text + "\n" for text in damage(TEXTS)))
+    found, words = RunDirectory(folder).mended()
     assert found == lines
     assert (said in words) if said else not words
     assert "\n" not in words
 
 
 def test_a_line_that_a_crash_cut_short_is_no_damage(folder):
-    with open(folder / run_files.METRICS, "a") as file:
+    with open(folder / METRICS, "a") as file:
         file.write('{"step": 10, "test_err')
-    assert RunFiles(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).mended() == (LINES, "")
 
 
 def test_lines_of_later_steps_in_a_checkpoint_are_left_out(folder):
-    record = RunFiles(folder).record(6) | {"lines": TEXTS}
-    place = folder / run_files.CHECKPOINTS / "6" / run_files.RECORD
-    run_files.record_path(place).write_text(run_files.record_text(record))
-    assert RunFiles(folder).mended() == (LINES, "")
+    record = RunDirectory(folder).record(6) | {"lines": TEXTS}
+    place = folder / CHECKPOINTS / "6" / RECORD
+    record_path(place).write_text(record_text(record))
+    assert RunDirectory(folder).mended() == (LINES, "")
 
 
 def test_a_checkpoint_without_a_record_mends_nothing(folder):
     """As an earlier version wrote it; with the sum that later lines have, what is damaged is still noticed."""
-    run_files.record_path(folder / run_files.CHECKPOINTS / "6" / run_files.RECORD).parent.rename(folder / "gone")
-    assert RunFiles(folder).mended() == (LINES, "")
-    (folder / run_files.METRICS).write_text("\n".join(TEXTS[1:]) + "\n")
+    record_path(folder / CHECKPOINTS / "6" / RECORD).parent.rename(folder / "gone")
+    assert RunDirectory(folder).mended() == (LINES, "")
+    (folder / METRICS).write_text("\n".join(TEXTS[1:]) + "\n")
     with pytest.raises(UserError, match="metrics.jsonl: is not as the run wrote it"):
-        RunFiles(folder).mended()
+        RunDirectory(folder).mended()
 
 
 def test_a_damaged_record_is_refused(folder):
-    path = run_files.record_path(folder / run_files.CHECKPOINTS / "6" / run_files.RECORD)
+    path = record_path(folder / CHECKPOINTS / "6" / RECORD)
     content = path.read_bytes()
     for place in range(0, len(content), 5):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         path.write_bytes(changed)
         with pytest.raises(UserError, match=r"record.json: is not what a run writes"):
-            RunFiles(folder).record(6)
+            RunDirectory(folder).record(6)
     path.write_bytes(content)
-    (folder / run_files.CHECKPOINTS / "6").rename(folder / run_files.CHECKPOINTS / "7")
+    (folder / CHECKPOINTS / "6").rename(folder / CHECKPOINTS / "7")
     with pytest.raises(UserError, match="it is of step 6"):
-        RunFiles(folder).record(7)
+        RunDirectory(folder).record(7)
 
 
-def test_it_does_not_wait_for_jax(tmp_path):
-    import subprocess
-    import sys
+@pytest.mark.parametrize("module", ["resnet_flax.runs.resume", "experiments.report"])
+def test_a_folder_is_read_without_jax(module):
+    code = f"import sys, {module}; print([name for name in ('jax', 'orbax', 'optax', 'flax') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
-    code = "import sys; from resnet_flax.run_files import RunFiles; print('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+@given(cut=st.integers(0, sum(len(json.dumps(line)) + 1 for line in BROKEN)))
+def test_a_line_that_was_cut_short_anywhere_is_left_out_and_the_next_one_is_whole(tmp_path_factory, cut):
+    run = RunDirectory(tmp_path_factory.mktemp("cut"))
+    for line in BROKEN:
+        path = run.note_broken(line)
+    content = path.read_bytes()
+    assert content.decode() == "".join(json.dumps(line) + "\n" for line in BROKEN)
+    path.write_bytes(content[:cut])
+    ends = [len("".join(json.dumps(line) + "\n" for line in BROKEN[: i + 1])) for i in range(3)]
+    whole = [line for line, end in zip(BROKEN, ends, strict=True) if end - 1 <= cut]  # its line break may be missing
+    assert run.broken() == whole
+    run.note_broken({"image": "4.png"})
+    assert run.broken() == [*whole, {"image": "4.png"}]
+
+
+def test_a_folder_without_files_has_no_lines(tmp_path):
+    assert RunDirectory(tmp_path).starts() == RunDirectory(tmp_path).metrics() == RunDirectory(tmp_path).broken() == []

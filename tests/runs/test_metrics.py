@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, read
+from resnet_flax.runs.directory import METRICS, RunDirectory
+from resnet_flax.runs.metrics import NoMetricsLog
 
 
 def line(step):
@@ -15,7 +16,7 @@ def line(step):
 
 
 def write(workdir, begin, steps):
-    with MetricsLog(workdir, begin) as log:
+    with RunDirectory(workdir).metrics_log(begin) as log:
         for step in steps:
             log.write(line(step))
 
@@ -72,10 +73,10 @@ def test_the_checksum_is_the_published_one():
 
 
 def test_lines_are_on_disk_as_soon_as_they_are_written(tmp_path):
-    with MetricsLog(tmp_path, 0) as log:
+    with RunDirectory(tmp_path).metrics_log(0) as log:
         for step in (1, 2):
             log.write(line(step))
-            assert [json.loads(text) for text in (tmp_path / FILE).read_text().splitlines()] == [
+            assert [json.loads(text) for text in (tmp_path / METRICS).read_text().splitlines()] == [
                 line(s) for s in range(1, step + 1)
             ]
 
@@ -95,7 +96,7 @@ def test_lines_and_events_after_the_step_that_a_run_goes_on_from_are_written_ane
     clock = __import__("time").time
     monkeypatch.setattr("time.time", lambda: clock() + 10)  # event files are named by the second
     write(tmp_path, resumed_at, range(resumed_at + 1, 6))
-    assert read(tmp_path) == [line(s) for s in range(1, 6)]
+    assert RunDirectory(tmp_path).metrics() == [line(s) for s in range(1, 6)]
     assert {tag: list(series) for tag, series in scalars(tmp_path).items()} == {
         "train_loss": [1, 2, 3, 4, 5], "test_error": [1, 2, 3, 4, 5],
     }  # fmt: skip
@@ -105,14 +106,13 @@ def test_lines_and_events_after_the_step_that_a_run_goes_on_from_are_written_ane
 def test_a_line_that_a_crash_cut_short_is_left_out_and_written_again(tmp_path_factory, cut):
     workdir = tmp_path_factory.mktemp("cut")
     whole = "".join(json.dumps(line(s)) + "\n" for s in (1, 2, 3))
-    (workdir / FILE).write_text(whole[: -1 - cut])
-    assert read(workdir) == [line(1), line(2)]
+    (workdir / METRICS).write_text(whole[: -1 - cut])
+    assert RunDirectory(workdir).metrics() == [line(1), line(2)]
     write(workdir, 2, [3])
-    assert (workdir / FILE).read_text() == whole
+    assert (workdir / METRICS).read_text() == whole
 
 
-def test_a_folder_without_metrics_has_no_lines(tmp_path):
-    assert read(tmp_path) == []
+def test_the_other_hosts_write_nothing(tmp_path):
     with NoMetricsLog() as log:
         log.write(line(1))
     assert list(tmp_path.iterdir()) == []
@@ -123,8 +123,8 @@ def test_pytorch_is_not_imported_to_write_events(tmp_path):
     from tests.commands import command
 
     program = (
-        "import sys; from pathlib import Path; from resnet_flax.training.metrics import MetricsLog\n"
-        f"with MetricsLog(Path({str(tmp_path)!r}), 0) as log: log.write({line(1)!r})\n"
+        "import sys; from pathlib import Path; from resnet_flax.runs.directory import RunDirectory\n"
+        f"with RunDirectory(Path({str(tmp_path)!r})).metrics_log(0) as log: log.write({line(1)!r})\n"
         "assert 'torch' not in sys.modules; assert 'tensorflow' not in sys.modules"
     )
     code, output = command("-c", program)

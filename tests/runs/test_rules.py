@@ -6,8 +6,9 @@ import pytest
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
-from resnet_flax.training import loop, rules
-from resnet_flax.training import workdir as folders
+from resnet_flax.runs import resume, rules
+from resnet_flax.runs.directory import CONFIG, STARTS, RunDirectory
+from resnet_flax.training import loop
 from tests.training.small import small_config
 
 
@@ -15,7 +16,7 @@ from tests.training.small import small_config
 def test_an_average_begun_under_the_old_rule_is_not_resumed(begun_before, name):
     """One that is finished says so; one that is not, or is to go further, is refused in one line and left as it was."""
     workdir = begun_before / name
-    c = folders.read_config(workdir)
+    c = RunDirectory(workdir).config()
     if name == "finished_average":
         assert loop.run(c, workdir)["step"] == 20
         c.train.steps = 30
@@ -27,27 +28,27 @@ def test_an_average_begun_under_the_old_rule_is_not_resumed(begun_before, name):
 
 def test_lars_begun_under_the_old_rule_is_not_resumed(begun_before):
     workdir = begun_before / "interrupted"
-    c = folders.read_config(workdir)
+    c = RunDirectory(workdir).config()
     c.optimizer.name = "lars"
-    folders.write_config(workdir, config.resolve(c))
+    RunDirectory(workdir).write_config(config.resolve(c))
     with pytest.raises(UserError, match=r"cannot be resumed: it was begun under an old rule: its LARS"):
         loop.run(c, workdir)
 
 
 def test_the_rules_of_a_run_are_those_of_its_beginning(tmp_path):
-    assert folders.rules_of(tmp_path) == 1
-    (tmp_path / folders.STARTS).write_text('{"step": 0}\n')  # as 4cfe0ac wrote it
-    folders.record_start(tmp_path, 10, 100, 10)
-    assert folders.rules_of(tmp_path) == 1  # resumed: what it was
-    folders.record_start(tmp_path, 0, 100, 10)
-    folders.record_start(tmp_path, 10, 100, 10)
-    assert folders.rules_of(tmp_path) == folders.RULES  # begun anew
-    assert json.loads((tmp_path / folders.STARTS).read_text().splitlines()[-1])["rules"] == folders.RULES
+    assert RunDirectory(tmp_path).rules() == 1
+    (tmp_path / STARTS).write_text('{"step": 0}\n')  # as 4cfe0ac wrote it
+    RunDirectory(tmp_path).record_start(10, 100, 10, {})
+    assert RunDirectory(tmp_path).rules() == 1  # resumed: what it was
+    RunDirectory(tmp_path).record_start(0, 100, 10, {})
+    RunDirectory(tmp_path).record_start(10, 100, 10, {})
+    assert RunDirectory(tmp_path).rules() == rules.RULES  # begun anew
+    assert json.loads((tmp_path / STARTS).read_text().splitlines()[-1])["rules"] == rules.RULES
 
 
 def test_only_what_changed_is_of_an_old_kind():
     plain, average = config.resolve(small_config()), config.resolve(small_config(optimizer__ema=0.9))
-    assert rules.old_rules(plain, 1) == rules.old_rules(average, folders.RULES) == []
+    assert rules.old_rules(plain, 1) == rules.old_rules(average, rules.RULES) == []
     assert len(rules.old_rules(average, 1)) == 1
 
 
@@ -73,15 +74,15 @@ def test_a_run_whose_derived_values_did_not_follow_is_known(tmp_path, file, give
     """Its command is refused, and the line says how it resumes; with its own config it does; tables mark it."""
     now = config.resolve(config.load(f"configs/{file}.py", None, given))
     old = config.resolve(config.load(f"configs/{file}.py", None, given | then))
-    folders.write_config(tmp_path, old)
-    (tmp_path / folders.STARTS).write_text('{"step": 0}\n')
+    RunDirectory(tmp_path).write_config(old)
+    (tmp_path / STARTS).write_text('{"step": 0}\n')
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(UserError, match=r"begun under an old rule: .* --config=configs/from_json.py:.* resumes it"):
-        folders.check_config(tmp_path, now)
-    again = config.resolve(config.load("configs/from_json.py", str(tmp_path / folders.CONFIG)))
-    folders.check_config(tmp_path, again)
-    rules.check_resume(tmp_path, again)
+        resume.check_config(RunDirectory(tmp_path), now)
+    again = config.resolve(config.load("configs/from_json.py", str(tmp_path / CONFIG)))
+    resume.check_config(RunDirectory(tmp_path), again)
+    resume.check_rules(RunDirectory(tmp_path), again)
     assert rules.old_rules(old, 1) == [
         "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps"
     ]
-    assert rules.old_rules(old, folders.RULES) == rules.old_rules(now, 1) == []
+    assert rules.old_rules(old, rules.RULES) == rules.old_rules(now, 1) == []

@@ -1,7 +1,7 @@
 """Checksums (SHA-256) of a checkpoint's arrays: computed of what is saved, in the background, and compared when read.
 
 They are an item of the checkpoint, so that the one rename that makes it whole commits both. The item also carries the
-run's metrics up to that step: see :meth:`resnet_flax.run_files.RunFiles.record`, which reads it without jax.
+run's metrics up to that step: see :meth:`resnet_flax.runs.directory.RunDirectory.record`, which reads it without jax.
 """
 
 import dataclasses
@@ -14,9 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnet_flax import run_files
-
-ITEM = run_files.RECORD
+from resnet_flax.runs.directory import record_path, record_text
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
@@ -33,9 +31,19 @@ def differences(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
     return [name for name, found in of_tree(tree).items() if saved.get(name) != found]
 
 
+def shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every array, by name; of arrays, or of what orbax says of them."""
+    return {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in names(tree).items()}
+
+
 def names(tree: Any) -> dict[str, Any]:
     """Leaves by name, such as ``params/dense/kernel``: the same for a tree and for what orbax says of it."""
-    return {"/".join(map(_text, path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """The name of the leaf at a path of :mod:`jax.tree_util`."""
+    return "/".join(map(_text, path))
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -70,7 +78,7 @@ class _Handler(ocp.AsyncCheckpointHandler):
                 "step": args.step, "validation_error": args.validation_error, "arrays": of_tree(args.tree),
                 "lines": list(args.lines),
             }  # fmt: skip
-            Path(run_files.record_path(directory)).write_text(run_files.record_text(record))
+            Path(record_path(directory)).write_text(record_text(record))
 
     def save(self, *args: Any, **keys: Any) -> None:
         raise NotImplementedError("saved in the background only")

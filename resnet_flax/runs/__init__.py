@@ -1,0 +1,1 @@
+"""Run directories: everything that a run leaves behind; only the checkpoints need jax."""

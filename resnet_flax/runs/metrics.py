@@ -1,0 +1,165 @@
+"""The metrics of a run: one JSON object a line, and TensorBoard event files beside them.
+
+JSON has no NaN and no infinity: a number that is not finite, such as a test loss beyond float32, is null.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_flax.errors import UserError
+from resnet_flax.runs import checksums, schemas
+from resnet_flax.runs.events import Events
+
+# The only metrics that differ between bit-identical runs.
+WALL_CLOCK = ("images_per_second", "seconds")
+
+_Line = dict[str, Any]
+
+
+class MetricsLog:
+    """Appends to a run's metrics and to its TensorBoard events; a context manager.
+
+    Attributes:
+      texts: the lines, as they stand in the file.
+
+    Args:
+      path: of the file, which is written anew.
+      lines: those that it begins with.
+      step: after which the run writes.
+    """
+
+    def __init__(self, path: Path, lines: Sequence[_Line], step: int) -> None:
+        self._path, self.texts = path, [json.dumps(line) for line in lines]
+        content = text_of(lines).encode()
+        checksums.write(path, content.decode())
+        self._digest, self._size = hashlib.sha256(content), len(content)
+        self._file = open(path, "ab")  # noqa: SIM115 (closed by __exit__)
+        self._events = Events(path.parent, step)
+
+    def write(self, line: _Line) -> None:
+        """Adds a line; it is on disk when this returns, before any checkpoint of its step.
+
+        Args:
+          line: numbers by name; None for one that is not finite.
+        """
+        text = json.dumps(line, allow_nan=False)
+        content = f"{text}\n".encode()
+        self._file.write(content)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.texts.append(text)
+        self._digest.update(content)
+        self._size += len(content)
+        checksums.note_digest(self._path, self._size, self._digest.hexdigest())
+        self._events.write(line)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        self._events.close()
+
+
+class NoMetricsLog:
+    """The log of the hosts other than the first, which write nothing."""
+
+    texts: Sequence[str] = ()
+
+    def write(self, line: _Line) -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> "NoMetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def text_of(lines: Iterable[_Line]) -> str:
+    """The content of a file with these lines."""
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def parse(content: bytes | None, path: Path) -> list[_Line]:
+    """The lines in a file's content; a last line that a crash cut short is left out.
+
+    Args:
+      path: for messages.
+
+    Raises:
+      UserError: a line is damaged.
+    """
+    found: list[_Line] = []
+    texts = (content or b"").split(b"\n")
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            if number == len(texts):
+                break  # a crash cut it short
+            raise schemas.unfit(path, f"line {number}: {error}") from None
+        try:
+            schemas.check_line(line)
+            if found and line["step"] <= found[-1]["step"]:
+                raise ValueError("its step is not after that of the line before")
+        except (ValueError, TypeError) as error:
+            raise schemas.unfit(path, f"line {number}: {error}") from None
+        found.append(line)
+    return found
+
+
+def mend(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | None) -> tuple[list[_Line], str]:
+    """Puts lines of metrics back from a checkpoint's record.
+
+    Args:
+      content: of the file, which may be damaged.
+      record: of :meth:`~.directory.RunDirectory.record`.
+      path: of the file.
+      known: the checksums, read before the file, which grows.
+
+    Returns:
+      The lines, and what was put back, in words; empty where all was in order.
+    """
+    step = record["step"]
+    # Earlier versions now and then wrote lines of later steps as well: those that came while it was being saved.
+    texts = [text for text in record["lines"] if step_of(text) <= step]
+    kept = _joined(text.encode() for text in texts)
+    there = content.split(b"\n")[:-1]  # the last one a crash may have cut short
+    whole, said = set(there), []
+    later = _joined(text for text in there if step_of(text) > step)
+    if lost := [step_of(text) for text in texts if text.encode() not in whole]:
+        count = f"{len(lost)} line{'s' if len(lost) > 1 else ''}"
+        said.append(f"{count} of {_steps(lost)} lost or changed, put back from checkpoint {step}")
+    elif not content.startswith(kept):
+        said.append(f"lines up to step {step} doubled or in another order, put back from checkpoint {step}")
+    try:
+        if not checksums.fits(path.name, kept + later, known):
+            raise checksums.refusal(path)
+        found = parse(kept + later, path)
+    except UserError:
+        said.append(f"lines after step {step} lost or damaged, left out")
+        found = parse(kept, path)
+    return found, f"{path}: {'; '.join(said)}" if said else ""
+
+
+def step_of(text: str | bytes) -> int:
+    """The step of a line of metrics; -1 where it has none."""
+    try:
+        line = json.loads(text)
+        schemas.check_step(line)
+        return line["step"]
+    except (ValueError, RecursionError):
+        return -1
+
+
+def _joined(texts: Iterable[bytes]) -> bytes:
+    return b"".join(text + b"\n" for text in texts)
+
+
+def _steps(steps: list[int]) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"

@@ -1,0 +1,42 @@
+"""The environment of a run: what its results depend on beside its config."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from resnet_flax import processor
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Returns versions, commit, devices, cores and precision: all that a result depends on beside its config."""
+    import jax
+
+    from resnet_flax.networks.convolution import CHUNK_ELEMENTS
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "commit": _commit(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+        "processor": processor.name(),
+        "convolution_chunk": CHUNK_ELEMENTS,
+        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None  # not a checkout, or no git
