@@ -3,7 +3,7 @@
 python -m benchmarks.convolution [--layers=32x16x16,32x16x32/2] [--batch=128] [--rounds=5] [--output=FILE.csv]
 
 A layer is SIDExCHANNELSxFILTERS, a stride behind a slash; kernels are 3x3. "ours" is what resnet_flax/networks/
-convolution.py chooses on a CPU (on a GPU it chooses XLA's), all with its compiler options but for those that say
+cpu_convolution.py chooses (on a GPU it is XLA's own), all with its compiler options but for those that say
 otherwise. About 2 minutes on 2 CPU cores.
 """
 
@@ -68,38 +68,40 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
     """Compiled calls by what is computed and how."""
     import jax
 
-    from resnet_flax.networks import convolution as ours
+    from resnet_flax.networks import cpu_convolution as cpu
+    from resnet_flax.networks import xla_convolution as xla
     from resnet_flax.networks.compilation import jit
+    from resnet_flax.networks.convolution import convolution
 
     keys = [jax.random.key(i) for i in range(3)]
     x = jax.random.normal(keys[0], (batch, layer.side, layer.side, layer.channels))
     kernel = jax.random.normal(keys[1], (3, 3, layer.channels, layer.filters)) / 3
     stride = layer.stride
-    dy = jax.random.normal(keys[2], jax.eval_shape(lambda x, k: ours.convolution(x, k, stride), x, kernel).shape)
+    dy = jax.random.normal(keys[2], jax.eval_shape(lambda x, k: convolution(x, k, stride), x, kernel).shape)
 
     def pulled(x: Any, kernel: Any, dy: Any, which: int) -> Any:
-        return jax.vjp(lambda *a: ours.convolution(*a, stride), x, kernel)[1](dy)[which]
+        return jax.vjp(lambda *a: convolution(*a, stride), x, kernel)[1](dy)[which]
 
     ways = {
-        ("forward", "ours"): lambda x, kernel, dy: ours.convolution(x, kernel, stride),
-        ("forward", "XLA's"): lambda x, kernel, dy: ours._xla_forward(x, kernel, stride),
-        ("forward", "9 shifts, whole batch"): lambda x, kernel, dy: ours._matrix_forward(x, kernel, stride),
+        ("forward", "ours"): lambda x, kernel, dy: convolution(x, kernel, stride),
+        ("forward", "XLA's"): lambda x, kernel, dy: xla.forward(x, kernel, stride),
+        ("forward", "9 shifts, whole batch"): lambda x, kernel, dy: cpu.matrix_forward(x, kernel, stride),
         ("input gradient", "ours"): partial(pulled, which=0),
-        ("input gradient", "XLA's"): lambda x, kernel, dy: ours._xla_input_gradient(x, kernel, dy, stride),
+        ("input gradient", "XLA's"): lambda x, kernel, dy: xla.input_gradient(x, kernel, dy, stride),
         ("kernel gradient", "ours"): partial(pulled, which=1),
-        ("kernel gradient", "XLA's"): lambda x, kernel, dy: ours._xla_kernel_gradient(x, kernel, dy, stride),
+        ("kernel gradient", "XLA's"): lambda x, kernel, dy: xla.kernel_gradient(x, kernel, dy, stride),
         ("kernel gradient", "9 shifts, whole batch"): partial(_by_shifts_of_the_input, stride=stride),
     }
     if stride > 1:
         ways["input gradient", "zeros put between"] = partial(_from_spread_gradient, stride=stride)
     else:
         ways |= {
-            ("forward", "pairs"): lambda x, kernel, dy: ours._paired_forward(x, kernel),
-            ("forward", "Winograd's"): lambda x, kernel, dy: ours._winograd_forward(x, kernel),
-            ("kernel gradient", "Winograd's"): ours._winograd_kernel_gradient,
-            ("kernel gradient", "a convolution"): ours._swapped_kernel_gradient,
+            ("forward", "pairs"): lambda x, kernel, dy: cpu.paired_forward(x, kernel),
+            ("forward", "Winograd's"): lambda x, kernel, dy: cpu.winograd_forward(x, kernel),
+            ("kernel gradient", "Winograd's"): cpu.winograd_kernel_gradient,
+            ("kernel gradient", "a convolution"): cpu.swapped_kernel_gradient,
         }
-    ways["kernel gradient", "products"] = partial(ours._product_kernel_gradient, stride=stride)
+    ways["kernel gradient", "products"] = partial(cpu.product_kernel_gradient, stride=stride)
     calls = {name: partial(jit(way), x, kernel, dy) for name, way in ways.items()}
     # A plain jax.jit, without our options.
     calls["forward", "XLA's, default options"] = partial(jax.jit(ways["forward", "XLA's"]), x, kernel, dy)
@@ -110,17 +112,18 @@ def _from_spread_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
     """The input's gradient as a forward convolution of the output's with zeros between its positions."""
     import jax.numpy as jnp
 
-    from resnet_flax.networks import convolution as ours
+    from resnet_flax.networks import cpu_convolution as cpu
+    from resnet_flax.networks import xla_convolution as xla
 
-    spread = ours._spread(dy, stride, x.shape[1:3])
-    return ours._xla_forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
+    spread = cpu.spread(dy, stride, x.shape[1:3])
+    return xla.forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
 def _by_shifts_of_the_input(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
     """The kernel's gradient as one matrix product of all shifts of all images."""
-    from resnet_flax.networks import convolution as ours
+    from resnet_flax.networks import cpu_convolution as cpu
 
-    columns = ours._shifts(x, 3, stride).reshape(-1, 9 * x.shape[-1])
+    columns = cpu.shifts(x, 3, stride).reshape(-1, 9 * x.shape[-1])
     return (columns.T @ dy.reshape(-1, dy.shape[-1])).reshape(kernel.shape)
 
 

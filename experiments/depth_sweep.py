@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from experiments import options
 from resnet_flax import command
+from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 
 _GRID = flags.DEFINE_multi_string(
@@ -27,7 +28,6 @@ def main() -> None:
     """Runs the grid, then draws the final errors against depth and the curves."""
     from experiments import curves, error_bars, sweep
     from experiments.record import Record
-    from resnet_flax import config as configs
 
     keys, cases = _cases()
     outcomes = sweep.run(cases)
@@ -83,17 +83,14 @@ def _as_family(point: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(text: str) -> tuple[str, list[Any]]:
     """``model.depth=8,20`` -> ``("model.depth", [8, 20])``, of the types that the config's keys have."""
-    from resnet_flax import config as configs
-
     key, equals, values = text.partition("=")
     if not equals or not values:
         raise UserError(f"--grid {text!r} is not KEY=VALUE,VALUE,..., such as model.depth=20,56")
-    known = configs.flatten(configs.base())
-    if key not in known:
-        raise UserError(f"--grid {text}: {configs.unknown_key(key, list(known))}")
+    if key not in configs.KEYS:
+        raise UserError(f"--grid {text}: {configs.unknown_key(key, list(configs.KEYS))}")
     if key == "seed":
         raise UserError(f"--grid {text}: give seeds as --seeds={values}")
-    return key, [_typed(text, key, value, known[key]) for value in _split(values)]
+    return key, [_parsed(text, configs.KEYS[key], value) for value in _split(values)]
 
 
 def _split(values: str) -> list[str]:
@@ -108,21 +105,11 @@ def _split(values: str) -> list[str]:
     return parts
 
 
-def _typed(text: str, key: str, value: str, default: Any) -> Any:
-    kind = type(default)
+def _parsed(text: str, key: configs.Key, value: str) -> Any:
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        if kind is tuple:
-            return tuple(int(part) for part in value.strip("()").split(",") if part)
-        if default is None:
-            return None if value.lower() == "none" else float(value)
-        return kind(value)
+        return key.parse(value)
     except (KeyError, ValueError):
-        wanted = {bool: "True or False", tuple: "whole numbers in brackets", type(None): "a number or None"}
-        raise UserError(
-            f"--grid {text}: {value!r} is no value of {key}; it must be {wanted.get(kind, kind.__name__)}"
-        ) from None
+        raise UserError(f"--grid {text}: {value!r} is no value of {key.name}; it must be {key.wanted()}") from None
 
 
 if __name__ == "__main__":

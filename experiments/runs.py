@@ -231,7 +231,7 @@ def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
 def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
     """The keys, but for the seed and where data lies, in which a run differs from its config file."""
     before, after = configs.flatten(default), configs.flatten(config)
-    left_out = ("seed", *configs.LOCATIONS)
+    left_out = ("seed", *configs.RESUME_MAY_CHANGE)
     return {k: v for k, v in sorted(after.items()) if before.get(k) != v and k not in left_out}
 
 

@@ -84,11 +84,11 @@ def run(
 
 
 def _help() -> str:
-    """What the command does, and its flags; of absl's own flags, none."""
+    """Says what the command does, its flags, and the keys of its config; of absl's own flags, none."""
     modules = [m for m in flags.FLAGS.flags_by_module_dict() if not m.startswith("absl")]
     described = [flags.FLAGS.module_help(m).strip("\n") for m in sorted(modules, key=__name__.__eq__)]
-    keys = "--config.KEY=VALUE sets a key of the config; resnet_flax/config.py says which there are."
-    return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, keys])
+    keys = [configs.keys_in_help(name) for name in _config_flags()]
+    return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, *keys])
 
 
 def _underscored(given: list[str]) -> list[str]:
@@ -140,7 +140,7 @@ def _check_config_flags(argv: list[str]) -> None:
     for name in _config_flags():
         for argument in argv[1:]:
             if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
-                known = list(configs.flatten(configs.base()))
+                known = list(configs.KEYS)
                 if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
                     raise UserError(configs.unknown_key(found[2], known))
 
@@ -161,10 +161,8 @@ def _flag_error(message: str) -> str:
     """What absl says of a flag, made shorter where we know more."""
     if found := re.match(r"flag --(\S+)=None: Flag --\1 must have", message):
         return f"--{found[1]} is missing: {flags.FLAGS[found[1]].help}"
-    if found := re.match(r"flag --(\S+?\.)([^=\s]+)=(.*?): ", message):
-        reference = configs.flatten(configs.base())
-        if found[2] in reference:
-            return f"--{found[1]}{found[2]}={found[3]}: it must be {configs.wanted(reference[found[2]])}"
+    if (found := re.match(r"flag --(\S+?\.)([^=\s]+)=(.*?): ", message)) and found[2] in configs.KEYS:
+        return f"--{found[1]}{found[2]}={found[3]}: it must be {configs.KEYS[found[2]].wanted()}"
     return message
 
 

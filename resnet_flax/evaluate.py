@@ -326,7 +326,7 @@ def _config(workdir: Path) -> ConfigDict:
     if given.data.name == trained.data.name:
         # What set images aside and normalised pixels in training holds here, too; only the place may be another.
         for key in configs.flatten(trained.data):
-            if f"data.{key}" not in configs.LOCATIONS:
+            if f"data.{key}" not in configs.RESUME_MAY_CHANGE:
                 given.data[key] = trained.data[key]
     else:
         _prepare_as(given, trained)

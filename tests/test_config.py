@@ -2,6 +2,8 @@
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import FieldReference
 
+from experiments.reporting.protocol import protocol_differences
 from resnet_flax import config
+from resnet_flax.config import page
 from resnet_flax.errors import UserError
+from resnet_flax.networks.units import UNITS
 
 ROOT = Path(__file__).parents[1]
 KEYS = config.flatten(config.base())
@@ -66,13 +71,58 @@ def test_the_base_is_the_papers_cifar10_recipe():
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_is_read_somewhere(key):
     name = key.rpartition(".")[2]
-    sources = [p for p in [*(ROOT / "resnet_flax").rglob("*.py"), ROOT / "train.py"] if p.name != "config.py"]
+    sources = [p for p in [*(ROOT / "resnet_flax").rglob("*.py"), ROOT / "train.py"] if p.parent.name != "config"]
     assert any(re.search(rf"""(\.|\[")({name})\b""", p.read_text()) for p in sources)
 
 
-@pytest.mark.parametrize("key", [*config.CHOICES, *config._AT_LEAST, *config._ABOVE, *config.LOCATIONS])
-def test_every_rule_is_of_a_key(key):
-    assert key in KEYS
+@pytest.mark.parametrize("key", config.KEYS.values(), ids=lambda key: key.name)
+def test_every_row_fits_the_others(key):
+    """Its default is one of its choices and within its bounds; its conditions are of other keys and their choices."""
+    assert KEYS[key.name] == key.default
+    assert not key.choices or key.default in key.names()
+    key.check(key.default)
+    parts = [part for part in f"{key.only} and {key.when}".split(" and ") if part]
+    for name, equals, values in (part.replace("!", "").partition("=") for part in parts):
+        assert name in set(KEYS) - {key.name}
+        assert not equals or set(values.split("|")) <= set(config.KEYS[name].names())
+
+
+def test_the_page_of_keys_is_up_to_date():
+    """``python -m resnet_flax.config > docs/config.md`` makes it; it names the choices of registries, too."""
+    text = (ROOT / "docs" / "config.md").read_text()
+    assert page.page() == text
+    assert all(f"| `{key}` |" in text for key in KEYS)
+    assert all(f"`{unit}`" in text for unit in UNITS)
+
+
+def test_a_key_is_one_row(monkeypatch):
+    """Whatever is said of a key comes from its row: refusals, resume, the page, ``--help``, reports."""
+    row = config.Key(
+        "train.patience", 3, "evaluations without progress", least=1, below=9, resume="may grow",
+        when="schedule.name=cosine", phrase="patience {} instead of {}",
+    )  # fmt: skip
+    monkeypatch.setitem(config.KEYS, row.name, row)
+    assert "| `train.patience` | `3` | in [1, 9) | evaluations without progress | in effect where " in page.page()
+    assert "  train.patience=3   " in config.keys_in_help("config")
+    assert "evaluations without progress" in config.keys_in_help("config")
+    old, new = with_values(**{row.name: 3}), with_values(**{row.name: 5, "schedule.name": "cosine"})
+    config.validate(new)
+    assert config.differences(old, with_values(**{row.name: 4})) == []
+    assert config.differences(with_values(**{row.name: 4}), old) == ["train.patience: 4 there, 3 now"]
+    assert refusal(**{row.name: 9}) == "train.patience=9 must be in [1, 9)"
+    assert refusal(**{row.name: 1.5}).endswith("is of type float; it must be an int, such as 3")
+    assert "patience 5 instead of none" in protocol_differences(config.resolve(new))
+    assert "patience" not in str(protocol_differences(config.resolve(with_values(**{row.name: 5}))))
+
+
+def test_configs_are_read_without_jax():
+    """Neither ``--help`` nor reports wait for it; choices that a registry has are looked up when they are needed."""
+    code = (
+        "import sys; from resnet_flax import config; from resnet_flax.schemas import read_config; "
+        "c = config.load('configs/digits.py', 'plain-8', {'optimizer.name': 'lars'}); "
+        "read_config(config.to_json(c).encode(), None); config.keys_in_help('config'); assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -110,21 +160,26 @@ def test_another_type_is_refused(key, value):
     assert message.startswith(f"{key}={value!r} is of type {type(value).__name__}; it must be a")
 
 
-@pytest.mark.parametrize("key", config.CHOICES)
+@pytest.mark.parametrize("key", [key.name for key in config.KEYS.values() if key.choices])
 def test_another_choice_is_refused_and_the_choices_are_listed(key):
     message = refusal(**{key: "other"})
-    assert message == f"{key}='other' is not known; choose one of {', '.join(config.CHOICES[key])}"
+    assert message == f"{key}='other' is not known; choose one of {', '.join(config.KEYS[key].names())}"
 
 
-@pytest.mark.parametrize("key", config._AT_LEAST)
-def test_a_number_too_small_is_refused(key):
-    least = config._AT_LEAST[key]
-    assert re.fullmatch(rf"{key}={least - 1}(\.0)? must be at least {least}", refusal(**{key: least - 1}))
+@pytest.mark.parametrize("key", [key for key in config.KEYS.values() if key.bounds()], ids=lambda key: key.name)
+def test_a_number_out_of_bounds_is_refused(key):
+    outside = [
+        *([] if key.least is None else [key.least - 1]), *([] if key.most is None else [key.most + 1]),
+        *([] if key.above is None else [key.above]), *([] if key.below is None else [key.below]),
+    ]  # fmt: skip
+    for value in outside:
+        assert refusal(**{key.name: key.kind(value)}) == f"{key.name}={key.kind(value)} must be {key.bounds()}"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"train.steps": 0}, "train.steps=0 must be at least 1"),
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate=0.0 must be above 0"),
         ({"optimizer.momentum": 1.0}, r"optimizer.momentum=1.0 must be in \[0, 1\)"),
         ({"model.bn_momentum": -0.1}, r"model.bn_momentum=-0.1 must be in \[0, 1\)"),
@@ -167,7 +222,7 @@ def test_what_differs_is_named_with_both_values(data):
     key = data.draw(st.sampled_from(list(KEYS)))
     there, now = data.draw(st.lists(FITTING[type(KEYS[key])], min_size=2, max_size=2, unique=True))
     found = config.differences(with_values(**{key: there}), with_values(**{key: now}))
-    may_differ = key in config.LOCATIONS or (key == "train.steps" and now > there)
+    may_differ = key in config.RESUME_MAY_CHANGE or (key == "train.steps" and now > there)
     assert found == ([] if may_differ else [f"{key}: {there!r} there, {now!r} now"])
 
 

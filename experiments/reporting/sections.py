@@ -197,8 +197,9 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
     header = ("network", "data set", "seeds", "steps", *measured.values(), "differs from its config file")
     groups: dict[tuple[str, ...], list[RunFolder]] = {}
     for run in runs:
-        changed = {k: v for k, v in protocol.changed_keys(run.config).items() if k not in protocol.NOT_PROTOCOL}
-        differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key != "train.steps")
+        changed = protocol.changed_keys(run.config)
+        unnamed = {"train.steps", *(name for name, key in configs.KEYS.items() if not key.protocol)}
+        differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in unnamed)
         steps = f"{run.config.train.steps:,}"
         groups.setdefault((_marked(run.name, run), run.config.data.name, steps, differs), []).append(run)
     rows = []

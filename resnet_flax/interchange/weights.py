@@ -45,16 +45,11 @@ def deviations(config: ConfigDict) -> list[str]:
       config: resolved.
     """
     model, layout = config.model, layouts.of_family(config.model.family)
-    matters = {
-        "model.bottleneck_stride": model.block == "bottleneck",
-        "model.shortcut_padding": model.shortcut == "A",
-        "model.bn_epsilon": model.norm == "batch",
-    }
     ours = configs.flatten(config)
     return [
         f"{key}={ours[key]}, and {layout.name} network has {value}"
         for key, value in layout.settings.items()
-        if layout.families[0] == model.family and key.startswith("model.") and matters.get(key, True)
+        if layout.families[0] == model.family and key.startswith("model.") and configs.KEYS[key].applies(ours)
         and ours[key] != value
     ]  # fmt: skip
 

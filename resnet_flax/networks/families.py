@@ -150,7 +150,7 @@ def _family(family: str, block: str) -> Family:
 
 
 def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: str | None = None) -> Network:
-    """The network that the section ``model`` of a config names (``resnet_flax/config.py`` lists its keys).
+    """The network that the section ``model`` of a config names (``resnet_flax/config/table.py`` has its keys).
 
     Args:
       model: family, unit, block, depth or stage_units, width, shortcut, dtype, ...

@@ -1,4 +1,4 @@
-"""Highway layers: a gate decides, value by value, how much of its input a layer transforms and how much it carries.
+"""The gates of highway networks: how much of its input a layer transforms and how much it carries, value by value.
 
 "Training Very Deep Networks" (arXiv:1507.06228), section 2.
 """
@@ -11,31 +11,6 @@ from jax.nn import initializers
 from resnet_flax.networks import probes
 from resnet_flax.networks.convolution import Convolution
 from resnet_flax.networks.layers import Layers
-
-
-def highway_layer(x: Array, filters: int, size: int, stride: int, layers: Layers, train: bool, i: int) -> Array:
-    """``y = H(x) T(x) + x (1 - T(x))`` (eq. 3): H a convolution, BN and ReLU, T a :class:`Gate`.
-
-    T = 1 gives the plain layer and T = 0 the identity. A layer that changes the shape is the plain layer, without a
-    gate. Called inside a unit's ``__call__``: ``conv{i}``, ``bn{i}`` and ``gate{i}`` become the unit's layers.
-
-    Args:
-      x: [N, H, W, C].
-      filters: channels of the result.
-      size: K of the kernels of H and T.
-      stride: of H.
-      i: number of the layer in its unit.
-
-    Returns:
-      [N, ceil(H / stride), ceil(W / stride), filters].
-    """
-    h = layers.convolution(filters, size, stride, name=f"conv{i}")(x)
-    h = layers.norm(name=f"bn{i}")(h, train)
-    h = nn.relu(layers.probe(name=f"response{i}")(h))
-    if stride != 1 or x.shape[-1] != filters:
-        return h
-    t = Gate(filters, size, layers, name=f"gate{i}")(x)
-    return h * t + x * (1 - t)
 
 
 class Gate(nn.Module):

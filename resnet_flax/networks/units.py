@@ -8,13 +8,16 @@ from typing import ClassVar
 import flax.linen as nn
 from jax import Array
 
-from resnet_flax.networks.highway import highway_layer
+from resnet_flax.networks.highway import Gate
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.shortcuts import parameter_free, projects, shortcut
 
 
 class Unit(nn.Module):
-    """What every unit is given, and what its class may declare; a subclass says what it computes.
+    """The parts that units are made of; a subclass says how they are put together.
+
+    Its ``__call__``, an ``nn.compact`` method, calls :meth:`branch`, :meth:`shortcut` and :meth:`convolve`, whose
+    layers become the unit's own: ``conv1``, ``bn1``, ..., ``shortcut_conv``, ``shortcut_bn``.
 
     Attributes:
       filters: channels of the output.
@@ -38,6 +41,43 @@ class Unit(nn.Module):
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
         raise NotImplementedError
 
+    def branch(self, x: Array, train: bool) -> Array:
+        """F(x): the layers of a unit up to its last BN, before the addition and the last ReLU."""
+        last = len(self.convolutions())
+        for i in range(1, last):
+            x = nn.relu(self.convolve(x, train, i))
+        return self.convolve(x, train, last, last=True)
+
+    def shortcut(self, x: Array, train: bool) -> Array:
+        """Brings x to the shape of the unit's output, by option A, B or C (:func:`.shortcuts.shortcut`)."""
+        return shortcut(x, self.filters, self.stride, self.layers, train)
+
+    def convolve(self, x: Array, train: bool, i: int, last: bool = False) -> Array:
+        """The unit's i-th convolution, its BN and its probe; i counts from 1.
+
+        Args:
+          last: whether the BN is the last of its unit, which ``zero_init_last`` is about.
+        """
+        filters, size, stride = self.convolutions()[i - 1]
+        x = self.layers.convolution(filters, size, stride, name=f"conv{i}")(x)
+        x = self.layers.norm(name=f"bn{i}", last=last)(x, train)
+        return self.layers.probe(name=probe_name(size, i))(x)
+
+    def convolutions(self) -> list[tuple[int, int, int]]:
+        """(filters, size, stride) of each convolution of the unit, in order.
+
+        ``single``: 3x3. ``basic``: 3x3, 3x3. ``bottleneck``: 1x1 to filters / 4, 3x3, 1x1 back to filters
+        (arXiv:1512.03385, Fig. 5).
+        """
+        filters, stride = self.filters, self.stride
+        if self.layers.block == "single":
+            return [(filters, 3, stride)]
+        if self.layers.block == "basic":
+            return [(filters, 3, stride), (filters, 3, 1)]
+        narrow = filters // 4
+        strides = (stride, 1) if self.layers.bottleneck_stride == "first" else (1, stride)
+        return [(narrow, 1, strides[0]), (narrow, 3, strides[1]), (filters, 1, 1)]
+
 
 class PlainUnit(Unit):
     """Stacked layers, nothing else: ``y = relu(F(x))``; the residual unit without its shortcut."""
@@ -45,7 +85,7 @@ class PlainUnit(Unit):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        return nn.relu(stacked_layers(x, self.filters, self.stride, self.layers, train))
+        return nn.relu(self.branch(x, train))
 
 
 class ResidualUnit(Unit):
@@ -56,8 +96,7 @@ class ResidualUnit(Unit):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        residual = stacked_layers(x, self.filters, self.stride, self.layers, train)
-        return nn.relu(residual + shortcut(x, self.filters, self.stride, self.layers, train))
+        return nn.relu(self.branch(x, train) + self.shortcut(x, train))
 
 
 class PreactivationUnit(Unit):
@@ -77,7 +116,7 @@ class PreactivationUnit(Unit):
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
         layers = self.layers
         y = activated = x
-        for i, (filters, size, stride) in enumerate(convolutions(self.filters, self.stride, layers), start=1):
+        for i, (filters, size, stride) in enumerate(self.convolutions(), start=1):
             if i > 1 or not self.follows_activation:
                 y = nn.relu(layers.norm(name=f"bn{i}")(y, train))
             activated = y if i == 1 else activated
@@ -89,7 +128,10 @@ class PreactivationUnit(Unit):
 
 
 class HighwayUnit(Unit):
-    """Highway layers, each with its gate, where the plain unit has plain ones (arXiv:1507.06228, eq. 3).
+    """``y = H(x) T(x) + x (1 - T(x))`` in each layer: H the plain unit's layer, T its gate (arXiv:1507.06228, eq. 3).
+
+    T = 1 gives the plain layer and T = 0 the identity. A layer that changes the shape is the plain layer, without a
+    gate.
 
     There is no bottleneck form: its 1x1 layers change dimensions by design, and a gate needs them to stay.
     """
@@ -100,8 +142,12 @@ class HighwayUnit(Unit):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
-        for i, (filters, size, stride) in enumerate(convolutions(self.filters, self.stride, self.layers), start=1):
-            x = highway_layer(x, filters, size, stride, self.layers, train, i)
+        for i, (filters, size, stride) in enumerate(self.convolutions(), start=1):
+            y = nn.relu(self.convolve(x, train, i))
+            if stride == 1 and x.shape[-1] == filters:
+                t = Gate(filters, size, self.layers, name=f"gate{i}")(x)
+                y = y * t + x * (1 - t)
+            x = y
         return x
 
 
@@ -114,37 +160,6 @@ UNITS: dict[str, type[Unit]] = {
 }
 
 
-def stacked_layers(x: Array, filters: int, stride: int, layers: Layers, train: bool) -> Array:
-    """F(x): the layers of a unit up to its last BN, before the addition and the last ReLU.
-
-    Called inside a unit's ``__call__``: the layers ``conv1``, ``bn1``, ... become the unit's.
-    """
-    planned = convolutions(filters, stride, layers)
-    for i, (width, size, step) in enumerate(planned, start=1):
-        last = i == len(planned)
-        x = layers.convolution(width, size, step, name=f"conv{i}")(x)
-        x = layers.norm(name=f"bn{i}", last=last)(x, train)
-        x = layers.probe(name=probe_name(size, i))(x)
-        if not last:
-            x = nn.relu(x)
-    return x
-
-
-def convolutions(filters: int, stride: int, layers: Layers) -> list[tuple[int, int, int]]:
-    """(filters, size, stride) of each convolution of a unit, in order.
-
-    ``single``: 3x3. ``basic``: 3x3, 3x3. ``bottleneck``: 1x1 to filters / 4, 3x3, 1x1 back to filters
-    (arXiv:1512.03385, Fig. 5).
-    """
-    if layers.block == "single":
-        return [(filters, 3, stride)]
-    if layers.block == "basic":
-        return [(filters, 3, stride), (filters, 3, 1)]
-    narrow = filters // 4
-    strides = (stride, 1) if layers.bottleneck_stride == "first" else (1, stride)
-    return [(narrow, 1, strides[0]), (narrow, 3, strides[1]), (filters, 1, 1)]
-
-
 def probe_name(size: int, i: int) -> str:
-    """Name of the probe behind the i-th convolution: ``response1``; ``pointwise1`` where it is a 1x1."""
+    """Names the probe behind the i-th convolution: ``response1``; ``pointwise1`` where it is a 1x1."""
     return f"{'pointwise' if size == 1 else 'response'}{i}"

@@ -32,14 +32,9 @@ def read_config(content: bytes, path: Path) -> ConfigDict:
             raise ValueError(f"it lacks one of the sections {', '.join(_SECTIONS)}")
         found = configs.from_json(json.dumps(given))
         flat = configs.flatten(found)
-        for key, default in configs.flatten(configs.base()).items():
-            configs.check_type(key, flat.get(key), default)
-        for key, pattern in _NAMES.items():
-            if not re.fullmatch(pattern, flat[key]) or ".." in flat[key].split("/"):
-                raise ValueError(f"{key}={flat[key][:40]!r} is no name")
-        for key, choices in configs.CHOICES.items():
-            if flat[key] not in choices:
-                raise ValueError(f"{key}={flat[key][:40]!r} is none of {', '.join(choices)}")
+        for name, key in configs.KEYS.items():
+            key.check_type(flat.get(name))
+            _check_text(key, flat[name])
         if flat["model.depth"] < 1 or flat["train.steps"] < 1:
             raise ValueError("a depth and steps are at least 1")
         configs.apply_name(configs.base(), configs.name_of(found.model))
@@ -51,8 +46,15 @@ def read_config(content: bytes, path: Path) -> ConfigDict:
         raise unfit(path, error) from None
 
 
-# What is put into names of files and of networks.
-_NAMES = {"data.name": r"[A-Za-z0-9_][\w./+-]{0,199}", "model.unit": "[A-Za-z][A-Za-z0-9_]{0,50}"}
+def _check_text(key: configs.Key, text: Any) -> None:
+    """Refuses what a key with choices cannot be, and what would be no part of a file's name; imports no registry."""
+    if isinstance(key.choices, tuple):
+        if key.choices and text not in key.choices:
+            raise ValueError(f"{key.name}={text[:40]!r} is none of {', '.join(key.choices)}")
+    elif not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,50}", text):
+        raise ValueError(f"{key.name}={text[:40]!r} is no name")
+    if key.name == "data.name" and (not re.fullmatch(r"[A-Za-z0-9_][\w./+-]{0,199}", text) or ".." in text.split("/")):
+        raise ValueError(f"{key.name}={text[:40]!r} is no name")
 
 
 def unfit(path: Path, why: object) -> UserError:

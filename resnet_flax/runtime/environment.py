@@ -16,7 +16,7 @@ def environment() -> dict[str, Any]:
     """Returns versions, commit, devices, cores and precision: all that a result depends on beside its config."""
     import jax
 
-    from resnet_flax.networks.convolution import CHUNK_ELEMENTS
+    from resnet_flax.networks.cpu_convolution import CHUNK_ELEMENTS
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {

@@ -1,6 +1,10 @@
-"""The optimizer that a config names, made of optax's parts."""
+"""The optimizer that a config names, made of optax's parts.
 
-from collections.abc import Mapping
+To add one: write a function here, or anywhere, and name it in :data:`OPTIMIZERS`; a key of its own is a row in
+config/table.py.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +13,8 @@ import optax
 from jax import Array
 
 from resnet_flax.networks.stages import is_stacked
+
+Mask = Callable[[Any], Any] | None  # parameters -> which of them; None for all
 
 
 def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
@@ -31,7 +37,7 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
       optimizer: the section of a config.
       rate: step -> learning rate.
     """
-    built = _of_all(optimizer, rate)
+    built = OPTIMIZERS[optimizer["name"]](optimizer, rate, _is_kernel if optimizer["decay"] == "kernels" else None)
     if optimizer["trainable"] == "head":
         built = optax.multi_transform({"head": built, "frozen": optax.set_to_zero()}, _labels)
     return built
@@ -61,30 +67,35 @@ def moving_average(average: Any, params: Any, step: Array, decay: float) -> Any:
     return jax.tree.map(one, average, params)
 
 
-def _of_all(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
-    mask = _is_kernel if optimizer["decay"] == "kernels" else None
-    if optimizer["name"] == "adamw":
-        return optax.adamw(
-            rate,
-            b1=optimizer["beta1"],
-            b2=optimizer["beta2"],
-            eps=optimizer["epsilon"],
-            weight_decay=optimizer["weight_decay"],
-            mask=mask,
-        )
-    if optimizer["name"] == "lars":
-        scale = optax.scale_by_trust_ratio(trust_coefficient=optimizer["trust_coefficient"])
-        return optax.chain(
-            optax.add_decayed_weights(optimizer["weight_decay"], mask),
-            optax.masked(_layer_by_layer(scale), _is_kernel),
-            optax.scale_by_learning_rate(rate),
-            optax.trace(optimizer["momentum"], optimizer["nesterov"]),
-        )
-    decay = optax.add_decayed_weights(optimizer["weight_decay"], mask)
+def _sgd(optimizer: Mapping[str, Any], rate: optax.Schedule, decays: Mask) -> optax.GradientTransformation:
+    decay = optax.add_decayed_weights(optimizer["weight_decay"], decays)
     momentum, scale = optimizer["momentum"], optax.scale_by_learning_rate(rate)
     if optimizer["momentum_form"] == "update":
         return optax.chain(decay, scale, optax.trace(momentum, optimizer["nesterov"]))
     return optax.chain(decay, optax.sgd(rate, momentum=momentum, nesterov=optimizer["nesterov"]))
+
+
+def _adamw(optimizer: Mapping[str, Any], rate: optax.Schedule, decays: Mask) -> optax.GradientTransformation:
+    moments = {"b1": optimizer["beta1"], "b2": optimizer["beta2"], "eps": optimizer["epsilon"]}
+    return optax.adamw(rate, **moments, weight_decay=optimizer["weight_decay"], mask=decays)
+
+
+def _lars(optimizer: Mapping[str, Any], rate: optax.Schedule, decays: Mask) -> optax.GradientTransformation:
+    scale = optax.scale_by_trust_ratio(trust_coefficient=optimizer["trust_coefficient"])
+    return optax.chain(
+        optax.add_decayed_weights(optimizer["weight_decay"], decays),
+        optax.masked(_layer_by_layer(scale), _is_kernel),
+        optax.scale_by_learning_rate(rate),
+        optax.trace(optimizer["momentum"], optimizer["nesterov"]),
+    )
+
+
+# The name in a config (`optimizer.name`), and the optimizer of that section, a schedule, and which parameters decay.
+OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], optax.Schedule, Mask], optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "lars": _lars,
+}
 
 
 def _layer_by_layer(scale: optax.GradientTransformation) -> optax.GradientTransformation:

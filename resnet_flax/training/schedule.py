@@ -1,6 +1,6 @@
 """The learning rate as a function of the step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,13 +22,7 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
     Returns:
       step (int32) -> learning rate.
     """
-    rate, name = optimizer["learning_rate"], schedule["name"]
-    if name == "piecewise":
-        main = optax.piecewise_constant_schedule(rate, {step: schedule["factor"] for step in schedule["milestones"]})
-    elif name == "cosine":
-        main = optax.cosine_decay_schedule(rate, schedule["decay_steps"])
-    else:
-        main = optax.constant_schedule(rate)
+    main = SCHEDULES[schedule["name"]](optimizer["learning_rate"], schedule)
     if not schedule["warmup_steps"]:
         return main
 
@@ -39,3 +33,15 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
         return jnp.where(step < steps, schedule["warmup_learning_rate"], main(step))
 
     return with_warmup
+
+
+def _piecewise(rate: float, schedule: Mapping[str, Any]) -> optax.Schedule:
+    return optax.piecewise_constant_schedule(rate, {step: schedule["factor"] for step in schedule["milestones"]})
+
+
+# The name in a config (`schedule.name`), and the schedule of a rate and that section.
+SCHEDULES: dict[str, Callable[[float, Mapping[str, Any]], optax.Schedule]] = {
+    "piecewise": _piecewise,
+    "cosine": lambda rate, schedule: optax.cosine_decay_schedule(rate, schedule["decay_steps"]),
+    "constant": lambda rate, schedule: optax.constant_schedule(rate),
+}

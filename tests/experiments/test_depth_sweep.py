@@ -83,10 +83,13 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
     ("grid", "message"),
     [
         ("model.dept=8", "--grid model.dept=8: config has no key 'model.dept'; did you mean model.depth"),
-        ("model.depth=8,many", "--grid model.depth=8,many: 'many' is no value of model.depth; it must be int"),
+        (
+            "model.depth=8,many",
+            "--grid model.depth=8,many: 'many' is no value of model.depth; it must be an int, such as 20",
+        ),
         ("model.depth=8,21", "run residual-21 (seed 0): model.depth=21 is no basic network of the cifar family"),
         ("model.unit=plain,residul", "model.unit='residul' is not known; choose one of plain, residual"),
-        ("model.unroll=perhaps", "'perhaps' is no value of model.unroll; it must be True or False"),
+        ("model.unroll=perhaps", "'perhaps' is no value of model.unroll; it must be a bool, such as False"),
         ("model.shortcut=A,D", "model.shortcut='D' is not known; choose one of A, B, C"),
         ("seed=1,2", "give seeds as --seeds=1,2"),
         ("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
@@ -127,5 +130,5 @@ def test_numbers_of_a_grid(values):
 
 def test_tuples_of_a_grid():
     assert depth_sweep._parse("model.stage_units=(3,4,6),(1,1)")[1] == [(3, 4, 6), (1, 1)]
-    with pytest.raises(UserError, match="whole numbers in brackets"):
+    with pytest.raises(UserError, match="must be a tuple of positive int"):
         depth_sweep._parse("model.stage_units=(3,x)")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
-from experiments.reporting.protocol import NOT_PROTOCOL, protocol_differences, train_command
+from experiments.reporting.protocol import protocol_differences, train_command
 from resnet_flax import config as configs
 from resnet_flax.networks.families import IMAGENET_UNITS
 from tests.experiments.folders import config
@@ -110,14 +110,20 @@ def test_every_other_key_makes_a_difference():
             changed
         ):
             silent.append(key)
-    # With SGD, a piecewise rate, no warm-up, units that are no bottlenecks, images as they are and from memory, random
-    # values to start.
+    # With SGD, a piecewise rate, no warm-up, units that are no bottlenecks, images as they are, from memory and from no
+    # folder, random values to start.
     without_effect = [
         "model.bottleneck_stride", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon",
         "schedule.decay_steps", "schedule.warmup_learning_rate", "data.interpolation", "init.reset_head",
-        "optimizer.trust_coefficient", "schedule.warmup", "data.scales", "data.least_area",
+        "optimizer.trust_coefficient", "schedule.warmup", "data.scales", "data.least_area", "data.class_order",
     ]  # fmt: skip
-    assert sorted(silent) == sorted([*NOT_PROTOCOL, *without_effect])
+    # Neither the seed, where the images lie, how often a run logs, evaluates and saves, nor how memory is saved.
+    no_protocol = [
+        "seed", "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken",
+        "train.log_every", "train.eval_every", "train.eval_batch_size", "train.eval_train", "train.checkpoint_every",
+        "train.keep_checkpoints", "model.unroll", "model.remat", "init.adopt", "train.accumulate",
+    ]  # fmt: skip
+    assert sorted(silent) == sorted([*no_protocol, *without_effect])
 
 
 def test_what_follows_from_others_is_compared_as_it_is_resolved():
@@ -145,8 +151,9 @@ def test_without_normalisation_its_settings_do_not_matter():
     assert protocol_differences(of) == ["normalisation none instead of batch"]
 
 
-def test_plain_networks_have_no_shortcuts_to_differ_in():
-    assert protocol_differences(config("plain-20", "configs/cifar10.py", model__shortcut="C")) == []
+@pytest.mark.parametrize("name", ["plain-20", "highway-20"])
+def test_networks_without_shortcuts_do_not_differ_in_them(name):
+    assert protocol_differences(config(name, "configs/cifar10.py", model__shortcut="C")) == []
 
 
 def test_digits_and_cifar100():

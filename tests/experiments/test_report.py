@@ -182,8 +182,8 @@ def test_a_number_stands_only_under_the_protocol_it_was_measured_by(pages):
 
     text = pages[1].read_text()
     assert (
-        "- **\\[a\\]** images of side 16 instead of 32; 6,400 steps instead of 64,000; learning rate divided at 3,200, "
-        "4,800 steps instead of 32,000, 48,000; padding 2 instead of 4 pixels\n- **\\[b\\]** data set digits instead"
+        "- **\\[a\\]** images of side 16 instead of 32; padding 2 instead of 4 pixels; 6,400 steps instead of 64,000; "
+        "learning rate divided at 3,200, 4,800 steps instead of 32,000, 48,000\n- **\\[b\\]** data set digits instead"
     ) in text
     assert "- **\\[a\\]** weight decay 0.0005 instead of 0.0001\n\n" in text
 

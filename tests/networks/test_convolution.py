@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.test_util import check_grads
 
-from resnet_flax.networks import convolution as module
+from resnet_flax.networks import cpu_convolution, xla_convolution
 from resnet_flax.networks.convolution import convolution
 
 
@@ -58,7 +58,7 @@ def test_equals_xla_to_the_last_digits_in_float64(double, size, stride, side):
     dy = jnp.asarray(np.random.default_rng(1).standard_normal(xla(x, kernel, stride).shape))
     ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)
     theirs = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)[1](dy)
-    elsewhere = [f(x, kernel, dy, stride) for f in (module._xla_input_gradient, module._xla_kernel_gradient)]
+    elsewhere = [f(x, kernel, dy, stride) for f in (xla_convolution.input_gradient, xla_convolution.kernel_gradient)]
     for a, b, c in zip(ours, theirs, elsewhere, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(c, b, rtol=1e-12, atol=1e-12)
@@ -78,7 +78,7 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
     x, kernel = inputs(0, images, 6, 7, channels, 4, 3, np.float64)
     expected, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
     for in_chunk in (1, 5):
-        monkeypatch.setattr(module, "CHUNK_ELEMENTS", in_chunk * 6 * 7 * 3 * (channels + 4))
+        monkeypatch.setattr(cpu_convolution, "CHUNK_ELEMENTS", in_chunk * 6 * 7 * 3 * (channels + 4))
         y, ours = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
         np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-11)
         for a, b in zip(ours(expected), pull(expected), strict=True):
@@ -95,7 +95,7 @@ def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, widt
     tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
     for in_chunk in (4, 8, 1000):
         elements = 6 * height * -(-width // 4) * (3 * channels + filters)
-        monkeypatch.setattr(module, "CHUNK_ELEMENTS", in_chunk * elements)
+        monkeypatch.setattr(cpu_convolution, "CHUNK_ELEMENTS", in_chunk * elements)
         y, ours = jax.vjp(lambda x, k: convolution(x, k, 1), x.astype(dtype), kernel.astype(dtype))
         assert y.dtype == dtype
         for a, b in zip((y, *ours(expected.astype(dtype))), (expected, *pull(expected)), strict=True):
@@ -107,8 +107,8 @@ def test_winograds_method_is_used_where_it_is_faster():
 
     def used(side, channels, dtype=jnp.float32):
         x, kernel = jnp.zeros((1, side, side, channels), dtype), jnp.zeros((3, 3, channels, channels), dtype)
-        least = (4 * module._THIN, 2 * module._THIN)  # forward, and for the kernel's gradient
-        return tuple(module._suits_winograd(x, kernel, 1, channels) for channels in least)
+        least = (4 * cpu_convolution.THIN, 2 * cpu_convolution.THIN)  # forward, and for the kernel's gradient
+        return tuple(cpu_convolution.suits_winograd(x, kernel, 1, channels) for channels in least)
 
     assert (used(32, 16), used(16, 32), used(8, 64)) == ((False, False), (False, True), (True, True))
     assert used(8, 64, jnp.bfloat16) == used(56, 64) == (False, False)

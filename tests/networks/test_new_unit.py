@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from resnet_flax.networks.shortcuts import shortcut
-from resnet_flax.networks.units import UNITS, Unit, stacked_layers
+from resnet_flax.networks.units import UNITS, Unit
 from resnet_flax.training import loop
 from tests.networks.small import images_and_labels, network, variables_of
 from tests.training.small import small_config
@@ -19,8 +18,7 @@ class ScaledUnit(Unit):
 
     @nn.compact
     def __call__(self, x, train):
-        branch = stacked_layers(x, self.filters, self.stride, self.layers, train)
-        return nn.relu(0.1 * branch + shortcut(x, self.filters, self.stride, self.layers, train))
+        return nn.relu(0.1 * self.branch(x, train) + self.shortcut(x, train))
 
 
 def test_it_trains_like_any_other(monkeypatch, tmp_path):

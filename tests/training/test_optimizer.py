@@ -1,10 +1,15 @@
 """Optimizers against their update rules, written out."""
 
+import inspect
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from resnet_flax import config
+from resnet_flax.errors import UserError
 from resnet_flax.training import optimizer as optimizers
 
 PARAMS = {"conv": {"kernel": np.array([1.0, -2.0])}, "bn": {"scale": np.array([1.5]), "bias": np.array([0.5])}}
@@ -77,3 +82,29 @@ def test_adamw(double):
                 update = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
                 w = w - 0.1 * (update + (0.05 * w if name == "kernel" else 0))
             np.testing.assert_allclose(ours[layer][name], w, rtol=1e-9)
+
+
+def lion(optimizer, rate, decays):
+    """The sign of an average of gradients (arXiv:2302.06675); ``decays`` says which parameters decay."""
+    betas = optimizer["beta1"], optimizer["beta2"]
+    return optax.lion(rate, *betas, weight_decay=optimizer["weight_decay"], mask=decays)
+
+
+def test_an_optimizer_of_ones_own_is_a_function_and_a_line(double, monkeypatch):
+    """The README shows it. Algorithm 2 of its paper, whose step comes before the average is updated."""
+    c = config.base()
+    c.optimizer.name = "lion"
+    with pytest.raises(UserError, match="optimizer.name='lion' is not known; choose one of sgd, adamw, lars"):
+        config.validate(c)
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "lion", lion)
+    config.validate(c)
+    ours = run(0.01, name="lion", beta1=0.9, beta2=0.99, weight_decay=0.1)["conv"]["kernel"]
+    w, m = PARAMS["conv"]["kernel"].copy(), np.zeros(2)
+    for gradients in GRADIENTS:
+        g = gradients["conv"]["kernel"]
+        w -= 0.01 * (np.sign(0.9 * m + 0.1 * g) + 0.1 * w)
+        m = 0.99 * m + 0.01 * g
+    np.testing.assert_allclose(ours, w, rtol=1e-12)
+    shown = Path("README.md").read_text()
+    assert inspect.getsource(lion) in shown
+    assert 'OPTIMIZERS["lion"] = lion' in shown

@@ -109,3 +109,17 @@ def test_names_that_are_not_registered_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"data.transforms='cutout,blur': 'blur' is not known; choose of cutout"):
         loop.run(small_config(data__transforms="cutout,blur"), tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_metric_may_be_added_where_a_run_is_resumed(run, tmp_path):
+    c = small_config(train__steps=8)
+    loop.run(c, tmp_path)
+    c = small_config(train__metrics=",".join(METRICS))
+    loop.run(c, tmp_path)
+    usual, found = lines(run), lines(tmp_path)
+    assert [line["step"] for line in found] == [4, 8, 12]
+    assert found[:2] == usual[:2]
+    assert found[2]["train_loss"] == pytest.approx(usual[2]["train_loss"], rel=1e-4)
+    assert found[2]["gradient_norm/dense"] > 0
+    c = small_config(train__steps=16)
+    assert "gradient_norm/dense" not in loop.run(c, tmp_path)

@@ -1,0 +1,70 @@
+"""Config files, and a config as JSON."""
+
+import importlib.util
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax.config.table import base, flatten, unknown_key
+from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
+
+
+def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
+    file = expanded(path)
+    if not file.is_file():
+        raise UserError(no_such_file(path))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config={path}: the file has no function get_config")
+        c = module.get_config(name) if name else module.get_config()
+    except (Exception, SystemExit) as error:
+        raise explained(error, str(file)) or error from None
+    if overrides:
+        unknown = [key for key in overrides if key not in flatten(c)]
+        if unknown:
+            raise UserError(unknown_key(unknown[0], list(flatten(c))))
+        c.update_from_flattened_dict(dict(overrides))
+    return c
+
+
+def to_json(c: ConfigDict) -> str:
+    """Writes a config as JSON: complete, enough to run it again."""
+    return json.dumps(c.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Reads the config that :func:`to_json` wrote."""
+    c = base()
+    try:
+        with c.unlocked():
+            c.update_from_flattened_dict(flatten(json.loads(text)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
+    return c
+
+
+def explained(error: BaseException, path: str) -> UserError | None:
+    """Explains a config file that raised by its line and its error, without a traceback; None if others raised."""
+    if isinstance(error, UserError):
+        return error
+    what, line = " ".join(str(error).split()), None
+    if isinstance(error, SyntaxError):
+        what, line = error.msg, error.lineno
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename).absolute() == Path(path).absolute():
+            line = frame.lineno
+    return UserError(f"--config={path}, line {line}: {type(error).__name__}: {what}") if line else None
+
+
+def no_such_file(path: str) -> str:
+    """Returns the line that refuses a config file that is not there."""
+    return f"--config={path}: there is no such file; the ones that come with the project are in configs/"

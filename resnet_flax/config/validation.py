@@ -1,0 +1,74 @@
+"""The refusal of configs that do not fit, before anything is compiled."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax.config.key import holds
+from resnet_flax.config.table import KEYS, flatten, unknown_key
+from resnet_flax.errors import UserError
+
+
+def validate(c: ConfigDict) -> None:
+    """Refuses a config with an unknown or missing key, a wrong type, or a value that does not fit.
+
+    Raises:
+      UserError: one line: the key, what was given, what would fit.
+    """
+    given = flatten(c)
+    for name in given:
+        if name not in KEYS:
+            raise UserError(unknown_key(name, list(KEYS)))
+    # A value that is derived may not fit because its source does not, so sources come first.
+    for name, key in sorted(KEYS.items(), key=lambda item: item[1].derived):
+        if name not in given:
+            raise UserError(f"config lacks the key {name!r} (start from resnet_flax.config.base())")
+        key.check(given[name])
+    for name, key in KEYS.items():
+        if given[name] != key.default and not holds(key.only, given):
+            raise UserError(f"{name}={given[name]!r} has no effect; set {key.only}")
+    if c.train.steps * c.train.batch_size >= 2**32:
+        raise UserError(
+            f"train.steps={c.train.steps} times train.batch_size={c.train.batch_size} must be below 2**32 images"
+        )
+    if list(c.schedule.milestones) != sorted(set(c.schedule.milestones)):
+        raise UserError(f"schedule.milestones={c.schedule.milestones} must grow")
+    _check_data_and_network(c)
+
+
+def in_memory(data: Mapping[str, Any]) -> bool:
+    """Whether the section ``data`` of a config has its images lie in memory, as a whole, when a network is trained."""
+    return data["pipeline"] == "resident"
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a key that lists them: ``"cutout,grey"``."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def check_names(key: str, text: str, known: Collection[str]) -> None:
+    """Refuses a key that lists a name that is not registered, or one twice.
+
+    Raises:
+      UserError: it says which are.
+    """
+    names = names_in(text)
+    for name in names:
+        if name not in known:
+            raise UserError(f"{key}={text!r}: {name!r} is not known; choose of {', '.join(sorted(known))}")
+        if names.count(name) > 1:
+            raise UserError(f"{key}={text!r}: {name!r} is there twice")
+
+
+def _check_data_and_network(c: ConfigDict) -> None:
+    # Imported here: a command that only prints its help does not wait for jax.
+    from resnet_flax import memory
+    from resnet_flax.data import settings
+    from resnet_flax.networks import build
+
+    try:
+        settings.check(c.data)
+        memory.check_network(build(c.model, classes=1), c.model)
+    except ValueError as error:
+        raise UserError(str(error)) from None
