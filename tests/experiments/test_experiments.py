@@ -68,21 +68,19 @@ def test_the_runs_it_plans(tmp_path, name, planned):
 
 
 def test_layer_norms(tmp_path):
-    """Every layer of every line is in the picture; a run without them is refused."""
-    output = experiment("layer_norms", tmp_path, "--depths=8", "--units=residual")
+    """Every layer is in every line; a run that has not measured them, by another command, is refused."""
+    given = ("--depths=8", "--units=residual")
+    output = experiment("layer_norms", tmp_path, *given)
     record = check_record(tmp_path, "layer_norms", 1)
     assert record["figures"][0]["file"] == "layer_norms.png"
     assert "| residual-8 |" in output
-    run = tmp_path / record["runs"][0]
-    written = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [sum(key.startswith("gradient_norm/") for key in line) for line in written] == [15, 15]  # 7 with BN, dense
-    for path in (run / "metrics.jsonl", run / "sums.json"):
-        path.unlink()
-    other = [{k: v for k, v in line.items() if "/" not in k} for line in written]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in other))
-    code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path}", *SMALL, "--depths=8",
-                           "--units=residual")  # fmt: skip
-    assert (code, "has not measured gradient_norm and update_ratio" in output) == (2, True), output
+    written = (tmp_path / record["runs"][0] / "metrics.jsonl").read_text().splitlines()
+    # The stem, six layers and the BN of each, and the dense layer.
+    assert [sum(key.startswith("gradient_norm/") for key in json.loads(line)) for line in written] == [15, 15]
+    experiment("plain_vs_residual", tmp_path / "other", *given)
+    code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path / 'other'}", *SMALL, *given)
+    assert code == 2
+    assert "the run has not measured gradient_norm and update_ratio; choose another folder" in output
 
 
 @pytest.mark.slow
