@@ -37,7 +37,7 @@ from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.paths import expanded
-from resnet_flax.progress import Progress
+from resnet_flax.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from resnet_flax.data.datasets import Data
