@@ -120,7 +120,7 @@ def test_a_key_is_one_row(monkeypatch):
 def test_configs_are_read_without_jax():
     """Neither ``--help`` nor reports wait for it; choices that a registry has are looked up when they are needed."""
     code = (
-        "import sys; from resnet_flax import config; from resnet_flax.schemas import read_config; "
+        "import sys; from resnet_flax import config; from resnet_flax.runs.schemas import read_config; "
         "c = config.load('configs/digits.py', 'plain-8', {'optimizer.name': 'lars'}); "
         "read_config(config.to_json(c).encode(), None); config.keys_in_help('config'); assert 'jax' not in sys.modules"
     )

@@ -1,5 +1,7 @@
 """The refusal of configs that do not fit, before anything is compiled."""
 
+from collections.abc import Collection
+
 from ml_collections import ConfigDict
 
 from resnet_flax.config.key import holds
@@ -32,6 +34,25 @@ def validate(c: ConfigDict) -> None:
     if list(c.schedule.milestones) != sorted(set(c.schedule.milestones)):
         raise UserError(f"schedule.milestones={c.schedule.milestones} must grow")
     _check_data_and_network(c)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a key that lists them: ``"cutout,grey"``."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def check_names(key: str, text: str, known: Collection[str]) -> None:
+    """Refuses a key that lists a name that is not registered, or one twice.
+
+    Raises:
+      UserError: it says which are.
+    """
+    names = names_in(text)
+    for name in names:
+        if name not in known:
+            raise UserError(f"{key}={text!r}: {name!r} is not known; choose of {', '.join(sorted(known))}")
+        if names.count(name) > 1:
+            raise UserError(f"{key}={text!r}: {name!r} is there twice")
 
 
 def _check_data_and_network(c: ConfigDict) -> None:

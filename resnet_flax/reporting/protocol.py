@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +19,6 @@ _FILES = {name: f"configs/{name}.py" for name in ("cifar10", "cifar100", "digits
 
 # The sections in the order in which a sentence about a run tells of them.
 _ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed")
-
-# Side of the images that a data set holds.
-_SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8}
 
 
 def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = None) -> list[str]:
@@ -50,7 +48,7 @@ def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:
     if not c["train.bn_group"]:
         c["train.bn_group"] = c["train.batch_size"]
     if not c["data.image_size"]:
-        c["data.image_size"] = _SIDES.get(c["data.name"], 0)
+        c["data.image_size"] = datasets.row(c["data.name"]).side or 0
     if c["model.stage_units"] and tuple(c["model.stage_units"]) == _usual_units(c):
         c["model.stage_units"] = ()
     if c["schedule.decay_steps"] == c["train.steps"]:
@@ -63,7 +61,7 @@ def _compared(c: Mapping[str, Any]) -> set[str]:
     ignored = set(configs.NAME_KEYS)
     if not c["data.image_size"]:  # of a data set that this project does not know
         ignored.add("data.image_size")
-    if c["data.image_size"] == _SIDES.get(c["data.name"]):
+    if c["data.image_size"] == datasets.row(c["data.name"]).side:
         ignored.add("data.interpolation")
     unused = {name for name, key in configs.KEYS.items() if not key.protocol or not key.applies(c)}
     return set(c) - ignored - unused

@@ -21,6 +21,7 @@ from resnet_flax.training import fine_tuning
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.feeds import Feed
 from resnet_flax.training.meter import Meter, Pace
+from resnet_flax.training.metric_functions import in_words
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.run import GOES_ON, Run, size_of
@@ -105,7 +106,7 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
                         pace.count = count
                     step += count
                     sums = jax.device_get(state.sums)
-                    run.check_loss(int(sums.first_bad_step))
+                    run.check_loss(int(sums["first_bad_step"]))
 
                     last = step == steps
                     saves = last or step % config.train.checkpoint_every == 0
@@ -123,7 +124,7 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
                         run.save(state, step, line.get("validation_error"))
                     if line.get("test_error") is not None:
                         shown = f", test error {line['test_error']:.2%}"
-                    progress.update(count, f"training error {sums.errors / sums.images:.2%}{shown}")
+                    progress.update(count, in_words(sums, parts.metrics, config.train.batch_size) + shown)
         run.wait()
         return line
 

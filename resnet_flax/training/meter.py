@@ -9,6 +9,7 @@ import optax
 
 from resnet_flax.errors import UserError
 from resnet_flax.training.feeds import Feed
+from resnet_flax.training.metric_functions import in_training
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
 
@@ -26,9 +27,9 @@ class Meter:
     """
 
     def __init__(self, parts: Parts, feed: Feed, rate: optax.Schedule, state: State) -> None:
-        self._train, self._images = parts.config.train, len(parts.dataset.train)
+        self._train, self._images, self._metrics = parts.config.train, len(parts.dataset.train), parts.metrics
         self._feed, self._rate = feed, jax.jit(rate)
-        self._since, self._images_before = time.perf_counter(), int(state.sums.images)
+        self._since, self._images_before = time.perf_counter(), int(state.sums["images"])
 
     def line(self, state: State, step: int, sums: Any, evaluates: bool) -> tuple[dict[str, Any], UserError | None]:
         """The metrics at a step, and what kept it from being evaluated.
@@ -38,12 +39,11 @@ class Meter:
           evaluates: whether the splits that are held out are evaluated.
         """
         seconds = time.perf_counter() - self._since
-        images = int(sums.images)
+        images = int(sums["images"])
         line: dict[str, Any] = {
             "step": step,
             "epoch": step * self._train.batch_size / self._images,
-            "train_loss": float(sums.loss) / images,
-            "train_error": int(sums.errors) / images,
+            **in_training(sums, self._metrics, self._train.batch_size),
             "learning_rate": float(self._rate(jax.device_put(np.int32(step - 1)))),
             "images_per_second": (images - self._images_before) / seconds,
             "seconds": seconds,
@@ -55,7 +55,7 @@ class Meter:
             for name in self._feed.held_out if evaluates else ():
                 for variables, suffix in kinds:
                     result = self._feed.evaluate(variables, name)
-                    line |= {f"{name}_loss{suffix}": result.loss, f"{name}_error{suffix}": result.error}
+                    line |= {f"{name}_{metric}{suffix}": result.mean(metric) for metric in result.sums}
             if evaluates and self._train.eval_train:
                 line["train_error_clean"] = self._feed.evaluate(state.eval_variables, "train").error
         except UserError as error:

@@ -16,7 +16,7 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
 from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import Parts, check_precision
+from resnet_flax.training.parts import Parts, check_precision, check_registered
 from resnet_flax.training.state import abstract_variables
 
 
@@ -51,11 +51,10 @@ def check_images(run: RunDirectory, parts: Parts) -> None:
 
 def photographs_of(parts: Parts) -> dict[str, Any] | None:
     """What photographs.json holds of a stream; None for images in memory."""
-    data = parts.dataset
-    if (fingerprint := data.fingerprint()) is None:
+    data, fingerprint = parts.dataset, parts.dataset.fingerprint()
+    if fingerprint is None:
         return None
-    counts = {"train": len(data.train), "test": len(data.test)}
-    return {"fingerprint": fingerprint, "where": data.where, **counts}
+    return {"fingerprint": fingerprint, "where": data.where, "train": len(data.train), "test": len(data.test)}
 
 
 class Readiness:
@@ -86,6 +85,7 @@ class Readiness:
             normalization = self._once(
                 "normalization", section, lambda: data.access.normalization(name, data.train, quick=True)
             )
+        check_registered(config, len(data.classes))
         network = build(config.model, len(data.classes))
         parts = Parts(config, data, network, None, normalization)
         if normalization is not None:

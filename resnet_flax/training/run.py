@@ -67,10 +67,10 @@ class Run:
         parts, config = self.parts, self.parts.config
         what = parts.network, optimizer
         shape, everywhere, ema = parts.image_shape, replicated(parts.mesh), config.optimizer.ema
-        like = abstract_state(*what, shape, everywhere, ema)
+        like = abstract_state(*what, shape, everywhere, ema, parts.metrics)
         items = self._checkpoints.restore(like.items, partly=("sums",))
         if items is None:
-            state = initial_state(*what, config.seed, shape, everywhere, ema, self._weights)
+            state = initial_state(*what, config.seed, shape, everywhere, ema, self._weights, parts.metrics)
         else:
             state = restored(items, like)
         self._weights = None  # their memory is not needed any more

@@ -121,7 +121,7 @@ def test_every_other_key_makes_a_difference():
     no_protocol = [
         "seed", "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken",
         "train.log_every", "train.eval_every", "train.eval_batch_size", "train.eval_train", "train.checkpoint_every",
-        "train.keep_checkpoints", "model.unroll", "model.remat", "init.adopt", "train.accumulate",
+        "train.keep_checkpoints", "model.unroll", "model.remat", "init.adopt", "train.accumulate", "train.metrics",
     ]  # fmt: skip
     assert sorted(silent) == sorted([*no_protocol, *without_effect])
 
