@@ -3,9 +3,9 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,23 @@ CAPTION = (
     "Errors at the final step (training: training stream, batch statistics, mean since the line of metrics before "
     "the last; test: single view), mean ± standard deviation over seeds, and the time one run trained."
 )
-_HEADER = ("network", "parameters", "seeds", "training error %", "test error %", "training time")
+_ERRORS = {"train_error": "training error %", "test_error": "test error %"}
+
+
+def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The metrics of a table and their titles: the errors, and whatever else was measured on the test images.
+
+    Args:
+      finals: last lines of runs.
+    """
+    more = {key for line in finals for key in line if key.startswith("test_") and not key.endswith(("_loss", "_raw"))}
+    percent = {True: " %", False: ""}
+    return _ERRORS | {key: key.replace("_", " ") + percent["error" in key] for key in sorted(more - _ERRORS.keys())}
+
+
+def header(outcomes: Sequence["Outcome"]) -> tuple[str, ...]:
+    """The titles of :func:`rows`."""
+    return ("network", "parameters", "seeds", *columns(o.final for o in outcomes).values(), "training time")
 
 
 def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
@@ -33,7 +49,10 @@ def rows(outcomes: Sequence["Outcome"]) -> list[tuple[str, ...]]:
     old rules.
     """
     return [
-        (f"{label} ({rules.MARK})" if _old_rules(members) else label, *_row(members))
+        (
+            f"{label} ({rules.MARK})" if _old_rules(members) else label,
+            *_row(members, columns(o.final for o in outcomes)),
+        )
         for label, members in by_label(outcomes).items()
     ]
 
@@ -52,14 +71,15 @@ def _old_rules(outcomes: Sequence["Outcome"]) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def _row(members: Sequence["Outcome"]) -> tuple[str, ...]:
+def _row(members: Sequence["Outcome"], keys: Iterable[str]) -> tuple[str, ...]:
     whole = [o for o in members if not o.failure]
     failures = Counter(o.failure for o in members if o.failure)
     seeds = str(len(members))
     if failures:
         seeds += f" ({', '.join(f'{n} {what}' for what, n in failures.items())})"
     time = duration(float(np.mean([o.seconds for o in whole]))) if whole else "-"
-    errors = [mean_and_deviation([100 * o.final[key] for o in whole]) for key in ("train_error", "test_error")]
+    found = {key: [o.final[key] for o in whole if o.final.get(key) is not None] for key in keys}
+    errors = [mean_and_deviation([100 * v if "error" in key else v for v in found[key]]) for key in found]
     parameters = max(o.parameters for o in members)
     return (f"{parameters:,}" if parameters else "-", seeds, *errors, time)
 
@@ -75,13 +95,13 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 def markdown(outcomes: Sequence["Outcome"]) -> str:
     """The table as Markdown."""
-    return to_markdown(_HEADER, rows(outcomes))
+    return to_markdown(header(outcomes), rows(outcomes))
 
 
 def write(outcomes: Sequence["Outcome"], folder: Path) -> Table:
     """Writes table.md and table.csv."""
     old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in _old_rules(outcomes))
-    return write_rows(folder / "table.csv", _HEADER, rows(outcomes), CAPTION + old)
+    return write_rows(folder / "table.csv", header(outcomes), rows(outcomes), CAPTION + old)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import math
 import traceback
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,9 +73,11 @@ _ABOVE = {"optimizer.trust_coefficient": 0, "model.width": 0, "model.bn_epsilon"
 # Keys that may be None, and the type they have where they are not.
 _OPTIONAL = {"model.gate_bias": float}
 
-# Where data lies, how many read it, and what ends a run does not change what it computes; so these may differ when it
-# goes on.
-LOCATIONS = ("data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken")
+# Keys that do not affect results, so they may change on resume: where data lies, how many read it, what ends a run, and
+# what is measured on the way.
+LOCATIONS = (
+    "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken", "train.metrics",
+)  # fmt: skip
 
 
 def base() -> ConfigDict:
@@ -121,6 +123,7 @@ def base() -> ConfigDict:
     c.data.normalization = "pixel_mean"  # after division by 255
     c.data.pad = 4  # zeros on each side, before a random crop
     c.data.flip = True
+    c.data.transforms = ""  # more augmentations, in this order: names in data/transforms.py, such as "cutout"
     c.data.pipeline = "resident"  # on the device as a whole; or "stream": photographs, decoded from the disk as they go
     # Of streams:
     c.data.augmentation = "crop"  # at data.resize; or "scale": at a random scale, the paper's; or "inception"
@@ -168,6 +171,7 @@ def base() -> ConfigDict:
     c.train.bn_group = 0  # images that a BN normalises together; 0 is the global batch
     c.train.accumulate = 1  # parts of a device's images that are computed one after the other, to save memory
     c.train.label_smoothing = 0.0  # the part of each target that is spread over all classes
+    c.train.metrics = ""  # beside loss and error: names in training/metric_functions.py, such as "gradient_norm"
     c.train.log_every = 100
     c.train.eval_every = 1_000
     c.train.eval_batch_size = 500
@@ -402,6 +406,25 @@ def validate(c: ConfigDict) -> None:
     if list(milestones) != sorted(set(milestones)):
         raise UserError(f"schedule.milestones={milestones} must grow")
     _check_network(c)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a key that lists them: ``"cutout,grey"``."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def check_names(key: str, text: str, known: Collection[str]) -> None:
+    """Refuses a key that lists a name that is not registered, or one twice.
+
+    Raises:
+      UserError: it says which are.
+    """
+    names = names_in(text)
+    for name in names:
+        if name not in known:
+            raise UserError(f"{key}={text!r}: {name!r} is not known; choose of {', '.join(sorted(known))}")
+        if names.count(name) > 1:
+            raise UserError(f"{key}={text!r}: {name!r} is there twice")
 
 
 def in_memory(data: Mapping[str, Any]) -> bool:

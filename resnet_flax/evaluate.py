@@ -143,7 +143,7 @@ def _result(net: "Model", config: ConfigDict, data: "Data", splits: dict[str, An
     """Evaluates the central crops, batch by batch on all devices."""
     import jax
 
-    from resnet_flax.training import evaluation
+    from resnet_flax.training import evaluation, metric_functions
     from resnet_flax.training.devices import data_mesh, replicated
     from resnet_flax.training.parts import image_dtype
 
@@ -159,7 +159,8 @@ def _result(net: "Model", config: ConfigDict, data: "Data", splits: dict[str, An
                     yield arrays
                     progress.update(arrays["labels"].size)
 
-    evaluate = evaluation.make_evaluate(net.network, supply.evaluation, transform, size, mesh)
+    metrics = metric_functions.for_classes(net.network.classes)
+    evaluate = evaluation.make_evaluate(net.network, supply.evaluation, transform, size, mesh, metrics)
     variables = jax.device_put(net.variables, replicated(mesh))
     result = evaluate(variables, blocks())
     if not math.isfinite(result.loss):

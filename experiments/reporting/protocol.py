@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,7 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "data.least_area": "crops of at least {} of the image instead of {}",
     "data.colour": "colour augmentation of deviation {} instead of {}",
     "data.flip": ("random flips", "no random flips"),
+    "data.transforms": "further augmentations: {}",
     "data.normalization": "images normalised by {} instead of {}",
     "model.width": "width {} instead of {}",
     "model.stage_units": "stages of {} units instead of {}",
@@ -87,9 +89,6 @@ _PHRASES: dict[str, str | tuple[str, str]] = {
     "model.dtype": "computed in {} instead of {}",
     "model.param_dtype": "parameters in {} instead of {}",
 }
-
-# Side of the images that a data set holds.
-_SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8}
 
 
 def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = None) -> list[str]:
@@ -121,7 +120,7 @@ def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:
     if not c["train.bn_group"]:
         c["train.bn_group"] = c["train.batch_size"]
     if not c["data.image_size"]:
-        c["data.image_size"] = _SIDES.get(c["data.name"], 0)
+        c["data.image_size"] = datasets.row(c["data.name"]).side or 0
     if c["model.stage_units"] and tuple(c["model.stage_units"]) == _usual_units(c):
         c["model.stage_units"] = ()
     if c["schedule.decay_steps"] == c["train.steps"]:
@@ -134,7 +133,7 @@ def _unused(c: Mapping[str, Any]) -> set[str]:
     unused = [*NOT_PROTOCOL, *_NETWORK]
     if not c["data.image_size"]:  # of a data set that this project does not know
         unused.append("data.image_size")
-    if c["data.image_size"] == _SIDES.get(c["data.name"]):
+    if c["data.image_size"] == datasets.row(c["data.name"]).side:
         unused.append("data.interpolation")
     if not c["init.weights"]:
         unused.append("init.reset_head")

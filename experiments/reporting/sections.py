@@ -5,7 +5,7 @@ import datetime
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +193,8 @@ def _comparison(found: comparison.Comparison, numbers: _Numbers) -> list[Block]:
 
 
 def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bool) -> Section:
-    header = (
-        "network",
-        "data set",
-        "seeds",
-        "steps",
-        "training error %",
-        "test error %",
-        "differs from its config file",
-    )
+    measured = tables.columns(line for run in runs for line in run.lines[-1:])
+    header = ("network", "data set", "seeds", "steps", *measured.values(), "differs from its config file")
     groups: dict[tuple[str, ...], list[RunFolder]] = {}
     for run in runs:
         changed = {k: v for k, v in protocol.changed_keys(run.config).items() if k not in protocol.NOT_PROTOCOL}
@@ -214,7 +207,7 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
         seeds = f"{len(by_seed)}"
         if unfinished := sum(not run.finished for run in members):
             seeds += f" ({unfinished} not finished)"
-        errors = [_mean(list(by_seed.values()), key) for key in ("train_error", "test_error")]
+        errors = [_mean(list(by_seed.values()), key) for key in measured]
         rows.append((name, data, seeds, steps, *errors, differs or "—"))
     blocks: list[Block] = [Grid(numbers.next("Table"), "Final errors of runs that no experiment names.", header, rows)]
     for data in dict.fromkeys(run.config.data.name for run in runs):
@@ -227,20 +220,22 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
 
 
 def _mean(runs: Sequence[RunFolder], key: str) -> str:
-    errors = [100 * error for run in runs if (error := run.final(key)) is not None]
-    return tables.mean_and_deviation(errors) if errors else "—"
+    found = [value for run in runs if (value := run.final(key)) is not None]
+    scale = 100 if "error" in key else 1
+    return tables.mean_and_deviation([scale * value for value in found]) if found else "—"
 
 
 def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
+    measured = tables.columns(line for run in gathered.runs for line in run.lines[-1:])
     header = (
-        "run", "seed", "status", "steps", "training error %", "test error %", "training time", "data set", "device",
+        "run", "seed", "status", "steps", *measured.values(), "training time", "data set", "device",
         "commit", "started (UTC)", "experiment", "folder",
     )  # fmt: skip
     belongs = {
         run.path: [e.record for e in gathered.experiments if run.path in {r.path for r in e.runs}]
         for run in gathered.runs
     }
-    rows = [_run_row(run, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
+    rows = [_run_row(run, measured, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
     details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
     for run in gathered.unreadable:
         rows.append(("—", "—", "cannot be read", *("—" for _ in header[4:]), run.label))
@@ -249,14 +244,14 @@ def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
     return Section("Appendix: runs", "runs", [Grid(numbers.next("Table"), caption, header, rows, details)])
 
 
-def _run_row(run: RunFolder, experiments: Sequence[str]) -> tuple[str, ...]:
+def _run_row(run: RunFolder, measured: Iterable[str], experiments: Sequence[str]) -> tuple[str, ...]:
     start = run.starts[-1] if run.starts else {}
     return (
         run.name,
         str(run.config.seed),
         _marked(run.status, run),
         f"{run.steps:,} of {run.config.train.steps:,}",
-        *(_percent(run.final(key)) for key in ("train_error", "test_error")),
+        *(_number(key, run.final(key)) for key in measured),
         duration(run.seconds),
         run.config.data.name,
         _device(run) if run.starts else "—",
@@ -271,8 +266,9 @@ def _marked(text: str, run: RunFolder) -> str:
     return f"{text} ({rules.MARK})" if run.old_rules else text
 
 
-def _percent(error: float | None) -> str:
-    return "—" if error is None else f"{100 * error:.2f}"
+def _number(key: str, value: float | None) -> str:
+    """A metric for people; of an error, the percent."""
+    return "—" if value is None else f"{100 * value if 'error' in key else value:.2f}"
 
 
 def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:

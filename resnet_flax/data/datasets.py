@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from resnet_flax.data import sources
 from resnet_flax.data.images import Found, Split, check_labels, set_aside_fifth, split_off_validation, subset
@@ -25,6 +25,10 @@ Loader = Callable[..., Found]
 IMAGENET = "imagenet2012"
 
 
+def _no_photographs(data: Mapping[str, Any], testing: bool) -> NoReturn:
+    raise UserError(f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSet:
     """A row of the registry.
@@ -34,14 +38,15 @@ class DataSet:
       channels: of the images; None where only the data tell.
       classes: how many there are; None where only the data tell.
       images: ``data -> Found``, which reads all images into memory; ``data`` is the section of a config.
-      photographs: ``(data, testing) -> Found``, which finds photographs that stay on disk; None where there are none.
+      photographs: ``(data, testing) -> Found``, which finds photographs that stay on disk; images for testing are
+        enough where ``testing`` says so.
     """
 
     side: int | None
     channels: int | None
     classes: int | None
     images: Loader
-    photographs: Loader | None = None
+    photographs: Loader = _no_photographs
 
 
 DATASETS: dict[str, DataSet] = {}
@@ -70,8 +75,8 @@ def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
     from resnet_flax.data import imagenet
 
     if not data["folder"]:
-        raise _no_photographs(data)
-    return imagenet.of_folder(expanded(data["folder"]), data.get("class_order", "names"), testing)
+        _no_photographs(data, testing)
+    return imagenet.of_folder(expanded(data["folder"]), data["class_order"], testing)
 
 
 _PREPARED = DataSet(None, None, None, sources.named, _photographs_by_name)  # any other data set that TFDS prepared
@@ -82,6 +87,11 @@ DATASETS |= {
     IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name),
     "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder),
 }
+
+
+def row(name: str) -> DataSet:
+    """Returns the row of a name; of one that is not in the registry, that of data sets that TFDS has prepared."""
+    return DATASETS.get(name, _PREPARED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,22 +147,18 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
     """
     from resnet_flax.data.access import ACCESS
 
-    if data.get("class_order", "names") != "names" and not data.get("folder"):
+    if data["class_order"] != "names" and not data["folder"]:
         raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
-    row = DATASETS["folder"] if data.get("folder") else DATASETS.get(data["name"], _PREPARED)
-    kind = ACCESS[pipeline or data.get("pipeline", "resident")]
-    if not kind.loads(row):
-        raise _no_photographs(data)
-    found = kind.load(row, data, testing)
+    known = row("folder" if data["folder"] else data["name"])
+    found, access = ACCESS[pipeline or data["pipeline"]].load(known, data, testing)
     for split, images in (("train", found.train), ("test", found.test)):
         if images is not None:
             check_labels(found.where, split, images.labels, len(found.classes))
     if found.test is None:
         train, test = set_aside_fifth(found.train)
         found = found._replace(train=train, test=test, own_split=False)
-    name = data.get("folder") or data["name"]
+    name = data["folder"] or data["name"]
     train, validation = (found.train, found.train) if testing and not len(found.train) else _aside(found, data, name)
-    access = kind.of(data, found)
     return Data(
         train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access
     )  # fmt: skip
@@ -166,7 +172,7 @@ def load_for_evaluation(data: Mapping[str, Any]) -> Data:
     Raises:
       UserError: see :func:`load`.
     """
-    return load(data, testing=True, pipeline="stream" if data.get("folder") else None)
+    return load(data, testing=True, pipeline="stream" if data["folder"] else None)
 
 
 def load_photographs(data: Mapping[str, Any]) -> Data:
@@ -180,9 +186,9 @@ def load_photographs(data: Mapping[str, Any]) -> Data:
 
 def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """(H, W, C) of what the section ``data`` of a config trains on; None where only the data set itself can tell."""
-    row = DATASETS.get(data["name"], _PREPARED)
-    side = data["image_size"] or row.side
-    return (side, side, row.channels) if side and row.channels else None
+    known = row(data["name"])
+    side = data["image_size"] or known.side
+    return (side, side, known.channels) if side and known.channels else None
 
 
 def classes(data: Mapping[str, Any]) -> int | None:
@@ -195,11 +201,7 @@ def classes(data: Mapping[str, Any]) -> int | None:
         from resnet_flax.data.folders import scan
 
         return len(scan(expanded(data["folder"])).classes)
-    return DATASETS.get(data["name"], _PREPARED).classes
-
-
-def _no_photographs(data: Mapping[str, Any]) -> UserError:
-    return UserError(f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder")
+    return row(data["name"]).classes
 
 
 def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Split, Split]:
@@ -210,7 +212,7 @@ def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Split, Spl
             f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
         )
     train, validation = split_off_validation(train, data["validation"])
-    wanted = data.get("subset", 0)
+    wanted = data["subset"]
     if wanted > len(train):
         raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
     return subset(train, wanted) if wanted else train, validation

@@ -2,29 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from resnet_flax.data.photographs import Photographs
 from resnet_flax.errors import UserError
-
-
-class Split(Protocol):
-    """Images with their classes: :class:`Images`, or :class:`~resnet_flax.data.photographs.Photographs`.
-
-    Attributes:
-      labels: [N] int32.
-    """
-
-    labels: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: np.ndarray) -> "Split":
-        """Returns the images at the given places, in their order."""
-
-    def name(self, place: int) -> str:
-        """Returns what messages call the image at a place."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +21,15 @@ class Images:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Images":
-        """See :class:`Split`."""
+        """Returns the images at the given places, in their order."""
         return Images(self.images[indices], self.labels[indices])
 
     def name(self, place: int) -> str:
-        """See :class:`Split`: its number, counted from 0."""
+        """Returns what messages call the image at a place: its number, counted from 0."""
         return str(place)
+
+
+Split = Images | Photographs
 
 
 class Found(NamedTuple):

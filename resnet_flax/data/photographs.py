@@ -177,11 +177,11 @@ class Photographs:
         return Photographs(source, np.arange(len(labels)), np.asarray(labels, np.int32))
 
     def take(self, indices: np.ndarray) -> "Photographs":
-        """See :class:`~resnet_flax.data.images.Split`."""
+        """Returns the photographs at the given places, in their order."""
         return Photographs(self.source, self.numbers[indices], self.labels[indices])
 
     def name(self, place: int) -> str:
-        """See :class:`~resnet_flax.data.images.Split`: where it lies."""
+        """Returns what messages call the photograph at a place: where it lies."""
         return str(self[place])
 
     def __len__(self) -> int:

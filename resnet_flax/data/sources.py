@@ -51,7 +51,7 @@ def folder(data: Mapping[str, Any]) -> Found:
     Raises:
       UserError: there is no such folder, or it does not fit.
     """
-    if not data.get("folder"):
+    if not data["folder"]:
         raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
     splits, note, own_split = _photographs(data)
     return Found(*splits, data["folder"], note, own_split)
@@ -73,7 +73,7 @@ def named(data: Mapping[str, Any]) -> Found:
 
 def resized(found: Found, data: Mapping[str, Any]) -> Found:
     """Brings images that do not have the size of ``data.image_size`` and ``data.resize`` to it."""
-    if data.get("folder"):
+    if data["folder"]:
         return found
     train, test, _ = _resized((found.train, found.test, ()), _size(data))
     return found._replace(train=train, test=test)
@@ -83,17 +83,17 @@ def _size(data: Mapping[str, Any]) -> _Size:
     """The size of images by name: those of folders are brought to it in the same way (``folders.decoded_side``)."""
     from resnet_flax.data import folders
 
-    resize = data.get("resize", 0)
+    resize = data["resize"]
     side = folders.decoded_side(data) if resize else data["image_size"]
-    return _Size(side, data.get("interpolation", "box"), data["image_size"])
+    return _Size(side, data["interpolation"], data["image_size"])
 
 
 def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     # Imported here, as PIL is elsewhere: other data sets do without.
     from resnet_flax.data import folders
 
-    size = _Size(folders.decoded_side(data), data.get("interpolation", "box"), data["image_size"])
-    found = folders.scan(expanded(data["folder"]), data.get("class_order", "names"))
+    size = _Size(folders.decoded_side(data), data["interpolation"], data["image_size"])
+    found = folders.scan(expanded(data["folder"]), data["class_order"])
     labelled = found.train + found.test
     # Links may put the same files into other classes or splits, which the files themselves do not tell.
     files = [[str(path.relative_to(found.folder)), label] for path, label in labelled]

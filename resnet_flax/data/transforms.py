@@ -1,6 +1,15 @@
-"""Transforms of a batch's images on the device, from uint8 pixels to what the network sees; random keys by name."""
+"""Transforms of a batch's images on the device, from uint8 pixels to what the network sees; random keys by name.
+
+An augmentation of one's own is one function, here or in a file that runs first, such as a config file; a run applies
+those that ``data.transforms`` names:
+
+    @augmentation
+    def grey(image, key):
+        return jnp.broadcast_to(image.mean(-1, keepdims=True), image.shape)
+"""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +18,28 @@ from jax import Array
 from resnet_flax.data.colour import principal_offsets
 from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
+
+Augmentation = Callable[[Array, Array], Array]
+AUGMENTATIONS: dict[str, Augmentation] = {}
+
+
+def augmentation(function: Augmentation) -> Augmentation:
+    """Registers a function under its name: ``(image [H, W, C], key) -> image``, after normalisation; it is pure.
+
+    The key is a function of the seed, the step, the place of the image in the batch and the name.
+    """
+    AUGMENTATIONS[function.__name__] = function
+    return function
+
+
+@augmentation
+def cutout(image: Array, key: Array) -> Array:
+    """Replaces a square of half the image's side by the mean, its centre anywhere (Cutout, arXiv:1708.04552)."""
+    height, width, _ = image.shape
+    centre = jax.random.uniform(key, (2,), jnp.float32)
+    rows, columns = (jnp.abs(jnp.arange(n) + 0.5 - at * n) for n, at in zip((height, width), centre, strict=True))
+    inside = (rows < height / 4)[:, None] & (columns < width / 4)
+    return jnp.where(inside[..., None], 0, image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +53,7 @@ class Transform:
       flip: whether half of the images are mirrored.
       crop: the side of a crop, random in training and central in evaluation; 0 for that of the images themselves.
       colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets` in training; 0 for none.
+      augmentations: names of registered ones that follow in training, in this order.
     """
 
     normalization: Normalization
@@ -30,6 +62,7 @@ class Transform:
     flip: bool = False
     crop: int = 0
     colour: float = 0.0
+    augmentations: tuple[str, ...] = ()
 
     def train(self, batch: dict[str, Array], seed: int | Array, step: Array) -> Array:
         """Normalises and augments the images of a training batch, by keys of their places.
@@ -48,6 +81,9 @@ class Transform:
             # After the mean as well as before it; the deviation divides both.
             offsets = principal_offsets(keys, self.colour, self.dtype)
             images += offsets / self.normalization.std.astype(self.dtype)
+        for name in self.augmentations:
+            keys = example_keys(seed, f"augmentation {name}", step, batch["place"])
+            images = jax.vmap(AUGMENTATIONS[name])(images, keys)
         return images
 
     def evaluate(self, images: Array) -> Array:

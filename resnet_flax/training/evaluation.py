@@ -1,7 +1,7 @@
 """Loss, error and the other metrics of a network on a split: every image counts once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,7 @@ class Evaluation:
         return [f"{split} {self._text(name)}" for name in others] + [f"{split} {self}"]
 
     def _text(self, name: str) -> str:
-        title = name.replace("_", " ").replace("top5", "top-5")
+        title = metric_functions.in_title(name)
         if isinstance(self.sums[name], int):
             return f"{title} {self.mean(name):.2%} ({self.sums[name]} of {self.images})"
         return f"{title} {self.mean(name):.4f}"
@@ -66,7 +66,12 @@ class Evaluation:
 
 
 def make_evaluate(
-    network: Network, layout: Layout, transform: Transform, batch_size: int, mesh: Mesh
+    network: Network,
+    layout: Layout,
+    transform: Transform,
+    batch_size: int,
+    mesh: Mesh,
+    metrics: Sequence[str] = metric_functions.ALWAYS,
 ) -> Callable[[dict[str, Any], Iterable[Arrays]], Evaluation]:
     """Compiles ``(variables, blocks) -> Evaluation``, with running statistics and no augmentation.
 
@@ -77,15 +82,15 @@ def make_evaluate(
     Args:
       layout: how the batches lie in the arrays.
       batch_size: of all devices together; it is rounded up to a multiple of their number.
+      metrics: names of metrics of examples.
     """
     per_device = -(-batch_size // mesh.size)
     everyone = PartitionSpec()
-    metrics = metric_functions.for_classes(network.classes)
 
     def batch_sums(variables: dict, batch: dict[str, Array]) -> dict[str, Array]:
         logits = network.apply(variables, transform.evaluate(batch["images"]), train=False)
-        found = {name: function(logits, batch) for name, function in metrics.items()}
-        return metric_sums(found, batch["mask"]) | {"images": batch["mask"].sum(dtype=jnp.int32)}
+        found = metric_functions.measured(metrics, logits, batch)
+        return metric_functions.summed(found, batch["mask"]) | {"images": batch["mask"].sum(dtype=jnp.int32)}
 
     @jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec), out_specs=everyone, check_vma=False)
@@ -108,24 +113,12 @@ def make_evaluate(
     return evaluate
 
 
-def metric_sums(found: Mapping[str, Array], mask: Array) -> dict[str, Array]:
-    """Sums what metrics say of examples, [n], over those that count: numbers, or whole numbers of a condition."""
-
-    def total(values: Array) -> Array:
-        if values.dtype == bool:
-            return (values & mask).sum(dtype=jnp.int32)
-        return jnp.where(mask, values, 0).sum().astype(jnp.promote_types(values.dtype, jnp.float32))
-
-    return {name: total(values) for name, values in found.items()}
-
-
 def of_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
     """Metrics by the logarithms of class probabilities [N, classes], such as averages over views."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         scores, batch = jnp.asarray(scores, np.float64), {"labels": jnp.asarray(labels)}
-        metrics = metric_functions.for_classes(scores.shape[1])
-        found = {name: function(scores, batch) for name, function in metrics.items()}
-        sums = metric_sums(found, jnp.ones(len(labels), bool))
+        names = metric_functions.for_classes(scores.shape[1])
+        sums = metric_functions.summed(metric_functions.measured(names, scores, batch))
         return Evaluation({name: total.item() for name, total in sums.items()}, len(labels))
 
 

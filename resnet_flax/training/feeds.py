@@ -11,6 +11,7 @@ import optax
 from resnet_flax import json_lines
 from resnet_flax.errors import UserError
 from resnet_flax.run_files import BROKEN, RunFiles
+from resnet_flax.training import metric_functions
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
@@ -33,11 +34,13 @@ class Feed:
         self.held_out = tuple(name for name in splits if name != "train")
         self._steps = make_train_steps(
             parts.network, optimizer, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema,
+            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics,
         )  # fmt: skip
+        more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
         self._evaluate = make_evaluate(
-            parts.network, self._supply.evaluation, parts.transform, c.train.eval_batch_size, parts.mesh
-        )
+            parts.network, self._supply.evaluation, parts.transform, c.train.eval_batch_size, parts.mesh,
+            (*metric_functions.ALWAYS, *more),
+        )  # fmt: skip
 
     def begin(self, state: State, step: int) -> None:
         """Compiles, and gets the batches from that step on under way."""

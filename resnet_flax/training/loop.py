@@ -32,6 +32,7 @@ from resnet_flax.training.devices import (
     replicated,
 )
 from resnet_flax.training.feeds import Feed
+from resnet_flax.training.metric_functions import in_training, in_words
 from resnet_flax.training.metrics import FILE, MetricsLog, NoMetricsLog, put_back, read
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_settings
@@ -137,11 +138,11 @@ class _Run:
         """Sets the state; returns its step."""
         what = self.parts.network, self.optimizer
         shape, everywhere = self.parts.image_shape, replicated(self.parts.mesh)
-        ema = self.config.optimizer.ema
-        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema))
+        ema, metrics = self.config.optimizer.ema, self.parts.metrics
+        self.state = self.checkpoints.restore(abstract_state(*what, shape, everywhere, ema, metrics))
         verb = "starts" if self.state is None else "goes on"
         if self.state is None:
-            self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights)
+            self.state = initial_state(*what, self.config.seed, shape, everywhere, ema, self.weights, metrics)
         self.weights = None  # their memory is not needed any more
         step = int(self.state.step)
         self.checkpoints.set_aside_after(step)
@@ -165,7 +166,7 @@ class _Run:
         train, line, test_error = self.train, {}, None
         pace = _Pace()
         with Progress(train.steps, self._name(), "steps", initial=step) as progress:
-            self.since, self.since_images = time.perf_counter(), int(self.state.sums.images)
+            self.since, self.since_images = time.perf_counter(), int(self.state.sums["images"])
             while step < train.steps:
                 boundary = min(_next(step, n) for n in (train.log_every, train.eval_every, train.checkpoint_every))
                 wanted = min(boundary, train.steps) - step
@@ -176,8 +177,8 @@ class _Run:
                     count = pace.count = self._advance(step, count)
                 step += count
                 sums = jax.device_get(self.state.sums)
-                if sums.first_bad_step >= 0:
-                    self._diverge(int(sums.first_bad_step), "the loss is")
+                if sums["first_bad_step"] >= 0:
+                    self._diverge(int(sums["first_bad_step"]), "the loss is")
 
                 last = step == train.steps
                 saves = last or step % train.checkpoint_every == 0
@@ -194,20 +195,19 @@ class _Run:
                     test_error = line.get("test_error", test_error)
                 if saves:
                     self._save(step, line.get("validation_error"))
-                note = f"training error {sums.errors / sums.images:.2%}"
-                progress.update(count, note + (f", test error {test_error:.2%}" if test_error is not None else ""))
+                test = f", test error {test_error:.2%}" if test_error is not None else ""
+                progress.update(count, in_words(sums, self.parts.metrics, self.train.batch_size) + test)
         self.checkpoints.wait()
         return line
 
     def _line(self, step: int, sums: Any, evaluates: bool) -> tuple[dict[str, Any], UserError | None]:
         """The metrics at a step, and what kept it from being evaluated; what training has shown is forgotten then."""
         seconds = time.perf_counter() - self.since
-        images = int(sums.images)
+        images = int(sums["images"])
         line: dict[str, Any] = {
             "step": step,
             "epoch": step * self.train.batch_size / len(self.parts.dataset.train),
-            "train_loss": float(sums.loss) / images,
-            "train_error": int(sums.errors) / images,
+            **in_training(sums, self.parts.metrics, self.train.batch_size),
             "learning_rate": float(self.rate(jax.device_put(np.int32(step - 1)))),
             "images_per_second": (images - self.since_images) / seconds,
             "seconds": seconds,
@@ -219,7 +219,7 @@ class _Run:
             for name in self.feed.held_out if evaluates else ():
                 for variables, suffix in kinds:
                     result = self.feed.evaluate(variables, name)
-                    line |= {f"{name}_loss{suffix}": result.loss, f"{name}_error{suffix}": result.error}
+                    line |= {f"{name}_{metric}{suffix}": result.mean(metric) for metric in result.sums}
             if evaluates and self.train.eval_train:
                 line["train_error_clean"] = self.feed.evaluate(self.state.eval_variables, "train").error
         except UserError as error:

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from resnet_flax.data import datasets
+from resnet_flax import config as configs
+from resnet_flax.data import datasets, transforms
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
@@ -17,6 +18,7 @@ from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.networks import Network, build
+from resnet_flax.training import metric_functions
 from resnet_flax.training.devices import DATA_AXIS, data_mesh
 
 
@@ -43,6 +45,11 @@ class Parts:
     def transform(self) -> Transform:
         """The function that prepares a batch's images on the device."""
         return self.dataset.access.transform(self.normalization, image_dtype(self.config))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that are measured in training beside loss and error."""
+        return configs.names_in(self.config.train.metrics)
 
     def examples(self, count: int) -> tuple[Array, Array]:
         """The first training images as the network sees them in evaluation: [n, H, W, C] normalised, [n] int32.
@@ -93,9 +100,23 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     check_precision(config)
     data = datasets.load(config.data)
     normalization = data.access.normalization(config.data.normalization, data.train, normalization)
+    check_registered(config, len(data.classes))
     network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
     network = network.clone(frozen=config.optimizer.trainable == "head")
     return Parts(config, data, network, data_mesh(), normalization)
+
+
+def check_registered(config: ConfigDict, classes: int) -> None:
+    """Refuses names of augmentations and metrics that are not registered, or not for so many classes."""
+    configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
+    configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
+    for name in configs.names_in(config.train.metrics):
+        metric = metric_functions.OF_EXAMPLES.get(name)
+        if metric is not None and classes <= metric.above:
+            raise UserError(
+                f"train.metrics={config.train.metrics!r}: {name} is for more than {metric.above} classes; the data "
+                f"have {classes}"
+            )
 
 
 def check_precision(config: ConfigDict) -> None:

@@ -15,7 +15,7 @@ from resnet_flax.training import fine_tuning, rules, run_images
 from resnet_flax.training import workdir as folders
 from resnet_flax.training.checkpoints import has_checkpoint
 from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import Parts, check_precision
+from resnet_flax.training.parts import Parts, check_precision, check_registered
 from resnet_flax.training.state import abstract_variables
 
 
@@ -64,6 +64,7 @@ class Readiness:
             normalization = self._once(
                 "normalization", section, lambda: data.access.normalization(name, data.train, quick=True)
             )
+        check_registered(config, len(data.classes))
         network = build(config.model, len(data.classes))
         parts = Parts(config, data, network, None, normalization)
         if normalization is not None:

@@ -1,7 +1,7 @@
 """What a run is made of at a step: all that has to be saved for it to go on with the same bits."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -13,23 +13,7 @@ from jax import Array
 
 from resnet_flax.data.transforms import stream_key
 from resnet_flax.networks import Network
-
-
-@flax.struct.dataclass
-class Sums:
-    """What training has shown since the last line of metrics.
-
-    Attributes:
-      loss: sum over images, of the global batch.
-      errors: images classified wrongly, on the augmented stream with batch statistics.
-      images: how many there were.
-      first_bad_step: the first step whose loss was not finite, or -1.
-    """
-
-    loss: Array
-    errors: Array
-    images: Array
-    first_bad_step: Array
+from resnet_flax.training import metric_functions
 
 
 @flax.struct.dataclass
@@ -37,6 +21,10 @@ class State:
     """A run at a step. No random key is among it: randomness is a function of the seed and the step.
 
     Attributes:
+      sums: what training has shown since the last line of metrics: ``loss``, summed over images of the global batch;
+        ``errors``, images classified wrongly, on the augmented stream with batch statistics; ``images``, how many there
+        were; ``first_bad_step``, the first step whose loss was not finite, or -1; and the sums of the metrics in
+        ``train.metrics``, over images or over steps.
       average: the moving average of ``params``, beside them: None where ``optimizer.ema`` is 0.
     """
 
@@ -44,7 +32,7 @@ class State:
     params: Any
     batch_stats: Any
     opt_state: Any
-    sums: Sums
+    sums: dict[str, Any]
     average: Any = None
 
     @property
@@ -58,14 +46,20 @@ class State:
         return self.variables if self.average is None else {**self.variables, "params": self.average}
 
 
-def no_sums(dtype: jnp.dtype) -> Sums:
-    """Sums over nothing, on the host or as constants of a compiled function."""
-    return Sums(
-        loss=jnp.zeros((), dtype),
-        errors=jnp.zeros((), jnp.int32),
-        images=jnp.zeros((), jnp.int32),
-        first_bad_step=jnp.full((), -1, jnp.int32),
-    )
+def no_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """Sums over nothing, on the host or as constants of a compiled function.
+
+    Args:
+      dtype: of sums that are no whole numbers.
+      params: of the network, where there are ``metrics``: names of ``train.metrics``.
+    """
+    sums = {"loss": dtype, "errors": jnp.int32, "images": jnp.int32}
+    zeros = {name: jnp.zeros((), kind) for name, kind in sums.items()}
+    for name in metrics:
+        of_steps = metric_functions.OF_STEPS.get(name)
+        like = jax.ShapeDtypeStruct((), dtype) if of_steps is None else jax.eval_shape(of_steps, *[params] * 3)
+        zeros[name] = jax.tree.map(lambda a: jnp.zeros(a.shape, dtype), like)
+    return zeros | {"first_bad_step": jnp.full((), -1, jnp.int32)}
 
 
 def initial_state(
@@ -76,6 +70,7 @@ def initial_state(
     sharding: jax.sharding.Sharding | None = None,
     ema: float = 0.0,
     weights: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
 ) -> State:
     """The state at step 0; parameters are drawn from the stream ``parameters`` of the seed.
 
@@ -85,8 +80,9 @@ def initial_state(
       sharding: where every array goes; None for the default device.
       ema: whether a moving average of the parameters is kept: 0 for none.
       weights: variables to start from; what they lack stays as it was drawn.
+      metrics: of :func:`no_sums`.
     """
-    draw, begin = _drawer(network, image_shape), _beginner(network, optimizer, ema)
+    draw, begin = _drawer(network, image_shape), _beginner(network, optimizer, ema, metrics)
     # The seed is an argument, so that runs which differ in nothing else share a compiled program.
     if weights is None:
         return _once(lambda seed: begin(draw(seed)), sharding)(np.uint32(seed))
@@ -121,9 +117,10 @@ def abstract_state(
     image_shape: tuple[int, int, int],
     sharding: jax.sharding.Sharding,
     ema: float = 0.0,
+    metrics: Sequence[str] = (),
 ) -> State:
     """Shapes, dtypes and places of a state's arrays, and no arrays: what a checkpoint is restored as."""
-    begin = _beginner(network, optimizer, ema)
+    begin = _beginner(network, optimizer, ema, metrics)
     return _abstract(lambda seed: begin(_drawer(network, image_shape)(seed)), sharding)
 
 
@@ -158,7 +155,7 @@ def _drawer(network: Network, image_shape: tuple[int, int, int]) -> Callable[[Ar
 
 
 def _beginner(
-    network: Network, optimizer: optax.GradientTransformation, ema: float
+    network: Network, optimizer: optax.GradientTransformation, ema: float, metrics: Sequence[str]
 ) -> Callable[[dict[str, Any]], State]:
     def begin(variables: dict[str, Any]) -> State:
         params = variables["params"]
@@ -167,7 +164,7 @@ def _beginner(
             params=params,
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
-            sums=no_sums(jnp.promote_types(network.layers.param_dtype, jnp.float32)),
+            sums=no_sums(jnp.promote_types(network.layers.param_dtype, jnp.float32), params, metrics),
             average=jax.tree.map(jnp.array, params) if ema else None,
         )
 

@@ -1,7 +1,7 @@
 """One training step, and many of them in one call."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,9 +16,10 @@ from resnet_flax.data.layouts import DATA_AXIS, Arrays, Layout, device_batch
 from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
+from resnet_flax.training import metric_functions
 from resnet_flax.training.devices import replicated
 from resnet_flax.training.optimizer import moving_average
-from resnet_flax.training.state import State, Sums, no_sums
+from resnet_flax.training.state import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,7 @@ def training_step(
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     ema: float = 0.0,
+    metrics: Sequence[str] = (),
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
 
@@ -84,36 +86,38 @@ def training_step(
       accumulate: parts that n is computed in, one after the other, for the memory of one: the result is that of the
         whole where BN's groups lie within parts.
       ema: final decay of :func:`~.optimizer.moving_average`; 0 where the state has none.
+      metrics: names of metrics beside loss and error (:mod:`~.metric_functions`) whose sums the state has.
     """
+    of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
 
-    def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[Array, dict]]:
+    def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[dict, dict]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
         losses = _cross_entropy(logits, labels, label_smoothing)
-        wrong = (jnp.argmax(logits, -1) != labels).sum(dtype=jnp.int32)
-        return losses.mean(), (wrong, updates.get("batch_stats", {}))
+        found = metric_functions.measured(of_examples, logits, {"labels": labels})
+        return losses.mean(), (metric_functions.summed(found), updates.get("batch_stats", {}))
 
     differentiate = jax.value_and_grad(loss_of, has_aux=True)
     if accumulate == 1:
-        (loss, (errors, batch_stats)), gradients = differentiate(state.params, images, labels, dropout_keys)
+        (loss, (found, batch_stats)), gradients = differentiate(state.params, images, labels, dropout_keys)
     else:
-        (loss, (errors, batch_stats)), gradients = _in_parts(
+        (loss, (found, batch_stats)), gradients = _in_parts(
             partial(differentiate, state.params), accumulate, (images, labels, dropout_keys)
         )
     count = jnp.int32(labels.shape[0])
     if axis_name is not None:
         # Where BN groups lie within devices, each device has seen other groups: their statistics are averaged too.
         gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
-        errors, count = lax.psum((errors, count), axis_name)
+        found, count = lax.psum((found, count), axis_name)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    bad = ~jnp.isfinite(loss) & (state.sums.first_bad_step < 0)
-    sums = Sums(
-        loss=state.sums.loss + (loss * count).astype(state.sums.loss.dtype),
-        errors=state.sums.errors + errors,
-        images=state.sums.images + count,
-        first_bad_step=jnp.where(bad, state.step, state.sums.first_bad_step),
-    )
+    of_step = {name: metric_functions.OF_STEPS[name] for name in metrics if name not in of_examples}
+    found = {metric_functions.SAVED_AS.get(name, name): total for name, total in found.items()}
+    found |= {name: function(gradients, state.params, updates) for name, function in of_step.items()}
+    found |= {"loss": loss * count, "images": count}
+    bad, before = ~jnp.isfinite(loss) & (state.sums["first_bad_step"] < 0), state.sums
+    sums = {name: jax.tree.map(lambda a, b: a + b.astype(a.dtype), before[name], found[name]) for name in found}
+    sums["first_bad_step"] = jnp.where(bad, state.step, before["first_bad_step"])
     params = optax.apply_updates(state.params, updates)
     average = moving_average(state.average, params, state.step, ema) if ema else None
     return State(state.step + 1, params, batch_stats, opt_state, sums, average)
@@ -128,7 +132,7 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
 
 
 def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array, ...]) -> Any:
-    """What ``differentiate`` gives for the batch, from ``count`` calls in a loop: means, and for errors the sum."""
+    """What ``differentiate`` gives for the batch, from ``count`` calls in a loop: means, and sums of metrics."""
 
     # Not optax.microbatch: it deals images out by turns, and BN's groups are of images that follow one another.
     def part(array: Array) -> Array:
@@ -140,9 +144,9 @@ def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array,
     parts = jax.tree.map(part, batch)
     shapes = jax.eval_shape(differentiate, *jax.tree.map(lambda a: a[0], parts))
     totals, _ = lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), parts)
-    (loss, (errors, batch_stats)), gradients = totals
+    (loss, (found, batch_stats)), gradients = totals
     loss, batch_stats, gradients = jax.tree.map(lambda a: a / count, (loss, batch_stats, gradients))
-    return (loss, (errors, batch_stats)), gradients
+    return (loss, (found, batch_stats)), gradients
 
 
 def make_train_steps(
@@ -156,6 +160,7 @@ def make_train_steps(
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     ema: float = 0.0,
+    metrics: Sequence[str] = (),
 ) -> TrainSteps:
     """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
 
@@ -166,7 +171,7 @@ def make_train_steps(
       network: built with ``axis_name=DATA_AXIS``.
       layout: how the batches lie in the arrays.
       batch_size: images a step, of all devices together.
-      label_smoothing, accumulate, ema: of :func:`training_step`.
+      label_smoothing, accumulate, ema, metrics: of :func:`training_step`.
     """
     per_device = batch_size // mesh.size
 
@@ -176,6 +181,7 @@ def make_train_steps(
         return training_step(
             state, transform.train(batch, seed, state.step), batch["labels"], network=network, optimizer=optimizer,
             axis_name=DATA_AXIS, dropout_keys=keys, label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
+            metrics=metrics,
         )  # fmt: skip
 
     everyone = PartitionSpec()
@@ -192,8 +198,9 @@ def make_train_steps(
 
 @partial(jax.jit, donate_argnums=0)
 def forget_sums(state: State) -> State:
-    """The state after a line of metrics was written."""
-    return state.replace(sums=no_sums(state.sums.loss.dtype))
+    """Resets the sums of metrics, after a line of them was written."""
+    zeros = jax.tree.map(jnp.zeros_like, state.sums)
+    return state.replace(sums=zeros | {"first_bad_step": jnp.full_like(zeros["first_bad_step"], -1)})
 
 
 @jax.jit

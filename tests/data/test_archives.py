@@ -9,6 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from resnet_flax import config
 from resnet_flax.data import archives, datasets
 from resnet_flax.errors import UserError
 
@@ -75,7 +76,7 @@ def write(path, files):
 
 
 def data_config(name, folder, **keys):
-    return {"name": name, "data_dir": str(folder), "download": False, "image_size": 0, "validation": 0} | keys
+    return config.base().data.to_dict() | {"name": name, "data_dir": str(folder), "download": False} | keys
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])

@@ -46,7 +46,7 @@ def touch(folder, *names):
 
 
 def data_config(folder, **keys):
-    given = {"name": "folder", "data_dir": "", "download": False, "validation": 0}
+    given = config.base().data.to_dict() | {"name": "folder", "download": False}
     return given | {"folder": str(folder), "image_size": 8, "resize": 0, "interpolation": "bilinear"} | keys
 
 
@@ -310,8 +310,7 @@ def test_other_sets_are_resized_as_the_config_says():
         name: datasets.load(data_config("", name="digits", image_size=5, interpolation=name)).test.images
         for name in ("box", "bilinear", "bicubic")
     }
-    default = data_config("", name="digits", image_size=5)
-    del default["interpolation"]
+    default = data_config("", name="digits", image_size=5, interpolation=config.base().data.interpolation)
     np.testing.assert_array_equal(datasets.load(default).test.images, found["box"])
     first = Image.fromarray(datasets.load(default | {"image_size": 0}).test.images[0, ..., 0])
     for name, images in found.items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_flax import config
 from resnet_flax.data import cache, datasets, sources
 from resnet_flax.errors import UserError
 from tests.commands import streams
@@ -17,7 +18,7 @@ CIFAR10 = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expandu
 
 
 def data_config(name, folder="", **keys):
-    return {"name": name, "data_dir": str(folder), "download": False, "image_size": 0, "validation": 0} | keys
+    return config.base().data.to_dict() | {"name": name, "data_dir": str(folder), "download": False} | keys
 
 
 def test_digits_are_scikit_learns():

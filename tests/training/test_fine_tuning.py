@@ -107,7 +107,7 @@ def test_a_frozen_network_trains_its_head_alone():
     for _ in range(6):
         before = state
         state = step(state)
-        losses.append(float(state.sums.loss - before.sums.loss))
+        losses.append(float(state.sums["loss"] - before.sums["loss"]))
     assert losses[-1] < losses[0]
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, start.batch_stats)
     params, first = dict(state.params), dict(start.params)

@@ -88,7 +88,7 @@ def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     wrong = np.argmax(forward(data.train.images), -1) != data.train.labels
     assert final["train_error_clean"] == wrong.mean()
     assert state.step == 16
-    assert state.sums.images == 0  # forgotten with the last line
+    assert state.sums["images"] == 0  # forgotten with the last line
 
 
 def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):

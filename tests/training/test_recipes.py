@@ -36,7 +36,7 @@ def steps(count=3, classes=10, group=4, optimizer=None, **keys):
 def test_a_batch_in_parts_is_the_batch(double, accumulate):
     """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
     whole, parts = steps(), steps(accumulate=accumulate)
-    assert whole.sums.errors == parts.sums.errors
+    assert whole.sums["errors"] == parts.sums["errors"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), whole, parts)
 
 
@@ -68,10 +68,10 @@ def test_label_smoothing_by_its_formula(double):
     logits, _ = jax.jit(lambda v, x: network.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
     log_p = np.asarray(jax.nn.log_softmax(logits))
     of_labels, of_all = -log_p[np.arange(16), labels], -log_p.mean(1)
-    np.testing.assert_allclose(plain.sums.loss, of_labels.sum(), rtol=1e-9)
+    np.testing.assert_allclose(plain.sums["loss"], of_labels.sum(), rtol=1e-9)
     expected = ((1 - smoothing) * of_labels + smoothing * of_all).sum()
-    np.testing.assert_allclose(smooth.sums.loss, expected, rtol=1e-9)
-    assert smooth.sums.errors == plain.sums.errors
+    np.testing.assert_allclose(smooth.sums["loss"], expected, rtol=1e-9)
+    assert smooth.sums["errors"] == plain.sums["errors"]
 
 
 def test_the_average_of_the_parameters(double):
