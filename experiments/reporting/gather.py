@@ -122,8 +122,8 @@ class Gathered:
 
 # Experiments that tell one story come in its order; others follow by name.
 _ORDER = (
-    "cifar10", "plain_vs_residual", "depth_sweep", "highway", "propagation", "claims", "shortcuts", "initialisation",
-    "cost",
+    "cifar10", "plain_vs_residual", "depth_sweep", "highway", "propagation", "layer_norms", "claims", "shortcuts",
+    "initialisation", "cost",
 )  # fmt: skip
 
 

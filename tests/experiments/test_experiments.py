@@ -56,6 +56,7 @@ def check_record(folder, name, runs):
         ),
         ("highway", ["highway-20", "plain-32", "highway-32 of its paper, the widths of 19 layers, 0.5 of the width"]),
         ("propagation", ["preactivation-56", "highway-20 without BN"]),
+        ("layer_norms", ["plain-56", "residual-56"]),
     ],
 )
 def test_the_runs_it_plans(tmp_path, name, planned):
@@ -64,6 +65,22 @@ def test_the_runs_it_plans(tmp_path, name, planned):
         steps = 4 if name == "propagation" else 8
         assert f": {label} on digits, seed 0: {steps} steps" in output
     assert not (tmp_path / "x").exists()
+
+
+def test_layer_norms(tmp_path):
+    """Every layer is in every line; a run that has not measured them, by another command, is refused."""
+    given = ("--depths=8", "--units=residual")
+    output = experiment("layer_norms", tmp_path, *given)
+    record = check_record(tmp_path, "layer_norms", 1)
+    assert record["figures"][0]["file"] == "layer_norms.png"
+    assert "| residual-8 |" in output
+    written = (tmp_path / record["runs"][0] / "metrics.jsonl").read_text().splitlines()
+    # The stem, six layers and the BN of each, and the dense layer.
+    assert [sum(key.startswith("gradient_norm/") for key in json.loads(line)) for line in written] == [15, 15]
+    experiment("plain_vs_residual", tmp_path / "other", *given)
+    code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path / 'other'}", *SMALL, *given)
+    assert code == 2
+    assert "the run has not measured gradient_norm and update_ratio; choose another folder" in output
 
 
 @pytest.mark.slow
