@@ -13,7 +13,7 @@ def test_a_config_file_of_ones_own(tmp_path):
     file.write_text(text)
     code, output = command("train.py", f"--config={file}", f"--workdir={run}")
     assert code == 0, output
-    assert "2 classes (above, below); 48 + 12 images" in output
+    assert "2 classes (above, below); 48 + 12 images; tested on a fifth of its training images" in output
     last = lines(run)[-1]
     # Trained on negatives and tested on the images themselves: the network has learned it the wrong way round.
     assert last["train_error"] < 0.3

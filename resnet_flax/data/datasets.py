@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from resnet_flax.data import sources
+from resnet_flax.data import prepared, sources
 from resnet_flax.data.images import Found, Split, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -156,7 +156,7 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
             check_labels(found.where, split, images.labels, len(found.classes))
     if found.test is None:
         train, test = set_aside_fifth(found.train)
-        found = found._replace(train=train, test=test, own_split=False)
+        found = found._replace(train=train, test=test, own_split=False, note=found.note or prepared.FIFTH)
     name = data["folder"] or data["name"]
     train, validation = (found.train, found.train) if testing and not len(found.train) else _aside(found, data, name)
     return Data(

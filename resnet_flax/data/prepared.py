@@ -13,6 +13,8 @@ import numpy as np
 from resnet_flax.errors import UserError
 
 TESTED = "tested on "  # begins the note of a data set whose test images are others than its split test
+_NO_SPLIT = "it has no split for testing"
+FIFTH = f"{TESTED}a fifth of its training images, which are not trained on: {_NO_SPLIT}"
 TESTS = ("test", "validation")  # names of the split for testing, in order of preference
 
 
@@ -99,8 +101,9 @@ def choose_test(info: Info, labels: Callable[[str], np.ndarray]) -> tuple[str, s
     if test:
         unlabelled = info.tests[: info.tests.index(test)]
         return test, f"{TESTED}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
-    why = f"{' and '.join(info.tests)} has no labels" if info.tests else "it has no split for testing"
-    return "", f"{TESTED}a fifth of its training images, which are not trained on: {why}"
+    if not info.tests:
+        return "", FIFTH
+    return "", FIFTH.replace(_NO_SPLIT, f"{' and '.join(info.tests)} has no labels")
 
 
 def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
