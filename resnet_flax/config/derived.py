@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
+from resnet_flax.config.key import there
 from resnet_flax.config.table import KEYS
 from resnet_flax.config.validation import validate
 
@@ -54,10 +55,6 @@ def resolve(c: ConfigDict) -> ConfigDict:
     Raises:
       UserError: see :func:`validate`.
     """
-    from resnet_flax.networks import depth_of
-    from resnet_flax.networks.highway import gate_bias
-    from resnet_flax.networks.units import UNITS
-
     validate(c)
     c = c.copy_and_resolve_references()
     with c.unlocked():
@@ -66,12 +63,12 @@ def resolve(c: ConfigDict) -> ConfigDict:
                 section, _, name = key.name.rpartition(".")
                 c[section][name] = tuple(c[section][name])
         if c.model.stage_units:
-            c.model.depth = depth_of(c.model.family, c.model.block, c.model.stage_units)
+            c.model.depth = there("networks:depth_of")(c.model.family, c.model.block, c.model.stage_units)
         # Of gated units alone, so that one command line can hold for the runs of other units, too.
-        if not UNITS[c.model.unit].gated:
+        if not there("networks.units:UNITS")[c.model.unit].gated:
             c.model.gate_bias = None
         elif c.model.gate_bias is None:
-            c.model.gate_bias = gate_bias(c.model.depth)
+            c.model.gate_bias = there("networks.highway:gate_bias")(c.model.depth)
         if c.data.folder:
             c.data.name = "folder"
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
@@ -81,10 +78,8 @@ def resolve(c: ConfigDict) -> ConfigDict:
 
 def unresolved(c: ConfigDict) -> ConfigDict:
     """Lets values follow others again where they are what :func:`resolve` made of these; returns the config."""
-    from resnet_flax.networks.highway import gate_bias
-
     if c.schedule.name == "cosine" and c.schedule.decay_steps == c.train.steps:
         c.schedule.decay_steps = 0
-    if c.model.gate_bias == gate_bias(c.model.depth):
+    if c.model.gate_bias == there("networks.highway:gate_bias")(c.model.depth):
         c.model.gate_bias = None
     return c

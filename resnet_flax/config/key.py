@@ -55,7 +55,7 @@ class Key:
 
     def names(self) -> tuple[str, ...]:
         """Lists the choices; a registry is imported for it, often with jax."""
-        return _registered(self.choices) if isinstance(self.choices, str) else self.choices
+        return tuple(there(self.choices)) if isinstance(self.choices, str) else self.choices
 
     def check(self, value: Any) -> None:
         """Refuses a value of another type, outside of the bounds, or none of the choices."""
@@ -138,6 +138,10 @@ def _holds(condition: str, values: Mapping[str, Any]) -> bool:
     return (str(values[name]) in choices.split("|")) != key.endswith("!") if equals else bool(values[name])
 
 
-def _registered(place: str) -> tuple[str, ...]:
+def there(place: str) -> Any:
+    """What ``MODULE:NAME`` within ``resnet_flax`` is, imported when it is asked for.
+
+    Configs are read without jax, and the rooms that know networks and data read configs.
+    """
     module, _, name = place.partition(":")
-    return tuple(getattr(importlib.import_module(f"resnet_flax.{module}"), name))
+    return getattr(importlib.import_module(f"resnet_flax.{module}"), name)

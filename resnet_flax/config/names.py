@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax.config.derived import follow
+from resnet_flax.config.key import there
 from resnet_flax.errors import UserError
 
 # The keys that a name sets; those of which :func:`layers_of` is a function; and those that say which network it is.
@@ -18,10 +19,8 @@ def layers_of(family: str, block: str, depth: int, stage_units: tuple[int, ...])
     """Counts the layers of the network that these keys of ``model`` name; the depth where they name none."""
     if not stage_units:
         return depth
-    from resnet_flax.networks import depth_of
-
     try:
-        return depth_of(family, block, stage_units)
+        return there("networks:depth_of")(family, block, stage_units)
     except (ValueError, KeyError):
         return depth
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from ml_collections import ConfigDict
 
-from resnet_flax.config.key import holds
+from resnet_flax.config.key import holds, there
 from resnet_flax.config.table import KEYS, flatten, unknown_key
 from resnet_flax.errors import UserError
 
@@ -56,13 +56,8 @@ def check_names(key: str, text: str, known: Collection[str]) -> None:
 
 
 def _check_data_and_network(c: ConfigDict) -> None:
-    # Imported here: a command that only prints its help does not wait for jax.
-    from resnet_flax import memory
-    from resnet_flax.data import settings
-    from resnet_flax.networks import build
-
     try:
-        settings.check(c.data)
-        memory.check_network(build(c.model, classes=1), c.model)
+        there("data.settings:check")(c.data)
+        there("memory:check_network")(there("networks:build")(c.model, classes=1), c.model)
     except ValueError as error:
         raise UserError(str(error)) from None
