@@ -177,7 +177,7 @@ def _one_line(error: BaseException) -> str:
 
 def _set_up_devices() -> None:
     if _CACHE.value:
-        from resnet_flax.data.cache import cache_root
+        from resnet_flax.data.cache import cache_root  # with numpy, for which --help does not wait
 
         compilation.use_cache(cache_root() / "xla")
     if processes.join() > 0:

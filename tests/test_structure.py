@@ -5,9 +5,7 @@ import functools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MOST_INSIDE = (
-    25  # imports inside functions: launchers, optional packages, worker processes, what --help does not wait for
-)
+MOST_INSIDE = 25  # of launchers, optional packages, worker processes, and what neither --help nor a report waits for
 
 
 @functools.cache

@@ -22,7 +22,7 @@ LIBRARIES = (
     "jax", "jax.numpy", "jax.experimental.multihost_utils", "jax.experimental.compilation_cache.compilation_cache",
     "flax.linen", "optax", "orbax.checkpoint", "ml_collections.config_flags", "tensorboardX", "tqdm", "filelock",
     "safetensors.numpy", "PIL.Image", "grain", "scipy.io",
-    "matplotlib.pyplot", "h5py", "resnet_flax.command", "resnet_flax.commands.export", "resnet_flax.commands.predict",
+    "matplotlib.pyplot", "h5py", "resnet_flax.command", "resnet_flax.commands.evaluate", "resnet_flax.commands.export", "resnet_flax.commands.predict",
     "resnet_flax.commands.preflight", "resnet_flax.commands.summary", "resnet_flax.commands.train",
     "resnet_flax.sweeps.carry", "resnet_flax.figures.paper", "resnet_flax.figures.gates",
     "resnet_flax.figures.propagation", "resnet_flax.measurements.cost", "resnet_flax.measurements.gates",

@@ -13,7 +13,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from resnet_flax.data import prepared, sources
+from resnet_flax.data import imagenet, prepared, sources
+from resnet_flax.data.folders import scan
 from resnet_flax.data.images import Found, Split, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -66,14 +67,10 @@ def register(
 
 def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
     # Imported here, as PIL is elsewhere: other data sets do without.
-    from resnet_flax.data import imagenet
-
     return imagenet.find(data["name"], sources.data_dir(data["data_dir"]), testing)
 
 
 def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
-    from resnet_flax.data import imagenet
-
     if not data["folder"]:
         _no_photographs(data, testing)
     return imagenet.of_folder(expanded(data["folder"]), data["class_order"], testing)
@@ -145,7 +142,7 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
     Raises:
       UserError: nothing was found, and where it was looked for; or what was found does not fit.
     """
-    from resnet_flax.data.access import ACCESS
+    from resnet_flax.data.access import ACCESS  # with jax, for which configs and reports do not wait
 
     if data["class_order"] != "names" and not data["folder"]:
         raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
@@ -198,8 +195,6 @@ def classes(data: Mapping[str, Any]) -> int | None:
       UserError: it is a folder of photographs (``data.folder``), and that cannot be read.
     """
     if data["folder"]:
-        from resnet_flax.data.folders import scan
-
         return len(scan(expanded(data["folder"])).classes)
     return row(data["name"]).classes
 

@@ -207,7 +207,7 @@ def _from_tars(folder: Path, testing: bool) -> Found:
 
 def _validation_truth(devkit: Path) -> list[str]:
     """The WordNet numbers of the validation images, in the order of their file names."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat  # half a second, and only for one file of ImageNet's
 
     try:
         with tarfile.open(devkit) as archive:

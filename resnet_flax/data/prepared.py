@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,10 +118,7 @@ def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
     Raises:
       UserError: it cannot be read without TensorFlow.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        import tensorflow_datasets as tfds
-
-    return _source(folder, split, {"image": tfds.decode.SkipDecoding()})
+    return _source(folder, split, {"image": _tfds().decode.SkipDecoding()})
 
 
 def _is_prepared(folder: Path, name: str) -> bool:
@@ -169,12 +167,17 @@ def _class_names(described: Any) -> list[str]:
     return named + [name for part in described.values() for name in _class_names(part)]
 
 
+def _tfds() -> ModuleType:
+    """Imports the library, which prints a banner to stdout; that belongs to the command that called us."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import tensorflow_datasets as tfds  # two seconds, and only for its own data sets
+    return tfds
+
+
 def _builder(folder: Path) -> Any:
     _check_classes(folder)
-    # TFDS prints its banner and its progress to stdout, which belongs to the command that called us.
-    with contextlib.redirect_stdout(io.StringIO()):
-        import tensorflow_datasets as tfds
-
+    tfds = _tfds()
+    with contextlib.redirect_stdout(io.StringIO()):  # of its progress
         try:
             return tfds.builder_from_directory(folder)
         except Exception as error:  # whatever a half-copied folder makes TFDS raise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_flax.data import archives, prepared
+from resnet_flax.data import archives, decoding, folders, prepared
 from resnet_flax.data.cache import Splits, cached, cached_array
 from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
@@ -81,8 +81,6 @@ def resized(found: Found, data: Mapping[str, Any]) -> Found:
 
 def _size(data: Mapping[str, Any]) -> _Size:
     """The size of images by name: those of folders are brought to it in the same way (``folders.decoded_side``)."""
-    from resnet_flax.data import folders
-
     resize = data["resize"]
     side = folders.decoded_side(data) if resize else data["image_size"]
     return _Size(side, data["interpolation"], data["image_size"])
@@ -90,8 +88,6 @@ def _size(data: Mapping[str, Any]) -> _Size:
 
 def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     # Imported here, as PIL is elsewhere: other data sets do without.
-    from resnet_flax.data import folders
-
     size = _Size(folders.decoded_side(data), data["interpolation"], data["image_size"])
     found = folders.scan(expanded(data["folder"]), data["class_order"])
     labelled = found.train + found.test
@@ -156,7 +152,7 @@ def _digits(size: _Size) -> Splits:
 
 def _read_digits(size: _Size) -> Splits:
     """Always split alike: every fifth image of a class is for testing. Their grey values 0 to 16 become 0 to 255."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # two seconds, and only where the digits are not cached yet
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -216,8 +212,6 @@ def _pixels(file: Any, channels: int | None) -> np.ndarray:
 
     TFDS itself would take the places in a palette for grey values.
     """
-    from resnet_flax.data import decoding
-
     if isinstance(file, np.ndarray):
         return decoding.as_array(decoding.of_array(file))
     return decoding.as_array(decoding.read_photo(Bytes(file), channels or 3))
@@ -238,6 +232,4 @@ def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
     """Resized and cropped to a square of that side, uint8."""
     if not size.side or image.shape[:2] == (size.side, size.side):
         return image
-    from resnet_flax.data import decoding
-
     return decoding.square(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)

@@ -170,7 +170,7 @@ class _Sweep:
 def _ray() -> ModuleType:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before it is imported
     try:
-        import ray
+        import ray  # optional
     except ImportError:
         raise UserError(
             "--launcher=ray: Ray is not installed; pip install -r requirements-ray.txt, or leave the flag out"
@@ -282,10 +282,6 @@ def _task(marker: str, environment: dict[str, str]) -> Callable[..., Iterator[tu
     here, checkout = str(Path.cwd()), str(Path(__file__).parents[2])
 
     def run(*job: Any) -> Iterator[tuple[str, str]]:
-        import os
-        import socket
-        import sys
-
         unseen = [path for path in (marker, here, checkout) if not os.path.exists(path)]
         if unseen:
             place = os.path.dirname(marker) if unseen[0] == marker else unseen[0]
@@ -295,7 +291,7 @@ def _task(marker: str, environment: dict[str, str]) -> Callable[..., Iterator[tu
         os.chdir(here)  # paths in configs may be relative
         os.environ.update(environment)  # before jax is imported
         sys.path.insert(0, checkout)
-        from resnet_flax.launchers import ray_task
+        from resnet_flax.launchers import ray_task  # the worker finds it only now
 
         yield from ray_task.work(*job)
 

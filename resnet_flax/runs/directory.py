@@ -139,7 +139,7 @@ class RunDirectory(CheckedFiles):
         Raises:
           UserError: the file is damaged.
         """
-        from resnet_flax.data.preprocessing import Preprocessing
+        from resnet_flax.data.preprocessing import Preprocessing  # with jax, for which reports do not wait
 
         text = self._preprocessing_text()
         try:
@@ -310,7 +310,7 @@ class RunDirectory(CheckedFiles):
 
     def readable_preprocessing(self) -> "Preprocessing | None":
         """Reads preprocessing.json; None if it is missing, or damaged and without a sum, and is to be written anew."""
-        from resnet_flax.data.preprocessing import Preprocessing
+        from resnet_flax.data.preprocessing import Preprocessing  # with jax, for which reports do not wait
 
         text = self._preprocessing_text()
         try:

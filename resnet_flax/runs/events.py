@@ -69,6 +69,6 @@ def _tensorboard() -> tuple[Any, Any]:
     Its usual writer has a thread, and waits for ever where that has failed.
     """
     with without_torch():  # tensors are never given to it here
-        from tensorboardX.proto import event_pb2
+        from tensorboardX.proto import event_pb2  # half a second
         from tensorboardX.record_writer import RecordWriter
     return RecordWriter, event_pb2

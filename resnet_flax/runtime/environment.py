@@ -8,16 +8,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from resnet_flax import processor
+from resnet_flax.networks.cpu_convolution import CHUNK_ELEMENTS
 
 
 @functools.cache
 def environment() -> dict[str, Any]:
     """Returns versions, commit, devices, cores and precision: all that a result depends on beside its config."""
-    import jax
-
-    from resnet_flax.networks.cpu_convolution import CHUNK_ELEMENTS
-
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "python": platform.python_version(),

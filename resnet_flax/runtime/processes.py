@@ -43,7 +43,7 @@ def join() -> int:
     deadline = time.monotonic() + _TIMEOUT.value
     if all(given):
         _check(_COORDINATOR.value, deadline)
-    import jax
+    import jax  # for which --help does not wait
 
     # jax aborts where they do not come.
     exit_message.leave(
