@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiments.reporting.protocol import protocol_differences
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import FieldReference
@@ -16,6 +15,7 @@ from resnet_flax import config
 from resnet_flax.config import page
 from resnet_flax.errors import UserError
 from resnet_flax.networks.units import UNITS
+from resnet_flax.reporting.protocol import protocol_differences
 
 ROOT = Path(__file__).parents[1]
 KEYS = config.flatten(config.base())
