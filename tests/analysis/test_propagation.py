@@ -80,7 +80,7 @@ class Copy:
 
 @pytest.mark.parametrize(
     ("unit", "norm"),
-    [("plain", "none"), ("highway", "batch")]
+    [slow("plain", "none"), ("highway", "batch")]
     + [slow(unit, "none") for unit in ("residual", "highway", "preactivation")]
     + [slow(unit, "batch") for unit in ("plain", "residual", "preactivation")],
 )

@@ -34,7 +34,7 @@ def _count(quantity, network, image):
 
 
 def _is_long(row):
-    return row["image"][0] == 224 and row["model"]["depth"] in (34, 101, 152)
+    return row["image"][0] == 224 and (row["model"]["depth"] in (34, 101, 152) or row["quantity"] == "multiply_adds")
 
 
 @pytest.mark.parametrize(

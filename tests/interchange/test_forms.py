@@ -297,7 +297,14 @@ def copies():
     return b"\x80\x02ccollections\nOrderedDict\nq\x00" + pairs + b"q\x01\x85q\x02](" + b"h\x00h\x02R" * 100_000 + b"e."
 
 
-LONG = ("another length", "a text of any length", "tuples in tuples as a key", "beyond its storage")  # others' twins
+LONG = (
+    "another length",
+    "copies of copies",
+    "bytes of any length",
+    "a text of any length",
+    "tuples in tuples as a key",
+    "beyond its storage",
+)  # others' twins
 
 
 @pytest.mark.parametrize("bomb", [slow(b) if b in LONG else b for b in BOMBS])

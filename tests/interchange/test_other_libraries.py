@@ -24,7 +24,7 @@ def network_of(library: str, depth: int):
     return net.eval()
 
 
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize("library", ["torchvision", slow("timm")])
 @pytest.mark.parametrize("depth", [18, slow(50)])
 def test_there_and_back(library, depth, tmp_path):
     torch = pytest.importorskip("torch")

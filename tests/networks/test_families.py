@@ -80,7 +80,9 @@ def test_published_sizes(which, expected):
     assert size(family, block, depth, shortcut=shortcut) == expected
 
 
-@pytest.mark.parametrize("which", [slow(k) if k[2] in (101, 110, 152) else k for k in SIZES if k[2] != 1202], ids=str)
+@pytest.mark.parametrize(
+    "which", [slow(k) if k[2] in (34, 44, 56, 101, 110, 152) else k for k in SIZES if k[2] != 1202], ids=str
+)
 def test_plain_twins(which):
     """With option A a plain net has as many parameters; with B and C it lacks the projections and nothing else."""
     family, block, depth, _ = which

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.commands import command, lines
+from tests.marks import slow
 
 # What that commit itself said of the last checkpoint of its runs.
 SAID = {"finished": "step 20 of 20", "finished_average": "step 20 of 20", "photographs": "step 20 of 20"}
@@ -16,7 +17,7 @@ def final_errors(folder, split="test"):
     return lines(folder)[-1][f"{split}_error"]
 
 
-@pytest.mark.parametrize("name", ["finished", "finished_average"])
+@pytest.mark.parametrize("name", [slow("finished"), "finished_average"])
 def test_it_is_evaluated(begun_before, name):
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={begun_before / name}")
     assert code == 0, output

@@ -50,6 +50,7 @@ def one_device(request, tmp_path_factory):
     return steps, arguments, environment, tolerance, expected
 
 
+@pytest.mark.slow  # tests/training/test_step.py compares eight devices with one
 def test_eight_devices(tmp_path, one_device):
     _, arguments, environment, tolerance, expected = one_device
     code, output = finish(train(tmp_path / "run", *arguments, devices=8, environment=environment))

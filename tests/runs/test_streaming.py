@@ -90,6 +90,7 @@ def last_step(workdir):
     return path.read_text().count("\n") if path.is_file() else 0
 
 
+@pytest.mark.slow  # tests/runs/test_interruption.py kills runs in memory, which go the same way
 def test_sigkill_at_random_moments(photos, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     came_to = kill_at_random(lambda: train(photos, workdir), workdir, random.Random(2), STEPS, 3)

@@ -92,12 +92,12 @@ def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
     ("file", "name", "image"),
     [
         slow("cifar10", "residual-20", (32, 32, 3)),
-        ("cifar10", "plain-56", (32, 32, 3)),
+        slow("cifar10", "plain-56", (32, 32, 3)),
         ("cifar10", "residual-bottleneck-164", (32, 32, 3)),
         ("cifar10", "highway-20", (32, 32, 3)),
         slow("cifar10", "preactivation-110", (32, 32, 3)),
         slow("imagenet", "residual-50", (224, 224, 3)),
-        ("imagenet", "vgg-16", (224, 224, 3)),
+        slow("imagenet", "vgg-16", (224, 224, 3)),
     ],
 )
 def test_a_step_multiplies_three_times_what_the_network_does(file, name, image):

@@ -32,7 +32,7 @@ def unstacked(params):
 
 @pytest.mark.parametrize("ema", [slow(0.0), 0.9])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("unit", ["residual", "highway"])
+@pytest.mark.parametrize("unit", [slow("residual"), "highway"])
 def test_an_update_is_that_of_the_network_with_units_of_their_own(double, unit, name, ema):
     """The parameters, and their average, after three steps with gradients of other sizes for each unit."""
     c = config.base().optimizer
