@@ -14,8 +14,8 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs.checkpoints import Checkpoints
 from tests.commands import finish, lines, train
 
-RUN = ("--config.model.width=0.5", "--config.train.log_every=2", "--config.train.eval_every=4", "--config.train.checkpoint_every=4",
-       "--config.train.batch_size=16")  # fmt: skip
+RUN = ("--config.model.width=0.5", "--config.train.log_every=2", "--config.train.eval_every=4",
+       "--config.train.checkpoint_every=4", "--config.train.batch_size=16")  # fmt: skip
 
 
 @pytest.fixture
