@@ -30,7 +30,7 @@ def networks(asked: Asked) -> list[Case]:
 
 
 def starts(asked: Asked) -> list[Run]:
-    """The same with each initialisation and the first seed; they are measured, and not trained."""
+    """Runs of the networks with each initialisation and the first seed, which are measured and not trained."""
     cases = [
         dataclasses.replace(case, overrides={**case.overrides, "model.initialization": how})
         for how in asked.settings.initializations

@@ -49,7 +49,7 @@ def _count(jaxpr: core.Jaxpr) -> int:
 
 
 def multiply_adds_of_equation(equation: core.JaxprEqn) -> int:
-    """Those of one step of a jaxpr, with all that runs inside it; see :func:`multiply_adds_of`."""
+    """Multiply-adds of one step of a jaxpr, with all that runs inside it; see :func:`multiply_adds_of`."""
     name, params = equation.primitive.name, equation.params
     if name == "conv_general_dilated":
         out, kernel = equation.outvars[0].aval, equation.invars[1].aval

@@ -26,7 +26,7 @@ Layers = list[tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Propagation:
-    """Of one batch: a number for each layer, with the layer's name, in the order of the network.
+    """Norms and deviations of one batch: a number for each layer, with its name, in the order of the network.
 
     Attributes:
       loss: mean cross-entropy.

@@ -1,1 +1,1 @@
-"""Where images come from, ready for a step."""
+"""Data sets, and how their images become batches on devices."""

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels o
 
 
 def scale_crop(width: int, height: int, shorter: int, side: int, rng: np.random.Generator) -> Box:
-    """Where a random crop of ``side`` lies in an image whose shorter side is brought to ``shorter``.
+    """Draws the place of a random crop of ``side`` in an image whose shorter side is brought to ``shorter``.
 
     The paper's (section 3.4), its scale given: as VGG's, with S = ``shorter``.
 

@@ -48,7 +48,7 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
 
 
 def cached_array(name: str, sources: list[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
-    """The same of a single array without objects, such as labels."""
+    """Returns a single array without objects, such as labels, from the cache, or makes it."""
     folder = cache_root() / "arrays" / f"{name}-{_fingerprint([_FORMAT, name], sources)}"
     if folder.is_dir() and (found := _checked(folder, ["array.npy"])) is not None:
         return found["array.npy"]

@@ -142,7 +142,7 @@ def _prepared(name: str, place: Path) -> Found:
 
 
 def _labels(records: Records, count: int) -> np.ndarray:
-    """Of every example; from the user's cache if they were read before."""
+    """Returns the label of every example, from the user's cache if they were read before."""
     place, split, source = records.folder, records.split, records.read()
 
     def label(number: int) -> int:

@@ -36,7 +36,7 @@ def stream_indices(key: Array, places: Array, size: int) -> Array:
 
 
 def permute(key: Array, offset: Array, size: int) -> Array:
-    """Where a pseudo-random permutation of [0, size) sends the offset (a uint32 scalar); int32."""
+    """Returns the image (int32) of an offset (uint32 scalar) under a pseudo-random permutation of [0, size)."""
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = jnp.uint32((1 << half_bits) - 1)
     round_keys = jax.random.bits(key, (_ROUNDS,), jnp.uint32)

@@ -16,7 +16,7 @@ BUFFER = 2**16
 
 
 class Source(Protocol):
-    """Where compressed images lie, known by number. It is sent to worker processes, so it holds no open file."""
+    """Compressed images, known by number. It is sent to worker processes, so it holds no open file."""
 
     def open(self, number: int) -> BinaryIO:
         """The image's bytes, as a file."""
@@ -25,7 +25,7 @@ class Source(Protocol):
         """What messages call it: where a user would look for it."""
 
     def identity(self) -> bytes:
-        """Of what it holds, in which order, wherever that lies."""
+        """Digest of what it holds, in which order, wherever that lies."""
 
 
 @dataclasses.dataclass(frozen=True)

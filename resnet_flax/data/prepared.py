@@ -199,5 +199,5 @@ def _source(folder: Path, split: str, decoders: dict[str, Any]) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """Of what an error says, or else its type."""
+    """Returns the first line of what an error says, or else its type."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

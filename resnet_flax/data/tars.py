@@ -100,5 +100,5 @@ class _Part:
         return found
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True

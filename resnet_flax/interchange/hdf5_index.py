@@ -32,7 +32,7 @@ class _Refused(Exception):
 
 
 def index(path: str, start: int, size: int) -> dict[str, Any]:
-    """Where the tensors lie in an HDF5 file that is the bytes ``[start, start + size)`` of a file.
+    """Finds the tensors in an HDF5 file that is the bytes ``[start, start + size)`` of a file.
 
     Returns:
       ``tensors``: by name such as ``conv1_conv/kernel`` either ``why`` it is not read, or its ``dtype``, ``shape`` and

@@ -1,1 +1,1 @@
-"""Where an experiment's runs run: here, one after the other, or on a Ray cluster."""
+"""Launchers of an experiment's runs: here, one after the other, or on a Ray cluster."""

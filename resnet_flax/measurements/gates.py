@@ -16,7 +16,7 @@ _IMAGES = 128  # of the training set
 
 
 def openness_of_runs(outcomes: Sequence[Outcome]) -> Openness:
-    """Of each highway network of the first seed: at initialisation and after training."""
+    """Measures each highway network of the first seed, at initialisation and after training."""
     found: Openness = {}
     for outcome in outcomes:
         config = outcome.run.config

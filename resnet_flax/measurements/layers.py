@@ -50,7 +50,7 @@ class Stack:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image, counted from the program."""
+        """Multiply-adds of one image, counted from the program."""
         x = jax.ShapeDtypeStruct((1, self.side, self.side, self.channels), jnp.float32)
         return multiply_adds_of(self, x, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.kernels])
 
@@ -107,10 +107,10 @@ def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Call
 
 
 def name_of(stack: Stack, way: str) -> str:
-    """Of a call, in messages and among the results."""
+    """Names a call, in messages and among the results."""
     return f"{stack.name}, {way}"
 
 
 def times(measured: dict[str, Spread], stack: Stack) -> Times:
-    """Those of a stack, out of what was measured of :func:`calls`."""
+    """Returns the times of a stack, out of what was measured of :func:`calls`."""
     return Times(*(measured[name_of(stack, way)] for way in WAYS))

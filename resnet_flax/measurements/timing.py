@@ -22,7 +22,7 @@ class Spread:
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """Median over rounds."""
         return statistics.median(self.rounds)
 
     @property
