@@ -246,6 +246,6 @@ class _Batches:
         return batch
 
     def _size(self, views: int, image: np.ndarray) -> int:
-        """Images of a batch, for a shape always as many: what the pixels of ``batch_size`` central crops, and memory, leave room for."""
+        """Images of a batch: as many of a shape as the pixels of ``batch_size`` central crops, and memory, allow."""
         room = min(self._batch_size * self._pixels // (image.shape[0] * image.shape[1]), _BATCH_BYTES // image.nbytes)
         return max(1, min(self._batch_size, room, self._photographs * views))

@@ -27,12 +27,12 @@ class Spread:
 
     @property
     def least(self) -> float:
-        """Of the rounds."""
+        """Least of the rounds."""
         return min(self.rounds)
 
     @property
     def most(self) -> float:
-        """Of the rounds."""
+        """Most of the rounds."""
         return max(self.rounds)
 
     def over(self, other: "Spread") -> "Spread":
