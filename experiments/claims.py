@@ -43,7 +43,7 @@ def cases(asked: Asked) -> dict[str, list[Case]]:
 
 
 def norm(outcome: Outcome) -> str:
-    """What a line or a panel is called."""
+    """Names the line or the panel of a run."""
     return "with BN" if outcome.run.config.model.norm == "batch" else "without BN"
 
 

@@ -27,7 +27,7 @@ def cases(asked: Asked) -> list[Case]:
 
 
 def initialisation(outcome: Outcome) -> str:
-    """What a line is called."""
+    """Names the line of a run."""
     model = outcome.run.config.model
     option = "B " if model.unit == "residual" and model.shortcut == "B" else ""
     return option + model.initialization + (", last scale 0" if model.zero_init_last else "")

@@ -40,7 +40,7 @@ def starts(asked: Asked) -> list[Run]:
 
 
 def cases(asked: Asked) -> list[Case]:
-    """What is trained, for a part of the schedule."""
+    """Runs that are trained, for a part of the schedule."""
     starts(asked)  # a mistake in them is found before the first run
     if not asked.settings.trained:
         return []

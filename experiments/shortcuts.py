@@ -19,7 +19,7 @@ def cases(asked: Asked) -> list[Case]:
 
 
 def option(outcome: Outcome) -> str:
-    """What a panel is called."""
+    """Names the panel of a run."""
     model = outcome.run.config.model
     return "plain" if model.unit == "plain" else f"option {model.shortcut}"
 

@@ -1,1 +1,1 @@
-"""What the commands do, once their flags are parsed; each is a file beside this folder, with its flags."""
+"""The work of the commands; each has a file beside this folder, with its flags, which are parsed first."""

@@ -1,4 +1,4 @@
-"""What one key of a config is: its type, its bounds and when it has an effect."""
+"""One key of a config: its type, its bounds and when it has an effect."""
 
 import dataclasses
 import importlib
@@ -139,7 +139,7 @@ def _holds(condition: str, values: Mapping[str, Any]) -> bool:
 
 
 def there(place: str) -> Any:
-    """What ``MODULE:NAME`` within ``resnet_flax`` is, imported when it is asked for.
+    """Imports ``MODULE:NAME`` within ``resnet_flax``, and returns it.
 
     Configs are read without jax, and the rooms that know networks and data read configs.
     """

@@ -66,7 +66,6 @@ def register(
 
 
 def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
-    # Imported here, as PIL is elsewhere: other data sets do without.
     return imagenet.find(data["name"], sources.data_dir(data["data_dir"]), testing)
 
 

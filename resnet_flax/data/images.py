@@ -33,7 +33,7 @@ Split = Images | Photographs
 
 
 class Found(NamedTuple):
-    """What the loader of a data set returns.
+    """Images and classes that the loader of a data set returns.
 
     Attributes:
       test: None where the data have no split for testing: a fifth of each class is then set aside.

@@ -87,7 +87,6 @@ def _size(data: Mapping[str, Any]) -> _Size:
 
 
 def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
-    # Imported here, as PIL is elsewhere: other data sets do without.
     size = _Size(folders.decoded_side(data), data["interpolation"], data["image_size"])
     found = folders.scan(expanded(data["folder"]), data["class_order"])
     labelled = found.train + found.test

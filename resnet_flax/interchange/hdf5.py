@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Tensors, str]:
 
 
 def _index(path: Path, start: int, size: int) -> dict[str, Any]:
-    """What ``hdf5_index.index`` returns, from a process of its own; ``damaged`` where that does not end well."""
+    """Runs ``hdf5_index.index`` in a process of its own; ``damaged`` says where that does not end well."""
     program = Path(__file__).with_name("hdf5_index.py")
     command = [sys.executable, "-P", str(program), str(path), str(_SECONDS), str(start), str(size)]
     ended = subprocess.run(

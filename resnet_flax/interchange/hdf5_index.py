@@ -28,7 +28,7 @@ _VARIABLES = {
 
 
 class _Refused(Exception):
-    """What a file holds is not read; the message says why."""
+    """Raised for a file that is not read; the message says why."""
 
 
 def index(path: str, start: int, size: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What networks and layers cost, measured by turns, so that what else the machine does falls on all of them."""
+"""Times of networks and layers, measured by turns, so that other work of the machine falls on all of them."""
 
 from collections.abc import Mapping, Sequence
 

@@ -22,7 +22,7 @@ _ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed")
 
 
 def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = None) -> list[str]:
-    """What a run does otherwise than the paper's recipe for the same network, a phrase each; empty for none.
+    """Lists in phrases how a run differs from the paper's recipe for the same network; empty for none.
 
     The recipe is that of ``configs/cifar10.py`` or ``configs/imagenet.py``, by the family of the network. Seeds,
     where data lies, and how often a run logs, evaluates and saves are no differences; nor are keys that have no

@@ -112,4 +112,4 @@ class Experiment:
 
 def name_of_command() -> str:
     """``shortcuts`` of ``python -m experiments.shortcuts``, and of ``python experiments/shortcuts.py``."""
-    return Path(sys.modules["__main__"].__file__ or sys.argv[0]).stem
+    return Path(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0]).stem

@@ -22,7 +22,6 @@ class Setting:
       help: what it is.
       least: the smallest number that it takes.
       most: the largest.
-      kind: of the members of a tuple whose default has none.
       repeated: whether it is given once for each of its texts, instead of with commas.
     """
 
@@ -30,7 +29,6 @@ class Setting:
     help: str
     least: float | None = None
     most: float | None = None
-    kind: type = str
     repeated: bool = False
 
     def define(self, name: str, values: flags.FlagValues) -> None:
@@ -51,7 +49,7 @@ class Setting:
             flags.DEFINE_string(name, self.default, self.help, **more)
 
     def value(self, name: str, values: flags.FlagValues) -> Any:
-        """What the command line says.
+        """Returns what the command line says.
 
         Raises:
           UserError: a member of a tuple is of another kind.
@@ -59,7 +57,7 @@ class Setting:
         given = values[name].value
         if self.repeated or not isinstance(self.default, tuple):
             return given
-        kind = type(self.default[0]) if self.default else self.kind
+        kind = type(self.default[0]) if self.default else str
         return tuple(given) if kind is str else tuple(numbers(name, given, kind))
 
 
@@ -131,7 +129,7 @@ def define(
 
 
 def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Asked:
-    """What the command line asks for.
+    """Reads what the command line asks for.
 
     Raises:
       UserError: a value is not of its flag's kind.
