@@ -17,9 +17,8 @@ from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
-from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
-from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import State, initial_state
 from resnet_flax.training.step import TrainSteps, make_train_steps
 
@@ -83,21 +82,18 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
     shape, classes = shape_and_classes(config)
     mesh = data_mesh()
     network = build(config.model, classes, config.train.bn_group, DATA_AXIS)
-    optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+    recipe = Recipe(config)
     mean = Normalization(np.full(shape, 0.5), np.ones(1))
     dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
     transform, batch_size = Transform(mean, dtype, config.data.pad, config.data.flip), config.train.batch_size
-    state = initial_state(network, optimizer, config.seed, shape, replicated(mesh), config.optimizer.ema)
+    state = initial_state(network, recipe.optimizer(), config.seed, shape, replicated(mesh), config.optimizer.ema)
     rng = np.random.default_rng(0)
     data = layouts.put(
         Images(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, classes, images).astype(np.int32)),
         replicated(mesh),
     )
     layout = layouts.shuffled(batch_size)
-    steps = make_train_steps(
-        network, optimizer, layout, transform, config.seed, batch_size, mesh,
-        ema=config.optimizer.ema,
-    )  # fmt: skip
+    steps = make_train_steps(network, recipe, layout, transform, config.seed, batch_size, mesh)
     return Training(config, steps, state, data, layout, transform)
 
 

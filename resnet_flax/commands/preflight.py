@@ -23,9 +23,8 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runtime.progress import Progress, duration
 from resnet_flax.training import fine_tuning
-from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import abstract_state
 
 _SECONDS = 5.0  # that the speed is measured for, at least one batch
@@ -166,7 +165,7 @@ def _check_disk(config: ConfigDict, dataset: Data, workdir: Path) -> None:
 def _checkpoint_bytes(config: ConfigDict, dataset: Data) -> int:
     with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
         network = build(config.model, len(dataset.classes))
-        optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+        optimizer = Recipe(config).optimizer()
         everywhere = replicated(data_mesh())
         state = abstract_state(network, optimizer, dataset.access.image_shape, everywhere, config.optimizer.ema)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))

@@ -16,8 +16,7 @@ from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import Network, build
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.units import UNITS
-from resnet_flax.training import optimizer as optimizers
-from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
 
@@ -72,7 +71,7 @@ def training_call(
       the call, and the seconds that compiling it took.
     """
     network = build(config.model, classes)
-    optimizer = optimizers.build(config.optimizer, learning_rate(config.optimizer, config.schedule))
+    optimizer = Recipe(config).optimizer()
     state = initial_state(network, optimizer, config.seed, image, ema=config.optimizer.ema)
     keys = jax.random.split(jax.random.key(config.seed))
     images = jax.random.normal(keys[0], (batch, *image), config.model.param_dtype)

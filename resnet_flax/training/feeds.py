@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
 from resnet_flax.errors import UserError
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import metric_functions
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import State
 from resnet_flax.training.step import make_train_steps
 
@@ -24,7 +24,7 @@ class Feed:
       held_out: the splits that are evaluated.
     """
 
-    def __init__(self, parts: Parts, optimizer: optax.GradientTransformation, workdir: Path) -> None:
+    def __init__(self, parts: Parts, recipe: Recipe, workdir: Path) -> None:
         c, splits = parts.config, parts.dataset.splits
         sizes = c.train.batch_size, c.train.eval_batch_size
         self._supply = parts.dataset.access.supply(splits, parts.mesh, sizes, c.seed, _Broken(workdir).note)
@@ -32,8 +32,8 @@ class Feed:
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
         self._steps = make_train_steps(
-            parts.network, optimizer, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics,
+            parts.network, recipe, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
+            c.train.label_smoothing, c.train.accumulate, parts.metrics,
         )  # fmt: skip
         more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
         self._evaluate = make_evaluate(

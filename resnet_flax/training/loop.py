@@ -18,14 +18,13 @@ from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.training import fine_tuning
-from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.feeds import Feed
 from resnet_flax.training.meter import Meter, Pace
 from resnet_flax.training.metric_functions import in_words
 from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.run import GOES_ON, Run, size_of
-from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.step import forget_sums
 
 
@@ -83,13 +82,12 @@ def _prepare(
 def train(config: ConfigDict, run: Run) -> dict[str, Any]:
     """Trains from where the run stands to its last step; returns the last line of metrics."""
     started, parts, steps = time.perf_counter(), run.parts, config.train.steps
-    rate = learning_rate(config.optimizer, config.schedule)
-    optimizer = optimizers.build(config.optimizer, rate)
-    feed = Feed(parts, optimizer, run.path)
+    recipe = Recipe(config)
+    feed = Feed(parts, recipe, run.path)
     name = f"{configs.name_of(config.model)} on {config.data.name}"
     with run.opened(feed):
         run.say(f"{run.path}: {_images_of(parts.dataset)}")
-        state = run.restore(optimizer)
+        state = run.restore(recipe.optimizer())
         step, size = int(state.step), size_of(state)
         with run.logging(step, size):
             feed.begin(state, step)
@@ -97,7 +95,7 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
             run.say(
                 f"{run.path}: {name}, {size:,} parameters, on {on}; ready after {time.perf_counter() - started:.1f} s"
             )
-            meter, pace, line, shown = Meter(parts, feed, rate, state), Pace(), {}, ""
+            meter, pace, line, shown = Meter(parts, feed, recipe.rate(), state), Pace(), {}, ""
             with Progress(steps, name, "steps", initial=step) as progress:
                 while step < steps:
                     count = run.next_call(state, step, min(steps_to_next(step, config.train), pace.steps))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from resnet_flax.networks.stages import is_stacked
 
@@ -34,7 +35,7 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     ``trainable`` is ``all``, or ``head``: the dense layers; the other parameters get no momentum and no decay.
 
     Args:
-      optimizer: the section of a config.
+      optimizer: the section of a config; its numbers may be arrays that a compiled program is given.
       rate: step -> learning rate.
     """
     built = OPTIMIZERS[optimizer["name"]](optimizer, rate, _is_kernel if optimizer["decay"] == "kernels" else None)
@@ -43,7 +44,7 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
     return built
 
 
-def moving_average(average: Any, params: Any, step: Array, decay: float) -> Any:
+def moving_average(average: Any, params: Any, step: Array, decay: ArrayLike) -> Any:
     """The exponential moving average of the parameters (``optimizer.ema``) after a step.
 
     ``average = d average + (1 - d) params``, where the decay grows to its final value: ``d = min(decay, (1 + t) / (10 +

@@ -19,15 +19,18 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
     starts ResNet-110 at 0.01 until the training error is below 80%, about 400 steps; here they are a number, so
     that the rate is a function of the step. The schedule's own steps count from 0 all the same.
 
+    Numbers may be arrays that a compiled program is given (:mod:`~.recipe`), which optax's own schedules compare in
+    Python; ``warmup_steps`` is 0 or one of them.
+
     Returns:
       step (int32) -> learning rate.
     """
-    main = SCHEDULES[schedule["name"]](optimizer["learning_rate"], schedule)
-    if not schedule["warmup_steps"]:
+    main = SCHEDULES[schedule["name"]](jnp.asarray(optimizer["learning_rate"]), schedule)
+    steps = schedule["warmup_steps"]
+    if isinstance(steps, int) and steps == 0:
         return main
 
     def with_warmup(step: Array) -> Array:
-        steps = schedule["warmup_steps"]
         if schedule["warmup"] == "linear":
             return main(step) * jnp.minimum((step + 1) / steps, 1)
         return jnp.where(step < steps, schedule["warmup_learning_rate"], main(step))
@@ -35,13 +38,27 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
     return with_warmup
 
 
-def _piecewise(rate: float, schedule: Mapping[str, Any]) -> optax.Schedule:
-    return optax.piecewise_constant_schedule(rate, {step: schedule["factor"] for step in schedule["milestones"]})
+def _piecewise(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
+    def at(step: Array) -> Array:
+        found, milestones, factor = rate, schedule["milestones"], schedule["factor"]
+        for i in range(len(milestones)):
+            found = jnp.where(step < milestones[i], found, factor * found)
+        return found
+
+    return at
+
+
+def _cosine(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
+    def at(step: Array) -> Array:
+        last = schedule["decay_steps"]
+        return rate * (0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, last) / last)))
+
+    return at
 
 
 # The name in a config (`schedule.name`), and the schedule of a rate and that section.
-SCHEDULES: dict[str, Callable[[float, Mapping[str, Any]], optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[[Array, Mapping[str, Any]], optax.Schedule]] = {
     "piecewise": _piecewise,
-    "cosine": lambda rate, schedule: optax.cosine_decay_schedule(rate, schedule["decay_steps"]),
+    "cosine": _cosine,
     "constant": lambda rate, schedule: optax.constant_schedule(rate),
 }

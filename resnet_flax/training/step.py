@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
 
 from resnet_flax.data.layouts import DATA_AXIS, Arrays, Layout, device_batch
 from resnet_flax.data.transforms import Transform, example_keys
@@ -19,6 +20,7 @@ from resnet_flax.networks.compilation import jit
 from resnet_flax.training import metric_functions
 from resnet_flax.training.devices import replicated
 from resnet_flax.training.optimizer import moving_average
+from resnet_flax.training.recipe import Numbers, Recipe
 from resnet_flax.training.state import State
 
 
@@ -27,35 +29,48 @@ class TrainSteps:
     """``(state, arrays, count) -> state``: that many steps; the state is donated.
 
     Attributes:
-      program: jitted; the seed is its last argument, so that runs that differ in nothing else share a compiled one.
-      seed: of the run.
+      program: jitted; the seed and the recipe's numbers are its last arguments, so that runs that differ in nothing
+        else share a compiled one.
+      seed, numbers: of the run.
       everywhere: the sharding of what every device holds whole.
     """
 
     program: Any
     seed: int
+    numbers: Numbers
     everywhere: jax.sharding.Sharding
 
     def __call__(self, state: State, arrays: Arrays, count: int) -> State:
-        return self.program(state, arrays, *self._numbers(count))
+        return self.program(state, arrays, *self._arguments(count))
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
         """The same, compiled now for arguments like these."""
-        compiled = self.program.lower(state, arrays, *self._numbers(1)).compile()
+        compiled = self.program.lower(state, arrays, *self._arguments(1)).compile()
         return dataclasses.replace(self, program=compiled)
 
-    def _numbers(self, count: int) -> tuple[Array, Array]:
-        """Puts the count and the seed on all devices: the only host-to-device transfer of a call."""
-        return _on_all_devices(count, np.int32, self.everywhere), _on_all_devices(self.seed, np.uint32, self.everywhere)
+    def _arguments(self, count: int) -> tuple[Array, Array, dict[str, Array]]:
+        """The count, whose transfer to all devices is the only one of a call, and what is the same in every call."""
+        if count not in self._counts:  # from disk, every step has the same one
+            self._counts[count] = _on_all_devices(np.int32(count), self.everywhere)
+        return self._counts[count], *self._constant
+
+    @cached_property
+    def _counts(self) -> dict[int, Array]:
+        return {}
+
+    @cached_property
+    def _constant(self) -> tuple[Array, dict[str, Array]]:
+        numbers = {name: _on_all_devices(number, self.everywhere) for name, number in self.numbers.items()}
+        return _on_all_devices(np.uint32(self.seed), self.everywhere), numbers
 
 
-@lru_cache(64)  # from disk, every step has the same count
-def _on_all_devices(number: int, dtype: type[np.integer], everywhere: jax.sharding.Sharding) -> Array:
-    """A number of the host on every device of a (replicated) sharding."""
-    number = dtype(number)
+def _on_all_devices(number: np.ndarray | np.generic, everywhere: jax.sharding.Sharding) -> Array:
+    """An array of the host on every device of a (replicated) sharding."""
     # Device by device: a device_put to all would have several hosts compare what each of them gives.
     devices = sorted(everywhere.addressable_devices, key=lambda device: device.id)
-    return jax.make_array_from_single_device_arrays((), everywhere, [jax.device_put(number, d) for d in devices])
+    return jax.make_array_from_single_device_arrays(
+        number.shape, everywhere, [jax.device_put(number, d) for d in devices]
+    )
 
 
 def training_step(
@@ -69,7 +84,7 @@ def training_step(
     dropout_keys: Array | None = None,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
-    ema: float = 0.0,
+    ema: ArrayLike = 0.0,
     metrics: Sequence[str] = (),
 ) -> State:
     """The state one step later. A pure function, of one device's share of the batch.
@@ -85,7 +100,7 @@ def training_step(
       label_smoothing: the part of each target that is spread over all classes (arXiv:1512.00567, section 7).
       accumulate: parts that n is computed in, one after the other, for the memory of one: the result is that of the
         whole where BN's groups lie within parts.
-      ema: final decay of :func:`~.optimizer.moving_average`; 0 where the state has none.
+      ema: final decay of :func:`~.optimizer.moving_average`, where the state has one.
       metrics: names of metrics beside loss and error (:mod:`~.metric_functions`) whose sums the state has.
     """
     of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
@@ -119,7 +134,7 @@ def training_step(
     sums = {name: jax.tree.map(lambda a, b: a + b.astype(a.dtype), before[name], found[name]) for name in found}
     sums["first_bad_step"] = jnp.where(bad, state.step, before["first_bad_step"])
     params = optax.apply_updates(state.params, updates)
-    average = moving_average(state.average, params, state.step, ema) if ema else None
+    average = None if state.average is None else moving_average(state.average, params, state.step, ema)
     return State(state.step + 1, params, batch_stats, opt_state, sums, average)
 
 
@@ -151,7 +166,7 @@ def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array,
 
 def make_train_steps(
     network: Network,
-    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
     layout: Layout,
     transform: Transform,
     seed: int,
@@ -159,7 +174,6 @@ def make_train_steps(
     mesh: Mesh,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
-    ema: float = 0.0,
     metrics: Sequence[str] = (),
 ) -> TrainSteps:
     """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
@@ -171,29 +185,29 @@ def make_train_steps(
       network: built with ``axis_name=DATA_AXIS``.
       layout: how the batches lie in the arrays.
       batch_size: images a step, of all devices together.
-      label_smoothing, accumulate, ema, metrics: of :func:`training_step`.
+      label_smoothing, accumulate, metrics: of :func:`training_step`.
     """
     per_device = batch_size // mesh.size
 
-    def step(arrays: Arrays, seed: Array, state: State) -> State:
+    def step(arrays: Arrays, seed: Array, numbers: Numbers, state: State) -> State:
         batch = device_batch(layout, arrays, seed, state.step, per_device)
         keys = example_keys(seed, "dropout", state.step, batch["place"]) if network.dropout else None
         return training_step(
-            state, transform.train(batch, seed, state.step), batch["labels"], network=network, optimizer=optimizer,
-            axis_name=DATA_AXIS, dropout_keys=keys, label_smoothing=label_smoothing, accumulate=accumulate, ema=ema,
-            metrics=metrics,
+            state, transform.train(batch, seed, state.step), batch["labels"], network=network,
+            optimizer=recipe.optimizer(numbers), axis_name=DATA_AXIS, dropout_keys=keys,
+            label_smoothing=label_smoothing, accumulate=accumulate, ema=numbers["optimizer.ema"], metrics=metrics,
         )  # fmt: skip
 
     everyone = PartitionSpec()
 
     @partial(
-        jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec, everyone, everyone), out_specs=everyone,
+        jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec, everyone, everyone, everyone), out_specs=everyone,
         check_vma=False,
     )  # fmt: skip
-    def steps(state: State, arrays: Arrays, count: Array, seed: Array) -> State:
-        return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, s), state)
+    def steps(state: State, arrays: Arrays, count: Array, seed: Array, numbers: Numbers) -> State:
+        return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, numbers, s), state)
 
-    return TrainSteps(jit(steps, donate_argnums=0), seed, replicated(mesh))
+    return TrainSteps(jit(steps, donate_argnums=0), seed, recipe.numbers, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)

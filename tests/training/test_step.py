@@ -14,6 +14,7 @@ from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training import step as steps
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import abstract_state, initial_state
 from resnet_flax.training.step import forget_sums, make_train_steps, training_step
@@ -81,7 +82,7 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (DATA_AXIS,), axis_types=data_mesh().axis_types)
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
     transform = transforms.Transform(pixels.normalization("pixel_mean", data), jnp.dtype(dtype), pad=1)
-    steps = make_train_steps(network, optimizer, layouts.shuffled(32), transform, 0, 32, mesh)
+    steps = make_train_steps(network, Recipe(c), layouts.shuffled(32), transform, 0, 32, mesh)
     state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
     for count in split:
         state = steps(state, layouts.put(data, replicated(mesh)), np.int32(count))
@@ -128,7 +129,7 @@ def test_one_program_for_every_number_of_steps():
     mesh = data_mesh()
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
     transform = transforms.Transform(pixels.normalization("none", data), jnp.float32, pad=1)
-    steps = make_train_steps(network, optimizer, layouts.shuffled(16), transform, 0, 16, mesh)
+    steps = make_train_steps(network, Recipe(c), layouts.shuffled(16), transform, 0, 16, mesh)
     state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
     on_device = layouts.put(data, replicated(mesh))
     for count in (1, 3, 2):
