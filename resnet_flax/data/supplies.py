@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -34,8 +33,11 @@ class Supply(Protocol):
     training: Layout
     evaluation: Layout
 
-    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
-        """Gets the batches from ``step`` to ``last`` under way while ``compile_for`` is given what arrays are like."""
+    def like(self) -> Arrays:
+        """What the arrays of training are like: shapes, dtypes and places."""
+
+    def begin(self, step: int, last: int) -> None:
+        """Gets the batches from ``step`` to ``last`` under way."""
 
     def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
         """The next arrays, and how many steps to take with them: ``count`` together, or fewer before a failure.
@@ -60,9 +62,12 @@ class Resident:
         self._arrays = {name: layouts.put(split, everywhere) for name, split in splits.items()}
         self.evaluation = layouts.in_order(layouts.rounded_up(eval_batch_size, mesh))
 
-    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
+    def like(self) -> Arrays:
         """See :class:`Supply`."""
-        compile_for(self._arrays["train"])
+        return self._arrays["train"]
+
+    def begin(self, step: int, last: int) -> None:
+        """See :class:`Supply`."""
 
     def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
         """See :class:`Supply`."""
@@ -102,14 +107,15 @@ class Streamed:
         self._ahead: deque[Arrays] = deque()
         self._failure: UserError | None = None
 
-    def begin(self, step: int, last: int, compile_for: Callable[[Arrays], None]) -> None:
+    def like(self) -> Arrays:
         """See :class:`Supply`."""
-        share, pipeline = self._share, self._pipeline
-        self._batches = pipeline.train(self._splits["train"], self._seed, share.size, share.places, step, last)
-        with ThreadPoolExecutor(1) as background:  # decoding begins when the first batch is asked for
-            first = background.submit(self._send)
-            compile_for(share.shapes({"images": pipeline.blank_image, "labels": np.zeros((), np.int32)}))
-            first.result()
+        return self._share.shapes({"images": self._pipeline.blank_image, "labels": np.zeros((), np.int32)})
+
+    def begin(self, step: int, last: int) -> None:
+        """See :class:`Supply`."""
+        share = self._share
+        self._batches = self._pipeline.train(self._splits["train"], self._seed, share.size, share.places, step, last)
+        self._send()  # decoding begins when the first batch is asked for
 
     def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
         """See :class:`Supply`."""

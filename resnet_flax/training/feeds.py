@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Feed:
         self._last = c.train.steps
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
+        self._background = ThreadPoolExecutor(1, "compile")
         self._steps = make_train_steps(
             parts.network, recipe, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
             c.train.label_smoothing, c.train.accumulate, parts.metrics,
@@ -41,13 +43,14 @@ class Feed:
             (*metric_functions.ALWAYS, *more),
         )  # fmt: skip
 
-    def begin(self, state: State, step: int) -> None:
-        """Compiles, and gets the batches from that step on under way."""
+    def compile(self, like: State) -> None:
+        """Begins to compile, in the background, for states like this one."""
+        self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()))
 
-        def compile_for(arrays: Any) -> None:
-            self._steps = self._steps.compile(state, arrays)
-
-        self._supply.begin(step, self._last, compile_for)
+    def begin(self, step: int) -> None:
+        """Gets the batches from that step on under way; returns when all is ready."""
+        self._supply.begin(step, self._last)
+        self._steps = self._compiling.result()
 
     def advance(self, state: State, count: int) -> tuple[State, int]:
         """That many steps (or fewer: how many they were); the state is donated. Returns when they are done.
@@ -70,6 +73,7 @@ class Feed:
 
     def close(self) -> None:
         """Ends what runs in the background."""
+        self._background.shutdown()
         self._supply.close()
 
 

@@ -87,10 +87,13 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
     name = f"{configs.name_of(config.model)} on {config.data.name}"
     with run.opened(feed):
         run.say(f"{run.path}: {_images_of(parts.dataset)}")
-        state = run.restore(recipe.optimizer())
+        optimizer = recipe.optimizer()
+        like = run.abstract_state(optimizer)
+        feed.compile(like)
+        state = run.restore(optimizer, like)
         step, size = int(state.step), size_of(state)
         with run.logging(step, size):
-            feed.begin(state, step)
+            feed.begin(step)
             on = f"{jax.device_count()} {jax.devices()[0].device_kind}"
             run.say(
                 f"{run.path}: {name}, {size:,} parameters, on {on}; ready after {time.perf_counter() - started:.1f} s"

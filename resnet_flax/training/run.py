@@ -58,19 +58,28 @@ class Run:
         ):
             yield
 
-    def restore(self, optimizer: optax.GradientTransformation) -> State:
+    def abstract_state(self, optimizer: optax.GradientTransformation) -> State:
+        """Shapes, dtypes and places of the state's arrays."""
+        parts = self.parts
+        everywhere, ema = replicated(parts.mesh), parts.config.optimizer.ema
+        return abstract_state(parts.network, optimizer, parts.image_shape, everywhere, ema, parts.metrics)
+
+    def restore(self, optimizer: optax.GradientTransformation, like: State) -> State:
         """The state of the newest checkpoint; without one, that of step 0.
+
+        Args:
+          like: of :meth:`abstract_state`.
 
         Raises:
           UserError: it is that of the last step, whose metrics are lost; or no checkpoint can be read.
         """
         parts, config = self.parts, self.parts.config
-        what = parts.network, optimizer
-        shape, everywhere, ema = parts.image_shape, replicated(parts.mesh), config.optimizer.ema
-        like = abstract_state(*what, shape, everywhere, ema, parts.metrics)
         items = self._checkpoints.restore(like.items, partly=("sums",))
         if items is None:
-            state = initial_state(*what, config.seed, shape, everywhere, ema, self._weights, parts.metrics)
+            state = initial_state(
+                parts.network, optimizer, config.seed, parts.image_shape, replicated(parts.mesh), config.optimizer.ema,
+                self._weights, parts.metrics,
+            )  # fmt: skip
         else:
             state = restored(items, like)
         self._weights = None  # their memory is not needed any more
@@ -163,7 +172,7 @@ class Run:
 
     def check_parameters(self, state: State, step: int) -> None:
         """Ends a run with a parameter that is not finite after a step."""
-        if not bool(all_finite(state)):
+        if not all_finite(state):
             self._diverge(step - 1, "after the update, a parameter is")
 
     def _stop(self, state: State, step: int, error: UserError, more: str = "") -> NoReturn:
@@ -172,7 +181,7 @@ class Run:
         raise UserError(f"{error} (stopped and saved at step {step} of {self._last}{more})") from None
 
     def _leave(self, state: State, step: int) -> NoReturn:
-        if bool(all_finite(state)):
+        if all_finite(state):
             self.save(state, step)
         self.wait()
         if self.hosts.first:

@@ -18,7 +18,7 @@ from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.training import metric_functions
-from resnet_flax.training.devices import replicated
+from resnet_flax.training.devices import on_host, replicated
 from resnet_flax.training.optimizer import moving_average
 from resnet_flax.training.recipe import Numbers, Recipe
 from resnet_flax.training.state import State
@@ -45,8 +45,12 @@ class TrainSteps:
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
         """The same, compiled now for arguments like these."""
-        compiled = self.program.lower(state, arrays, *self._arguments(1)).compile()
-        return dataclasses.replace(self, program=compiled)
+        return self.trace(state, arrays)()
+
+    def trace(self, state: State, arrays: Arrays) -> Callable[[], "TrainSteps"]:
+        """Traces for arguments like these; what it returns compiles, in whatever thread."""
+        lowered = self.program.lower(state, arrays, *self._arguments(1))
+        return lambda: dataclasses.replace(self, program=lowered.compile())
 
     def _arguments(self, count: int) -> tuple[Array, Array, dict[str, Array]]:
         """The count, whose transfer to all devices is the only one of a call, and what is the same in every call."""
@@ -217,8 +221,10 @@ def forget_sums(state: State) -> State:
     return state.replace(sums=zeros | {"first_bad_step": jnp.full_like(zeros["first_bad_step"], -1)})
 
 
-@jax.jit
-def all_finite(state: State) -> Array:
-    """Whether every parameter, its average and every running statistic is finite: what a checkpoint must be."""
+def all_finite(state: State) -> bool:
+    """Whether every parameter, its average and every running statistic is finite: what a checkpoint must be.
+
+    On the host: a program that looks at a hundred arrays takes longer to compile than most runs to look at them.
+    """
     leaves = jax.tree.leaves((state.params, state.average, state.batch_stats))
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    return all(np.isfinite(leaf).all() for leaf in jax.device_get(on_host(leaves)))
