@@ -53,7 +53,7 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
     calls = []
 
     def guarded(self, state, data, count):
-        numbers = self._numbers(count)
+        numbers = self._arguments(count)
         calls.append(count)
         with jax.transfer_guard_host_to_device("disallow_explicit"):
             return jax.block_until_ready(self.program(state, data, *numbers))
@@ -81,7 +81,7 @@ def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
 
     def careless(self, state, data, count):
         jnp.asarray(np.ones(3)) + 1
-        return self.program(state, data, *self._numbers(count))
+        return self.program(state, data, *self._arguments(count))
 
     monkeypatch.setattr(TrainSteps, "__call__", careless)
     with jax.transfer_guard_host_to_device("disallow"), pytest.raises(Exception, match="transfer"):
