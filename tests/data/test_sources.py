@@ -270,6 +270,7 @@ def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
         datasets.load(data_config("blocks", tmp_path))
 
 
+@pytest.mark.slow  # 16 s of a core to decode 60,000 files; test_prepared.py reads small sets of the same form
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10; set TFDS_DATA_DIR to its folder")
 def test_all_of_cifar10():
     data = datasets.load(data_config("cifar10", CIFAR10.parent))
