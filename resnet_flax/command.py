@@ -117,19 +117,28 @@ def _parse(argv: list[str]) -> list[str]:
                 flags.FLAGS[name].value.keys()  # one that could not be loaded says so when it is read
         return rest
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
+        near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]
+        near = near or difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
         hint = f"; did you mean --{' or --'.join(near)}?" if near else "; --help lists them"
         raise UserError(f"unknown flag --{error.flagname}{hint}") from None
-    except flags.Error as error:
-        raise UserError(_flag_error(_one_line(error))) from None
-    except UserError:
-        raise
     except (Exception, SystemExit) as error:
+        if refusals := [origin for origin in _with_origins(error) if isinstance(origin, UserError)]:
+            raise refusals[-1] from None
         for path in _config_files(argv):
-            if refusal := configs.explained(error, path):
-                raise refusal from None
+            for origin in _with_origins(error):
+                if refusal := configs.explained(origin, path):
+                    raise refusal from None
+        if isinstance(error, flags.Error):
+            raise UserError(_flag_error(_one_line(error))) from None
         # What ml_collections raises for a config file or key that does not exist, or a value of another type.
         raise UserError(_one_line(error)) from None
+
+
+def _with_origins(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised for: ml_collections and absl put a config file's into others' words."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 def _config_flags() -> Iterator[str]:

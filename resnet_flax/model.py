@@ -121,7 +121,8 @@ def from_weights(path: str | Path, config: ConfigDict | None = None, set_by_user
 
     Args:
       config: which network it is, where the file does not say (:func:`resnet_flax.config.load`).
-      set_by_user: keys of it that are to hold although the file's layout says otherwise.
+      set_by_user: keys of it that are to hold although the file's layout says otherwise, beside those that
+        :func:`resnet_flax.config.load` was given.
 
     Raises:
       UserError: the file cannot be read, or does not fit.

@@ -272,6 +272,8 @@ def test_the_configs_that_come_along(path):
     config.validate(config.load(str(path)))
     with pytest.raises(UserError, match="no key 'train.step'; did you mean train.steps"):
         config.load(str(path), overrides={"train.step": 7})
+    with pytest.raises(UserError, match="^train.steps='7' is of type str; it must be an int, such as 64000$"):
+        config.load(str(path), name, {"train.steps": "7"})
 
 
 def test_imagenets_recipe_is_the_papers():

@@ -101,7 +101,7 @@ def test_a_crop_larger_than_what_it_is_cropped_from(tmp_path):
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     c = config.load("configs/imagenet.py", "residual-18", {"data.image_size": 288})
     with pytest.raises(UserError, match=r"^data.resize=256 must be at least data.image_size=288"):
-        model.from_weights(tmp_path / "r18.safetensors", c, {"data.image_size"})
+        model.from_weights(tmp_path / "r18.safetensors", c)
 
 
 def test_images_of_an_unknown_mean_are_refused(tmp_path):
@@ -147,5 +147,5 @@ def test_keys_of_training_images_are_not_refused_in_evaluation(tmp_path):
     c = config.load("configs/imagenet.py", "residual-18", sizes)
     with pytest.raises(UserError, match="data.scales"):
         config.validate(c)
-    net = model.from_weights(tmp_path / "r18.safetensors", c, set(sizes))
+    net = model.from_weights(tmp_path / "r18.safetensors", c)
     assert net.preprocessing.image_shape == (288, 288, 3)

@@ -9,13 +9,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resnet_flax.config.table import base, flatten, unknown_key
+from resnet_flax.config.table import KEYS, base, flatten, unknown_key
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key."""
+    """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key.
+
+    What is given in ``overrides`` counts as set by the user (:func:`set_by_user`).
+    """
     file = expanded(path)
     if not file.is_file():
         raise UserError(no_such_file(path))
@@ -32,8 +35,20 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
         unknown = [key for key in overrides if key not in flatten(c)]
         if unknown:
             raise UserError(unknown_key(unknown[0], list(flatten(c))))
+        for key, value in overrides.items():
+            if key in KEYS:
+                KEYS[key].check_type(value)
         c.update_from_flattened_dict(dict(overrides))
+        object.__setattr__(c, _SET_BY_USER, frozenset(overrides))
     return c
+
+
+_SET_BY_USER = "_set_by_user"  # an attribute, not a key
+
+
+def set_by_user(c: ConfigDict | None) -> frozenset[str]:
+    """The keys that :func:`load` was given for this config, in dotted form."""
+    return getattr(c, "__dict__", {}).get(_SET_BY_USER, frozenset())
 
 
 def to_json(c: ConfigDict) -> str:

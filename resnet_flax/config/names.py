@@ -1,5 +1,6 @@
 """Names of networks such as ``residual-56``, and the keys that they stand for."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,10 +36,13 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     """
     unit, _, rest = name.partition("-")
     block, _, depth = rest.rpartition("-")
-    if not unit or not depth.isdecimal() or block not in ("", "basic", "bottleneck") or (unit == "vgg" and block):
+    known = unit.lower() not in ("resnet", "res", "") and block in ("", "basic", "bottleneck")
+    if not known or not depth.isdecimal() or (unit == "vgg" and block):
+        found = re.fullmatch(r"(?:residual|resnet|res)[-_]?(\d+)", name, re.IGNORECASE)
+        hint = f"; did you mean residual-{found[1]}?" if found else ""
         raise UserError(
             f"config name {name!r} is not UNIT-DEPTH or UNIT-bottleneck-DEPTH, such as residual-56, "
-            f"residual-bottleneck-164 or vgg-16"
+            f"residual-bottleneck-164 or vgg-16{hint}"
         )
     c.model.unit, c.model.depth = unit, int(depth)
     large = c.model.family == "imagenet"

@@ -200,8 +200,26 @@ def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+# What others call some keys.
+_OTHERS_NAMES = {
+    "lr": "optimizer.learning_rate", "rate": "optimizer.learning_rate", "wd": "optimizer.weight_decay",
+    "epochs": "train.steps", "num_epochs": "train.steps", "max_steps": "train.steps", "num_steps": "train.steps",
+    "bs": "train.batch_size", "batch": "train.batch_size", "layers": "model.depth", "num_layers": "model.depth",
+    "dataset": "data.name", "scheduler": "schedule.name", "warmup": "schedule.warmup_steps",
+    "workers": "data.workers", "num_workers": "data.workers", "activation_checkpointing": "model.remat",
+}  # fmt: skip
+
+
+def namesakes(name: str) -> list[str]:
+    """Lists the keys that are called so in another section, or by others: ``lr`` -> ``optimizer.learning_rate``."""
+    last = name.rpartition(".")[2].replace("-", "_")
+    found = [key for key in KEYS if key.rpartition(".")[2] == last]
+    return found or [key for key in [_OTHERS_NAMES.get(last)] if key in KEYS]
+
+
 def unknown_key(key: str, known: list[str]) -> str:
     """Returns the line that refuses a key: what was given, and the nearest that exist."""
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    near = [k for k in namesakes(key) if k in known] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     section = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"config has no key {key!r}; did you mean {' or '.join(near or section or known)}?"
+    steps = " (an epoch is training images / train.batch_size of them)" if "epoch" in key else ""
+    return f"config has no key {key!r}; did you mean {' or '.join(near or section or known)}?{steps}"

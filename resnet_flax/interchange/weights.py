@@ -62,11 +62,12 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
 
     Args:
       given: of the command line, or None.
-      set_by_user: keys that the command line sets.
+      set_by_user: keys that the command line sets, beside those that the config was loaded with.
 
     Raises:
       UserError: there is none, or the file's own is of another network.
     """
+    set_by_user = set_by_user | configs.set_by_user(given)
     if weights.config is not None:
         trained = configs.resolve(read_config(weights.config.encode(), weights.path))
         if given is None:

@@ -25,6 +25,7 @@ from resnet_flax.training.parts import Parts, prepare
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.run import GOES_ON, Run, size_of
+from resnet_flax.training.schedule import without_end
 from resnet_flax.training.step import forget_sums
 
 
@@ -87,6 +88,8 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
     name = f"{configs.name_of(config.model)} on {config.data.name}"
     with run.opened(feed):
         run.say(f"{run.path}: {_images_of(parts.dataset)}")
+        if remark := without_end(config):
+            run.say(f"{run.path}: {remark}")
         optimizer = recipe.optimizer()
         like = run.abstract_state(optimizer)
         feed.compile(like)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 from jax import Array
+from ml_collections import ConfigDict
 
 
 def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> optax.Schedule:
@@ -36,6 +37,19 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
         return jnp.where(step < steps, schedule["warmup_learning_rate"], main(step))
 
     return with_warmup
+
+
+def without_end(config: ConfigDict) -> str:
+    """Says that a run ends before its learning rate is lowered as the schedule means it; "" where it does not."""
+    schedule, steps = config.schedule, config.train.steps
+    if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps:
+        return (
+            f"the learning rate is never lowered: schedule.milestones={tuple(schedule.milestones)} lie beyond "
+            f"train.steps={steps}"
+        )
+    if schedule.name == "cosine" and schedule.decay_steps > steps:
+        return f"the learning rate does not reach 0: schedule.decay_steps={schedule.decay_steps}, train.steps={steps}"
+    return ""
 
 
 def _piecewise(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:

@@ -1,12 +1,13 @@
 """Learning rates at the steps the paper names."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.training.schedule import learning_rate
+from resnet_flax.training.schedule import learning_rate, without_end
 
 
 def rates(steps, **schedule):
@@ -30,6 +31,24 @@ def test_resnet_110_warms_up_and_then_is_the_same():
 def test_cosine():
     ours = rates([0, 25, 50, 100], name="cosine", decay_steps=100)
     np.testing.assert_allclose(ours, [0.1 * (1 + math.cos(math.pi * t)) / 2 for t in (0, 0.25, 0.5, 1)], atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, ""),
+        ({"train.steps": 400}, r"never lowered: schedule.milestones=\(32000, 48000\) lie beyond train.steps=400$"),
+        ({"train.steps": 40_000}, ""),
+        ({"train.steps": 400, "schedule.name": "constant"}, ""),
+        ({"schedule.name": "cosine"}, ""),
+        ({"schedule.name": "cosine", "schedule.decay_steps": 90_000}, "not reach 0: schedule.decay_steps=90000, train"),
+    ],
+)
+def test_a_run_that_ends_before_its_schedule_says_so(given, message):
+    c = config.base()
+    c.update_from_flattened_dict(given)
+    said = without_end(config.resolve(c))
+    assert re.search(message, said) if message else said == ""
 
 
 @pytest.mark.parametrize("step", [0, 10, 63_999])
