@@ -1,6 +1,7 @@
 """A page as data: what the HTML and the Markdown both say."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ class Grid:
     details: Sequence["Fold"] = ()
     kind: str = dataclasses.field(default="grid", init=False)
 
-    @property
+    @functools.cached_property  # a page asks for each of its cells
     def numeric(self) -> list[bool]:
         """Whether a column holds numbers, and nothing but numbers and dashes, and is aligned as such."""
         columns = [[line for cell in column for line in lines(cell)] for column in zip(*self.rows, strict=True)]

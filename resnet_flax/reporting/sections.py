@@ -15,6 +15,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.reporting import comparison, protocol, tables
 from resnet_flax.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
 from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, started
+from resnet_flax.reporting.record import Record
 from resnet_flax.runs import rules
 from resnet_flax.runtime.progress import duration
 
@@ -232,10 +233,10 @@ def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
         "run", "seed", "status", "steps", *measured.values(), "training time", "data set", "device",
         "commit", "started (UTC)", "experiment", "folder",
     )  # fmt: skip
-    belongs = {
-        run.path: [e.record for e in gathered.experiments if run.path in {r.path for r in e.runs}]
-        for run in gathered.runs
-    }
+    belongs: dict[Path, list[Record]] = {run.path: [] for run in gathered.runs}
+    for experiment in gathered.experiments:
+        for path in dict.fromkeys(run.path for run in experiment.runs):
+            belongs[path].append(experiment.record)
     rows = [_run_row(run, measured, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
     details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
     for run in gathered.unreadable:

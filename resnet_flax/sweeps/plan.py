@@ -146,11 +146,14 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
     A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
     """
     own = {run.workdir for run in runs}
-    there = _configs_in(asked.runs, own) if any(not _holds_run(folder) for folder in own) else {}
+    there: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
+    if any(not _holds_run(folder) for folder in own):
+        for folder, config in _configs_in(asked.runs, own).items():
+            there.setdefault(_what_matters(config), []).append((folder, config))
 
     def found(run: Run) -> Run:
-        for folder, config in there.items():
-            if configs.differences(config, run.config) or config.train.steps != run.config.train.steps:
+        for folder, config in there.get(_what_matters(run.config), ()):
+            if configs.differences(config, run.config):  # in a key of another version
                 continue
             try:
                 RunDirectory(folder).check()
@@ -163,6 +166,12 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
         return run
 
     return [run if _holds_run(run.workdir) else found(run) for run in runs]
+
+
+def _what_matters(config: ConfigDict) -> tuple[Any, ...]:
+    """The values of all keys that must be equal where two configs are of the same run."""
+    flat = configs.flatten(config)
+    return tuple(flat[name] for name in configs.KEYS if name not in configs.RESUME_MAY_CHANGE)
 
 
 def _holds_run(folder: Path) -> bool:
