@@ -13,7 +13,8 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.runs import rules
-from resnet_flax.runs.directory import CHECKPOINTS, CONFIG, DAMAGED, RunDirectory, holds_run
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DAMAGED, holds_run
 from resnet_flax.sweeps.registry import ORDER
 
 
