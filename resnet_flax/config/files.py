@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_flax.config.names import check_depth
 from resnet_flax.config.table import base, flatten, unknown_key
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -33,6 +34,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
         if unknown:
             raise UserError(unknown_key(unknown[0], list(flatten(c))))
         c.update_from_flattened_dict(dict(overrides))
+        check_depth(c, overrides.keys())
     return c
 
 
