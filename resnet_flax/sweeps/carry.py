@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from resnet_flax.data.datasets import row
 from resnet_flax.reporting import record, tables
 from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.declaration import Declaration, Results
 from resnet_flax.sweeps.execution import execute, raise_failures
-from resnet_flax.sweeps.experiment import Experiment, Results
 from resnet_flax.sweeps.plan import located, plan, print_plan
 
 
-def carry_out(experiment: Experiment, name: str, asked: Asked) -> Results | None:
+def carry_out(experiment: Declaration, name: str, asked: Asked) -> Results | None:
     """Runs what is missing, then writes figures, tables and the record; with ``dry_run`` prints the runs.
 
     Args:
