@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,6 +116,23 @@ class Document:
     title: str
     summary: Sequence[Block]
     sections: Sequence[Section]
+
+
+class Numbers:
+    """Counts the figures and the tables of a page."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def next(self, kind: str) -> str:
+        """``Figure 3`` after two figures."""
+        self._counts[kind] += 1
+        return f"{kind} {self._counts[kind]}"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def lines(cell: Cell) -> list[str]:

@@ -64,6 +64,10 @@ class RunFolder:
         """Time spent in training steps."""
         return sum(line.get("seconds", 0.0) for line in self.lines)
 
+    def marked(self, text: str) -> str:
+        """A text in a table, with a mark where the run was begun under old rules."""
+        return f"{text} ({rules.MARK})" if self.old_rules else text
+
     def final(self, key: str) -> float | None:
         """A metric at the last line, or None where it was not measured there."""
         return self.lines[-1].get(key) if self.lines else None
@@ -245,3 +249,11 @@ def started(run: RunFolder) -> str:
     except (IndexError, KeyError, ValueError, TypeError):
         return "—"
     return time.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def device_of(run: RunFolder) -> str:
+    """The devices that a run was last started on."""
+    start = run.starts[-1]
+    device, processor = str(start.get("device", "unknown")), str(start.get("processor", ""))
+    named = processor if device == "cpu" and processor else device
+    return f"{start.get('devices', 1)} × {named}, {start.get('cores', '?')} cores"
