@@ -30,11 +30,12 @@ def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
       UserError: a key, a type or a depth does not fit; nothing has been run then.
     """
     planned: dict[Path, Run] = {}
+    defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
     _check_given(cases, asked)
     for seed in asked.seeds:
         for case in cases:
-            run = _run(case, seed, asked)
+            run = _run(case, seed, asked, defaults)
             planned.setdefault(run.workdir, run)
     return list(planned.values())
 
@@ -90,7 +91,12 @@ def _canonical(path: str, name: str) -> str:
     return configs.name_of(configs.apply_name(c, name).model)
 
 
-def _run(case: Case, seed: int, asked: Asked) -> Run:
+def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
+    """The run of a case with a seed.
+
+    Args:
+      defaults: what the config file says for a case and a network, as far as it was read: the same for every seed.
+    """
     path, name, given = asked.config, asked.network, asked.overrides
     overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
     config = configs.load(path, case.name or name or None, overrides)
@@ -98,10 +104,12 @@ def _run(case: Case, seed: int, asked: Asked) -> Run:
     label = case.label or label_of(network, {k: v for k, v in case.overrides.items() if not _is_in_name(k, v)})
     try:
         config = configs.resolve(config)
-        default = configs.resolve(configs.load(path, network)) if case.name else _default(path, network, name)
+        if (case.name, network) not in defaults:
+            named = configs.resolve(configs.load(path, network)) if case.name else _default(path, network, name)
+            defaults[case.name, network] = named
     except UserError as error:
         raise UserError(f"run {label} (seed {seed}): {error}") from None
-    folder = asked.runs / _folder_name(network, _changes(default, config), seed)
+    folder = asked.runs / _folder_name(network, _changes(defaults[case.name, network], config), seed)
     if config.init.weights or config.init.reset_head:
         from resnet_flax.training import fine_tuning  # it brings jax with it
 
