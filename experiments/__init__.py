@@ -1,1 +1,1 @@
-"""The paper's figures and tables, each a small script over configs."""
+"""The paper's experiments, each a declaration; and the commands that run all of them and report on them."""

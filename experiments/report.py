@@ -34,11 +34,9 @@ def write(folder: Path, output: Path) -> tuple[Path, Path]:
       UserError: the folder is not there or holds nothing to report, or the output cannot be written to.
     """
     gathered = gather.gather(folder)
-    for run in gathered.runs:
-        if output.resolve() == run.path or run.path in output.resolve().parents:
-            raise UserError(
-                f"--output={output} lies in a run's folder, which is left as it is; choose another --output"
-            )
+    around = {output.resolve(), *output.resolve().parents}
+    if any(run.path in around for run in gathered.runs):
+        raise UserError(f"--output={output} lies in a run's folder, which is left as it is; choose another --output")
     document = sections.document(gathered, datetime.datetime.now(datetime.UTC))
     for problem in sections.problems(document):
         print(f"warning: {visible(problem)}", file=sys.stderr)

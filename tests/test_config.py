@@ -252,6 +252,15 @@ def test_what_follows_from_other_values_is_written_out():
     assert config.flatten(config.resolve(c)) == config.flatten(c)
 
 
+def test_a_depth_beside_other_stages_is_refused():
+    """Unless it is theirs; a depth that only the config's name says gives way."""
+    stages = {"model.stage_units": (1, 1, 1)}
+    assert config.resolve(config.load("configs/digits.py", "residual-20", stages)).model.depth == 8
+    config.load("configs/digits.py", "residual-20", stages | {"model.depth": 8})
+    with pytest.raises(UserError, match=r"^model.depth=20 has no effect beside .*\(1, 1, 1\), which make 8 layers"):
+        config.load("configs/digits.py", "residual-20", stages | {"model.depth": 20})
+
+
 def test_resolving_leaves_the_given_config_alone():
     c = with_values(**{"schedule.name": "cosine"})
     config.resolve(c)

@@ -26,6 +26,8 @@ def imported(node):
     elif isinstance(node, ast.ImportFrom):
         names = [f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in modules() else node.module
                  for a in node.names]  # fmt: skip
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        names = [node.value]  # of what is imported by its name, once flags are parsed
     else:
         names = []
     return {name for name in names if name in modules()}

@@ -40,7 +40,7 @@ def follow(c: ConfigDict, key: str, rule: Callable[..., Any], *sources: str) -> 
     references = [section.get_ref(name) for section, name in map(section_and_name, sources)]
     section, name = section_and_name(key)
     default = section[name]  # of the key's type
-    with c.ignore_type():
+    with section.ignore_type():  # of the section alone: it walks through all that it is called on
         section[name] = config_dict.FieldReference(default, op=_Rule(derived, tuple(references)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_flax.config.names import check_depth
 from resnet_flax.config.table import KEYS, base, flatten, unknown_key
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -39,6 +40,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
             if key in KEYS:
                 KEYS[key].check_type(value)
         c.update_from_flattened_dict(dict(overrides))
+        check_depth(c, overrides.keys())
         object.__setattr__(c, _SET_BY_USER, frozenset(overrides))
     return c
 

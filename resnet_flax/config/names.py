@@ -1,7 +1,7 @@
 """Names of networks such as ``residual-56``, and the keys that they stand for."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -24,6 +24,24 @@ def layers_of(family: str, block: str, depth: int, stage_units: tuple[int, ...])
         return there("networks:depth_of")(family, block, stage_units)
     except (ValueError, KeyError):
         return depth
+
+
+def check_depth(c: ConfigDict, given: Collection[str]) -> None:
+    """Refuses a depth that was given and is not that of the stages: the network would not have it.
+
+    Args:
+      given: keys that the user sets.
+
+    Raises:
+      UserError: both were named, or one of them, and they differ.
+    """
+    values = [c.model[key.partition(".")[2]] for key in DEPTH_KEYS]
+    depth, layers = c.model.depth, layers_of(*values)
+    if "model.depth" in given and layers != depth:
+        raise UserError(
+            f"model.depth={depth} has no effect beside model.stage_units={tuple(c.model.stage_units)}, which make "
+            f"{layers} layers; leave one of the two out"
+        )
 
 
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:

@@ -51,6 +51,8 @@ class InMemory:
     def load(row: Any, data: Mapping[str, Any], testing: bool) -> tuple[Found, "InMemory"]:
         """Reads the images of a data set's row, and checks their shapes; returns them, and how they are reached.
 
+        They must be what the row declares: of photographs on disk, a part of a data set's classes is a data set, too.
+
         Args:
           testing: whether photographs for testing are enough.
         """
@@ -58,6 +60,7 @@ class InMemory:
         for split, given in (("train", found.train), ("test", found.test)):
             if given is not None:
                 _check_images(found.where, split, given, found.train.images.shape[1:])
+        _check_declared(row, data, found)
         found = sources.resized(found, data)
         return found, InMemory(data, found.train.images.shape[1:])
 
@@ -266,3 +269,19 @@ def _check_images(where: str, split: str, given: Images, shape: tuple[int, ...])
         )
     if len(images) != len(given.labels):
         raise UserError(f"{where}: {split} has {len(images)} images and {len(given.labels)} labels")
+
+
+def _check_declared(row: Any, data: Mapping[str, Any], found: Found) -> None:
+    """Refuses images that are not as their data set's row says: other code has built on that before they are read."""
+    height, width, channels = found.train.images.shape[1:]
+    side = None if data["image_size"] or data["resize"] else row.side
+    for what, declared, there in (
+        ("classes", row.classes, len(found.classes)),
+        ("channels", row.channels, channels),
+        ("pixels a side", side, height if height == width else f"{height}x{width}"),
+    ):
+        if declared is not None and there != declared:
+            raise UserError(
+                f"{found.where}: images with {there} {what}, and the registry of data sets says {declared} for "
+                f"data.name={data['name']!r}; correct one of the two"
+            )

@@ -35,12 +35,14 @@ class DataSet:
     """A row of the registry.
 
     Attributes:
-      side: of the images, in pixels; None where they differ, and ``data.image_size`` says it.
+      side: of the images, which are squares, in pixels; None where they differ, and ``data.image_size`` says it.
       channels: of the images; None where only the data tell.
       classes: how many there are; None where only the data tell.
       images: ``data -> Found``, which reads all images into memory; ``data`` is the section of a config.
       photographs: ``(data, testing) -> Found``, which finds photographs that stay on disk; images for testing are
         enough where ``testing`` says so.
+      title: what texts call it; by default its name.
+      config: the config file that is for it, where there is one.
     """
 
     side: int | None
@@ -48,6 +50,8 @@ class DataSet:
     classes: int | None
     images: Loader
     photographs: Loader = _no_photographs
+    title: str = ""
+    config: str = ""
 
 
 DATASETS: dict[str, DataSet] = {}
@@ -77,11 +81,11 @@ def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
 
 _PREPARED = DataSet(None, None, None, sources.named, _photographs_by_name)  # any other data set that TFDS prepared
 DATASETS |= {
-    "digits": DataSet(8, 1, 10, sources.digits),
-    "cifar10": DataSet(32, 3, 10, sources.named, _photographs_by_name),
-    "cifar100": DataSet(32, 3, 100, sources.named, _photographs_by_name),
-    IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name),
-    "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder),
+    "digits": DataSet(8, 1, 10, sources.digits, config="configs/digits.py"),
+    "cifar10": DataSet(32, 3, 10, sources.named, _photographs_by_name, "CIFAR-10", "configs/cifar10.py"),
+    "cifar100": DataSet(32, 3, 100, sources.named, _photographs_by_name, "CIFAR-100", "configs/cifar100.py"),
+    IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
+    "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder, config="configs/folder.py"),
 }
 
 

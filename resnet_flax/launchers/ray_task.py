@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.launchers.attempt import attempt
-from resnet_flax.runs.directory import WORKER_LOG, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 
 # Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.

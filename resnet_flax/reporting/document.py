@@ -1,7 +1,9 @@
 """A page as data: what the HTML and the Markdown both say."""
 
 import dataclasses
+import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +80,7 @@ class Grid:
     details: Sequence["Fold"] = ()
     kind: str = dataclasses.field(default="grid", init=False)
 
-    @property
+    @functools.cached_property  # a page asks for each of its cells
     def numeric(self) -> list[bool]:
         """Whether a column holds numbers, and nothing but numbers and dashes, and is aligned as such."""
         columns = [[line for cell in column for line in lines(cell)] for column in zip(*self.rows, strict=True)]
@@ -114,6 +116,23 @@ class Document:
     title: str
     summary: Sequence[Block]
     sections: Sequence[Section]
+
+
+class Numbers:
+    """Counts the figures and the tables of a page."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def next(self, kind: str) -> str:
+        """``Figure 3`` after two figures."""
+        self._counts[kind] += 1
+        return f"{kind} {self._counts[kind]}"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def lines(cell: Cell) -> list[str]:

@@ -13,7 +13,8 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.runs import rules
-from resnet_flax.runs.directory import CHECKPOINTS, CONFIG, DAMAGED, RunDirectory, holds_run
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DAMAGED, holds_run
 from resnet_flax.sweeps.registry import ORDER
 
 
@@ -62,6 +63,10 @@ class RunFolder:
     def seconds(self) -> float:
         """Time spent in training steps."""
         return sum(line.get("seconds", 0.0) for line in self.lines)
+
+    def marked(self, text: str) -> str:
+        """A text in a table, with a mark where the run was begun under old rules."""
+        return f"{text} ({rules.MARK})" if self.old_rules else text
 
     def final(self, key: str) -> float | None:
         """A metric at the last line, or None where it was not measured there."""
@@ -244,3 +249,11 @@ def started(run: RunFolder) -> str:
     except (IndexError, KeyError, ValueError, TypeError):
         return "—"
     return time.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def device_of(run: RunFolder) -> str:
+    """The devices that a run was last started on."""
+    start = run.starts[-1]
+    device, processor = str(start.get("device", "unknown")), str(start.get("processor", ""))
+    named = processor if device == "cpu" and processor else device
+    return f"{start.get('devices', 1)} × {named}, {start.get('cores', '?')} cores"

@@ -14,9 +14,6 @@ from resnet_flax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
-# The config files by the data sets that they are for. A run's config never names a file that is run.
-_FILES = {name: f"configs/{name}.py" for name in ("cifar10", "cifar100", "digits", "folder")}
-
 # The sections in the order in which a sentence about a run tells of them.
 _ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed")
 
@@ -118,8 +115,9 @@ def _values(file: str, config: ConfigDict) -> dict[str, Any]:
 
 def default_of(config: ConfigDict) -> tuple[str, dict[str, Any]]:
     """The config file that a run most likely came from, with its name, and that file's values by dotted key."""
-    imagenet = config.model.family == "imagenet"
-    file = "configs/imagenet.py" if imagenet else _FILES.get(config.data.name, "configs/cifar10.py")
+    # A run's config never names a file that is run: the registry does.
+    of_data = datasets.row(config.data.name).config or "configs/cifar10.py"
+    file = "configs/imagenet.py" if config.model.family == "imagenet" else of_data
     return f"{file}:{configs.name_of(config.model)}", _values(file, config)
 
 

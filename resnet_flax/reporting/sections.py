@@ -5,48 +5,47 @@ import datetime
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax import published
 from resnet_flax.errors import UserError
-from resnet_flax.reporting import comparison, protocol, tables
-from resnet_flax.reporting.document import Block, Bullets, Code, Document, Fold, Grid, Picture, Problem, Section, Text
-from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, started
-from resnet_flax.runs import rules
+from resnet_flax.reporting import appendix, comparison, protocol, tables
+from resnet_flax.reporting.document import (
+    Block,
+    Bullets,
+    Code,
+    Document,
+    Fold,
+    Grid,
+    Numbers,
+    Picture,
+    Problem,
+    Section,
+    Text,
+    counted,
+)
+from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, device_of
 from resnet_flax.runtime.progress import duration
 
 _FOLDED_ROWS = 40  # a longer table is folded
 _PNG = b"\x89PNG\r\n\x1a\n"
-_VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _LEGEND = (
     "Errors are those of the final step, never of the best epoch; over several seeds, their mean ± standard deviation. "
     "Training error: on the training stream with batch statistics, mean since the line before the last."
 )
 
 
-class _Numbers:
-    """Counts the figures and the tables of a page."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def next(self, kind: str) -> str:
-        self._counts[kind] += 1
-        return f"{kind} {self._counts[kind]}"
-
-
 def document(gathered: Gathered, now: datetime.datetime) -> Document:
     """The report on what was gathered."""
-    numbers = _Numbers()
+    numbers = Numbers()
     anchors: set[str] = set()
     sections = [_experiment(e, numbers, anchors) for e in gathered.experiments]
     if gathered.others:
         sections.append(_others(gathered.others, numbers, bool(gathered.experiments)))
     if gathered.runs or gathered.unreadable:
-        sections.append(_appendix(gathered, numbers))
+        sections.append(appendix.section(gathered, numbers))
     return Document(f"Report on {gathered.name}", _summary(gathered, now), sections)
 
 
@@ -56,13 +55,13 @@ def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
     said = ", ".join(f"{count} {state}" for state, count in states.most_common())
     items = {
         "date": now.strftime("%Y-%m-%d %H:%M %Z"),
-        "gathered": f"{_count(len(gathered.experiments), 'experiment')}, {_count(len(runs), 'run')}"
+        "gathered": f"{counted(len(gathered.experiments), 'experiment')}, {counted(len(runs), 'run')}"
         + (f" ({said})" if runs else ""),
         "data": ", ".join(sorted({run.config.data.name for run in runs})),
         "images": "; ".join(
             sorted({str(run.starts[-1]["data"]) for run in runs if run.starts and "data" in run.starts[-1]})
         ),
-        "trained on": ", ".join(sorted({_device(run) for run in runs if run.starts})),
+        "trained on": ", ".join(sorted({device_of(run) for run in runs if run.starts})),
         "training time": duration(sum(run.seconds for run in runs)) + " in all" if runs else "",
         "commits": ", ".join(sorted({str(run.starts[-1].get("commit") or "unknown") for run in runs if run.starts})),
     }
@@ -71,18 +70,7 @@ def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
     return blocks + [Problem(text) for text in gathered.problems]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _device(run: RunFolder) -> str:
-    start = run.starts[-1]
-    device, processor = str(start.get("device", "unknown")), str(start.get("processor", ""))
-    named = processor if device == "cpu" and processor else device
-    return f"{start.get('devices', 1)} × {named}, {start.get('cores', '?')} cores"
-
-
-def _experiment(experiment: Experiment, numbers: _Numbers, anchors: set[str]) -> Section:
+def _experiment(experiment: Experiment, numbers: Numbers, anchors: set[str]) -> Section:
     record = experiment.record
     blocks: list[Block] = [Text(record.question)] if record.question else []
     if record.notes:
@@ -119,7 +107,7 @@ def _names(runs: Sequence[RunFolder]) -> str:
     )
 
 
-def _picture(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
+def _picture(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
     path = folder / file
     if not _is_inside(path, folder):
         return Problem(f"The figure {file} lies outside the experiment's folder. It should show: {caption}")
@@ -142,7 +130,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def _table(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
+def _table(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
     if not _is_inside(folder / file, folder):
         return Problem(f"The table {file} lies outside the experiment's folder. It should hold: {caption}")
     try:
@@ -162,7 +150,7 @@ def _table(folder: Path, file: str, caption: str, numbers: _Numbers) -> Block:
     return Fold(f"{grid.label}: {caption} ({len(grid.rows)} rows)", [grid])
 
 
-def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: _Numbers) -> list[Block]:
+def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers) -> list[Block]:
     blocks, given = [], []
     for key in keys:
         try:
@@ -179,7 +167,7 @@ def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: _Numbers
     return blocks
 
 
-def _comparison(found: comparison.Comparison, numbers: _Numbers) -> list[Block]:
+def _comparison(found: comparison.Comparison, numbers: Numbers) -> list[Block]:
     header = ("network", "paper", "peers", "ours, by the paper's protocol", "ours, by another protocol")
     rows = [(row.network, row.paper, row.peers, row.ours, row.otherwise) for row in found.rows]
     caption = f"{found.metric.capitalize()}: ours beside what is published for {found.data}."
@@ -192,7 +180,7 @@ def _comparison(found: comparison.Comparison, numbers: _Numbers) -> list[Block]:
     return blocks
 
 
-def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bool) -> Section:
+def _others(runs: Sequence[RunFolder], numbers: Numbers, beside_experiments: bool) -> Section:
     measured = tables.columns(line for run in runs for line in run.lines[-1:])
     header = ("network", "data set", "seeds", "steps", *measured.values(), "differs from its config file")
     groups: dict[tuple[str, ...], list[RunFolder]] = {}
@@ -201,7 +189,7 @@ def _others(runs: Sequence[RunFolder], numbers: _Numbers, beside_experiments: bo
         unnamed = {"train.steps", *(name for name, key in configs.KEYS.items() if not key.protocol)}
         differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in unnamed)
         steps = f"{run.config.train.steps:,}"
-        groups.setdefault((_marked(run.name, run), run.config.data.name, steps, differs), []).append(run)
+        groups.setdefault((run.marked(run.name), run.config.data.name, steps, differs), []).append(run)
     rows = []
     for (name, data, steps, differs), members in groups.items():
         by_seed = {run.config.seed: run for run in reversed(members) if run.finished}
@@ -224,81 +212,6 @@ def _mean(runs: Sequence[RunFolder], key: str) -> str:
     found = [value for run in runs if (value := run.final(key)) is not None]
     scale = 100 if "error" in key else 1
     return tables.mean_and_deviation([scale * value for value in found]) if found else "—"
-
-
-def _appendix(gathered: Gathered, numbers: _Numbers) -> Section:
-    measured = tables.columns(line for run in gathered.runs for line in run.lines[-1:])
-    header = (
-        "run", "seed", "status", "steps", *measured.values(), "training time", "data set", "device",
-        "commit", "started (UTC)", "experiment", "folder",
-    )  # fmt: skip
-    belongs = {
-        run.path: [e.record for e in gathered.experiments if run.path in {r.path for r in e.runs}]
-        for run in gathered.runs
-    }
-    rows = [_run_row(run, measured, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
-    details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
-    for run in gathered.unreadable:
-        rows.append(("—", "—", "cannot be read", *("—" for _ in header[4:]), run.label))
-        details.append(Fold("why it cannot be read", [Text(run.why)]))
-    caption = "Every run; unfold a row for its commands, versions and config."
-    return Section("Appendix: runs", "runs", [Grid(numbers.next("Table"), caption, header, rows, details)])
-
-
-def _run_row(run: RunFolder, measured: Iterable[str], experiments: Sequence[str]) -> tuple[str, ...]:
-    start = run.starts[-1] if run.starts else {}
-    return (
-        run.name,
-        str(run.config.seed),
-        _marked(run.status, run),
-        f"{run.steps:,} of {run.config.train.steps:,}",
-        *(_number(key, run.final(key)) for key in measured),
-        duration(run.seconds),
-        run.config.data.name,
-        _device(run) if run.starts else "—",
-        str(start.get("commit") or "—"),
-        started(run),
-        ", ".join(experiments) or "—",
-        run.label,
-    )
-
-
-def _marked(text: str, run: RunFolder) -> str:
-    return f"{text} ({rules.MARK})" if run.old_rules else text
-
-
-def _number(key: str, value: float | None) -> str:
-    """A metric for people; of an error, the percent."""
-    return "—" if value is None else f"{100 * value if 'error' in key else value:.2f}"
-
-
-def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:
-    name, _ = protocol.default_of(run.config)
-    changed = [f"{key} = {_value(value)}" for key, value in protocol.changed_keys(run.config).items()]
-    differs = protocol.protocol_differences(run.config)
-    start = run.starts[-1] if run.starts else {}
-    blocks: list[Block] = [Text(f"It {run.status}: {run.reason}")] if run.reason else []
-    blocks += [Text(f"Begun under an old rule: {reason}.") for reason in run.old_rules]
-    if commands:
-        blocks += [Text("Of the experiment:"), Code("\n".join(commands))]
-    blocks += [Text("To run it again by itself:"), Code(protocol.train_command(run.config, run.label))]
-    versions = [f"{package} {start[package]}" for package in _VERSIONS if package in start]
-    if versions:
-        times = f"; started {_count(len(run.starts), 'time')}"
-        precision = f"; matrix products in precision {start['matmul_precision']}" if "matmul_precision" in start else ""
-        blocks.append(Text(f"{', '.join(versions)}{precision}{times}."))
-    blocks.append(Text(f"Differs from the paper's recipe for {run.name}: {'; '.join(differs) or 'in nothing'}."))
-    if changed:
-        blocks += [Text(f"Differs from {name}:"), Code("\n".join(changed))]
-    else:
-        blocks.append(Text(f"Config: {name}, nothing changed."))
-    everything = [f"{key} = {_value(value)}" for key, value in configs.flatten(run.config).items()]
-    blocks += [Text("The whole config:"), Code("\n".join(everything))]
-    return Fold(f"{run.name}, seed {run.config.seed}: commands, versions, config", blocks)
-
-
-def _value(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
 
 
 def problems(of: Document) -> list[str]:

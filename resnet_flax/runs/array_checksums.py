@@ -1,7 +1,7 @@
 """Checksums (SHA-256) of a checkpoint's arrays: computed of what is saved, in the background, and compared when read.
 
 They are an item of the checkpoint, so that the one rename that makes it whole commits both. The item also carries the
-run's metrics up to that step: see :meth:`resnet_flax.runs.directory.RunDirectory.record`, which reads it without jax.
+run's metrics up to that step: see :func:`resnet_flax.runs.records.read_record`, which reads it without jax.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnet_flax.runs.directory import record_path, record_text
+from resnet_flax.runs import trees
+from resnet_flax.runs.records import record_path, record_text
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
@@ -31,23 +32,8 @@ def differences(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
     return [name for name, found in of_tree(tree).items() if saved.get(name) != found]
 
 
-def shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of every array, by name; of arrays, or of what orbax says of them."""
-    return {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in names(tree).items()}
-
-
-def names(tree: Any) -> dict[str, Any]:
-    """Leaves by name, such as ``params/dense/kernel``: the same for a tree and for what orbax says of it."""
-    return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def name_of(path: tuple[Any, ...]) -> str:
-    """The name of the leaf at a path of :mod:`jax.tree_util`."""
-    return "/".join(map(_text, path))
-
-
 def _leaves(tree: Any) -> dict[str, Any]:
-    read = {name: leaf for name, leaf in names(tree).items() if leaf is not ocp.PLACEHOLDER}
+    read = {name: leaf for name, leaf in trees.names(tree).items() if leaf is not ocp.PLACEHOLDER}
     return {name: local for name, leaf in read.items() if (local := _local(leaf)) is not None}
 
 
@@ -55,10 +41,6 @@ def _local(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
         return leaf
     return leaf.addressable_data(0) if leaf.is_fully_replicated else None
-
-
-def _text(part: Any) -> str:
-    return str(next(getattr(part, name) for name in ("key", "name", "idx") if hasattr(part, name)))
 
 
 def _of_array(array: np.ndarray) -> dict[str, Any]:

@@ -6,13 +6,8 @@ more than twice as long. Checkpoints of earlier commits are restored, too: those
 the average in the optimizer's state.
 """
 
-import contextlib
-import errno
 import math
-import os
-import re
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,19 +15,18 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from resnet_flax.errors import UserError
-from resnet_flax.runs import array_checksums
-from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory
+from resnet_flax.runs import array_checksums, checkpoint_folder, trees
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.manager import ARRAYS, BEST, open_manager, validation_error_of
 from resnet_flax.runtime.hosts import Hosts, is_lost_peer
-from resnet_flax.runtime.libraries import errors_only, quieten_orbax
+from resnet_flax.runtime.libraries import quieten_orbax
 
 _T = TypeVar("_T")
 _Record = dict[str, Any]  # of RunDirectory.record
 _Items = Mapping[str, Any]  # trees of arrays by name
-_FOLDER = "default"  # in a checkpoint: the arrays of all items
-_BEST = "validation_error"  # chooses the best checkpoint; the test set never does
 
 quieten_orbax()
 
@@ -52,21 +46,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
         self._workdir, self._keep_best, self._hosts = workdir, keep_best, Hosts()
-        _check_folder(workdir / CHECKPOINTS, read_only)
-        policies = [preservation_policy.LatestN(keep)]
-        if keep_best:
-            policies.append(preservation_policy.BestN(get_metric_fn=_validation_error, reverse=True, n=1))
-        with errors_only() if read_only else contextlib.nullcontext():
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-                # The policy decides what is kept; without a best_fn, orbax would not write the errors it decides by.
-                best_fn=_validation_error if keep_best else None,
-                best_mode="min",
-                enable_async_checkpointing=True,
-                read_only=read_only,
-            )
-            # They are named: else the newest checkpoint, be it damaged, would decide how all of them are read.
-            self._manager = _Manager((workdir / CHECKPOINTS).absolute(), options=options, item_names=(_FOLDER, RECORD))
+        self._folder = (workdir / CHECKPOINTS).absolute()
+        self._manager = open_manager(self._folder, keep, keep_best, read_only)
         self.last_saved: int | None = self._manager.latest_step()
         self.record: _Record | None = None  # of the checkpoint that was restored, where it has one
 
@@ -87,12 +68,13 @@ class Checkpoints:
         """
         if step == self.last_saved:
             return
-        self._check_room(items)
-        metrics = {_BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
+        if self._hosts.first:
+            checkpoint_folder.check_room(self._folder, sum(leaf.nbytes for leaf in jax.tree.leaves(items)))
+        metrics = {BEST: math.inf if validation_error is None else validation_error} if self._keep_best else None
         saved = _copy(dict(items))
         record = array_checksums.RecordSave(step, saved, tuple(lines), validation_error)
-        args = ocp.args.Composite(**{_FOLDER: ocp.args.PyTreeSave(saved), RECORD: record})
-        with self._writing():
+        args = ocp.args.Composite(**{ARRAYS: ocp.args.PyTreeSave(saved), RECORD: record})
+        with checkpoint_folder.report_failure(self._folder):
             self._manager.save(step, args=args, metrics=metrics, force=True)
         self.last_saved = step
 
@@ -111,17 +93,17 @@ class Checkpoints:
         """
 
         def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
-            if differing := sorted((_filled(there) ^ _filled(like)) - set(partly)):
+            if differing := sorted((trees.filled(there) ^ trees.filled(like)) - set(partly)):
                 raise ValueError(f"only one of the checkpoint and the run has {', '.join(differing)}")
-            if record is not None and array_checksums.shapes(there) != {
+            if record is not None and trees.shapes(there) != {
                 name: (array["dtype"], tuple(array["shape"])) for name, array in record["arrays"].items()
             }:
                 raise ValueError("the arrays that are there are not those of its record")
             whole = {name: tree for name, tree in like.items() if name not in partly}
-            common = {name: _common(there[name], like.get(name)) for name in partly if name in there}
+            common = {name: trees.common(there[name], like.get(name)) for name in partly if name in there}
             found = self._read(step, there, record, whole | common)
             return {name: found[name] for name in whole} | {
-                name: _in_place_of(like[name], found.get(name)) for name in partly if name in like
+                name: trees.in_place_of(like[name], found.get(name)) for name in partly if name in like
             }
 
         return self._newest(read, like, step)
@@ -163,7 +145,7 @@ class Checkpoints:
         """Reads items, and compares them with the record's checksums; the others are placeholders."""
         tree = jax.tree.map(lambda _: ocp.PLACEHOLDER, there) | wanted
         args = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
-        found = self._manager.restore(step, args=ocp.args.Composite(**{_FOLDER: args}))[_FOLDER]
+        found = self._manager.restore(step, args=ocp.args.Composite(**{ARRAYS: args}))[ARRAYS]
         self._check_sums(step, found, record)
         return found
 
@@ -174,7 +156,7 @@ class Checkpoints:
             found = record = failure = None
             try:
                 # Shapes and dtypes, as orbax describes them.
-                path = self._manager.directory / str(candidate) / _FOLDER
+                path = self._folder / str(candidate) / ARRAYS
                 there = ocp.PyTreeCheckpointHandler().metadata(path).tree
                 self._check_shapes(there, like)
                 record = RunDirectory(self._workdir).record(candidate)
@@ -191,11 +173,11 @@ class Checkpoints:
                 return found
             first_line = (str(failure).strip().splitlines() or [""])[0]
             reason = "on another host" if failure is None else f"{type(failure).__name__}: {first_line:.200}"
-            logging.warning("checkpoint %d of %s cannot be read (%s)", candidate, self._manager.directory, reason)
+            logging.warning("checkpoint %d of %s cannot be read (%s)", candidate, self._folder, reason)
         if candidates:
             others = [s for s in self.steps() if s not in candidates]
             raise UserError(
-                f"{self._manager.directory}: none of its checkpoints ({', '.join(map(str, candidates))}) can be read; "
+                f"{self._folder}: none of its checkpoints ({', '.join(map(str, candidates))}) can be read; "
                 f"the warnings above say why. "
                 + (
                     f"There are others, of step {', '.join(map(str, others))}"
@@ -209,7 +191,7 @@ class Checkpoints:
         if record is None:
             logging.warning(
                 "checkpoint %d of %s has no checksums (an earlier version wrote it); it is read unchecked",
-                step, self._manager.directory,
+                step, self._folder,
             )  # fmt: skip
         elif changed := array_checksums.differences(found, record["arrays"]):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -217,15 +199,15 @@ class Checkpoints:
 
     def _check_shapes(self, there: _Items, like: _Items) -> None:
         """Refuses checkpoints of a network for another number of classes or channels: they are whole."""
-        wanted = {name: leaf.shape for name, leaf in array_checksums.names(like).items()}
+        wanted = {name: leaf.shape for name, leaf in trees.names(like).items()}
         differing = [
             f"{name} is {tuple(leaf.shape)} there, {wanted[name]} here"
-            for name, leaf in array_checksums.names(there).items()
+            for name, leaf in trees.names(there).items()
             if name.startswith("params/") and name in wanted and tuple(leaf.shape) != wanted[name]
         ]
         if differing:
             raise OtherNetwork(
-                f"{self._manager.directory}: its checkpoints are whole, and of a network for other data: "
+                f"{self._folder}: its checkpoints are whole, and of a network for other data: "
                 f"{'; '.join(differing[:2])}{' ...' if len(differing) > 2 else ''}. The number of classes is the last "
                 f"dense layer's, that of channels the first convolution's; name the data that it was trained on"
             )
@@ -238,7 +220,7 @@ class Checkpoints:
                 target.parent.mkdir(exist_ok=True)
                 while target.exists():
                     target = target.with_name(target.name + "-again")
-                (self._workdir / CHECKPOINTS / str(later)).rename(target)
+                (self._folder / str(later)).rename(target)
                 logging.warning("checkpoint %d was moved to %s", later, target)
         self._hosts.wait("checkpoints set aside")
         self._manager.reload()
@@ -246,7 +228,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the least validation error (the latest of several), if there is a validation split."""
-        errors = {s: _validation_error(self._manager.metrics(s) or {}) for s in self.steps()}
+        errors = {s: validation_error_of(self._manager.metrics(s) or {}) for s in self.steps()}
         measured = [s for s, error in errors.items() if error < math.inf]
         return min(measured, key=lambda s: (errors[s], -s), default=None)
 
@@ -278,39 +260,8 @@ class Checkpoints:
         Raises:
           UserError: it could not be written; the checkpoints before it stay.
         """
-        with self._writing():
+        with checkpoint_folder.report_failure(self._folder):
             self._manager.wait_until_finished()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            text = (str(error).strip().splitlines() or [""])[0]
-            disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's
-            if isinstance(error, ValueError) and not disk:
-                raise
-            reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in its first line
-            strerror = getattr(error, "strerror", None)
-            reason = f"{strerror}: {error.filename}" if strerror and error.filename else f"{text:.200}"
-            raise self._unwritten(reasons[-1] if reasons else reason) from None
-
-    def _check_room(self, items: _Items) -> None:
-        """Before it is begun, as far as that can be known: what fails in orbax's threads, they print in full."""
-        if not self._hosts.first:
-            return
-        _check_folder(self._workdir / CHECKPOINTS)
-        wanted, free = sum(leaf.nbytes for leaf in jax.tree.leaves(items)), shutil.disk_usage(self._workdir).free
-        if wanted > free:
-            raise self._unwritten(f"it takes {wanted / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
-
-    def _unwritten(self, reason: str) -> UserError:
-        whole = max((int(p.name) for p in (self._workdir / CHECKPOINTS).glob("*") if p.name.isdecimal()), default=None)
-        kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
-        return UserError(
-            f"{self._manager.directory}: a checkpoint cannot be written: {reason}; {kept}. {_cure(reason)}, the same "
-            f"command goes on"
-        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -326,76 +277,5 @@ class Checkpoints:
         self._manager.close()
 
 
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, which a checkpoint whose metrics are damaged does not keep from opening the folder."""
-
-    def metrics(self, step: int) -> dict[str, float] | None:
-        try:
-            found = super().metrics(step)
-            if found is None:
-                return None
-            record = RunDirectory(Path(self.directory).parent).record(step)
-            if record is None:
-                return {_BEST: float(found[_BEST])}
-            saved = record["validation_error"]
-            saved = math.inf if saved is None else saved
-            if found != {_BEST: saved}:
-                logging.warning("the validation error of checkpoint %d is not that which was saved, %g", step, saved)
-            return {_BEST: saved}
-        # Not JSON, not text, of another form.
-        except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
-            logging.warning("the validation error of checkpoint %d cannot be read (%s)", step, error)
-            return None
-
-
-def _filled(items: _Items) -> set[str]:
-    """The names of the items that hold arrays."""
-    return {name for name, item in items.items() if jax.tree.leaves(item)}
-
-
-def _common(there: Any, like: Any) -> Any:
-    """The arrays of a saved item that ``like`` has, too, with the same shape and dtype; placeholders for the others."""
-    wanted = array_checksums.names(like)
-
-    def leaf(path: Any, saved: Any) -> Any:
-        found = wanted.get(array_checksums.name_of(path))
-        same = found is not None and (found.shape, found.dtype) == (tuple(saved.shape), saved.dtype)
-        return found if same else ocp.PLACEHOLDER
-
-    return jax.tree_util.tree_map_with_path(leaf, there)
-
-
-def _in_place_of(like: Any, found: Any) -> Any:
-    """The arrays of an item that were read, in the tree of ``like``; None for those that were not."""
-    read = {name: leaf for name, leaf in array_checksums.names(found).items() if leaf is not ocp.PLACEHOLDER}
-    return jax.tree_util.tree_map_with_path(lambda path, _: read.get(array_checksums.name_of(path)), like)
-
-
 class OtherNetwork(UserError):
     """A checkpoint holds a network of other shapes."""
-
-
-def _check_folder(folder: Path, read_only: bool = False) -> None:
-    """Refuses a folder of checkpoints that cannot be used, before orbax's threads fail at it one by one.
-
-    Raises:
-      UserError: it says why.
-    """
-    if not os.path.lexists(folder):
-        return
-    what = "" if folder.is_dir() else os.strerror(errno.ENOTDIR)
-    if not what and not os.access(folder, os.R_OK | os.X_OK):
-        what = f"cannot be read: {os.strerror(errno.EACCES)}"
-    elif not what and not read_only and not os.access(folder, os.W_OK):
-        what = f"cannot be written: {os.strerror(errno.EACCES)}"
-    if what:
-        raise UserError(f"{folder}: {what}; it is where a run's checkpoints lie")
-
-
-def _cure(reason: str) -> str:
-    full = any(os.strerror(code) in reason for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    return "With room there" if full or "are free" in reason or "RESOURCE_EXHAUSTED" in reason else "With that mended"
-
-
-def _validation_error(metrics: dict[str, float]) -> float:
-    return metrics.get(_BEST, math.inf)

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 
+from resnet_flax.data.datasets import row
 from resnet_flax.reporting import record, tables
 from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.declaration import Declaration, Results
 from resnet_flax.sweeps.execution import execute, raise_failures
-from resnet_flax.sweeps.experiment import Experiment, Results
 from resnet_flax.sweeps.plan import located, plan, print_plan
 
-_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet"}
 
-
-def carry_out(experiment: Experiment, name: str, asked: Asked) -> Results | None:
+def carry_out(experiment: Declaration, name: str, asked: Asked) -> Results | None:
     """Runs what is missing, then writes figures, tables and the record; with ``dry_run`` prints the runs.
 
     Args:
@@ -41,7 +40,7 @@ def carry_out(experiment: Experiment, name: str, asked: Asked) -> Results | None
     found = experiment.findings(results)
     errors = [tables.write(outcomes, asked.folder)] if outcomes else []  # an experiment may only measure
     said = {key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(asked.settings).items()}
-    said["data"] = _NAMES.get(results.data, results.data) if outcomes else ""
+    said["data"] = (row(results.data).title or results.data) if outcomes else ""
     written = record.Record(
         experiment=name,
         title=experiment.title.format_map(said),

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import resume
-from resnet_flax.runs.directory import CONFIG, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CONFIG
 from resnet_flax.sweeps.cases import Asked, Case, Run, label_of
 from resnet_flax.sweeps.endings import earlier_failure
 
@@ -29,11 +30,12 @@ def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
       UserError: a key, a type or a depth does not fit; nothing has been run then.
     """
     planned: dict[Path, Run] = {}
+    defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
     _check_given(cases, asked)
     for seed in asked.seeds:
         for case in cases:
-            run = _run(case, seed, asked)
+            run = _run(case, seed, asked, defaults)
             planned.setdefault(run.workdir, run)
     return list(planned.values())
 
@@ -89,7 +91,12 @@ def _canonical(path: str, name: str) -> str:
     return configs.name_of(configs.apply_name(c, name).model)
 
 
-def _run(case: Case, seed: int, asked: Asked) -> Run:
+def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
+    """The run of a case with a seed.
+
+    Args:
+      defaults: what the config file says for a case and a network, as far as it was read: the same for every seed.
+    """
     path, name, given = asked.config, asked.network, asked.overrides
     overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
     config = configs.load(path, case.name or name or None, overrides)
@@ -97,10 +104,12 @@ def _run(case: Case, seed: int, asked: Asked) -> Run:
     label = case.label or label_of(network, {k: v for k, v in case.overrides.items() if not _is_in_name(k, v)})
     try:
         config = configs.resolve(config)
-        default = configs.resolve(configs.load(path, network)) if case.name else _default(path, network, name)
+        if (case.name, network) not in defaults:
+            named = configs.resolve(configs.load(path, network)) if case.name else _default(path, network, name)
+            defaults[case.name, network] = named
     except UserError as error:
         raise UserError(f"run {label} (seed {seed}): {error}") from None
-    folder = asked.runs / _folder_name(network, _changes(default, config), seed)
+    folder = asked.runs / _folder_name(network, _changes(defaults[case.name, network], config), seed)
     if config.init.weights or config.init.reset_head:
         from resnet_flax.training import fine_tuning  # it brings jax with it
 
@@ -146,11 +155,14 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
     A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
     """
     own = {run.workdir for run in runs}
-    there = _configs_in(asked.runs, own) if any(not _holds_run(folder) for folder in own) else {}
+    there: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
+    if any(not _holds_run(folder) for folder in own):
+        for folder, config in _configs_in(asked.runs, own).items():
+            there.setdefault(_what_matters(config), []).append((folder, config))
 
     def found(run: Run) -> Run:
-        for folder, config in there.items():
-            if configs.differences(config, run.config) or config.train.steps != run.config.train.steps:
+        for folder, config in there.get(_what_matters(run.config), ()):
+            if configs.differences(config, run.config):  # in a key of another version
                 continue
             try:
                 RunDirectory(folder).check()
@@ -163,6 +175,12 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
         return run
 
     return [run if _holds_run(run.workdir) else found(run) for run in runs]
+
+
+def _what_matters(config: ConfigDict) -> tuple[Any, ...]:
+    """The values of all keys that must be equal where two configs are of the same run."""
+    flat = configs.flatten(config)
+    return tuple(flat[name] for name in configs.KEYS if name not in configs.RESUME_MAY_CHANGE)
 
 
 def _holds_run(folder: Path) -> bool:

@@ -10,7 +10,8 @@ import optax
 
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.runs.checkpoints import Checkpoints
-from resnet_flax.runs.directory import METRICS, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import METRICS
 from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
 from resnet_flax.runtime.environment import environment
 from resnet_flax.runtime.hosts import Hosts

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from resnet_flax import config as configs
 from resnet_flax.networks.families import IMAGENET_UNITS
-from resnet_flax.reporting.protocol import protocol_differences, train_command
+from resnet_flax.reporting.protocol import default_of, protocol_differences, train_command
 from tests.experiments.folders import config
 
 RECIPES = [
@@ -225,3 +225,20 @@ def test_a_config_of_another_version_is_run_again_from_its_json():
         of.model.squeeze = 0.5
     assert "--config=configs/from_json.py:runs/x/config.json" in train_command(of, "runs/x")
     assert protocol_differences(of)[-1] == "model.squeeze 0.5 instead of none"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("digits", "plain-20"),
+        ("cifar10", "residual-20"),
+        ("cifar100", "residual-20"),
+        ("folder", "residual-50"),
+        ("imagenet", "residual-50"),
+        ("imagenet", "vgg-16"),
+    ],
+)
+def test_a_run_is_compared_with_the_config_file_of_its_data(file, name):
+    c = config(name, f"configs/{file}.py")
+    found, _ = default_of(c)
+    assert found == f"configs/{'imagenet' if c.model.family == 'imagenet' else file}.py:{name}"

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import report
 from resnet_flax.reporting import record
-from resnet_flax.runs import checksums, directory
+from resnet_flax.runs import checksums, records
 from tests.commands import command
 from tests.experiments.folders import config, experiment, run
 
@@ -135,7 +135,7 @@ def test_what_a_checkpoint_put_back_is_said(tmp_path):
     place = folder / "checkpoints/900/record"
     place.mkdir(parents=True)
     kept = {"step": 900, "arrays": {}, "lines": texts, "validation_error": None}
-    directory.record_path(place).write_text(directory.record_text(kept))
+    records.record_path(place).write_text(records.record_text(kept))
     (folder / "metrics.jsonl").write_text(
         "\n".join([*texts[:3], *texts[5:-1], texts[-1].replace("0.1,", "0.0,")]) + "\n"
     )

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums
 from resnet_flax.runs.checkpoints import Checkpoints
-from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RECORD, RunDirectory, record_path, record_text
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.records import record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 
 

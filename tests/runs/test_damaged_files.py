@@ -12,18 +12,9 @@ from hypothesis import strategies as st
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums
-from resnet_flax.runs.directory import (
-    CHECKPOINTS,
-    CONFIG,
-    DIVERGED,
-    INTERRUPTED,
-    METRICS,
-    RECORD,
-    STARTS,
-    RunDirectory,
-    record_path,
-    record_text,
-)
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DIVERGED, INTERRUPTED, METRICS, RECORD, STARTS
+from resnet_flax.runs.records import record_path, record_text
 from tests.training.small import small_config
 
 LINES = [{"step": s, "train_error": 0.5, "test_error": s / 100, "seconds": 1.5} for s in (2, 4, 6, 8)]

@@ -9,7 +9,8 @@ from PIL import Image
 from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, resume
-from resnet_flax.runs.directory import CONFIG, METRICS, PREPROCESSING, STARTS, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CONFIG, METRICS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
 from resnet_flax.training.parts import prepare

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import model
-from resnet_flax.runs import array_checksums
+from resnet_flax.runs import trees
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
@@ -21,7 +21,7 @@ def without_optimizer(monkeypatch):
 def test_the_variables_are_restored_without_an_optimizer(begun_with_items, monkeypatch, name):
     """The average where there is one, beside the parameters; every array is the one that orbax alone reads."""
     without_optimizer(monkeypatch)
-    found = array_checksums.names(model.from_run(begun_with_items / name).variables)
+    found = trees.names(model.from_run(begun_with_items / name).variables)
     saved = arrays(begun_with_items / name, 6)
     for array, value in found.items():
         keys = array.split("/")
@@ -35,7 +35,7 @@ def test_the_variables_are_restored_without_an_optimizer(begun_with_items, monke
 def test_those_without_checksums_too(begun_before, monkeypatch, name):
     """The average lies in the optimizer's state there."""
     without_optimizer(monkeypatch)
-    found = array_checksums.names(model.from_run(begun_before / name).variables)
+    found = trees.names(model.from_run(begun_before / name).variables)
     saved = arrays(begun_before / name, 20)
     place = "['opt_state'][1]['average']" if name == "finished_average" else "['params']"
     for array, value in found.items():

@@ -87,12 +87,12 @@ def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
         "from pathlib import Path\n"
         "import jax.numpy as jnp\n"
         "from resnet_flax import command\n"
-        "from resnet_flax.runs import checkpoints\n"
+        "from resnet_flax.runs import checkpoint_folder, checkpoints\n"
         "def main():\n"
         "    state = {'params': {'a': jnp.zeros(9)}}\n"
         f"    with checkpoints.Checkpoints(Path({str(tmp_path)!r})) as kept:\n"
         "        kept.save(1, state); kept.wait()\n"
-        "        checkpoints._check_folder = lambda *_: None\n"  # it closes just after that look
+        "        checkpoint_folder.check_folder = lambda *_: None\n"  # it closes just after that look
         f"        Path({str(tmp_path)!r}, 'checkpoints').chmod(0o555)\n"
         "        kept.save(2, state); kept.wait()\n"
         "command.run(main)\n"

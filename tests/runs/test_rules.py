@@ -7,7 +7,8 @@ import pytest
 from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import resume, rules
-from resnet_flax.runs.directory import CONFIG, STARTS, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CONFIG, STARTS
 from resnet_flax.training import loop
 from tests.training.small import small_config
 

@@ -16,7 +16,8 @@ from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build
 from resnet_flax.runs.checkpoints import Checkpoints
-from resnet_flax.runs.directory import CHECKPOINTS, DAMAGED, RunDirectory
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers

@@ -1,0 +1,34 @@
+"""What a data set's row declares is what is loaded."""
+
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.data import datasets
+from resnet_flax.data.images import Found, Images
+from resnet_flax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("declared", "refusal"),
+    [
+        ({}, ""),
+        ({"side": 6, "channels": 1, "classes": 3}, ""),
+        ({"classes": 4}, "images with 3 classes, and the registry of data sets says 4"),
+        ({"channels": 3}, "images with 1 channels, and the registry of data sets says 3"),
+        ({"side": 8}, "images with 6 pixels a side, and the registry of data sets says 8"),
+    ],
+)
+def test_rows_of_ones_own(declared, refusal, monkeypatch):
+    monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
+
+    @datasets.register("squares", **declared)
+    def squares(data):
+        return Found(Images(np.zeros((30, 6, 6, 1), np.uint8), np.arange(30) % 3), None, ("a", "b", "c"), "squares")
+
+    data = config.base().data.to_dict() | {"name": "squares"}
+    if refusal:
+        with pytest.raises(UserError, match=rf"^squares: {refusal} for data.name='squares'; correct one of the two$"):
+            datasets.load(data)
+    else:
+        assert datasets.load(data).classes == ("a", "b", "c")
