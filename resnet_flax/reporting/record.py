@@ -1,19 +1,22 @@
 """What an experiment leaves for the report: which figures and tables it made, of which runs, by which command."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.runs.files import read_bytes
+from resnet_flax.runs.layout import holds_run
 
 FILE = "experiment.json"
+PLAN = "plan.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,26 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
     record = dataclasses.replace(record, runs=relative, command=record.command or command())
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE, json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
+    """Writes plan.json before the first run: the places and names of all runs, so that those to come can be shown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
+    write_atomically(folder / PLAN, json.dumps(relative, indent=2, ensure_ascii=False) + "\n")
+
+
+def planned(folder: Path) -> dict[Path, str]:
+    """The runs of every plan in a folder, at any depth: paths and names. What is no plan is passed over."""
+    found = {}
+    for path, subfolders, files in os.walk(folder.resolve()):
+        if holds_run({*files, *subfolders}):
+            subfolders.clear()  # of a run: checkpoints
+        if PLAN in files:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                plan = json.loads(read_bytes(Path(path, PLAN)))
+                found |= {Path(path, place).resolve(): str(name) for place, name in plan.items()}
+    return found
 
 
 def read(folder: Path) -> Record:

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import errno
 import json
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -136,7 +137,8 @@ class RunDirectory(RunReader):
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         starts = self.starts() if step else []
         begun = rules.rules_in(starts) if step else rules.RULES
-        line = {"time": now, "step": step, "rules": begun, "parameters": parameters, "classes": classes, **environment}
+        line = {"time": now, "host": platform.node(), "step": step, "rules": begun, "parameters": parameters,
+                "classes": classes, **environment}  # fmt: skip
         self.append(STARTS, line | ({"data": data} if data else {}))
         checksums.note(self.path / STARTS, (self.path / STARTS).read_bytes())
         checksums.remove(self.path / INTERRUPTED)

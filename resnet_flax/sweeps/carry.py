@@ -34,6 +34,8 @@ def carry_out(experiment: Declaration, name: str, asked: Asked) -> Results | Non
         for line in experiment.measures(asked):
             print(line)
         return None
+    if runs:
+        record.write_plan(asked.folder, {run.workdir: run.name for run in runs})
     outcomes = execute(runs, asked) if runs else []
     labels = {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
     results = Results(asked, outcomes, labels)

@@ -1,0 +1,25 @@
+"""The work of ``python -m experiments.status``."""
+
+import sys
+import time
+
+from absl import flags
+
+from resnet_flax.paths import expanded
+from resnet_flax.reporting import status
+
+_CLEAR = "\x1b[H\x1b[2J"  # of a terminal: the cursor to its corner, nothing below it
+
+
+def main() -> None:
+    """Prints the table, once or until all runs have ended."""
+    folder, watched = expanded(flags.FLAGS.workdir), flags.FLAGS.watch
+    try:
+        while True:
+            now = status.of(folder)
+            print(f"{_CLEAR * (watched and sys.stdout.isatty())}{now}", flush=True)
+            if not watched or not now.goes_on:
+                return
+            time.sleep(flags.FLAGS.every)
+    except KeyboardInterrupt:  # nothing is lost
+        return

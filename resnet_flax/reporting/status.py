@@ -1,0 +1,85 @@
+"""The state of every run in a folder, as a table for a terminal, while they train and afterwards."""
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_flax.errors import UserError
+from resnet_flax.reporting import record
+from resnet_flax.reporting.gather import RunFolder, gather
+from resnet_flax.runtime.progress import duration
+from resnet_flax.visible import visible
+
+HEADER = ("run", "state", "step", "images/s", "time left", "training error", "test error", "host")
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What the runs of a folder have come to.
+
+    Attributes:
+      rows: of :data:`HEADER`, a run each; those that are planned and not begun last.
+      goes_on: whether a run is running, or has yet to begin.
+    """
+
+    rows: Sequence[tuple[str, ...]]
+    goes_on: bool
+
+    def __str__(self) -> str:
+        states = Counter(re.sub(r"( at step| after step|:).*", "", row[1]) for row in self.rows)
+        counted = ", ".join(f"{count} {state}" for state, count in states.items())
+        return f"{_aligned([HEADER, *self.rows])}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
+
+
+def of(folder: Path) -> Status:
+    """Reads the runs and the plans in a folder, at any depth.
+
+    Raises:
+      UserError: the folder is not there, or holds neither.
+    """
+    planned = record.planned(folder)
+    try:
+        runs = gather(folder).runs
+    except UserError:
+        if not planned:
+            raise
+        runs = []
+    root, there = folder.resolve(), {run.path for run in runs}
+    rows = [_row(run, Path(os.path.relpath(run.path, root)).as_posix()) for run in runs]
+    missing = [name for path, name in planned.items() if path not in there]
+    rows += [(name, "not begun", *[""] * (len(HEADER) - 2)) for name in missing]
+    return Status(rows, bool(missing) or any(run.status.startswith("running") for run in runs))
+
+
+def _row(run: RunFolder, name: str) -> tuple[str, ...]:
+    last: Mapping[str, Any] = run.lines[-1] if run.lines else {}
+    steps, rate = run.config.train.steps, last.get("images_per_second")
+    running = run.status.startswith("running")
+    left = duration((steps - run.steps) * run.config.train.batch_size / rate) if running and rate else ""
+    tested = next((line["test_error"] for line in reversed(run.lines) if line.get("test_error") is not None), None)
+    state = "running" if running else run.status
+    return (
+        name, f"{state}: {run.reason}" if run.reason else state, f"{run.steps} of {steps}",
+        f"{rate:.4g}" if rate else "", left, _percent(last.get("train_error")), _percent(tested),
+        str(run.starts[-1].get("host", "")) if run.starts else "",
+    )  # fmt: skip
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{error:.2%}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns, two spaces apart; numbers to the right."""
+    rows = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = {i for i, title in enumerate(HEADER) if title not in ("run", "state", "host")}
+    return "\n".join(
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        .rstrip()
+        for row in rows
+    )  # fmt: skip
