@@ -28,6 +28,7 @@ def commands_in(page):
             yield shlex.split(plain.replace("NAME", name), comments=True)
 
 
+NO_SWEEPS = ("experiments.report", "experiments.status", "experiments.all")
 COMMANDS = {shlex.join(given): given for page in PAGES for given in commands_in(page)}
 
 
@@ -42,7 +43,7 @@ def test_commands_are_known(given, tmp_path):
         assert all((ROOT / flag).exists() for flag in flags if flag.startswith("tests"))
     elif program[-1] == "resnet_flax.config":
         assert flags == []  # it has no flags; tests/test_config.py compares what it prints
-    elif program[-1].startswith("experiments.") and program[-1] not in ("experiments.report", "experiments.all"):
+    elif program[-1].startswith("experiments.") and program[-1] not in NO_SWEEPS:
         code, output = command(*program, *flags, f"--workdir={tmp_path}", "--dry-run")
         assert code == 0, output
         assert f"{tmp_path}" in output or "experiments.cost" in program
