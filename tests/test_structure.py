@@ -2,7 +2,11 @@
 
 import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
+
+from resnet_flax.sweeps.registry import ORDER
 
 ROOT = Path(__file__).parents[1]
 MOST_INSIDE = 25  # of launchers, optional packages, worker processes, and what neither --help nor a report waits for
@@ -79,3 +83,9 @@ def test_private_names_are_read_in_their_module_alone():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("resnet_flax", "experiments")):
                 assert not [a.name for a in node.names if a.name.startswith("_")], name
+
+
+def test_neither_help_nor_a_refusal_waits_for_jax():
+    named = ", ".join(f"experiments.{name}" for name in (*ORDER, "all", "report"))
+    program = f"import sys, {named}, resnet_flax.command; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnet_flax.figures import style
 from resnet_flax.figures.style import plt
-from resnet_flax.measurements.networks import Cost
 from resnet_flax.reporting.record import Figure
 
+if TYPE_CHECKING:  # it brings jax with it
+    from resnet_flax.measurements.networks import Cost
 
-def draw(costs: Sequence[Cost], path: Path, title: str) -> Figure:
+
+def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
     """Two panels, a line a unit; units of equal cost lie beside each other, not upon each other."""
     units = list(dict.fromkeys(c.unit for c in costs))
     depths = sorted({c.depth for c in costs})
