@@ -8,13 +8,23 @@ from typing import Any
 import jax
 import optax
 
+from resnet_flax.data.layouts import Layout
 from resnet_flax.errors import UserError
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import metric_functions
 from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.state import State
-from resnet_flax.training.step import make_train_steps
+from resnet_flax.training.step import TrainSteps, make_train_steps
+
+
+def train_steps(parts: Parts, optimizer: optax.GradientTransformation, layout: Layout) -> TrainSteps:
+    """Builds the training steps of a run, on batches that lie as the layout says."""
+    c = parts.config
+    return make_train_steps(
+        parts.network, optimizer, layout, parts.transform, c.seed, c.train.batch_size, parts.mesh,
+        c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics,
+    )  # fmt: skip
 
 
 class Feed:
@@ -31,10 +41,7 @@ class Feed:
         self._last = c.train.steps
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
-        self._steps = make_train_steps(
-            parts.network, optimizer, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics,
-        )  # fmt: skip
+        self._steps = train_steps(parts, optimizer, self._supply.training)
         more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
         self._evaluate = make_evaluate(
             parts.network, self._supply.evaluation, parts.transform, c.train.eval_batch_size, parts.mesh,

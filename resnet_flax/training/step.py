@@ -41,8 +41,12 @@ class TrainSteps:
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
         """The same, compiled now for arguments like these."""
-        compiled = self.program.lower(state, arrays, *self._numbers(1)).compile()
-        return dataclasses.replace(self, program=compiled)
+        return dataclasses.replace(self, program=self.trace(state, arrays).lower().compile())
+
+    def trace(self, state: State, arrays: Arrays) -> jax.stages.Traced:
+        """Traces the program for arguments like these, which may be shapes alone, of devices that are not here."""
+        count, seed = (jax.ShapeDtypeStruct((), dtype, sharding=self.everywhere) for dtype in (np.int32, np.uint32))
+        return self.program.trace(state, arrays, count, seed)
 
     def _numbers(self, count: int) -> tuple[Array, Array]:
         """Puts the count and the seed on all devices: the only host-to-device transfer of a call."""
@@ -193,7 +197,8 @@ def make_train_steps(
     def steps(state: State, arrays: Arrays, count: Array, seed: Array) -> State:
         return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, s), state)
 
-    return TrainSteps(jit(steps, donate_argnums=0), seed, replicated(mesh))
+    platform = mesh.devices.flat[0].platform
+    return TrainSteps(jit(steps, platform, donate_argnums=0), seed, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)
