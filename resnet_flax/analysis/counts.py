@@ -38,13 +38,21 @@ def multiply_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
     return _count(_needed(function, *arguments), _multiply_adds)
 
 
-def least_bytes_of(function: Callable[..., Any], *arguments: Any) -> int:
+def least_bytes_of(function: Callable[..., Any], *arguments: Any, on_chip: float = 0) -> float:
     """Bytes that the convolutions and matrix products in a function read and write, each operand and result once.
 
-    No program for a device whose own memory holds no layer's images moves less, however well it fuses what stands
-    between convolutions: BN, ReLU, additions. Loops and branches count as in :func:`multiply_adds_of`.
+    No program moves less, however well it fuses what stands between convolutions: BN, ReLU, additions. Loops and
+    branches count as in :func:`multiply_adds_of`.
+
+    Args:
+      on_chip: bytes of each array that may be on the chip already, or stay there.
     """
-    return _count(_needed(function, *arguments), _operand_bytes)
+
+    def of_layer(equation: core.JaxprEqn) -> float:
+        arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
+        return sum(max(0, math.prod(a.shape) * a.dtype.itemsize - on_chip) for a in arrays)
+
+    return _count(_needed(function, *arguments), of_layer)
 
 
 def variables_of(network: Network, image_shape: tuple[int, int, int]) -> Any:
@@ -91,11 +99,6 @@ def _multiply_adds(equation: core.JaxprEqn) -> int:
         return math.prod(out.shape) * math.prod(kernel.shape) // filters // math.prod(params["lhs_dilation"])
     (contracted, _), _ = params["dimension_numbers"]
     return math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-
-
-def _operand_bytes(equation: core.JaxprEqn) -> int:
-    arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
-    return sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:

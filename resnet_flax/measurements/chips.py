@@ -14,6 +14,7 @@ class Chip:
       flops: operations a second by the type of the computation (``model.dtype``), as jax computes it by default.
       memory: bytes that a program can use, as its compiler counts them or jax sets them aside.
       memory_bandwidth: bytes a second.
+      on_chip: bytes of the cache, or of the memory beside the arithmetic: arrays in them move nothing.
       link_bandwidth: bytes a second in one direction, over all links of a device or, where ``mesh`` is, over each.
       launch_seconds: between the starts of two kernels; 0 where a device starts them itself.
       mesh: whether devices are linked to their neighbours in a mesh, not through a switch that reduces what it passes.
@@ -26,6 +27,7 @@ class Chip:
     flops: Mapping[str, float]
     memory: float
     memory_bandwidth: float
+    on_chip: float
     link_bandwidth: float
     launch_seconds: float
     mesh: bool
@@ -61,6 +63,7 @@ _H100 = Chip(
     # 84.9 GB, of which jax takes three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
     memory=0.75 * 84_942_979_072,
     memory_bandwidth=3.35e12,
+    on_chip=50 * 2**20,  # the second-level cache
     link_bandwidth=450e9,  # NVLink, 900 GB/s in both directions; its switches add (SHARP)
     launch_seconds=2e-6,  # not published: what a GPU takes from one kernel to the next at best
     mesh=False,
@@ -74,11 +77,12 @@ _V5E = Chip(
     flops={"bfloat16": 197e12, "float32": 197e12},
     memory=15.75 * 2**30,  # of 16 GiB, what its compiler gives to a program
     memory_bandwidth=819e9,
+    on_chip=128 * 2**20,  # "VMEM": jax-ml.github.io/scaling-book, part 2
     link_bandwidth=50e9,  # four links of 400 Gbit/s
     launch_seconds=0.0,
     mesh=True,
     whole_ring=16,
-    source="cloud.google.com/tpu/docs/v5e",
+    source="cloud.google.com/tpu/docs/v5e; jax-ml.github.io/scaling-book",
 )
 CHIPS: dict[str, Chip] = {chip.name: chip for chip in (_H100, _V5E)}
 

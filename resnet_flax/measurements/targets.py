@@ -111,7 +111,7 @@ class Work:
 
     Attributes:
       flops: of convolutions and matrix products.
-      least_bytes: that these, and the optimizer, read and write.
+      least_bytes: that these, and the optimizer, read and write in the device's memory at least.
       gradient_bytes: that are summed over the devices.
     """
 
@@ -211,7 +211,9 @@ class TargetStep:
         params = _bytes(state.params)
         kept = params + _bytes(state.opt_state) + _bytes(state.average)
         trained = params if config.optimizer.trainable == "all" else 0
-        return Work(2 * multiply_adds_of(step, *arguments), least_bytes_of(step, *arguments) + 2 * kept, trained)
+        on_chip = self.target.chip.on_chip
+        least = least_bytes_of(step, *arguments, on_chip=on_chip) + 2 * max(0, kept - on_chip)
+        return Work(2 * multiply_adds_of(step, *arguments), least, trained)
 
     @property
     def _share(self) -> int:

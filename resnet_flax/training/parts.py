@@ -107,7 +107,8 @@ def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalizat
     """Builds the network of a resolved config beside its data set; the devices of the mesh may be elsewhere."""
     check_registered(config, len(data.classes))
     network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
-    network = network.clone(frozen=config.optimizer.trainable == "head")
+    layers = dataclasses.replace(network.layers, gpu=mesh.devices.flat[0].platform == "gpu")
+    network = network.clone(frozen=config.optimizer.trainable == "head", layers=layers)
     return Parts(config, data, network, mesh, normalization)
 
 
