@@ -1,7 +1,6 @@
 """The work of ``python -m resnet_flax.preflight --target=...``: a run on accelerators that are not here."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,7 +12,8 @@ from resnet_flax.measurements.targets import Bound, Compiled, Target, TargetStep
 from resnet_flax.training.devices import data_mesh
 
 _GIB = 2**30
-_SPARE = 0.95  # of the memory, that a batch is made to fit: the temporaries do not grow quite in proportion
+_SPARE = 0.85  # of the memory, that a batch is made to fit: the temporaries do not grow quite in proportion
+_TRIES = 3
 
 
 def main(given: ConfigDict, target: Target) -> None:
@@ -29,7 +29,8 @@ def main(given: ConfigDict, target: Target) -> None:
     # Images in memory are part of what a device holds; photographs come a batch at a time, and need not be here.
     resident = config.data.pipeline == "resident"
     images = len(datasets.load(config.data).train) if resident else 0
-    print(f"target: {target.text}, {target.devices} devices; rates as published: {target.chip.source}")
+    plural = "s" * (target.devices > 1)
+    print(f"target: {target.text}, {target.devices} device{plural}; rates as published: {target.chip.source}")
     try:
         mesh = target.mesh()
     except UserError:
@@ -91,33 +92,47 @@ def _advise(given: ConfigDict, target: Target, step: TargetStep, compiled: Compi
       UserError: always: the config as it is does not fit.
     """
     fitting = []
-    for keys in _candidates(step, compiled):
-        changed = copy.deepcopy(given)
-        changed.update_from_flattened_dict(keys)
-        text = " ".join(f"--config.{key}={value}" for key, value in keys.items())
-        try:
-            other = TargetStep(configs.resolve(changed), target, step.parts.mesh, images)
-        except UserError as refusal:
-            print(f"  {text}: {refusal}")
-            continue
-        found = other.compile()
-        print(f"  {text}: {_memory(other, found)}", flush=True)
-        if other.fits(found):
-            fitting.append(text)
+    for option in (_recomputed, _in_parts, _smaller_batch):
+        tried, needed = step, compiled.needed
+        for _ in range(_TRIES):
+            keys = option(tried.config, target.devices, _SPARE * target.chip.memory / needed)
+            if keys is None:
+                break
+            changed = copy.deepcopy(given)
+            changed.update_from_flattened_dict(keys)
+            text = " ".join(f"--config.{key}={value}" for key, value in keys.items())
+            try:
+                tried = TargetStep(configs.resolve(changed), target, step.parts.mesh, images)
+            except UserError as refusal:
+                print(f"  {text}: {refusal}")
+                break
+            found = tried.compile()
+            needed = found.needed
+            print(f"  {text}: {_memory(tried, found)}", flush=True)
+            if tried.fits(found):
+                fitting.append(text)
+                break
     would = f"; it does with {', or with '.join(fitting)}" if fitting else "; choose more devices or a smaller network"
     raise UserError(f"--target={target.text}: {configs.name_of(step.config.model)} does not fit{would}")
 
 
-def _candidates(step: TargetStep, compiled: Compiled) -> Iterator[dict[str, Any]]:
-    """Yields keys that save memory: first those that change no result, the batch last."""
-    config, target, train = step.config, step.target, step.config.train
-    share = _SPARE * target.chip.memory / compiled.needed  # the state's part of it is small where a batch does not fit
-    if config.model.remat == "none":
-        yield {"model.remat": "unit"}
-    parts = 2 * train.accumulate
-    while train.accumulate / parts > share:
+# Each returns keys that save memory, or None where there are no (more) such: a config that does not fit, the number of
+# devices, and the share of the memory that it needs which is there. The first two change no result but for rounding.
+
+
+def _recomputed(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    return {"model.remat": "unit"} if config.model.remat == "none" else None
+
+
+def _in_parts(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    parts = 2 * config.train.accumulate
+    while config.train.accumulate / parts > share:
         parts *= 2
-    yield {"train.accumulate": parts}
-    unit = target.devices * max(1, train.bn_group if train.bn_group < train.batch_size // target.devices else 1)
-    if smaller := int(train.batch_size * share) // unit * unit:
-        yield {"train.batch_size": smaller}
+    return {"train.accumulate": parts}
+
+
+def _smaller_batch(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    group, batch = config.train.bn_group, config.train.batch_size
+    unit = devices * (group if 0 < group < batch // devices else 1)
+    smaller = int(batch * share) // unit * unit
+    return {"train.batch_size": smaller} if 0 < smaller < batch else None

@@ -132,8 +132,7 @@ class Program:
         if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
             return Counts()
         if opcode == "while":
-            trips = re.search(r'known_trip_count"?[:=]\s*\{"?n"?:"?(\d+)', one.attributes)
-            return self._count(one.called[0]).times(int(trips[1]) if trips and one is not self._steps else 1)
+            return self._count(one.called[0]).times(1 if one is self._steps else self._rounds(one))
         if opcode in ("call", "async"):
             return sum((self._count(name) for name in one.called), Counts())
         if opcode == "conditional":
@@ -151,6 +150,19 @@ class Program:
             return Counts(kernels=1, copies=1, layout_changes=_reorders(one, among), bytes=moved)
         inner = self._computations[one.called[0]] if opcode == "fusion" else {one.name: one}
         return Counts(kernels=1, layout_changes=any(_reorders(i, inner) for i in inner.values()), bytes=moved)
+
+    def _rounds(self, loop: Instruction) -> int:
+        """How often a loop's body runs, as the compiler has noted it or the condition says; 1 where neither does."""
+        if noted := re.search(r'known_trip_count"?[:=]\s*\{"?n"?:"?(\d+)', loop.attributes):
+            return int(noted[1])
+        named = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+        condition = self._computations.get(named[1], {}) if named else {}
+        for root in condition.values():
+            if root.is_root and root.opcode == "compare" and "direction=LT" in root.attributes:
+                limits = [condition[name] for name in root.operands if name in condition]
+                counts = [re.match(r".*constant\((\d+)\)", i.text) for i in limits if i.opcode == "constant"]
+                return next((int(count[1]) for count in counts if count), 1)
+        return 1
 
     def _moved(self, one: Instruction, among: Mapping[str, Instruction]) -> int:
         """Bytes of an instruction's operands and results; of an operand that is only sliced, those of the slices."""

@@ -114,6 +114,21 @@ ENTRY %main (a: f32[4,8], b: f32[50000,8]) -> f32[4,8] {
 """
 
 
+def test_rounds_of_a_loop_that_its_condition_says():
+    """As in programs for TPUs, which note no number of rounds."""
+    noted = ', backend_config={"known_trip_count":{"n":"3"}}'
+    condition = """
+%c (carry: (s32[], f32[4,8])) -> pred[] {
+  %carry = (s32[]{:T(128)}, f32[4,8]{1,0}) parameter(0)
+  %limit = s32[]{:T(128)} constant(5)
+  %i = s32[]{:T(128)} get-tuple-element(%carry), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+"""
+    assert Program(PROGRAM.replace(noted, "")).step().library_calls == 1
+    assert Program(PROGRAM.replace(noted, "").replace("\n%body", condition + "\n%body")).step().library_calls == 5
+
+
 def test_a_programs_text():
     program, array = Program(PROGRAM), 4 * 8 * 4
     counts = program.step()
@@ -174,7 +189,7 @@ def test_a_small_step_compiles(target):
     found = targets.parse(target)
     code, out, error = streams("-m", "resnet_flax.preflight", *SMALL, f"--target={target}")
     assert code == 0, error
-    assert f"target: {target}, {found.devices} devices" in out
+    assert f"target: {target}, {found.devices} device" in out
     assert "fits" in out
     assert f"{900:,} steps of {config.train.batch_size} images take 0.00 hours at least" in out
 
