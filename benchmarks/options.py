@@ -47,18 +47,24 @@ def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Se
       rows: of text.
       packages: peers that were measured, whose versions belong beside ours.
     """
-    measured_on = _measured_on(packages)
     print(tables.to_markdown(header, rows))
-    print("\n".join(f"{key}: {value}" for key, value in measured_on.items()))
+    print("\n".join(f"{key}: {value}" for key, value in _measured_on(packages).items()))
     if OUTPUT.value:
-        path = expanded(OUTPUT.value)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            comments = "".join(f"# {key}: {json.dumps(value)}\n" for key, value in measured_on.items())
-            write_atomically(path, comments + tables.to_csv(header, rows))
-        except OSError as error:
-            raise UserError(f"--output={path}: cannot be written: {error.strerror}") from None
-        print(f"written: {path}", file=sys.stderr)
+        write(header, rows, packages)
+        print(f"written: {expanded(OUTPUT.value)}", file=sys.stderr)
+
+
+def write(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequence[str] = ()) -> None:
+    """Writes the table where ``--output`` says, if it says so; arguments as of :func:`hand_over`."""
+    if not OUTPUT.value:
+        return
+    path = expanded(OUTPUT.value)
+    comments = "".join(f"# {key}: {json.dumps(value)}\n" for key, value in _measured_on(packages).items())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, comments + tables.to_csv(header, rows))
+    except OSError as error:
+        raise UserError(f"--output={path}: cannot be written: {error.strerror}") from None
 
 
 def _measured_on(packages: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from resnet_flax.data.images import Images
 from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.transforms import Transform
-from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.recipe import Recipe
@@ -68,13 +67,8 @@ def named(name: str, **keys: Any) -> ConfigDict:
 
 def shape_and_classes(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
     """The shape (H, W, C) of the images of the config's data set, and how many classes it has, without reading it."""
-    shape, classes = datasets.image_shape(config.data), datasets.classes(config.data)
-    if shape is None or classes is None:
-        raise UserError(
-            f"data.name={config.data.name!r}: the shape of its images is not known without reading it; choose a "
-            f"config of digits, cifar10, cifar100 or imagenet"
-        )
-    return shape, classes
+    data = datasets.unread(config.data)
+    return data.access.image_shape, len(data.classes)
 
 
 def training(config: ConfigDict, images: int = 1024) -> Training:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, without running or compiling it."""
+"""Parameters, multiply-adds and memory traffic of a network, without running or compiling it."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from resnet_flax.networks import Network
 
@@ -29,12 +30,29 @@ def multiply_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
     The body of a scan counts as often as it runs; XLA's own count takes it once. Zeros that a convolution is padded
     with count like images, as everyone counts; zeros that are put between the positions of a strided convolution's
     gradient do not. Of branches the one with the most counts; where the platform chooses, the one for other platforms
-    than those named (that of GPUs and TPUs, in this project).
+    than those named (that of GPUs and TPUs, in this project). What no result depends on does not count.
 
     Raises:
       ValueError: the function holds a loop whose length is not known before it runs.
     """
-    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _count(_needed(function, *arguments), _multiply_adds)
+
+
+def least_bytes_of(function: Callable[..., Any], *arguments: Any, on_chip: float = 0) -> float:
+    """Bytes that the convolutions and matrix products in a function read and write, each operand and result once.
+
+    No program moves less, however well it fuses what stands between convolutions: BN, ReLU, additions. Loops and
+    branches count as in :func:`multiply_adds_of`.
+
+    Args:
+      on_chip: bytes of each array that may be on the chip already, or stay there.
+    """
+
+    def of_layer(equation: core.JaxprEqn) -> float:
+        arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
+        return sum(max(0, math.prod(a.shape) * a.dtype.itemsize - on_chip) for a in arrays)
+
+    return _count(_needed(function, *arguments), of_layer)
 
 
 def variables_of(network: Network, image_shape: tuple[int, int, int]) -> Any:
@@ -44,28 +62,43 @@ def variables_of(network: Network, image_shape: tuple[int, int, int]) -> Any:
     return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
-    return sum(multiply_adds_of_equation(equation) for equation in jaxpr.eqns)
+def _needed(function: Callable[..., Any], *arguments: Any) -> core.Jaxpr:
+    """Returns the jaxpr of a function, without what none of its results depends on."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
+def _count(jaxpr: core.Jaxpr, of_layer: Callable[[core.JaxprEqn], int]) -> int:
+    return sum(_count_equation(equation, of_layer) for equation in jaxpr.eqns)
 
 
 def multiply_adds_of_equation(equation: core.JaxprEqn) -> int:
     """Multiply-adds of one step of a jaxpr, with all that runs inside it; see :func:`multiply_adds_of`."""
+    return _count_equation(equation, _multiply_adds)
+
+
+def _count_equation(equation: core.JaxprEqn, of_layer: Callable[[core.JaxprEqn], int]) -> int:
+    """Sums ``of_layer`` over the convolutions and matrix products that run in one step of a jaxpr."""
     name, params = equation.primitive.name, equation.params
-    if name == "conv_general_dilated":
-        out, kernel = equation.outvars[0].aval, equation.invars[1].aval
-        filters = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-        return math.prod(out.shape) * math.prod(kernel.shape) // filters // math.prod(params["lhs_dilation"])
-    if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval
-        return math.prod(equation.outvars[0].aval.shape) * math.prod(left.shape[i] for i in contracted)
-    inner = [_count(j) for j in _inner_jaxprs(params)]
+    if name in ("conv_general_dilated", "dot_general"):
+        return of_layer(equation)
+    inner = [_count(j, of_layer) for j in _inner_jaxprs(params)]
     if name == "cond":
         platforms = params.get("branches_platforms") or ()
         return inner[platforms.index(None)] if None in platforms else max(inner)
     if name == "while" and sum(inner):
         raise ValueError("a while loop's multiply-adds cannot be counted before it runs")
     return sum(inner) * params.get("length", 1) if name == "scan" else sum(inner)
+
+
+def _multiply_adds(equation: core.JaxprEqn) -> int:
+    out, params = equation.outvars[0].aval, equation.params
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval
+        filters = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+        return math.prod(out.shape) * math.prod(kernel.shape) // filters // math.prod(params["lhs_dilation"])
+    (contracted, _), _ = params["dimension_numbers"]
+    return math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:

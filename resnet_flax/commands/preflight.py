@@ -13,10 +13,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax.commands import preflight_target
 from resnet_flax.data import archives, datasets, decoding, imagenet, sources
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.photographs import Photo
 from resnet_flax.errors import UserError
+from resnet_flax.measurements import targets
 from resnet_flax.networks import build
 from resnet_flax.paths import expanded
 from resnet_flax.runs import resume
@@ -36,6 +38,11 @@ def main() -> None:
     """Looks at data, speed and disk, one after the other; raises what would keep a run from starting."""
     # A GPU may be busy training.
     jax.config.update("jax_platforms", "cpu")
+    if flags.FLAGS.target is not None:
+        target = targets.parse(flags.FLAGS.target)
+        targets.set_up()
+        preflight_target.main(flags.FLAGS.config, target)
+        return
     config = configs.resolve(flags.FLAGS.config)
     workdir = None if flags.FLAGS.workdir is None else expanded(flags.FLAGS.workdir)
     for line in _places(config):

@@ -12,11 +12,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from resnet_flax.config import names_in
-from resnet_flax.data import pixels, sources
+from resnet_flax.data import layouts, pixels, sources
+from resnet_flax.data.folders import decoded_side
 from resnet_flax.data.images import Found, Images, Split
+from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
@@ -128,6 +130,25 @@ class InMemory:
         """
         return Resident(splits, mesh, *sizes)
 
+    @staticmethod
+    def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "InMemory":
+        """Returns the access to images that have not been read.
+
+        Args:
+          shape: (H, W, C) of what the network sees.
+        """
+        side = decoded_side(data) if data["resize"] else shape[0]
+        return InMemory(data, (side, side, shape[2]))
+
+    def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]:
+        """Returns how training batches lie in arrays, and shapes and places of these.
+
+        Args:
+          images: of the training split.
+        """
+        layout = layouts.shuffled(batch_size)
+        return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (images,), self.stored)
+
     def identity(self, split: Images) -> bytes | None:
         """Returns bytes that tell a split's images and their order from others; None where their pixels tell it."""
         return None
@@ -210,6 +231,16 @@ class OnDisk:
     ) -> Supply:
         """See :class:`InMemory`."""
         return Streamed(splits, mesh, *sizes, self.pipeline, seed, note)
+
+    @staticmethod
+    def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "OnDisk":
+        """See :class:`InMemory`."""
+        return OnDisk(data, Pipeline.of(data))
+
+    def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]:
+        """See :class:`InMemory`; whatever the number of images, one batch at a time."""
+        layout = layouts.given()
+        return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (1, batch_size), self.image_shape)
 
     def identity(self, split: Photographs) -> bytes:
         """See :class:`InMemory`."""

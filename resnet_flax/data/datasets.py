@@ -164,6 +164,24 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
     )  # fmt: skip
 
 
+def unread(data: Mapping[str, Any]) -> Data:
+    """Describes a data set without reading it: the shape of its images and how many classes there are, no images.
+
+    Raises:
+      UserError: only the data themselves tell.
+    """
+    from resnet_flax.data.access import ACCESS  # with jax, for which configs and reports do not wait
+
+    shape, count = image_shape(data), classes(data)
+    if shape is None or count is None:
+        raise UserError(
+            f"data.name={data['name']!r}: the shape of its images is not known without reading it; choose a "
+            f"config of digits, cifar10, cifar100 or imagenet"
+        )
+    names = tuple(str(number) for number in range(count))
+    return Data((), (), (), names, "", "", True, ACCESS[data["pipeline"]].unread(data, shape))
+
+
 def load_for_evaluation(data: Mapping[str, Any]) -> Data:
     """Loads images to evaluate, or to test that they can be read: photographs in a folder stay on disk.
 

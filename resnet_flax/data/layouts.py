@@ -85,6 +85,14 @@ def rounded_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
     return -(-batch_size // mesh.size) * mesh.size
 
 
+def shapes(sharding: jax.sharding.Sharding, lead: tuple[int, ...], image: tuple[int, ...]) -> Arrays:
+    """Describes arrays of images of a shape, and their labels, with these axes in front."""
+    return {
+        "images": jax.ShapeDtypeStruct((*lead, *image), np.uint8, sharding=sharding),
+        "labels": jax.ShapeDtypeStruct(lead, np.int32, sharding=sharding),
+    }
+
+
 def put(split: Images, everywhere: jax.sharding.Sharding) -> Arrays:
     """Copies a split to every device of a (replicated) sharding, those of other hosts included."""
 

@@ -109,7 +109,7 @@ class Streamed:
 
     def like(self) -> Arrays:
         """See :class:`Supply`."""
-        return self._share.shapes({"images": self._pipeline.blank_image, "labels": np.zeros((), np.int32)})
+        return layouts.shapes(self._share.sharding, (1, self._share.size), self._pipeline.blank_image.shape)
 
     def begin(self, step: int, last: int) -> None:
         """See :class:`Supply`."""
@@ -168,8 +168,8 @@ class _Share:
     """The places of a batch of a size that are this host's."""
 
     def __init__(self, mesh: Mesh, size: int) -> None:
-        self._sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
-        here = self._sharding.addressable_devices_indices_map((1, size)).values()
+        self.sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
+        here = self.sharding.addressable_devices_indices_map((1, size)).values()
         self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here]))
         self._here = {int(place): here for here, place in enumerate(self.places)}
 
@@ -182,13 +182,6 @@ class _Share:
                 start, stop, _ = index[1].indices(self.size)
                 return local[None, self._here[start] : self._here[start] + stop - start]
 
-            return jax.make_array_from_callback((1, self.size, *local.shape[1:]), self._sharding, part)
+            return jax.make_array_from_callback((1, self.size, *local.shape[1:]), self.sharding, part)
 
         return {name: whole(local) for name, local in batch.items()}
-
-    def shapes(self, example: dict[str, np.ndarray]) -> Arrays:
-        """Describes the arrays of a batch whose examples are like this one."""
-        return {
-            name: jax.ShapeDtypeStruct((1, self.size, *one.shape), one.dtype, sharding=self._sharding)
-            for name, one in example.items()
-        }

@@ -29,6 +29,8 @@ class Layers:
       normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
       gate_bias: of the gates of highway layers, at the start.
       bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
+      gpu: whether the program is for GPUs, where the number of kernels and what they read and write bind: see
+        :class:`BatchNorm` and :class:`~.stages.Stage`. Variables and results are the same, but for rounding.
     """
 
     kernel_init: Initializer
@@ -46,6 +48,7 @@ class Layers:
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     axis_name: str | None = None
+    gpu: bool = False
 
     def convolution(self, filters: int, size: int, stride: int, name: str) -> Convolution:
         """A convolution, to be called on [N, H, W, C]."""
@@ -71,6 +74,7 @@ class Layers:
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             scale_init=zeros if last and self.zero_init_last else ones,
+            gpu=self.gpu,
             name=name,
         )
 

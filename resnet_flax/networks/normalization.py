@@ -1,10 +1,17 @@
 """Batch normalisation over the global batch, or over groups of it, on any number of devices; and its absence."""
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 
+from resnet_flax.networks import paired_sums
 from resnet_flax.networks.initialization import Initializer, ones, zeros
+
+KEPT = "normalised"  # name of what a loop over units keeps for its backward pass on a GPU: BN's input and statistics
 
 
 class BatchNorm(nn.Module):
@@ -25,6 +32,7 @@ class BatchNorm(nn.Module):
       dtype: of the output. Statistics are at least float32.
       param_dtype: of scale and bias.
       scale_init: draws the scale; ones, or zeros for the last of a unit where that setting is on.
+      gpu: whether both sums of a pass over the images are one reduction (:mod:`.paired_sums`).
     """
 
     group: int = 0
@@ -34,6 +42,7 @@ class BatchNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
     scale_init: Initializer = ones
+    gpu: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -48,7 +57,10 @@ class BatchNorm(nn.Module):
         if not train:
             mean, var = running_mean.value, running_var.value
         else:
-            mean, var, count = _group_statistics(x.astype(statistics_dtype), self.group, self.axis_name)
+            x = self._kept(x)
+            moments = partial(paired_sums.moments if self.gpu else _moments, dtype=statistics_dtype)
+            mean, var, count = _group_statistics(x, self.group, self.axis_name, moments)
+            mean, var = self._kept(mean), self._kept(var)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 for running, value in ((running_mean, mean), (running_var, unbiased)):
@@ -57,12 +69,18 @@ class BatchNorm(nn.Module):
 
         multiplier = scale * lax.rsqrt(var + self.epsilon)  # [C] or [groups, C]
         offset = bias - mean * multiplier
+        scale_and_shift = paired_sums.scale_and_shift if self.gpu else _scale_and_shift
         if multiplier.ndim == 2:
             groups = multiplier.shape[0]
             grouped = x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
-            y = grouped * multiplier[:, None, None, None] + offset[:, None, None, None]
+            y = scale_and_shift(grouped, multiplier[:, None, None, None], offset[:, None, None, None])
             return y.reshape(x.shape).astype(self.dtype)
-        return (x * multiplier + offset).astype(self.dtype)
+        if self.gpu:
+            multiplier, offset = multiplier[None, None, None], offset[None, None, None]
+        return scale_and_shift(x, multiplier, offset).astype(self.dtype)
+
+    def _kept(self, x: Array) -> Array:
+        return checkpoint_name(x, KEPT) if self.gpu else x
 
 
 class Bias(nn.Module):
@@ -85,7 +103,19 @@ class Bias(nn.Module):
         return (x + bias).astype(self.dtype)
 
 
-def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Array, Array, int]:
+def _moments(x: Array, axes: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
+    x = x.astype(dtype)
+    # x * x and not its square, whose derivative would keep 2 x for the backward pass beside x.
+    return x.mean(axes), (x * x).mean(axes)
+
+
+def _scale_and_shift(x: Array, multiplier: Array, offset: Array) -> Array:
+    return x * multiplier + offset
+
+
+def _group_statistics(
+    x: Array, group: int, axis_name: str | None, moments: Callable[..., tuple[Array, Array]]
+) -> tuple[Array, Array, int]:
     """Mean and biased variance of each group, and how many values went into each.
 
     Returns:
@@ -99,11 +129,10 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
         if images % group:
             raise ValueError(f"train.bn_group={group} does not divide the {images} images of a device")
         grouped = x.reshape(images // group, group, *x.shape[1:])
-        mean = grouped.mean((1, 2, 3))
-        return mean, _variance(mean, (grouped * grouped).mean((1, 2, 3))), values
+        mean, of_squares = moments(grouped, (1, 2, 3))
+        return mean, _variance(mean, of_squares), values
 
-    # x * x and not its square, whose derivative would keep 2 x for the backward pass beside x.
-    moments = jnp.stack([x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))])  # [2, C]
+    both = jnp.stack(moments(x, (0, 1, 2)))  # [2, C]
     if group > images:
         if group % images or (images * devices) % group:
             raise ValueError(
@@ -111,14 +140,14 @@ def _group_statistics(x: Array, group: int, axis_name: str | None) -> tuple[Arra
                 f"or does not divide the batch of {images * devices}"
             )
         if group == images * devices:
-            moments = lax.pmean(moments, axis_name)
+            both = lax.pmean(both, axis_name)
         else:
             members = group // images
-            everyone = lax.all_gather(moments, axis_name)  # [devices, 2, C]
-            groups = everyone.reshape(-1, members, *moments.shape).mean(1)
-            moments = groups[lax.axis_index(axis_name) // members]
-    mean = moments[0]
-    return mean, _variance(mean, moments[1]), values
+            everyone = lax.all_gather(both, axis_name)  # [devices, 2, C]
+            groups = everyone.reshape(-1, members, *both.shape).mean(1)
+            both = groups[lax.axis_index(axis_name) // members]
+    mean, of_squares = both
+    return mean, _variance(mean, of_squares), values
 
 
 def _variance(mean: Array, mean_of_squares: Array) -> Array:

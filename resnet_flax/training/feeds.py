@@ -1,5 +1,6 @@
 """The compiled steps and evaluations of a run, on the arrays that its data set supplies."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 
+from resnet_flax.data.layouts import Layout
 from resnet_flax.errors import UserError
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import metric_functions
@@ -15,7 +17,16 @@ from resnet_flax.training.evaluation import Evaluation, make_evaluate
 from resnet_flax.training.parts import Parts
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import State
-from resnet_flax.training.step import make_train_steps
+from resnet_flax.training.step import TrainSteps, make_train_steps
+
+
+def train_steps(parts: Parts, recipe: Recipe, layout: Layout) -> TrainSteps:
+    """Builds the training steps of a run, on batches that lie as the layout says."""
+    c = parts.config
+    return make_train_steps(
+        parts.network, recipe, layout, parts.transform, c.seed, c.train.batch_size, parts.mesh,
+        c.train.label_smoothing, c.train.accumulate, parts.metrics,
+    )  # fmt: skip
 
 
 class Feed:
@@ -33,10 +44,7 @@ class Feed:
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
         self._background = ThreadPoolExecutor(1, "compile")
-        self._steps = make_train_steps(
-            parts.network, recipe, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-            c.train.label_smoothing, c.train.accumulate, parts.metrics,
-        )  # fmt: skip
+        self._steps = train_steps(parts, recipe, self._supply.training)
         more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
         self._evaluate = make_evaluate(
             parts.network, self._supply.evaluation, parts.transform, c.train.eval_batch_size, parts.mesh,
@@ -45,12 +53,12 @@ class Feed:
 
     def compile(self, like: State) -> None:
         """Begins to compile, in the background, for states like this one."""
-        self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()))
+        self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()).lower().compile)
 
     def begin(self, step: int) -> None:
         """Gets the batches from that step on under way; returns when all is ready."""
         self._supply.begin(step, self._last)
-        self._steps = self._compiling.result()
+        self._steps = dataclasses.replace(self._steps, program=self._compiling.result())
 
     def advance(self, state: State, count: int) -> tuple[State, int]:
         """That many steps (or fewer: how many they were); the state is donated. Returns when they are done.

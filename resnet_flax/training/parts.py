@@ -100,10 +100,16 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     check_precision(config)
     data = datasets.load(config.data)
     normalization = data.access.normalization(config.data.normalization, data.train, normalization)
+    return assemble(config, data, data_mesh(), normalization)
+
+
+def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalization: Normalization) -> Parts:
+    """Builds the network of a resolved config beside its data set; the devices of the mesh may be elsewhere."""
     check_registered(config, len(data.classes))
     network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
-    network = network.clone(frozen=config.optimizer.trainable == "head")
-    return Parts(config, data, network, data_mesh(), normalization)
+    layers = dataclasses.replace(network.layers, gpu=mesh.devices.flat[0].platform == "gpu")
+    network = network.clone(frozen=config.optimizer.trainable == "head", layers=layers)
+    return Parts(config, data, network, mesh, normalization)
 
 
 def check_registered(config: ConfigDict, classes: int) -> None:

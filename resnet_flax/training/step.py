@@ -45,12 +45,15 @@ class TrainSteps:
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
         """The same, compiled now for arguments like these."""
-        return self.trace(state, arrays)()
+        return dataclasses.replace(self, program=self.trace(state, arrays).lower().compile())
 
-    def trace(self, state: State, arrays: Arrays) -> Callable[[], "TrainSteps"]:
-        """Traces for arguments like these; what it returns compiles, in whatever thread."""
-        lowered = self.program.lower(state, arrays, *self._arguments(1))
-        return lambda: dataclasses.replace(self, program=lowered.compile())
+    def trace(self, state: State, arrays: Arrays) -> jax.stages.Traced:
+        """Traces the program for arguments like these, which may be shapes alone, of devices that are not here."""
+        others = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.everywhere),
+            (np.int32(1), np.uint32(self.seed), dict(self.numbers)),
+        )
+        return self.program.trace(state, arrays, *others)
 
     def _arguments(self, count: int) -> tuple[Array, Array, dict[str, Array]]:
         """The count, whose transfer to all devices is the only one of a call, and what is the same in every call."""
@@ -211,7 +214,8 @@ def make_train_steps(
     def steps(state: State, arrays: Arrays, count: Array, seed: Array, numbers: Numbers) -> State:
         return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, numbers, s), state)
 
-    return TrainSteps(jit(steps, donate_argnums=0), seed, recipe.numbers, replicated(mesh))
+    platform = mesh.devices.flat[0].platform
+    return TrainSteps(jit(steps, platform, donate_argnums=0), seed, recipe.numbers, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)

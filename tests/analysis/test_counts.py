@@ -49,7 +49,7 @@ def test_the_gradients_of_a_convolution_cost_as_much_as_it_does(stride):
     x, kernel = jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 6, 10))
     forward = multiply_adds_of(lambda x, k: convolution(x, k, stride), x, kernel)
     assert forward == 2 * (8 // stride) ** 2 * 10 * 9 * 6
-    both = multiply_adds_of(jax.grad(lambda x, k: convolution(x, k, stride).sum(), argnums=(0, 1)), x, kernel)
+    both = multiply_adds_of(jax.value_and_grad(lambda x, k: convolution(x, k, stride).sum(), (0, 1)), x, kernel)
     assert both == 3 * forward
 
 

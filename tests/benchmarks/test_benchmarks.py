@@ -143,6 +143,7 @@ def test_time_to_figure(tmp_path):
         (["pipeline", "--workers=1,-2"], "--workers=1,-2 must be whole numbers of at least 0"),
         (["pipeline", "--folder=nowhere"], "nowhere: there is no such folder"),
         (["memory", "--depths=20,x"], "--depths=20,x must be whole numbers"),
+        (["targets", "--rows=h100,residual-21"], "--rows=h100,residual-21: no row has all of these"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

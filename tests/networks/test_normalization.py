@@ -36,10 +36,12 @@ def example(double):
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("group", [0, 1, 2, 4, 8, 16])
-def test_training_on_any_number_of_devices(example, group, devices):
+@pytest.mark.parametrize(
+    ("group", "gpu"), [*((n, False) for n in (0, 1, 2, 4, 8, 16)), (0, True), (1, True), (8, True)]
+)
+def test_training_on_any_number_of_devices(example, group, gpu, devices):
     x, params, stats = example
-    layer = BatchNorm(group=group, axis_name=DATA_AXIS, dtype=jnp.float64, param_dtype=jnp.float64)
+    layer = BatchNorm(group=group, axis_name=DATA_AXIS, dtype=jnp.float64, param_dtype=jnp.float64, gpu=gpu)
     mesh = jax.make_mesh((devices,), (DATA_AXIS,), axis_types=data_mesh().axis_types, devices=jax.devices()[:devices])
     split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
 

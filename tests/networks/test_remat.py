@@ -1,5 +1,7 @@
 """Rematerialisation: the same numbers from less memory."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from resnet_flax import config
 from resnet_flax.analysis.by_stage import by_stage
-from resnet_flax.networks import build
+from resnet_flax.networks import build, stages
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
@@ -41,6 +43,18 @@ def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
     plainly, again = network(unit), network(unit, remat=remat, unroll=unroll)
     variables = variables_of(plainly, x)
     a, b = (gradients(net, variables, x, labels) for net in (plainly, again))
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
+
+
+@pytest.mark.parametrize("most_unrolled", [0, 35])
+def test_gpus_compute_the_same(double, monkeypatch, most_unrolled):
+    """Sums in pairs, and loops that keep less or are none: where each runs, but computed on the CPU here."""
+    monkeypatch.setattr(stages, "_FEW_ON_GPU", most_unrolled)
+    x, labels = images_and_labels()
+    plainly = network("preactivation", bn_group=4)
+    on_gpu = plainly.clone(layers=dataclasses.replace(plainly.layers, gpu=True))
+    variables = variables_of(plainly, x)
+    a, b = (gradients(net, variables, x, labels) for net in (plainly, on_gpu))
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
 
 

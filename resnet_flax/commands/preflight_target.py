@@ -1,0 +1,138 @@
+"""The work of ``python -m resnet_flax.preflight --target=...``: a run on accelerators that are not here."""
+
+import copy
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.data import datasets
+from resnet_flax.errors import UserError
+from resnet_flax.measurements.targets import Bound, Compiled, Target, TargetStep
+from resnet_flax.training.devices import data_mesh
+
+_GIB = 2**30
+_SPARE = 0.85  # of the memory, that a batch is made to fit: the temporaries do not grow quite in proportion
+_TRIES = 3
+
+
+def main(given: ConfigDict, target: Target) -> None:
+    """Says whether the run fits the target, what would make it fit, and how long it takes at least.
+
+    Args:
+      given: not resolved, so that what follows from a smaller batch does.
+
+    Raises:
+      UserError: it does not fit; or nothing here compiles for the target.
+    """
+    config = configs.resolve(given)
+    # Images in memory are part of what a device holds; photographs come a batch at a time, and need not be here.
+    resident = config.data.pipeline == "resident"
+    images = len(datasets.load(config.data).train) if resident else 0
+    plural = "s" * (target.devices > 1)
+    print(f"target: {target.text}, {target.devices} device{plural}; rates as published: {target.chip.source}")
+    try:
+        mesh = target.mesh()
+    except UserError:
+        step = TargetStep(config, target, data_mesh(), images)
+        print("not compiled: whether it fits, and how many kernels it starts, is not known")
+        _say_bound(step, step.bound(None, step.work()))
+        raise
+    step = TargetStep(config, target, mesh, images)
+    compiled = step.compile()
+    _say_program(step, compiled)
+    _say_bound(step, step.bound(compiled, step.work()))
+    if not step.fits(compiled):
+        _advise(given, target, step, compiled, images)
+
+
+def _say_program(step: TargetStep, compiled: Compiled) -> None:
+    """Says what the compiler made of the step."""
+    c, train, devices = step.config, step.config.train, step.target.devices
+    print(
+        f"compiled in {compiled.seconds:.0f} s: {configs.name_of(c.model)}, {c.model.dtype}, "
+        f"{train.batch_size // devices} images a device: {_memory(step, compiled)}"
+    )
+    if (counts := compiled.counts) is None:
+        return
+    moved = counts.bytes / step.target.chip.memory_bandwidth
+    print(
+        f"a step: {counts.kernels:.0f} kernels ({counts.copies:.0f} copies, {counts.layout_changes:.0f} reorder), "
+        f"{counts.library_calls:.0f} library calls, {counts.collectives:.0f} operations between devices on "
+        f"{counts.collective_bytes / 1e6:,.1f} MB; as compiled, they read and write {counts.bytes / 1e9:.3g} GB, which "
+        f"takes {1e3 * moved:.3g} ms where no cache helps"
+    )
+
+
+def _memory(step: TargetStep, compiled: Compiled) -> str:
+    verdict = "fits" if step.fits(compiled) else "does not fit"
+    needed, there = compiled.needed / _GIB, step.target.chip.memory / _GIB
+    return f"{needed:.1f} GiB of the {there:.1f} GiB that a program can have of a device: {verdict}"
+
+
+def _say_bound(step: TargetStep, bound: Bound) -> None:
+    """Says how long a step, and the run, take at least."""
+    train = step.config.train
+    parts = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in bound.seconds.items())
+    print(f"a step takes {1e3 * bound.least:.3g} ms at least; {bound.binds} binds ({parts})")
+    hours, rate = train.steps * bound.least / 3600, train.batch_size / bound.least
+    print(
+        f"{train.steps:,} steps of {train.batch_size:,} images take {hours:.2f} hours at least, {rate:,.0f} images/s; "
+        f"evaluations and checkpoints come on top"
+    )
+    if step.config.data.pipeline == "stream":
+        print("photographs have to be decoded as fast: preflight without --target measures how fast they are here")
+    print("this is a bound by published rates, not a measurement: real steps take longer")
+
+
+def _advise(given: ConfigDict, target: Target, step: TargetStep, compiled: Compiled, images: int) -> None:
+    """Compiles what may fit instead, and says what does.
+
+    Raises:
+      UserError: always: the config as it is does not fit.
+    """
+    fitting = []
+    for option in (_recomputed, _in_parts, _smaller_batch):
+        tried, needed = step, compiled.needed
+        for _ in range(_TRIES):
+            keys = option(tried.config, target.devices, _SPARE * target.chip.memory / needed)
+            if keys is None:
+                break
+            changed = copy.deepcopy(given)
+            changed.update_from_flattened_dict(keys)
+            text = " ".join(f"--config.{key}={value}" for key, value in keys.items())
+            try:
+                tried = TargetStep(configs.resolve(changed), target, step.parts.mesh, images)
+            except UserError as refusal:
+                print(f"  {text}: {refusal}")
+                break
+            found = tried.compile()
+            needed = found.needed
+            print(f"  {text}: {_memory(tried, found)}", flush=True)
+            if tried.fits(found):
+                fitting.append(text)
+                break
+    would = f"; it does with {', or with '.join(fitting)}" if fitting else "; choose more devices or a smaller network"
+    raise UserError(f"--target={target.text}: {configs.name_of(step.config.model)} does not fit{would}")
+
+
+# Each returns keys that save memory, or None where there are no (more) such: a config that does not fit, the number of
+# devices, and the share of the memory that it needs which is there. The first two change no result but for rounding.
+
+
+def _recomputed(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    return {"model.remat": "unit"} if config.model.remat == "none" else None
+
+
+def _in_parts(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    parts = 2 * config.train.accumulate
+    while config.train.accumulate / parts > share:
+        parts *= 2
+    return {"train.accumulate": parts}
+
+
+def _smaller_batch(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:
+    group, batch = config.train.bn_group, config.train.batch_size
+    unit = devices * (group if 0 < group < batch // devices else 1)
+    smaller = int(batch * share) // unit * unit
+    return {"train.batch_size": smaller} if 0 < smaller < batch else None
