@@ -66,7 +66,7 @@ class Stage(nn.Module):
             return unit(x, train), None
 
         rest = self.units - 1
-        unroll = self.unroll or rest <= (_FEW_ON_GPU if self.layers.gpu and not self.remat else _FEW)
+        unroll = self.unroll or rest <= (_FEW_ON_GPU if self.layers.gpu else _FEW)
         in_loop = apply
         if self.layers.gpu and not unroll:
             # What stands between convolutions is computed again: that takes less than to store it and read it back.
