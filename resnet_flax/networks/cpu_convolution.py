@@ -242,9 +242,9 @@ def product_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> 
 
     def product(x: Array, dy: Array) -> Array:
         if stride == 1:
-            x, dy = _shifts_along(x, size, 1), _shifts_along(dy, size, 2)
+            x, dy = _laid_out(_shifted(x, size, 1)), _laid_out(_shifted(dy, size, 2))
         else:
-            x = shifts(x, size, stride)
+            x = _laid_out(_shifted_both_ways(x, size, stride))
         x, dy = x.reshape(-1, left), dy.reshape(-1, right)
         return jnp.dot(x.T, dy, preferred_element_type=jnp.promote_types(kernel.dtype, jnp.float32))
 
@@ -269,16 +269,34 @@ def _sum_of_chunks(function: Callable[[Array, Array], Array], x: Array, dy: Arra
 
 def _shifts_along(images: Array, size: int, axis: int) -> Array:
     """Returns the ``size`` shifts of padded images along one axis, side by side: [..., C] -> [..., size*C]."""
-    pad, side = size // 2, images.shape[axis]
-    padded = jnp.pad(images, [(pad, pad) if i == axis else (0, 0) for i in range(images.ndim)])
-    return jnp.concatenate([lax.slice_in_dim(padded, a, a + side, axis=axis) for a in range(size)], axis=-1)
+    return jnp.concatenate(_shifted(images, size, axis), axis=-1)
 
 
 def shifts(images: Array, size: int, stride: int) -> Array:
     """Returns the size*size shifts of padded images, side by side: [N, H, W, C] -> [N, H', W', size*size*C]."""
+    return jnp.concatenate(_shifted_both_ways(images, size, stride), axis=-1)
+
+
+def _shifted(images: Array, size: int, axis: int) -> list[Array]:
+    """Returns the ``size`` shifts of padded images along one axis."""
+    pad, side = size // 2, images.shape[axis]
+    padded = jnp.pad(images, [(pad, pad) if i == axis else (0, 0) for i in range(images.ndim)])
+    return [lax.slice_in_dim(padded, a, a + side, axis=axis) for a in range(size)]
+
+
+def _shifted_both_ways(images: Array, size: int, stride: int) -> list[Array]:
+    """Returns the size*size shifts of padded images, every ``stride``-th position of each."""
     height, width = images.shape[1:3]
     pad = size // 2
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    return jnp.concatenate(
-        [padded[:, a : a + height : stride, b : b + width : stride] for a in range(size) for b in range(size)], axis=-1
-    )
+    return [padded[:, a : a + height : stride, b : b + width : stride] for a in range(size) for b in range(size)]
+
+
+def _laid_out(arrays: Sequence[Array]) -> Array:
+    """Returns ``jnp.concatenate(arrays, axis=-1)`` in one pass over memory.
+
+    XLA fuses what makes the arrays into a concatenation, but not into one along the last axis: there it would write
+    them first, and copy them. Winograd's points, which are sums already, gain nothing by it.
+    """
+    stacked = jnp.stack(arrays, axis=-2)
+    return stacked.reshape(*stacked.shape[:-2], -1)
