@@ -19,6 +19,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.parts import uses_onednn
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import State, initial_state
 from resnet_flax.training.step import TrainSteps, make_train_steps
@@ -96,7 +97,7 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
     layout = layouts.shuffled(batch_size)
     steps = make_train_steps(
         network, optimizer, layout, transform, config.seed, batch_size, mesh,
-        ema=config.optimizer.ema,
+        ema=config.optimizer.ema, onednn=uses_onednn(config, shape),
     )  # fmt: skip
     return Training(config, steps, state, data, layout, transform)
 

@@ -33,7 +33,7 @@ class Feed:
         self.held_out = tuple(name for name in splits if name != "train")
         self._steps = make_train_steps(
             parts.network, optimizer, self._supply.training, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics,
+            c.train.label_smoothing, c.train.accumulate, c.optimizer.ema, parts.metrics, parts.onednn,
         )  # fmt: skip
         more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
         self._evaluate = make_evaluate(

@@ -161,6 +161,7 @@ def make_train_steps(
     accumulate: int = 1,
     ema: float = 0.0,
     metrics: Sequence[str] = (),
+    onednn: bool = False,
 ) -> TrainSteps:
     """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
 
@@ -172,6 +173,7 @@ def make_train_steps(
       layout: how the batches lie in the arrays.
       batch_size: images a step, of all devices together.
       label_smoothing, accumulate, ema, metrics: of :func:`training_step`.
+      onednn: whether oneDNN computes what it can (:func:`~.networks.compilation.onednn_pays`).
     """
     per_device = batch_size // mesh.size
 
@@ -193,7 +195,7 @@ def make_train_steps(
     def steps(state: State, arrays: Arrays, count: Array, seed: Array) -> State:
         return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, s), state)
 
-    return TrainSteps(jit(steps, donate_argnums=0), seed, replicated(mesh))
+    return TrainSteps(jit(steps, onednn, donate_argnums=0), seed, replicated(mesh))
 
 
 @partial(jax.jit, donate_argnums=0)
