@@ -4,7 +4,8 @@ python -m benchmarks.convolution [--layers=32x16x16,32x16x32/2] [--batch=128] [-
 
 A layer is SIDExCHANNELSxFILTERS, a stride behind a slash; kernels are 3x3. "ours" is what resnet_flax/networks/
 cpu_convolution.py chooses (on a GPU it is XLA's own), all with its compiler options but for those that say
-otherwise. About 2 minutes on 2 CPU cores.
+otherwise; "oneDNN" is as the steps of long runs are compiled where jaxlib has it inside. About 2 minutes on 2 CPU
+cores.
 """
 
 import re
@@ -68,6 +69,7 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
     """Compiled calls by what is computed and how."""
     import jax
 
+    from resnet_flax.networks import compilation
     from resnet_flax.networks import cpu_convolution as cpu
     from resnet_flax.networks import xla_convolution as xla
     from resnet_flax.networks.compilation import jit
@@ -103,6 +105,10 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
         }
     ways["kernel gradient", "products"] = partial(cpu.product_kernel_gradient, stride=stride)
     calls = {name: partial(jit(way), x, kernel, dy) for name, way in ways.items()}
+    if compilation.has_onednn():  # which long runs are computed with
+        for (what, how), way in ways.items():
+            if how in ("ours", "XLA's"):
+                calls[what, f"{how}, oneDNN"] = partial(jit(way, onednn=True), x, kernel, dy)
     # A plain jax.jit, without our options.
     calls["forward", "XLA's, default options"] = partial(jax.jit(ways["forward", "XLA's"]), x, kernel, dy)
     return dict(sorted(calls.items(), key=lambda item: item[0][0]))  # forward, input's, kernel's gradient

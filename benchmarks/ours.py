@@ -17,6 +17,7 @@ from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.transforms import Transform
 from resnet_flax.networks import build
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.parts import uses_onednn
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import State, initial_state
 from resnet_flax.training.step import TrainSteps, make_train_steps
@@ -87,7 +88,9 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
         replicated(mesh),
     )
     layout = layouts.shuffled(batch_size)
-    steps = make_train_steps(network, recipe, layout, transform, config.seed, batch_size, mesh)
+    steps = make_train_steps(
+        network, recipe, layout, transform, config.seed, batch_size, mesh, onednn=uses_onednn(config, shape)
+    )
     return Training(config, steps, state, data, layout, transform)
 
 

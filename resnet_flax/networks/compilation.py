@@ -1,11 +1,17 @@
 """How programs with our networks in them are compiled."""
 
+import contextlib
+import dataclasses
+import functools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # XLA's options that our networks are fast with on a CPU. Each is set where jaxlib knows it and the user has not set it.
 _OPTIONS = {
@@ -18,9 +24,95 @@ _OPTIONS = {
 }
 
 
-def jit(function: Callable[..., Any], platform: str | None = None, **keys: Any) -> Any:
-    """``jax.jit(function, **keys)`` with :func:`compiler_options`."""
-    return jax.jit(function, compiler_options=compiler_options(platform), **keys)
+# Gives oneDNN, PyTorch's library, convolutions and large matrix products. jaxlib 0.12 has it inside; 0.10 has not.
+_ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+_traces_for_onednn: ContextVar[bool] = ContextVar("_traces_for_onednn", default=False)
+
+# A run uses oneDNN where it trains on at least so many pixels: 2,048 steps of 128 images of 32x32. There oneDNN saves a
+# minute of eight, and a run that is restarted has to compile its steps again, which takes ten seconds, or twenty.
+_PIXELS_FOR_ONEDNN = 1 << 28
+
+
+def jit(function: Callable[..., Any], platform: str | None = None, onednn: bool = False, **keys: Any) -> Any:
+    """``jax.jit(function, **keys)`` with :func:`compiler_options`.
+
+    Args:
+      platform: of the devices that the program is for; by default jax's own.
+      onednn: whether oneDNN computes what it can. Such a program is not kept from one process to the next.
+    """
+    options = compiler_options(platform)
+    if not onednn:
+        return jax.jit(function, compiler_options=options, **keys)
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        token = _traces_for_onednn.set(True)
+        try:
+            return function(*arguments)
+        finally:
+            _traces_for_onednn.reset(token)
+
+    return _NotKept(jax.jit(traced, compiler_options=(options or {}) | {_ONEDNN: True}, **keys))
+
+
+def traces_for_onednn() -> bool:
+    """Whether the function that is being traced will be compiled with oneDNN."""
+    return _traces_for_onednn.get()
+
+
+def onednn_pays(dtype: str, pixels: int) -> bool:
+    """Whether a run is to use oneDNN: there is one, its numbers are float32, and it trains on so many pixels."""
+    return dtype == "float32" and pixels >= _PIXELS_FOR_ONEDNN and has_onednn()
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this jaxlib has oneDNN inside, on a CPU, and the user has not said in ``XLA_FLAGS`` whether to use it."""
+    if jax.default_backend() != "cpu" or _ONEDNN in os.environ.get("XLA_FLAGS", ""):
+        return False
+    images, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 8, 8, 8), (3, 3, 8, 8)))
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    convolve = jit(
+        lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=dimensions), onednn=True
+    )
+    return "__onednn$convolution" in convolve.lower(images, kernel).compile().as_text()
+
+
+@dataclasses.dataclass(frozen=True)
+class _NotKept:
+    """A jitted, traced or lowered function whose compiled program jax does not put into its persistent cache.
+
+    jaxlib cannot write a program with oneDNN in it: it reads it as one of another kind, and where that goes well, runs
+    out of memory.
+    """
+
+    stage: Any
+
+    def __call__(self, *arguments: Any) -> Any:
+        with _nothing_kept():
+            return self.stage(*arguments)
+
+    def trace(self, *arguments: Any) -> "_NotKept":
+        return _NotKept(self.stage.trace(*arguments))
+
+    def lower(self, *arguments: Any) -> "_NotKept":
+        return _NotKept(self.stage.lower(*arguments))
+
+    def compile(self) -> jax.stages.Compiled:
+        with _nothing_kept():
+            return self.stage.compile()
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Keeps jax from writing what is compiled meanwhile into its persistent cache."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, math.inf)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 @cache

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from resnet_flax.networks import compilation
 from resnet_flax.networks import cpu_convolution as cpu
 from resnet_flax.networks import xla_convolution as xla
 from resnet_flax.networks.initialization import Initializer, zeros
@@ -33,22 +34,27 @@ def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
 
     Reverse-mode derivatives of any order; forward mode (``jax.jvp``) is not defined.
     """
-    return _traced_once(cpu.forward, xla.forward)(x, kernel, stride=stride, chunk=cpu.CHUNK_ELEMENTS)
+    return _traced_once(cpu.forward, xla.forward)(x, kernel, stride=stride, kind=_kind())
 
 
 @functools.cache
 def _traced_once(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array]) -> Callable[..., Array]:
     """Chooses by platform, and is traced once for arguments of a kind, however many layers are of that kind.
 
-    Inlined, it leaves no trace in the program. ``chunk`` is only a key: a trace holds for one size of chunks.
+    Inlined, it leaves no trace in the program. ``kind`` is only a key: a trace holds for what :func:`_kind` gives.
     """
 
-    def choose(*arrays: Array, stride: int, chunk: int) -> Array:
+    def choose(*arrays: Array, stride: int, kind: tuple[int, bool]) -> Array:
         return lax.platform_dependent(
             *arrays, cpu=partial(on_cpu, stride=stride), default=partial(elsewhere, stride=stride)
         )
 
-    return jax.jit(choose, static_argnames=("stride", "chunk"), inline=True)
+    return jax.jit(choose, static_argnames=("stride", "kind"), inline=True)
+
+
+def _kind() -> tuple[int, bool]:
+    """Returns what the formulations on a CPU depend on beside their arguments."""
+    return cpu.CHUNK_ELEMENTS, compilation.traces_for_onednn()
 
 
 def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -58,7 +64,7 @@ def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple
 def _convolution_bwd(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     # Two switches, not one: what nobody needs (the images' gradient, at the stem) is then never computed.
-    keys = {"stride": stride, "chunk": cpu.CHUNK_ELEMENTS}
+    keys = {"stride": stride, "kind": _kind()}
     dx = _traced_once(cpu.input_gradient, xla.input_gradient)(x, kernel, dy, **keys)
     dkernel = _traced_once(cpu.kernel_gradient, xla.kernel_gradient)(x, kernel, dy, **keys)
     return dx, dkernel

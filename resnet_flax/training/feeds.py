@@ -25,7 +25,7 @@ def train_steps(parts: Parts, recipe: Recipe, layout: Layout) -> TrainSteps:
     c = parts.config
     return make_train_steps(
         parts.network, recipe, layout, parts.transform, c.seed, c.train.batch_size, parts.mesh,
-        c.train.label_smoothing, c.train.accumulate, parts.metrics,
+        c.train.label_smoothing, c.train.accumulate, parts.metrics, parts.onednn,
     )  # fmt: skip
 
 

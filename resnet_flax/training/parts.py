@@ -17,7 +17,7 @@ from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.class_names import imagenet_classes
-from resnet_flax.networks import Network, build
+from resnet_flax.networks import Network, build, compilation
 from resnet_flax.training import metric_functions
 from resnet_flax.training.devices import DATA_AXIS, data_mesh
 
@@ -47,6 +47,11 @@ class Parts:
         return self.dataset.access.transform(self.normalization, image_dtype(self.config))
 
     @property
+    def onednn(self) -> bool:
+        """Whether oneDNN computes the training steps."""
+        return uses_onednn(self.config, self.image_shape)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics that are measured in training beside loss and error."""
         return configs.names_in(self.config.train.metrics)
@@ -72,6 +77,12 @@ class Parts:
 def image_dtype(config: ConfigDict) -> jnp.dtype:
     """The type of the images that a config's network sees."""
     return jnp.promote_types(config.model.param_dtype, jnp.float32)
+
+
+def uses_onednn(config: ConfigDict, image_shape: tuple[int, int, int]) -> bool:
+    """Whether oneDNN computes a config's training steps."""
+    pixels = config.train.steps * config.train.batch_size * image_shape[0] * image_shape[1]
+    return compilation.onednn_pays(config.model.dtype, pixels)
 
 
 def preprocessing(config: ConfigDict, data: Data, normalization: Normalization) -> Preprocessing:

@@ -103,7 +103,8 @@ class Run:
             yield self._log
             return
         data = self.parts.dataset
-        changed = self.directory.record_start(step, parameters, len(data.classes), environment(), data.note)
+        computed = environment() | {"onednn": self.parts.onednn}
+        changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note)
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
         with self.directory.metrics_log(step, self._checkpoints.record) as self._log:

@@ -182,6 +182,7 @@ def make_train_steps(
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     metrics: Sequence[str] = (),
+    onednn: bool = False,
 ) -> TrainSteps:
     """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
 
@@ -193,6 +194,7 @@ def make_train_steps(
       layout: how the batches lie in the arrays.
       batch_size: images a step, of all devices together.
       label_smoothing, accumulate, metrics: of :func:`training_step`.
+      onednn: whether oneDNN computes what it can (:func:`~.networks.compilation.onednn_pays`).
     """
     per_device = batch_size // mesh.size
 
@@ -215,7 +217,9 @@ def make_train_steps(
         return lax.fori_loop(0, count, lambda _, s: step(arrays, seed, numbers, s), state)
 
     platform = mesh.devices.flat[0].platform
-    return TrainSteps(jit(steps, platform, donate_argnums=0), seed, recipe.numbers, replicated(mesh))
+    return TrainSteps(
+        jit(steps, platform, onednn and platform == "cpu", donate_argnums=0), seed, recipe.numbers, replicated(mesh)
+    )
 
 
 @partial(jax.jit, donate_argnums=0)

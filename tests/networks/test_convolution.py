@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.test_util import check_grads
 
-from resnet_flax.networks import cpu_convolution, xla_convolution
+from resnet_flax.networks import compilation, cpu_convolution, xla_convolution
 from resnet_flax.networks.convolution import convolution
 from tests.marks import slow
 
@@ -101,6 +101,20 @@ def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, widt
         assert y.dtype == dtype
         for a, b in zip((y, *ours(expected.astype(dtype))), (expected, *pull(expected)), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("side", "channels", "filters", "stride"), [(8, 16, 16, 1), (8, 16, 32, 2), slow(9, 3, 16, 1)])
+def test_in_programs_with_onednn(side, channels, filters, stride):
+    """Output and gradients beside XLA's, where oneDNN computes what it can; with an older jaxlib it is nothing."""
+    x, kernel = inputs(0, 5, side, side, channels, filters, 3)
+    y, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
+
+    def ours(x, kernel, dy):
+        y, pull = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)
+        return y, *pull(dy)
+
+    for a, b in zip(compilation.jit(ours, onednn=True)(x, kernel, y), (y, *pull(y)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 
 def test_winograds_method_is_used_where_it_is_faster():

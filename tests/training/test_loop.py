@@ -14,7 +14,7 @@ import pytest
 from resnet_flax import config
 from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import Interrupted, UserError
-from resnet_flax.networks import build
+from resnet_flax.networks import build, compilation
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED
@@ -23,7 +23,7 @@ from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import State, abstract_state
-from tests.marks import slow
+from tests.marks import slow, with_onednn
 from tests.runs.test_checkpoints import _collected, abandoned_reads  # noqa: F401 (a fixture)
 from tests.runs.test_metrics import scalars
 from tests.training.small import small_config
@@ -287,3 +287,13 @@ def test_steps_to_the_next_line_evaluation_or_checkpoint(step, every, steps):
     c = tiny_config().train
     c.steps, c.log_every, c.eval_every, c.checkpoint_every = 18, 200, every, 300
     assert loop.steps_to_next(step, c) == steps
+
+
+@with_onednn
+def test_a_run_with_onednn_says_so_and_repeats_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation, "onednn_pays", lambda *_: True)
+    c = tiny_config(model__stage_units=(1,), train__steps=4)
+    for name in ("first", "second"):
+        loop.run(c, tmp_path / name)
+        assert [start["onednn"] for start in RunDirectory(tmp_path / name).starts()] == [True]
+    assert steady(tmp_path / "first") == steady(tmp_path / "second")
