@@ -95,8 +95,11 @@ class _NotKept:
     def trace(self, *arguments: Any) -> "_NotKept":
         return _NotKept(self.stage.trace(*arguments))
 
-    def lower(self, *arguments: Any) -> "_NotKept":
-        return _NotKept(self.stage.lower(*arguments))
+    def lower(self, *arguments: Any, **keys: Any) -> "_NotKept":
+        return _NotKept(self.stage.lower(*arguments, **keys))
+
+    def as_text(self) -> str:
+        return self.stage.as_text()
 
     def compile(self) -> jax.stages.Compiled:
         with _nothing_kept():
