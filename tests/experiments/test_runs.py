@@ -323,6 +323,7 @@ def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder
         execution.raise_failures([refused, fine])
 
 
+@pytest.mark.slow  # 20 s; test_fine_tuning.py starts from weights and goes on without them
 def test_runs_from_weights_are_found_and_finished_ones_are_skipped(asked, folder, given, tmp_path, capsys):
     """Their configs hold what belongs to the weights, which a command line does not say."""
     from resnet_flax import model

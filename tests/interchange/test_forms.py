@@ -304,6 +304,7 @@ LONG = (
     "a text of any length",
     "tuples in tuples as a key",
     "beyond its storage",
+    "compressed zeros",
 )  # others' twins
 
 

@@ -46,7 +46,7 @@ def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
 
 
-@pytest.mark.parametrize("most_unrolled", [0, 35])
+@pytest.mark.parametrize("most_unrolled", [0, slow(35)])
 def test_gpus_compute_the_same(double, monkeypatch, most_unrolled):
     """Sums in pairs, and loops that keep less or are none: where each runs, but computed on the CPU here."""
     monkeypatch.setattr(stages, "_FEW_ON_GPU", most_unrolled)
@@ -89,6 +89,7 @@ def memory_of_a_step(remat):
     return m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
 
 
+@pytest.mark.slow  # 15 s to compile; the next one counts what is kept
 def test_1202_layers_train_within_4_gib():
     assert memory_of_a_step("unit") < 4 * GIB
     assert memory_of_a_step("none") > 8 * GIB

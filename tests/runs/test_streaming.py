@@ -126,6 +126,7 @@ def test_workers_and_threads_make_no_difference(photos, uninterrupted, tmp_path)
     assert_same_bits(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow  # 40 s; test_devices.py has two processes, test_photographs.py two that read photographs
 def test_two_hosts_train_as_one(photos, tmp_path):
     """Each reads its own half of every batch, and of the images that are evaluated."""
     arguments = ("--config.train.steps=6", "--config.train.eval_every=3", "--config.optimizer.learning_rate=0.01")

@@ -108,6 +108,7 @@ def test_eight_devices_are_one(double, unit, bn_group):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
 
 
+@pytest.mark.slow  # test_layouts.py and test_dropout.py: nothing that is drawn depends on the device
 def test_eight_devices_drop_the_same_features_as_one(double):
     one, eight = (run_on(devices, [10], 0, "float64", dropout=0.3, hidden=(12,)) for devices in (1, 8))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
