@@ -12,6 +12,7 @@ from jax.sharding import SingleDeviceSharding
 from resnet_flax.data import layouts, pixels
 from resnet_flax.data.images import Images
 from resnet_flax.data.transforms import Transform, stream_key
+from tests.marks import slow
 
 
 def random_images(n=40, side=6, channels=3, seed=0):
@@ -79,7 +80,7 @@ def test_crops_are_crops_and_all_of_them_come():
     assert ((counts - 10) ** 2 / 10).sum() < 85.4  # chi-squared, 49 degrees of freedom: once in 1,000
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [slow(2), 8])
 def test_no_image_depends_on_the_device_it_falls_to(devices):
     data = random_images()
     s = stream(data, pad=1, flip=True)

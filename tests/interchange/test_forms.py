@@ -305,6 +305,7 @@ LONG = (
     "tuples in tuples as a key",
     "beyond its storage",
     "compressed zeros",
+    "a huge memo index",
 )  # others' twins
 
 

@@ -142,7 +142,7 @@ def published_keras_names():
     return names | {"probs/bias": (CLASSES,)}
 
 
-@pytest.mark.parametrize("head", ["probs", "fc1000"])
+@pytest.mark.parametrize("head", ["probs", slow("fc1000")])
 def test_the_names_in_kerass_published_files(head, tmp_path):
     """The last layer has another name there; the logits are those of the same tensors under today's names."""
     shapes = published_keras_names()

@@ -65,7 +65,7 @@ def test_torchvisions_names(block, depth):
     assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize(("option", "padding"), [slow("A", "end"), ("A", "both"), ("B", "end")])
+@pytest.mark.parametrize(("option", "padding"), [slow("A", "end"), ("A", "both"), slow("B", "end")])
 def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding):
     torch = pytest.importorskip("torch")
     from tests.interchange.torch_model import Network, logits

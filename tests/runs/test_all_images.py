@@ -86,6 +86,7 @@ def imagenet_files_train(folder):
     return found.name
 
 
+@pytest.mark.slow  # 15 s; the tests around it take each split once
 def test_a_run_and_its_export_keep_the_split_of_training(tmp_path):
     folder = make(tmp_path / "data", {"a": 7, "b": 5})
     (folder / "a" / "notes.txt").write_text("no image")

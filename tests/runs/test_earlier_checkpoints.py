@@ -10,6 +10,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
 from tests.commands import arrays, lines
+from tests.marks import slow
 
 
 def without_optimizer(monkeypatch):
@@ -44,7 +45,7 @@ def test_those_without_checksums_too(begun_before, monkeypatch, name):
         np.testing.assert_array_equal(value, saved[where + "".join(f"['{key}']" for key in keys)])
 
 
-@pytest.mark.parametrize("name", ["momentum", "average"])
+@pytest.mark.parametrize("name", [slow("momentum"), "average"])
 def test_a_run_is_resumed(begun_with_items, capfd, name):
     """To the metrics of the run that was not stopped: the same bits on the machine that began it."""
     workdir = begun_with_items / name
