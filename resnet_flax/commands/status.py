@@ -14,12 +14,9 @@ _CLEAR = "\x1b[H\x1b[2J"  # of a terminal: the cursor to its corner, nothing bel
 def main() -> None:
     """Prints the table, once or until all runs have ended."""
     folder, watched = expanded(flags.FLAGS.workdir), flags.FLAGS.watch
-    try:
-        while True:
-            now = status.of(folder)
-            print(f"{_CLEAR * (watched and sys.stdout.isatty())}{now}", flush=True)
-            if not watched or not now.goes_on:
-                return
-            time.sleep(flags.FLAGS.every)
-    except KeyboardInterrupt:  # nothing is lost
-        return
+    while True:
+        now = status.of(folder)
+        print(f"{_CLEAR * (watched and sys.stdout.isatty())}{now}", flush=True)
+        if not watched or not now.goes_on:
+            return
+        time.sleep(flags.FLAGS.every)

@@ -34,7 +34,7 @@ class Supply(Protocol):
     evaluation: Layout
 
     def like(self) -> Arrays:
-        """What the arrays of training are like: shapes, dtypes and places."""
+        """Describes the arrays of training: shapes, dtypes and places."""
 
     def begin(self, step: int, last: int) -> None:
         """Gets the batches from ``step`` to ``last`` under way."""

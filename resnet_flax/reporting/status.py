@@ -19,7 +19,7 @@ HEADER = ("run", "state", "step", "images/s", "time left", "training error", "te
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What the runs of a folder have come to.
+    """The state of the runs in a folder; as text, a table for a terminal.
 
     Attributes:
       rows: of :data:`HEADER`, a run each; those that are planned and not begun last.

@@ -1,4 +1,4 @@
-"""What a run directory tells: its config, metrics, starts, images and status. Nothing here writes; without jax.
+"""Reads a run directory: its config, metrics, starts, images and status. Nothing here writes, or imports jax.
 
 A file that is read is not trusted: it is compared with its checksum (:mod:`~.checksums`), and its shape is checked
 (:mod:`~.schemas`). One that cannot be read is refused in a line that names it.

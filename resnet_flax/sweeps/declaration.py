@@ -1,4 +1,4 @@
-"""What an experiment declares: a question, cases, findings; what its runs ended as, and what is found in them."""
+"""The declaration of an experiment (question, cases, findings), the results of its runs, and what is found in them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from resnet_flax.sweeps.options import Setting
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What the runs of an experiment ended as.
+    """The results of an experiment's runs.
 
     Attributes:
       asked: of the experiment.
@@ -30,7 +30,7 @@ class Results:
 
     @property
     def folder(self) -> Path:
-        """Where figures and tables go."""
+        """The folder for figures and tables."""
         return self.asked.folder
 
     def of(self, group: str) -> list[Outcome]:
@@ -40,7 +40,7 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What is drawn and written of the results, beside the table of errors.
+    """The figures, tables and notes that are made of the results, beside the table of errors.
 
     Attributes:
       figures: in the order of the report.

@@ -1,4 +1,4 @@
-"""What a data set's row declares is what is loaded."""
+"""Images in memory are as their data set's row in the registry declares, or are refused."""
 
 import numpy as np
 import pytest
