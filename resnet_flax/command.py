@@ -18,6 +18,9 @@ from resnet_flax.runtime import compilation, exit_message, processes, stopping, 
 from resnet_flax.visible import visible
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
+_MODULE = flags.DEFINE_multi_string(
+    "module", [], "File of Python that defines a unit, data set, metric, ... of your own and runs first; repeatable."
+)
 
 _arguments: list[str] = []
 
@@ -112,6 +115,8 @@ def _parse(argv: list[str]) -> list[str]:
     _check_config_flags(argv)
     try:
         rest = flags.FLAGS(argv)
+        for path in _MODULE.value:
+            configs.execute(path, "module")
         for name in _config_flags():
             if flags.FLAGS[name].value is not None:
                 flags.FLAGS[name].value.keys()  # one that could not be loaded says so when it is read

@@ -9,6 +9,10 @@ class UserError(ValueError):
     exit_code = USER_MISTAKE
 
 
+class UnknownName(UserError):
+    """A config names something that is not registered; a file of the user's own, not run yet, may define it."""
+
+
 class Busy(UserError):
     """Another process holds the run's folder."""
 

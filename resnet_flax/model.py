@@ -9,7 +9,7 @@ module and its variables, to build on.
 """
 
 import dataclasses
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from resnet_flax import config as configs
+from resnet_flax.analysis.scoring import scored
 from resnet_flax.data import pixels
 from resnet_flax.data.datasets import image_shape
+from resnet_flax.data.decoding import Readable
 from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.views import center
+from resnet_flax.data.views import View, center
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.interchange.class_names import imagenet_classes
@@ -41,6 +43,7 @@ from resnet_flax.training.devices import on_host
 from resnet_flax.training.parts import prepare
 
 AnyImage = str | Path | Image.Image | np.ndarray
+Named = list[tuple[str, float]]  # classes and their probabilities, the most probable first
 
 _NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
 
@@ -99,9 +102,7 @@ class Model:
           UserError: one cannot be read; or the network was trained on images that were no squares.
         """
         self.preprocessing.check_square()
-        if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
-            images = [images]
-        found = [center(expanded(i) if isinstance(i, str | Path) else i, self.preprocessing) for i in images]
+        found = [center(image, self.preprocessing) for image in _listed(images)]
         return np.concatenate(found) if found else np.zeros((0, *self.preprocessing.image_shape), np.float32)
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:
@@ -110,6 +111,39 @@ class Model:
         # What comes out of jit is in the order of the alphabet.
         stages = [f"stage{i}" for i in range(1, len(self.network.stage_units) + 1)]
         return {name: found[name] for name in ("stem", *stages, "pooled", "logits") if name in found}
+
+    def predict(self, images: AnyImage | Iterable[AnyImage], top: int = 5, view: View = "center") -> list[Named]:
+        """The most probable classes of each image, with their probabilities.
+
+        Args:
+          images: see :meth:`prepare`.
+          top: how many classes.
+          view: over which views of an image probabilities are averaged (``data/views.py``).
+
+        Raises:
+          UserError: an image cannot be read; the network knows no classes, or was trained on images that were no
+            squares.
+          Diverged: weights or probabilities are not finite.
+        """
+        found = list(self.classify(_listed(images), top, view))
+        for row in found:
+            if isinstance(row, UserError):
+                raise row
+        return found
+
+    def classify(
+        self, images: Sequence[Readable], top: int = 5, view: View = "center", batch_size: int = 32
+    ) -> Iterator[Named | UserError]:
+        """What :meth:`predict` returns, an image at a time and as soon as it is known; or why it cannot be read.
+
+        Args:
+          batch_size: views that are computed at once.
+        """
+        self.check_classifies()
+        self.check_finite()
+        what, classes = (self.network, self.variables, self.preprocessing), self.preprocessing.classes
+        for row in scored(*what, images, view, batch_size):
+            yield row if isinstance(row, UserError) else _top(row, classes, top)
 
     @cached_property
     def _apply(self) -> Any:
@@ -165,6 +199,20 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     network = build(config.model, len(preprocessing.classes))
     found = trained.restore(network, preprocessing.image_shape, workdir, step)
     return Model(on_one_device(network), on_host(found), preprocessing, config, step)
+
+
+def _listed(images: AnyImage | Iterable[AnyImage]) -> list[Readable]:
+    """One image, or several, as a list; texts become paths."""
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
+        images = [images]
+    return [expanded(image) if isinstance(image, str | Path) else image for image in images]
+
+
+def _top(row: np.ndarray, classes: Sequence[str], count: int) -> Named:
+    """The most probable of the classes, by the logarithms of their probabilities [classes]."""
+    # Of equal ones the first, whatever the machine: a stable sort.
+    best = np.argsort(-row, kind="stable")[:count]
+    return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(np.exp(row[i]))) for i in best]
 
 
 def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ def test_the_base_is_the_papers_cifar10_recipe():
 def test_every_key_is_read_somewhere(key):
     name = key.rpartition(".")[2]
     sources = [p for p in [*(ROOT / "resnet_flax").rglob("*.py"), ROOT / "train.py"] if p.parent.name != "config"]
+    sources.append(ROOT / "resnet_flax/config/validation.py")
     assert any(re.search(rf"""(\.|\[")({name})\b""", p.read_text()) for p in sources)
 
 
@@ -165,7 +166,8 @@ def test_another_type_is_refused(key, value):
 @pytest.mark.parametrize("key", [key.name for key in config.KEYS.values() if key.choices])
 def test_another_choice_is_refused_and_the_choices_are_listed(key):
     message = refusal(**{key: "other"})
-    assert message == f"{key}='other' is not known; choose one of {', '.join(config.KEYS[key].names())}"
+    own = "; --module=FILE if you define it" * isinstance(config.KEYS[key].choices, str)
+    assert message == f"{key}='other' is not known; choose one of {', '.join(config.KEYS[key].names())}{own}"
 
 
 @pytest.mark.parametrize("key", [key for key in config.KEYS.values() if key.bounds()], ids=lambda key: key.name)

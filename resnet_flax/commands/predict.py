@@ -9,26 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 from absl import flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from resnet_flax import command, model
-from resnet_flax.analysis.scoring import scored
 from resnet_flax.atomic import replacing
 from resnet_flax.data.decoding import read_photo
 from resnet_flax.data.folders import SUFFIXES, images, passed_over
 from resnet_flax.errors import Diverged, UserError
-from resnet_flax.model import Model
+from resnet_flax.model import Model, Named
 from resnet_flax.paths import expanded
 from resnet_flax.visible import visible
 
 _DRAWN, _COLUMNS, _BARS = 12, 4, 10
 _NAME_LENGTH = 26  # characters of a name in the picture
 _CLASS_WIDTH = 24  # of a column of the table, where a class's name is not longer
-Named = list[tuple[str, float]]  # classes and probabilities, the most probable first
 
 
 def main() -> None:
@@ -46,7 +43,7 @@ def main() -> None:
     print(f"{model.title}: {len(files)} image{'s' if len(files) > 1 else ''}, {flags.FLAGS.view}", file=sys.stderr)
     row = _json_line if flags.FLAGS.json else _table(files, model.preprocessing.classes)
     first, failures = [], []  # images to be drawn; why files could not be read
-    for file, found in _classify(model, files):
+    for file, found in zip(files, _classified(model, files), strict=True):
         if isinstance(found, UserError):
             failures.append(found)
             if len(files) > 1:
@@ -71,6 +68,13 @@ def _print(line: str) -> None:
     """Above the bar of progress; whoever reads may stop (``| head``), which ends the command."""
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
+
+
+def _classified(model: Model, files: Sequence[Path]) -> Iterator[Named | UserError]:
+    try:
+        yield from model.classify(files, flags.FLAGS.top, flags.FLAGS.view, flags.FLAGS.batch_size)
+    except Diverged as error:
+        raise UserError(str(error)) from None
 
 
 def _files(given: Sequence[str]) -> list[Path]:
@@ -102,21 +106,6 @@ def _model() -> Model:
     if flags.FLAGS.weights is not None:
         return model.from_weights(expanded(flags.FLAGS.weights), flags.FLAGS.config, command.set_keys("config"))
     return model.from_run(expanded(flags.FLAGS.workdir), flags.FLAGS.step)
-
-
-def _classify(model: Model, files: Sequence[Path]) -> Iterator[tuple[Path, Named | UserError]]:
-    what, classes = (model.network, model.variables, model.preprocessing), model.preprocessing.classes
-    try:
-        for file, row in zip(files, scored(*what, files, flags.FLAGS.view, flags.FLAGS.batch_size), strict=True):
-            yield file, row if isinstance(row, UserError) else _top(row, classes)
-    except Diverged as error:
-        raise UserError(str(error)) from None
-
-
-def _top(row: np.ndarray, classes: Sequence[str]) -> Named:
-    # Of equal ones the first, whatever the machine: a stable sort.
-    best = np.argsort(-row, kind="stable")[: flags.FLAGS.top]
-    return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(np.exp(row[i]))) for i in best]
 
 
 def _json_line(file: Path, named: Named) -> str:

@@ -8,7 +8,7 @@ To add a key: write its row in table.py, and ``python -m resnet_flax.config > do
 
 from resnet_flax.config.comparison import differences, for_evaluation, with_network_of
 from resnet_flax.config.derived import follow, milestones, resolve, unresolved
-from resnet_flax.config.files import explained, from_json, load, no_such_file, set_by_user, to_json
+from resnet_flax.config.files import from_json, load, no_such_file, set_by_user, to_json
 from resnet_flax.config.key import Key
 from resnet_flax.config.names import (
     DEPTH_KEYS,
@@ -20,13 +20,15 @@ from resnet_flax.config.names import (
     name_of,
     network_name,
 )
+from resnet_flax.config.own_code import defining, execute, explained
 from resnet_flax.config.page import keys_in_help
 from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, flatten, in_memory, namesakes, unknown_key
-from resnet_flax.config.validation import check_names, names_in, validate
+from resnet_flax.config.validation import check_names, names_in, saying_module, validate
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
-    "check_depth", "check_names", "differences", "explained", "flatten", "follow", "for_evaluation", "from_json",
-    "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in", "namesakes", "network_name",
-    "no_such_file", "resolve", "set_by_user", "to_json", "unknown_key", "unresolved", "validate", "with_network_of",
+    "check_depth", "check_names", "defining", "differences", "execute", "explained", "flatten", "follow",
+    "for_evaluation", "from_json", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of",
+    "names_in", "namesakes", "network_name", "no_such_file", "resolve", "saying_module", "set_by_user", "to_json",
+    "unknown_key", "unresolved", "validate", "with_network_of",
 ]  # fmt: skip

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.config.key import there
-from resnet_flax.config.table import KEYS
+from resnet_flax.config.own_code import defining
+from resnet_flax.config.table import KEYS, flatten
 from resnet_flax.config.validation import validate
 
 
@@ -73,6 +74,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
             c.data.name = "folder"
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
+        c.module = defining(flatten(c)) or c.module
     return c
 
 

@@ -1,15 +1,13 @@
 """Config files, and a config as JSON."""
 
-import importlib.util
 import json
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from resnet_flax.config.names import check_depth
+from resnet_flax.config.own_code import execute, explained
 from resnet_flax.config.table import KEYS, base, flatten, unknown_key
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -20,18 +18,15 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
 
     What is given in ``overrides`` counts as set by the user (:func:`set_by_user`).
     """
-    file = expanded(path)
-    if not file.is_file():
+    if not expanded(path).is_file():
         raise UserError(no_such_file(path))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
+    module = execute(path, "config")
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={path}: the file has no function get_config")
     try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"--config={path}: the file has no function get_config")
         c = module.get_config(name) if name else module.get_config()
     except (Exception, SystemExit) as error:
-        raise explained(error, str(file)) or error from None
+        raise explained(error, str(expanded(path))) or error from None
     if overrides:
         unknown = [key for key in overrides if key not in flatten(c)]
         if unknown:
@@ -67,19 +62,6 @@ def from_json(text: str) -> ConfigDict:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"not the JSON of a config: {' '.join(str(error).split())}") from None
     return c
-
-
-def explained(error: BaseException, path: str) -> UserError | None:
-    """Explains a config file that raised by its line and its error, without a traceback; None if others raised."""
-    if isinstance(error, UserError):
-        return error
-    what, line = " ".join(str(error).split()), None
-    if isinstance(error, SyntaxError):
-        what, line = error.msg, error.lineno
-    for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename).absolute() == Path(path).absolute():
-            line = frame.lineno
-    return UserError(f"--config={path}, line {line}: {type(error).__name__}: {what}") if line else None
 
 
 def no_such_file(path: str) -> str:

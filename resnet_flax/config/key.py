@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UnknownName, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Key:
         """Refuses a value of another type, outside of the bounds, or none of the choices."""
         self.check_type(value)
         if self.choices and value != self.default and value not in self.names():
-            raise UserError(f"{self.name}={value!r} is not known; choose one of {', '.join(self.names())}")
+            kind = UnknownName if isinstance(self.choices, str) else UserError
+            raise kind(f"{self.name}={value!r} is not known; choose one of {', '.join(self.names())}")
         if value is not None and not self._within(value):
             raise UserError(f"{self.name}={value} must be {self.bounds()}")
 

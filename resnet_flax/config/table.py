@@ -15,6 +15,8 @@ _PLACE = {"protocol": False, "resume": "may change"}
 # fmt: off
 _ROWS = (
     Key("seed", 0, "seed of all random numbers", least=0, below=2**32, **_RECORD),
+    Key("module", "", "files that defined what the config names beside what comes with the project; --module runs them",
+        **_PLACE),
 
     Key("model.family", "cifar", "family of networks, which says their stages", choices="networks.families:FAMILIES"),
     Key("model.unit", "residual", "unit that stages are made of", choices="networks.units:UNITS"),

@@ -1,12 +1,13 @@
 """The refusal of configs that do not fit, before anything is compiled."""
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
 from resnet_flax.config.key import holds, there
 from resnet_flax.config.table import KEYS, flatten, unknown_key
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UnknownName, UserError
 
 
 def validate(c: ConfigDict) -> None:
@@ -15,6 +16,22 @@ def validate(c: ConfigDict) -> None:
     Raises:
       UserError: one line: the key, what was given, what would fit.
     """
+    with saying_module(c):
+        _validate(c)
+
+
+@contextlib.contextmanager
+def saying_module(c: ConfigDict) -> Iterator[None]:
+    """Adds to the refusal of an unknown name how it becomes known: by the file that a run's config says, or any."""
+    try:
+        yield
+    except UnknownName as error:
+        module = c.module if "module" in c else ""
+        where = f"{module} defined it in training: --module={module}" if module else "--module=FILE if you define it"
+        raise UserError(f"{error}; {where}") from None
+
+
+def _validate(c: ConfigDict) -> None:
     given = flatten(c)
     for name in given:
         if name not in KEYS:
@@ -50,7 +67,7 @@ def check_names(key: str, text: str, known: Collection[str]) -> None:
     names = names_in(text)
     for name in names:
         if name not in known:
-            raise UserError(f"{key}={text!r}: {name!r} is not known; choose of {', '.join(sorted(known))}")
+            raise UnknownName(f"{key}={text!r}: {name!r} is not known; choose of {', '.join(sorted(known))}")
         if names.count(name) > 1:
             raise UserError(f"{key}={text!r}: {name!r} is there twice")
 

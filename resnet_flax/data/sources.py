@@ -14,7 +14,7 @@ from resnet_flax.data import archives, decoding, folders, prepared
 from resnet_flax.data.cache import Splits, cached, cached_array
 from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UnknownName, UserError
 from resnet_flax.paths import expanded
 from resnet_flax.runtime.progress import Progress
 
@@ -107,7 +107,7 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
     if place is None and archive is None:
         if name not in archives.ARCHIVES or not data["download"]:
-            raise UserError(_nothing_found(name, folder))
+            raise UnknownName(_nothing_found(name, folder))
         archive = archives.download(name, folder)
     entry = size.cache_name(name)
     if place is not None:

@@ -257,7 +257,8 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
 
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
-        return task.remote(configs.to_json(run.config), str(run.workdir), cache)
+        modules = configs.names_in(configs.defining(configs.flatten(run.config)))  # what this command has run, no more
+        return task.remote(configs.to_json(run.config), str(run.workdir), cache, modules)
 
     return submit
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -25,18 +25,21 @@ STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
 _PATIENCE = 180.0
 
 
-def work(config: str, workdir: str, cache: str | None) -> Iterator[tuple[str, str]]:
+def work(config: str, workdir: str, cache: str | None, modules: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """Runs it, on the main thread; yields an event when it starts and one when it ends.
 
     Args:
       config: of the run, as JSON.
       workdir: of the run; the launcher has made it.
       cache: jax's folder of compiled programs.
+      modules: files that define what the config names; those that the user's command has run.
     """
     folder = Path(workdir)
     with StopRequest() as stop, _output_in(folder / WORKER_LOG):
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
+        for module in modules:
+            configs.execute(module, "module")
         yield _end(configs.from_json(config), folder, cache, stop)
 
 

@@ -15,7 +15,7 @@ from resnet_flax.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 # The sections in the order in which a sentence about a run tells of them.
-_ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed")
+_ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed", "module")
 
 
 def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = None) -> list[str]:

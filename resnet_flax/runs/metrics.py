@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, schemas
 from resnet_flax.runs.events import Events
@@ -163,3 +165,15 @@ def _joined(texts: Iterable[bytes]) -> bytes:
 
 def _steps(steps: list[int]) -> str:
     return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+
+
+def columns(lines: Sequence[_Line]) -> dict[str, np.ndarray]:
+    """Lines as columns of equal length: int64 where each line has a whole number, else float64 with NaN for none."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    values = {name: [line.get(name) for line in lines] for name in names}
+    return {
+        name: np.array(column)
+        if all(type(value) is int for value in column)
+        else np.array([np.nan if value is None else value for value in column], np.float64)
+        for name, column in values.items()
+    }

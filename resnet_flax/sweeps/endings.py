@@ -15,7 +15,7 @@ def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
     """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
     directory = RunDirectory(workdir)
     found, there = directory.diverged(), directory.config()
-    if found is None or there is None or configs.flatten(there) != configs.flatten(config):
+    if found is None or there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return None
     return "diverged", found["message"]
 

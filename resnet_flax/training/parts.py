@@ -109,7 +109,8 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
       normalization: where it is known already, so that statistics of photographs are not computed again.
     """
     check_precision(config)
-    data = datasets.load(config.data)
+    with configs.saying_module(config):
+        data = datasets.load(config.data)
     normalization = data.access.normalization(config.data.normalization, data.train, normalization)
     return assemble(config, data, data_mesh(), normalization)
 
@@ -127,8 +128,9 @@ def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalizat
 
 def check_registered(config: ConfigDict, classes: int) -> None:
     """Refuses names of augmentations and metrics that are not registered, or not for so many classes."""
-    configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
-    configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
+    with configs.saying_module(config):
+        configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
+        configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
     for name in configs.names_in(config.train.metrics):
         metric = metric_functions.OF_EXAMPLES.get(name)
         if metric is not None and classes <= metric.above:

@@ -1,0 +1,257 @@
+"""Loss, error and other metrics of a network on the images that a config names: each image counts once."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.analysis import scoring
+from resnet_flax.data import datasets
+from resnet_flax.data.access import whole_batches
+from resnet_flax.data.datasets import Data
+from resnet_flax.data.images import Split
+from resnet_flax.data.views import View
+from resnet_flax.errors import Diverged, UserError
+from resnet_flax.interchange.class_names import imagenet_classes
+from resnet_flax.model import Model
+from resnet_flax.networks.finite import not_finite
+from resnet_flax.runtime.progress import Progress
+from resnet_flax.training import evaluation, metric_functions
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.evaluation import Evaluation, of_log_probabilities
+from resnet_flax.training.parts import check_precision, image_dtype
+from resnet_flax.training.reestimation import reestimate
+
+_NAMED = 10  # images at most that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The images of a config on which a network is evaluated, and how it looks at them.
+
+    Attributes:
+      config: resolved.
+      data: that it names.
+      split: ``test``, ``validation``, ``train``, or ``all``: every image that is there.
+      view: one of ``data.access.views``.
+    """
+
+    config: ConfigDict
+    data: Data
+    split: str
+    view: View = "center"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The images, by the names of their splits."""
+        names = ("train", "test") if self.split == "all" else (self.split,)
+        return {name: found for name in names if len(found := getattr(self.data, name))}
+
+    def in_words(self, net: Model, images: int) -> str:
+        """Which images were evaluated, and in which view."""
+        data, split = self.data, self.split
+        taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}
+        of = taken.get(split, split)
+        if split == "test" and not data.own_split:
+            of = "a fifth of each class, set aside for testing"
+        note = f"; {data.note}" * bool(data.note)
+        return f"{images} {data.access.noun} ({data.where}), {of}{_view_in_words(self.view, net, data)}{note}"
+
+
+def choose(
+    config: ConfigDict, split: str | None = None, view: View = "center", weights_of_others: bool = False
+) -> Chosen:
+    """Loads the images that a config names, to evaluate those of a split.
+
+    Args:
+      config: resolved.
+      split: see :class:`Chosen`; None for those for testing, or for all of photographs without a split of their own
+        where the weights are of others.
+      weights_of_others: whether the network was trained by another program.
+
+    Raises:
+      UserError: there are no such images, or the view is not for them.
+    """
+    check_precision(config)
+    with configs.saying_module(config):
+        data = datasets.load_for_evaluation(config.data)
+    if view not in data.access.views:
+        raise UserError(f"--view={view} is for photographs in a folder; name it in --config.data.folder")
+    split = split or ("all" if weights_of_others and not data.own_split else "test")
+    if split == "all":
+        data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
+    chosen = Chosen(config, data, split, view)
+    if not chosen.splits:
+        there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
+        raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
+    return chosen
+
+
+def evaluate(
+    net: Model, chosen: Chosen, reestimate_bn: bool = False, say: Callable[[str], None] = lambda line: None
+) -> Evaluation:
+    """Evaluates a network on the chosen images, on all devices.
+
+    Args:
+      reestimate_bn: whether averages over the training images take the place of BN's running statistics.
+      say: is told which images were evaluated.
+
+    Raises:
+      UserError: the images are of other classes, or none of them can be read.
+      Diverged: weights, or the loss, are not finite.
+    """
+    net.check_classifies()
+    if chosen.data.where.startswith("class folders"):
+        chosen = dataclasses.replace(chosen, data=_in_order_of(net, chosen.data))
+    _check_classes(net, chosen.data.classes, chosen.data.where)
+    data = dataclasses.replace(chosen.data, access=chosen.data.access.as_trained(net.preprocessing))
+    chosen = dataclasses.replace(chosen, data=data)
+    if reestimate_bn:
+        net = dataclasses.replace(net, variables=_reestimated(net, chosen, say))
+    _check_finite(net.variables)
+    result = (_of_crops if chosen.view == "center" else _of_views)(net, chosen)
+    if not result.images:
+        count = sum(map(len, chosen.splits.values()))
+        raise UserError(f"--split={chosen.split}: none of {count} {data.access.noun} can be read")
+    say(chosen.in_words(net, result.images))
+    return result
+
+
+def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
+    """Evaluates the central crops, batch by batch on all devices."""
+    config, data, splits = chosen.config, chosen.data, chosen.splits
+    mesh, count = data_mesh(), sum(map(len, splits.values()))
+    size = min(config.train.eval_batch_size, count)
+    supply = data.access.supply(splits, mesh, (size, size), config.seed, _note_broken)
+    transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
+
+    def blocks() -> Iterator[Any]:
+        with Progress(count, "evaluating", "images") as progress:
+            for name in splits:
+                for arrays in supply.in_order(name):
+                    yield arrays
+                    progress.update(arrays["labels"].size)
+
+    metrics = metric_functions.for_classes(net.network.classes)
+    evaluate = evaluation.make_evaluate(net.network, supply.evaluation, transform, size, mesh, metrics)
+    variables = jax.device_put(net.variables, replicated(mesh))
+    result = evaluate(variables, blocks())
+    if not math.isfinite(result.loss):
+        bad = []
+        for found in splits.values():
+            with closing(data.access.in_order(found, size)) as batches:
+                places = evaluation.not_finite(net.network, transform, variables, batches)
+            bad += [found.name(int(place)) for place in places]
+        listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+        of = f"that of {len(bad)} images: {listed}" if bad else "each is finite, their sum is not"
+        where = f"{' and '.join(splits)}: the loss of {result.images} images"
+        raise Diverged(f"{where} is not finite: {of}")
+    return result
+
+
+def _of_views(net: Model, chosen: Chosen) -> Evaluation:
+    """Evaluates the averages over several views of each photograph."""
+    config, splits = chosen.config, chosen.splits
+
+    def unreadable(error: UserError) -> None:
+        if config.data.broken == "stop":
+            # Of data that are trained on in memory, the key is refused.
+            raise UserError(f"{error}{'; data.broken=skip would pass it over' * (not configs.in_memory(config.data))}")
+        print(f"{error}; passed over", file=sys.stderr)
+
+    photographs = [photo for found in splits.values() for photo in found]
+    labels = np.concatenate([found.labels for found in splits.values()])
+    scores = scoring.log_probabilities(
+        net.network, net.variables, net.preprocessing, photographs, chosen.view, config.train.eval_batch_size,
+        unreadable,
+    )  # fmt: skip
+    read = ~np.isnan(scores[:, 0])
+    return of_log_probabilities(scores[read], labels[read])
+
+
+def _view_in_words(view: View, net: Model, data: Data) -> str:
+    """The view of the images, after a comma; empty where there is one alone."""
+    if len(data.access.views) < 2:
+        return ""
+    size = net.preprocessing.image_size
+    corners = f"10 crops of {size} pixels in the central square of {net.preprocessing.resize}"
+    seen = {"center": f"the central crop of {size} pixels", "10crop": corners}
+    return ", " + seen.get(view, "fully convolutional, several scales")
+
+
+def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
+    print(f"{why()}; passed over", file=sys.stderr)
+
+
+def _check_finite(variables: dict[str, Any]) -> None:
+    """Ends the command where weights are not finite: their loss may be finite all the same, and means nothing."""
+    if bad := not_finite(variables):
+        raise Diverged(f"the network has weights that are not finite: {bad}; so there is no loss and no error")
+
+
+def _reestimated(net: Model, chosen: Chosen, say: Callable[[str], None]) -> dict[str, Any]:
+    """The network's variables with BN's statistics as averages over the training images."""
+    config, data = chosen.config, chosen.data
+    if not len(data.train):
+        raise UserError(f"--reestimate_bn: {data.where} has no images for training")
+    if not net.variables.get("batch_stats"):
+        raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
+    batch = config.train.bn_group or config.train.batch_size
+    say(f"BN statistics: averages over {len(data.train)} training images, {batch} at a time")
+    transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
+    with closing(whole_batches(data.access, data.access.mixed(data.train), batch)) as batches:
+        found = reestimate(net.network, net.variables["params"], transform, batches)
+    return {**net.variables, "batch_stats": found}
+
+
+def _in_order_of(net: Model, found: Data) -> Data:
+    """Class folders with labels in the order of the network's classes, where both have the same.
+
+    Of ImageNet's classes, folders that are named 0 to 999 are the numbers (ImageNetV2 has them).
+    """
+    theirs, ours = found.classes, net.preprocessing.classes
+    order = ours
+    if ours == imagenet_classes() and set(theirs) == {str(i) for i in range(1000)}:
+        order = tuple(map(str, range(1000)))
+    if theirs == order or len(theirs) != len(order) or set(theirs) != set(order):
+        return found
+    places = np.array([order.index(name) for name in theirs], np.int32)
+    splits = {
+        name: dataclasses.replace(split, labels=places[split.labels])
+        for name in ("train", "test", "validation")
+        for split in [getattr(found, name)]
+    }
+    skipped = [part for part in found.note.split("; ") if "passed over" in part]
+    note = "; ".join(["classes in the order of the network's", *skipped])
+    return dataclasses.replace(found, classes=ours, note=note, **splits)
+
+
+def _check_classes(net: Model, theirs: tuple[str, ...], where: str) -> None:
+    """Refuses data whose classes are not the network's, or are in another order.
+
+    ImageNet's folders are named by WordNet numbers, whose order is that of the names; so of a thousand classes only
+    the number is compared.
+    """
+    ours = net.preprocessing.classes
+    if theirs == ours:
+        return
+    if sorted(theirs) == sorted(ours):
+        raise UserError(
+            f"{where}: its classes are in another order ({', '.join(theirs[:3])}, ...) than the network's "
+            f"({', '.join(ours[:3])}, ...)"
+        )
+    if len(theirs) == len(ours) and (len(ours) == 1000 or ours[0] == "class 0"):
+        return
+    only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
+            for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
+    raise UserError(
+        f"{where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the data have "
+        f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
+    )
