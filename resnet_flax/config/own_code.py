@@ -4,6 +4,7 @@ A config's file and what ``--module`` names are executed. A run's config.json on
 files there were, and is never a reason to execute any.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import sys
@@ -89,8 +90,11 @@ def defining(values: Mapping[str, Any]) -> str:
 
 
 def _source(entry: Any) -> Path | None:
-    """The file with the function or class of a registry's entry; some are rows that hold one."""
+    """The file with the function or class of a registry's entry; some are rows that hold one. A notebook is no file."""
     for code in (entry, *vars(entry).values()) if hasattr(entry, "__dict__") else ():
         if inspect.isfunction(code) or inspect.isclass(code):
-            return Path(inspect.getsourcefile(code) or "").absolute()
+            with contextlib.suppress(TypeError):  # a class without a module
+                file = Path(inspect.getsourcefile(code) or "").absolute()
+                return file if file.is_file() else None
+            return None
     return None

@@ -1,0 +1,98 @@
+"""The project from Python: the lines of docs/python.md, and what they say of a run."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_flax import api
+from resnet_flax.errors import UserError
+from tests.commands import ROOT, command
+
+PAGE = (ROOT / "docs" / "python.md").read_text()
+SMALL = {
+    "model.stage_units": (1,), "model.width": 0.25, "train.steps": 8, "train.log_every": 2, "train.eval_every": 4,
+    "train.checkpoint_every": 4, "train.batch_size": 16, "data.validation": 100, "schedule.milestones": (4, 6),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api")
+    return api.train(api.load_config(str(ROOT / "configs/digits.py"), "residual-8", SMALL), folder / "runs" / "r8")
+
+
+def test_the_pages_lines_run(run, tmp_path, monkeypatch):
+    """As they stand there, but for a smaller network that is trained already."""
+    lines = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S))
+    assert lines.count('"residual-20", {') == 1
+    lines = re.sub(r'"residual-20", \{.*?\}', f'"residual-8", {SMALL}', lines)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "r20").symlink_to(run.path)
+    Image.fromarray(np.full((9, 12), 128, np.uint8)).save(tmp_path / "three.png")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(lines, scope)
+    assert len(scope["frame"]) == len(run.lines) == 4
+    assert list(scope["frame"]["step"]) == [2, 4, 6, 8]
+    assert scope["images"].shape == (1, 8, 8, 1)
+    assert scope["losses"][-1] < scope["losses"][0]  # somebody's own loop trains it
+
+
+def test_columns_are_the_lines_of_the_file(run):
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert run.lines == lines
+    assert run.metrics["step"].dtype == np.int64
+    for name, column in run.metrics.items():
+        assert column.shape == (len(lines),)
+        for value, line in zip(column, lines, strict=True):
+            assert value == line[name] if name in line else np.isnan(value)
+
+
+def test_a_run_tells_what_it_is(run):
+    assert run.status == "finished"
+    assert run.steps == [4, 8]
+    assert run.last_step == 8
+    errors = {line["step"]: line["validation_error"] for line in run.lines if "validation_error" in line}
+    assert run.best_step == min(errors, key=errors.get)
+    assert run.config.model.depth == 4
+    assert [found.path.name for found in api.open_runs(run.path.parent)] == ["r8"]
+    outcome = run.outcome()
+    assert (outcome.run.label, outcome.classes, outcome.failure) == ("residual-4", 10, "")
+    assert outcome.parameters == sum(a.size for a in jax.tree.leaves(run.model().variables["params"]))
+
+
+def test_an_evaluation_is_the_commands_own_and_the_runs(run):
+    result = run.evaluate()
+    assert result.error == run.lines[-1]["test_error"]
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run.path}")
+    assert (code, output.splitlines()[-1]) == (0, f"test {result}")
+    assert run.evaluate("validation", step=4).error == run.lines[1]["validation_error"]
+    elsewhere = api.load_config(str(ROOT / "configs/digits.py"), "residual-8", SMALL | {"train.eval_batch_size": 7})
+    assert run.evaluate(config=elsewhere).errors == result.errors
+
+
+def test_predictions_are_the_largest_logits(run):
+    net = run.model()
+    images = [np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8) for seed in range(3)]
+    logits = net.network.apply(net.variables, net.prepare(images), train=False)
+    found = net.predict(images, top=10)
+    for row, named in zip(np.asarray(jax.nn.softmax(logits)), found, strict=True):
+        assert [int(name) for name, _ in named] == list(np.argsort(-row, kind="stable"))
+        np.testing.assert_allclose([p for _, p in named], np.sort(row)[::-1], rtol=1e-5)
+    assert [name for name, _ in net.predict(images[0])[0]] == [name for name, _ in found[0][:5]]
+
+
+def test_mistakes_are_one_line(run, tmp_path):
+    with pytest.raises(UserError, match="no run is there"):
+        api.open_run(tmp_path)
+    with pytest.raises(UserError, match="there is no such folder"):
+        api.open_runs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--step=7: choose 'latest', 'best', or one of 4, 8"):
+        run.model(7)
+    with pytest.raises(UserError, match="holds another network than --config names: model.depth: 4 there, 20 now"):
+        run.evaluate(config=api.load_config(str(ROOT / "configs/digits.py"), "residual-20"))
