@@ -1,5 +1,6 @@
 """Final errors: against any config key, or beside one another, with error bars where there are several seeds."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,9 +52,7 @@ def draw_against(
     places = dict(zip(found, found if numbers else range(len(found)), strict=True))
     _value_axis(axes, places, log and numbers)
     axes.set_xlabel(label)
-    axes.set_ylabel("error at the final step (%)")
-    finals = _errors(outcomes, metric)
-    style.error_axis(axes, finals, max([0.0, *finals]))
+    style.error_axis(axes, _lowest(outcomes, metric, line), max([0.0, *_errors(outcomes, metric)]))
     looks = style.looks(map(line, outcomes))
     for i, (name, look) in enumerate(looks.items()):
         there: dict[float, list[Outcome]] = {place: [] for place in places.values()}
@@ -109,11 +108,11 @@ def against(
       What the report says of it.
     """
     with style.look():
-        figure, [axes] = style.panels(1, 2, height=3.0, sharey=True)
+        figure, [axes] = style.panels(1, 2, height=3.0)
         for ax, (metric, what) in zip(axes, ERRORS.items(), strict=True):
             draw_against(ax, outcomes, x, metric, line, log)
-            ax.set_title(what)
-            ax.label_outer(remove_inner_ticks=True)
+            ax.set_title(f"final {what}")
+        style.alike(axes[None])
         style.finish(figure, path, title, protocol.summary(outcomes))
     what = f"Errors at the final step in % against {words.name(x)}{_seeds(outcomes)}{_failed(outcomes)}"
     return Figure(path.name, style.caption(title, what))
@@ -131,24 +130,31 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """
     groups = by_label(outcomes)
     rows = np.arange(len(groups))[::-1]
-    finals = [error for key in ERRORS for error in _errors(outcomes, key)]
-    style.error_axis(axes, finals, max([0.0, *finals]), vertical=False)
+    lowest = _lowest(outcomes, "test_error", lambda o: o.run.label)
+    style.error_axis(axes, lowest, max([0.0, *(e for key in ERRORS for e in _errors(outcomes, key))]), vertical=False)
     for (key, what), look, shift in zip(ERRORS.items(), style.looks(ERRORS).values(), (0.14, -0.14), strict=True):
         mean, deviation = np.array([_mean_and_deviation(_errors(members, key)) for members in groups.values()]).T
         axes.plot(mean, rows + shift, label=what, markersize=5, **look | {"linestyle": "none"})
         if np.isfinite(deviation).any():
             axes.errorbar(mean, rows + shift, xerr=deviation, fmt="none", capsize=3, ecolor=look["color"])
-    ends = {label: words.ending(members) for label, members in groups.items()}
-    texts = [words.without_keys(label) + f" ({end})" * bool(end) for label, end in ends.items()]
-    axes.set_yticks(rows, texts)
+    axes.set_xlabel(f"final {axes.get_xlabel()}")
+    axes.set_yticks(rows, _texts(groups))
     axes.set_ylim(-0.6, len(groups) - 0.4)
-    axes.set_xlabel("error at the final step (%)")
+
+
+def _texts(groups: dict[str, list[Outcome]]) -> list[str]:
+    """Returns each label in words, with how many of its seeds failed; long ones in several lines."""
+    ends = {label: words.ending(members) for label, members in groups.items()}
+    texts = [words.without_keys(label).replace("_", " ") + f" ({end})" * bool(end) for label, end in ends.items()]
+    return [textwrap.fill(text, 38) for text in texts]
 
 
 def side_by_side(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
     """Writes the picture of :func:`draw_side_by_side`."""
+    texts = _texts(by_label(outcomes))
+    row = max(0.3, *(0.17 * (1 + text.count("\n")) for text in texts))
     with style.look():
-        figure, [[axes]] = style.panels(1, 1, height=0.6 + 0.3 * len(by_label(outcomes)))
+        figure, [[axes]] = style.panels(1, 1, height=0.6 + row * len(texts))
         draw_side_by_side(axes, outcomes)
         style.finish(figure, path, title, protocol.summary(outcomes))
     what = f"Errors at the final step in %{_seeds(outcomes)}{_failed(outcomes)}"
@@ -157,6 +163,11 @@ def side_by_side(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 
 def _errors(outcomes: Sequence[Outcome], key: str) -> list[float]:
     return [100 * o.final[key] for o in outcomes if not o.failure and o.final.get(key) is not None]
+
+
+def _lowest(outcomes: Sequence[Outcome], key: str, line: Callable[[Outcome], str]) -> list[float]:
+    found = [_errors([o for o in outcomes if line(o) == name], key) for name in set(map(line, outcomes))]
+    return [min(errors) for errors in found if errors]
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

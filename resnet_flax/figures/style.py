@@ -61,7 +61,7 @@ def look() -> Iterator[None]:
 def colors(count: int) -> list[str]:
     """Returns that many colours, light to dark, no two of them equal."""
     if count > len(_COLORS):
-        return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.9, 0, count))]
+        return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.8, 0, count))]
     return [_COLORS[i] for i in _FEW.get(count, range(count))]
 
 
@@ -140,29 +140,77 @@ def caption(title: str, rest: str) -> str:
     return f"{title}{'' if title.endswith('?') else '.'} {rest}."
 
 
+def draw_layers(axes: Axes, values: Sequence[float], name: str, looks: Mapping[str, Any], log: bool = False) -> None:
+    """Draws a number of each layer against the layer, with some of its points marked.
+
+    Args:
+      axes: what is drawn into.
+      values: of the layers, in order.
+      name: the line's label.
+      looks: of all lines (:func:`looks`); each is marked at other points.
+      log: whether the vertical axis is logarithmic; 0, as of a layer that has died, is a gap then, and explained.
+    """
+    values, every = np.asarray(values, float), max(1, len(values) // 7)
+    shown = np.where(values > 0, values, np.nan) if log else values
+    marks = {"markevery": (list(looks).index(name) * every // len(looks), every), "markersize": 4}
+    axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **looks[name], **marks)
+    if log:
+        axes.set_yscale("log")
+    if not np.isfinite(shown).all():
+        explain(axes, "gap: 0, or not finite", linestyle="none")
+
+
 def explain(axes: Axes, text: str, **sign: Any) -> None:
     """Gives the axes' legend an entry that is no line of theirs, once."""
     if text not in axes.get_legend_handles_labels()[1]:
         axes.plot([], [], label=text, **{"color": "0.3", "markersize": 5} | sign)
 
 
-def error_axis(axes: Axes, final: Sequence[float], most: float, vertical: bool = True) -> None:
-    """Scales an axis for errors in %: from 0, and logarithmic above 1 where several end below 5.
+def error_axis(axes: Axes, lowest: Iterable[float], most: float, vertical: bool = True) -> None:
+    """Scales and names an axis of errors in %: from 0, and logarithmic above 1 where several lines get below 5.
 
     Args:
       axes: to be scaled.
-      final: the last error of each line.
+      lowest: an error of each line, which decides.
       most: the greatest error that is drawn.
       vertical: whether errors go up, or to the right.
     """
-    axis, scale, limits = ("yaxis", "yscale", "ylim") if vertical else ("xaxis", "xscale", "xlim")
-    top = 100 if most > 50 else 1.08 * most or 1
-    if sum(value < _LOW for value in final) > 1 and most > 5 * _LOW:
-        getattr(axes, f"set_{scale}")("symlog", linthresh=1, linscale=0.4)
-        getattr(axes, axis).set_major_locator(FixedLocator(_TICKS))
-        getattr(axes, axis).set_minor_locator(NullLocator())
-        getattr(axes, axis).set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    getattr(axes, f"set_{limits}")(0, top)
+    if sum(value < _LOW for value in lowest) > 1 and most > 5 * _LOW:
+        _logarithmic(axes, vertical)
+    else:
+        (axes.yaxis if vertical else axes.xaxis).set_label_text("error (%)")
+    (axes.set_ylim if vertical else axes.set_xlim)(0, 100 if most > 50 else 1.1 * most or 1)
+
+
+def _logarithmic(axes: Axes, vertical: bool = True) -> None:
+    axis, set_scale = (axes.yaxis, axes.set_yscale) if vertical else (axes.xaxis, axes.set_xscale)
+    set_scale("symlog", linthresh=1, linscale=0.4)
+    axis.set_major_locator(FixedLocator(_TICKS))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_label_text("error (%), log above 1")
+
+
+def alike(axes: np.ndarray) -> None:
+    """Gives panels of errors [rows, columns] axes that can be compared: within a column, and where they fit, in all.
+
+    A column is logarithmic where one of its panels is. Where no column is, or each, inner panels lose their labels.
+    """
+    for column in axes.T:
+        if any(ax.get_yscale() == "symlog" for ax in column):
+            for ax in column:
+                _logarithmic(ax)
+    equal = len({ax.get_yscale() for ax in axes.flat}) == 1
+    for panels in [axes] if equal else axes.T:
+        most = max(ax.get_ylim()[1] for ax in panels.flat)
+        for ax in panels.flat:
+            ax.set_ylim(0, most)
+    for (row, column), ax in np.ndenumerate(axes):
+        if row < len(axes) - 1:
+            ax.set_xlabel("")
+        if equal and column:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
 
 
 def legend(figure: Figure, handles: Iterable[Artist] = ()) -> None:
@@ -174,7 +222,7 @@ def legend(figure: Figure, handles: Iterable[Artist] = ()) -> None:
     """
     labelled = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
     handles = list(handles) or sorted(labelled.values(), key=lambda h: len(h.get_xdata()) == 0)  # signs behind lines
-    labels = [textwrap.fill(str(handle.get_label()), 60) for handle in handles]
+    labels = [textwrap.fill(str(handle.get_label()).replace("_", " "), 58) for handle in handles]
     width, height = figure.get_size_inches()
     for columns in range(len(handles), 0, -1):
         found = figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
@@ -192,10 +240,11 @@ def finish(figure: Figure, path: Path, title: str, protocol: str = "") -> None:
       figure: with its panels drawn.
       path: of the PNG.
       title: what the figure shows; a long one is broken.
-      protocol: by which data, batch, steps and seeds.
+      protocol: by which data, batch, steps and seeds; data that the title names are not named again.
     """
     legend(figure)
-    lines = [*textwrap.wrap(title, 72), *textwrap.wrap(protocol, 84)]
+    data, _, rest = protocol.partition(", ")
+    lines = [*textwrap.wrap(title, 72), *textwrap.wrap(rest if data.lower() in title.lower() else protocol, 84)]
     figure.suptitle("\n".join(lines), fontsize=10)
     figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
     save(figure, path)

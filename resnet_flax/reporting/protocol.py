@@ -41,21 +41,30 @@ def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = N
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """Returns the protocol of runs in one line, for the title of their figure, as far as they agree in it.
+    """Returns the protocol of runs in one line, for the title of their figure.
 
-    Such as ``digits, 1,442 images of 8x8; batch 32, 900 steps; 3 seeds``.
+    Such as ``digits, 1,442 training images of 8x8; batch 32, 900 steps; 3 seeds``; several values where they differ.
     """
-    found = [o.run.config for o in outcomes]
-    images = {round(o.final["step"] * o.run.config.train.batch_size / o.final["epoch"]) for o in outcomes
-              if o.final.get("epoch")}  # fmt: skip
+    seen = [(o.final["step"] * o.run.config.train.batch_size, o.final["epoch"]) for o in outcomes if o.lines]
+    return summary_of([o.run.config for o in outcomes], {round(images / epochs) for images, epochs in seen if epochs})
+
+
+def summary_of(found: Sequence[ConfigDict], images: Iterable[int] = (), trained: bool = True) -> str:
+    """Returns :func:`summary` of configs.
+
+    Args:
+      found: configs.
+      images: how many training images they have, as far as it is known.
+      trained: whether their networks were trained; else there are neither batches nor steps to tell of.
+    """
     data = _joined(datasets.row(c.data.name).title or c.data.name for c in found)
+    count = f"{_joined(images)} training images" if images else "images"
     sides = _joined(c.data.image_size or datasets.row(c.data.name).side or 0 for c in found)
-    counted = f"{_joined(images)} training images" if images else "images"
     size = "" if sides == "0" else f" of {sides}x{sides}" if sides.isdecimal() else f" of side {sides}"
-    batch, steps = _joined(c.train.batch_size for c in found), _joined(c.train.steps for c in found)
+    batches, steps = _joined(c.train.batch_size for c in found), _joined(c.train.steps for c in found)
     seeds = sorted({c.seed for c in found})
-    run = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-    return f"{data}, {counted}{size}; batch {batch}, {steps} steps; {run}"
+    parts = [f"{data}, {count}{size}", f"batch {batches}, {steps} steps" if trained else ""]
+    return "; ".join(filter(None, [*parts, f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"]))
 
 
 def _joined(values: Iterable[Any]) -> str:
