@@ -20,6 +20,7 @@ from absl import app, flags
 
 from resnet_flax import config as configs
 from resnet_flax.figures import cost, curves, final_errors, gates, paper, propagation
+from resnet_flax.reporting import protocol
 from resnet_flax.reporting.propagation import Measured
 from resnet_flax.sweeps.cases import Outcome, Run
 
@@ -143,7 +144,8 @@ def redraw(output: Path) -> None:
     depths = of_table(here / "depth_sweep/table.csv", seeds=(0, 1))
     final_errors.against_depth(depths, there / "depth_sweep/depth.png", "digits: error against depth")
     propagation.draw(of_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
-    gates.draw(of_gates(here / "highway/gate_layers.csv"), there / "highway/gates.png", "digits: openness of the gates")
+    opened, runs = of_gates(here / "highway/gate_layers.csv"), of_table(here / "highway/table.csv")
+    gates.draw(opened, there / "highway/gates.png", "digits: openness of the gates", protocol.summary(runs))
     costs = list(of_costs(here / "cost/networks.csv"))
     cost.draw(costs, there / "cost/cost.png", "digits: cost of a training step, images of 8x8x1, batch 32")
 

@@ -51,7 +51,7 @@ def draw_into(
     """
     names = list(dict.fromkeys(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth)))
     looks = looks or style.looks(names)
-    last, most = [], 0.0
+    last = []
     for i, name in enumerate(looks):
         members = [o for o in outcomes if line(o) == name]
         _draw_failed(axes, [o for o in members if o.failure], metric, looks[name])
@@ -70,8 +70,9 @@ def draw_into(
         if np.isnan(mean).any():
             style.explain(axes, "gap: not finite", linestyle="none")
         last += [v for v in mean[-1:] if np.isfinite(v)]
-        most = max([most, *(v for v in mean if np.isfinite(v))])
-    chance = 100 * (1 - 1 / max(1, *(o.classes for o in outcomes)))
+    drawn = np.concatenate([np.ravel(_series([o], metric)[1]) for o in outcomes] or [np.zeros(0)])
+    most = max(drawn[np.isfinite(drawn)], default=0.0)
+    chance = 100 * (1 - 1 / max([1, *(o.classes for o in outcomes)]))
     if most > chance / 2:
         axes.axhline(chance, color="0.4", linewidth=0.9, linestyle=":", label="chance")
     style.error_axis(axes, last, most)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from resnet_flax.figures import style
 from resnet_flax.reporting import protocol, words
@@ -35,6 +36,7 @@ def draw_into(axes: Axes, outcome: Outcome, metric: str, norm: LogNorm | None = 
     axes.grid(visible=False)
     axes.set_xlabel("training step")
     axes.set_ylabel("convolution, from the input")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if not np.isfinite(values).all():
         style.explain(axes, "white: 0, or not finite", marker="s", markerfacecolor="w", linestyle="none")
     norm = norm or colours_of([outcome], metric)

@@ -258,6 +258,6 @@ def save(figure: Figure, path: Path) -> None:
       path: of the PNG.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for form, more in {"png": {"dpi": 200}, "svg": {"metadata": {"Date": None}}}.items():
+    for form, more in {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}.items():
         with replacing(path.with_suffix(f".{form}")) as temporary:
             figure.savefig(temporary, format=form, **more)

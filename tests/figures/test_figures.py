@@ -181,13 +181,14 @@ def test_what_diverged_is_marked_and_explained(figures):
 def test_curves_of_runs_that_diverged():
     whole = [outcome(20, seed, test=0.02 * (1 + seed)) for seed in (0, 1)]
     axes = Figure().add_subplot()
-    curves.draw_into(axes, [*whole, outcome(20, 2, test=0.5, failure="diverged"), outcome(56, 0, failure="crashed")])
+    curves.draw_into(axes, [*whole, outcome(20, 2, test=0.2, failure="diverged"), outcome(56, 0, failure="crashed")])
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines["20 layers"].get_xdata()) == [225, 450, 675, 900]  # as long as those that ended
     assert lines["20 layers"].get_ydata()[-1] == pytest.approx(3)
     assert {"diverged (not in a mean)", "crashed (not in a mean)"} <= lines.keys()
     crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert [line.get_xdata()[-1] for line in crosses] == [450, 450]
+    assert axes.get_ylim()[1] >= max(max(line.get_ydata()) for line in crosses)
 
 
 def test_a_gap_is_explained():
