@@ -70,7 +70,7 @@ EXPERIMENT = Experiment(
     },
     cases=cases,
     findings=findings,
-    published=("cifar10_table6", "cifar10_plain", "cifar10_peers"),
+    published=("cifar10_table6", "cifar10_peers"),
     config="configs/cifar10.py",
 )
 

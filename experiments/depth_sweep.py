@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
     },
     cases=cases,
     findings=findings,
-    published=("cifar10_table6", "cifar10_plain"),
+    published=("cifar10_table6",),
     seeds=(0, 1),
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 from resnet_flax.figures import curves, final_errors
 from resnet_flax.figures import gates as pictures
 from resnet_flax.reporting import gates as texts
+from resnet_flax.reporting import protocol
 from resnet_flax.sweeps.cases import Asked, Case
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
@@ -51,7 +52,11 @@ def findings(results: Results) -> Findings:
         ),
     ]
     if opened:
-        figures.append(pictures.draw(opened, folder / "gates.png", f"{data}: openness of the gates"))
+        figures.append(
+            pictures.draw(
+                opened, folder / "gates.png", f"{data}: openness of the gates", protocol.summary(results.outcomes)
+            )
+        )
     notes = texts.notes(opened)
     if results.asked.settings.published:
         notes.insert(

@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(
     },
     cases=cases,
     findings=findings,
-    published=("cifar10_table6", "cifar10_plain", "cifar10_peers"),
+    published=("cifar10_table6", "cifar10_peers"),
 )
 
 if __name__ == "__main__":

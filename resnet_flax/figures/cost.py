@@ -4,49 +4,52 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.axes import Axes
+
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 
 if TYPE_CHECKING:  # it brings jax with it
     from resnet_flax.measurements.networks import Cost
 
 
-def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
-    """Two panels, a line a unit; units of equal cost lie beside each other, not upon each other."""
-    units = list(dict.fromkeys(c.unit for c in costs))
+def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> None:
+    """Draws multiply-adds, or the measured time of a step with bars from least to most, against depth.
+
+    A labelled line a unit; points of a depth lie side by side.
+    """
     depths = sorted({c.depth for c in costs})
-    figure, (counted, measured) = plt.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained")
-    # Depths of different units are drawn a little apart, or equal counts would hide one another.
-    apart = 0.03 * (depths[-1] - depths[0] or depths[0])
-    handles = []
-    for i, (unit, color) in enumerate(zip(units, style.colors(len(units)), strict=True)):
+    margin = 0.15 * (depths[-1] - depths[0] or depths[0])
+    axes.set_xlim(depths[0] - margin, depths[-1] + margin)
+    looks = style.looks(c.unit for c in costs)
+    for i, (unit, look) in enumerate(looks.items()):
         line = sorted((c for c in costs if c.unit == unit), key=lambda c: c.depth)
-        x = [c.depth + apart * (i - (len(units) - 1) / 2) for c in line]
-        look = {
-            "color": color, "marker": style.MARKERS[i % len(style.MARKERS)], "linewidth": 1.5, "markersize": 6,
-            "linestyle": style.DASHES[i % len(style.DASHES)],
-        }  # fmt: skip
-        counted.plot(x, [c.multiply_adds / 1e6 for c in line], label=unit, **look)
-        step = [1e3 * c.step.median for c in line]
-        below = [1e3 * (c.step.median - c.step.least) for c in line]
-        above = [1e3 * (c.step.most - c.step.median) for c in line]
-        measured.errorbar(x, step, yerr=(below, above), capsize=3, label=unit, **look)
-        handles.append(counted.get_lines()[-1])
-    counted.set_title("counted")
-    counted.set_ylabel("multiply-adds an image (millions)")
-    measured.set_title("measured (median; bars: least to most)")
-    measured.set_ylabel("time of a training step (ms)")
-    for ax in (counted, measured):
-        ax.set_xlabel("depth (layers with weights)")
-        ax.set_xticks(depths)
-        ax.set_ylim(bottom=0)
-    style.legend_below(figure, handles)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
+        x = [c.depth for c in line]
+        y = np.array([1e3 * c.step.median if measured else c.multiply_adds / 1e6 for c in line])
+        beside = {"transform": style.aside(axes, i, len(looks), depths)}
+        axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, **look, **beside)
+        if measured:
+            bars = (y - [1e3 * c.step.least for c in line], [1e3 * c.step.most for c in line] - y)
+            axes.errorbar(x, y, bars, fmt="none", capsize=3, ecolor=look["color"], **beside)
+    axes.set_xticks(depths)
+    most = max(1e3 * c.step.most if measured else c.multiply_adds / 1e6 for c in costs)
+    axes.set_ylim(0, 1.08 * most)
+    axes.set_xlabel("depth (layers with weights)")
+    axes.set_ylabel("time of a training step (ms)" if measured else "multiply-adds an image (millions)")
+
+
+def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
+    """Writes the picture of :func:`draw_into`: what was counted, and what was measured."""
+    rounds = len(costs[0].step.rounds)
+    with style.look():
+        figure, [axes] = style.panels(1, 2, height=3.0)
+        for ax, what in zip(axes, ("counted", "measured"), strict=True):
+            draw_into(ax, costs, what == "measured")
+            ax.set_title(what)
+        style.finish(figure, path, title, f"median of {rounds} rounds, bars from the least to the most")
     return Figure(
         path.name,
         f"{title}. Left: multiply-adds of classifying one image. Right: time of a training step, the median of "
-        f"{len(costs[0].step.rounds)} rounds, bars from the least to the most. Points of a depth are drawn side by "
-        f"side.",
+        f"{rounds} rounds, bars from the least to the most. Points of a depth are drawn side by side.",
     )

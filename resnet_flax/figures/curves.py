@@ -1,104 +1,139 @@
 """Error against steps, in the manner of the paper's Figs. 1 and 6."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
+from resnet_flax.reporting import protocol
 from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Outcome
 
+ERRORS = {"train_error": "training error", "test_error": "test error"}
 CAPTION = (
-    "Training error (thin, dashed: training stream, batch statistics, mean since the point before) and test error "
-    "(bold) in % against training steps"
+    "Training error (training stream, batch statistics, mean since the point before) and test error in % against "
+    "training steps"
 )
+
+
+def unit(outcome: Outcome) -> str:
+    """Returns the unit of a run's network."""
+    return outcome.run.config.model.unit
+
+
+def layers(outcome: Outcome) -> str:
+    """Returns the depth of a run's network, in words."""
+    return f"{outcome.run.config.model.depth} layers"
+
+
+def draw_into(
+    axes: Axes,
+    outcomes: Sequence[Outcome],
+    metric: str = "test_error",
+    line: Callable[[Outcome], str] = layers,
+    looks: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Draws an error in % against steps, a labelled line for each name that ``line`` gives.
+
+    A line is the mean of the seeds that did not fail, with a band of one standard deviation where there are several.
+    A seed that failed is a thin line of its own, which ends in a cross. Where an error was not finite there is a gap.
+
+    Args:
+      axes: what is drawn into.
+      outcomes: of the runs.
+      metric: the error, a key of lines of metrics.
+      line: names the line of a run.
+      looks: colour, marker and dashes of each name, to share them with other axes (``style.looks``).
+    """
+    names = list(dict.fromkeys(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth)))
+    looks = looks or style.looks(names)
+    last = []
+    for i, name in enumerate(looks):
+        members = [o for o in outcomes if line(o) == name]
+        _draw_failed(axes, [o for o in members if o.failure], metric, looks[name])
+        steps, values = _series([o for o in members if o.lines and not o.failure], metric)
+        if not members:
+            continue
+        every = max(1, len(steps) // 6)
+        marks = {"markevery": (i * every // len(looks), every), "markersize": 4.5}
+        mean = values.mean(0) if steps else []
+        axes.plot(steps, mean, label=name, linewidth=1.5, **looks[name], **marks)
+        if len(values) > 1:
+            deviation = values.std(0, ddof=1)
+            axes.fill_between(
+                steps, mean - deviation, mean + deviation, color=looks[name]["color"], alpha=0.15, linewidth=0
+            )
+        if np.isnan(mean).any():
+            style.explain(axes, "gap: not finite", linestyle="none")
+        last += [v for v in mean[-1:] if np.isfinite(v)]
+    drawn = np.concatenate([np.ravel(_series([o], metric)[1]) for o in outcomes] or [np.zeros(0)])
+    most = max(drawn[np.isfinite(drawn)], default=0.0)
+    chance = 100 * (1 - 1 / max([1, *(o.classes for o in outcomes)]))
+    if most > chance / 2:
+        axes.axhline(chance, color="0.4", linewidth=0.9, linestyle=":", label="chance")
+    style.error_axis(axes, last, most)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("training step")
+
+
+def _draw_failed(axes: Axes, outcomes: Sequence[Outcome], metric: str, look: Mapping[str, Any]) -> None:
+    """Draws each run to its last finite error, with a cross there; one without any gets a cross in the corner."""
+    for outcome in outcomes:
+        steps, errors = _series([outcome], metric)
+        finite = [(step, error) for step, error in zip(steps, errors[0], strict=True) if np.isfinite(error)]
+        where = {} if finite else {"transform": axes.transAxes}
+        ends = {**look, **where, "marker": "x", "markersize": 7, "markevery": [-1], "linewidth": 0.8}
+        axes.plot(*zip(*(finite or [(0.03, 0.96)]), strict=True), **ends)
+        style.explain(axes, f"{outcome.failure} (not in a mean)", marker="x", linestyle="none")
+
+
+def _series(outcomes: Sequence[Outcome], metric: str) -> tuple[list[int], np.ndarray]:
+    """Returns the steps at which all measured an error, and the errors in % [runs, steps], NaN where not finite."""
+    found = [{line["step"]: line[metric] for line in o.lines if metric in line} for o in outcomes]
+    steps = sorted(set.intersection(*map(set, found))) if found else []
+    return steps, 100 * np.array([[np.nan if s[step] is None else s[step] for step in steps] for s in found], float)
 
 
 def draw(
     outcomes: Sequence[Outcome],
     path: Path,
     title: str,
-    panel: Callable[[Outcome], str] = lambda o: o.run.config.model.unit,
-    line: Callable[[Outcome], str] = lambda o: f"{o.run.config.model.depth} layers",
-    beside: Callable[[Axes, str, Mapping[str, str]], None] | None = None,
+    panel: Callable[[Outcome], str] = unit,
+    line: Callable[[Outcome], str] = layers,
+    beside: Callable[[Axes, str, Mapping[str, Mapping[str, Any]]], None] | None = None,
 ) -> Figure:
-    """A panel for each unit: training error thin and dashed, test error bold, a colour a depth.
-
-    With several seeds: their mean, and a band of one standard deviation either side. What a panel and a line stand
-    for can be given.
+    """Writes the picture of the runs' errors: a row for each panel, training error on the left, test on the right.
 
     Args:
-      beside: draws what else belongs to a panel, given its axes, its name, and the colour of each line by its name.
+      outcomes: of the runs.
+      path: of the PNG; an SVG is written beside it.
+      title: what the picture shows; the protocol is added.
+      panel: names the row of a run.
+      line: names the line of a run.
+      beside: draws what else belongs to the test errors of a panel, given its axes, its name, and the look of each
+        line by its name.
 
     Returns:
       What the report says of it.
     """
-    panels = list(dict.fromkeys(panel(o) for o in outcomes))
-    lines = list(dict.fromkeys(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth)))
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(4.9 * columns, 3.8 * rows), sharex=True, sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    colors = {text: color for text, color in zip(lines, style.colors(len(lines)), strict=True)}
-    for ax, name in zip(axes.flat, panels, strict=False):
-        for text in lines:
-            chosen = [o for o in outcomes if (panel(o), line(o)) == (name, text) and o.lines]
-            if chosen:
-                _draw_line(ax, chosen, colors[text])
-        if beside is not None:
-            beside(ax, name, colors)
-        failures = sorted({o.failure for o in outcomes if panel(o) == name and o.failure})
-        if failures:
-            ax.annotate(
-                f"{' or '.join(failures)} in part", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.4"
-            )
-        ax.set_title(name)
-        ax.set_ylim(0, 100)
-        ax.set_xlim(left=0)
-        chance = 100 * (1 - 1 / max(max(o.classes for o in outcomes), 1))
-        ax.axhline(chance, color="0.5", linewidth=0.8, linestyle=":")
-        ax.annotate("chance", (0, chance), xytext=(4, 3), textcoords="offset points", fontsize=8, color="0.4")
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("error (%)")
-    for i, ax in enumerate(axes.flat[: len(panels)]):
-        if i + columns >= len(panels):
-            ax.set_xlabel("training step")
-            ax.tick_params(labelbottom=True)
-    handles = [Line2D([], [], color=colors[text], linewidth=2, label=text) for text in lines[::-1]]
-    handles += [
-        Line2D([], [], color="0.3", linewidth=2.2, label="test"),
-        Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (training stream)"),
-    ]
-    style.legend_below(figure, handles)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
+    rows = list(dict.fromkeys(map(panel, outcomes)))
+    looks = style.looks(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth))
+    with style.look():
+        figure, axes = style.panels(len(rows), 2, sharex=True)
+        for row, name in zip(axes, rows, strict=True):
+            members = [o for o in outcomes if panel(o) == name]
+            for ax, (metric, what) in zip(row, ERRORS.items(), strict=True):
+                draw_into(ax, members, metric, line, looks)
+                ax.set_title(textwrap.fill(f"{name}: {what}", 42))
+        style.alike(axes)
+        for row, name in zip(axes, rows, strict=True):
+            if beside is not None:
+                beside(row[1], name, looks)
+        style.finish(figure, path, title, protocol.summary(outcomes))
     seeds = len({o.run.config.seed for o in outcomes})
     band = f"; bands: one standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"
-    return Figure(path.name, f"{title}. {CAPTION}{band}.")
-
-
-def _draw_line(ax: Axes, outcomes: Sequence[Outcome], color: str) -> None:
-    draw_series(ax, outcomes, "train_error", color=color, linewidth=0.9, linestyle="--")
-    draw_series(ax, outcomes, "test_error", color=color, linewidth=2.2)
-
-
-def draw_series(ax: Axes, outcomes: Sequence[Outcome], key: str, color: str, **line: Any) -> None:
-    """An error in % against steps: the mean of the seeds, and with several a band of one standard deviation."""
-    series = [{line["step"]: 100 * line[key] for line in o.lines if line.get(key) is not None} for o in outcomes]
-    steps = sorted(set.intersection(*(set(s) for s in series)))
-    if not steps:
-        return
-    values = np.array([[s[step] for step in steps] for s in series])
-    ax.plot(steps, values.mean(0), color=color, **line)
-    if len(series) > 1:
-        mean, deviation = values.mean(0), values.std(0, ddof=1)
-        ax.fill_between(steps, mean - deviation, mean + deviation, color=color, alpha=0.15, linewidth=0)
+    return Figure(path.name, style.caption(title, CAPTION + band))

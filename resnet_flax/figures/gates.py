@@ -3,28 +3,32 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 
 
-def draw(gates: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]], path: Path, title: str) -> Figure:
-    """Two panels, at initialisation and after training; a line a network, a point a gated layer."""
-    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharey=True, layout="constrained")
-    for ax, when in zip(axes, ("at initialisation", "after training"), strict=True):
-        for (label, moments), color, marker, dashes in zip(
-            gates.items(), style.colors(len(gates)), style.MARKERS, style.DASHES, strict=False
-        ):
-            values = [v for _, v in moments[when]]
-            ax.plot(
-                range(1, len(values) + 1), values, color=color, marker=marker, linestyle=dashes, markersize=4,
-                label=label,
-            )  # fmt: skip
-        ax.set_title(when)
-        ax.set_xlabel("gated layer, from the input to the output")
-        ax.set_ylim(0, 1)
-    axes[0].set_ylabel("mean of T (0 carries, 1 transforms)")
-    style.legend_below(figure, axes[0].get_legend_handles_labels()[0], columns=2)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
+def draw_into(axes: Axes, gates: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+    """Draws the mean of T of each gated layer against the layer, a labelled line for each network."""
+    looks = style.looks(gates)
+    for label, layers in gates.items():
+        style.draw_layers(axes, [value for _, value in layers], label, looks)
+    axes.set_xlabel("gated layer, from the input")
+    axes.set_ylabel("mean of T (0 carries, 1 transforms)")
+
+
+def draw(
+    gates: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]], path: Path, title: str, protocol: str = ""
+) -> Figure:
+    """Writes the picture of :func:`draw_into`, at initialisation and after training."""
+    most = max(value for moments in gates.values() for layers in moments.values() for _, value in layers)
+    with style.look():
+        figure, [axes] = style.panels(1, 2, height=2.8, sharey=True)
+        for ax, when in zip(axes, ("at initialisation", "after training"), strict=True):
+            draw_into(ax, {label: moments[when] for label, moments in gates.items()})
+            ax.set_title(when)
+            ax.set_ylim(0, min(1, 1.3 * most))
+            ax.label_outer()
+        style.finish(figure, path, title, protocol)
     return Figure(path.name, f"{title}. Mean of T over a batch, positions and channels, a point a gated layer.")

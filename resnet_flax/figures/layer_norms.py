@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import MaxNLocator
 
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
+from resnet_flax.reporting import protocol, words
 from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Outcome
 
@@ -16,33 +19,58 @@ _TITLES = {"gradient_norm": "norm of the gradient", "update_ratio": "update rela
 _CONVOLUTIONS = r"stem_conv|stage\d+\.\d+\.conv\d*"
 
 
-def draw(outcomes: Sequence[Outcome], metrics: Sequence[str], path: Path, title: str) -> Figure:
-    """Convolutions from the input (below) to the output against steps, a panel for each network and metric.
+def draw_into(axes: Axes, outcome: Outcome, metric: str, norm: LogNorm | None = None) -> QuadMesh:
+    """Draws a number of each convolution, from the input (below) to the output, against steps as a colour.
 
-    Networks share the colours of a metric. Of several seeds, the first is drawn.
+    Args:
+      axes: what is drawn into.
+      outcome: of the run, which measured it (``train.metrics``).
+      metric: such as ``gradient_norm``.
+      norm: of the colours, to share it with other axes; by default :func:`colours_of` the run.
+
+    Returns:
+      What a colour bar is made for.
+    """
+    steps, values = _grid(outcome, metric)
+    edges = np.concatenate([[0], steps])
+    axes.grid(visible=False)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("convolution, from the input")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if not np.isfinite(values).all():
+        style.explain(axes, "white: 0, or not finite", marker="s", markerfacecolor="w", linestyle="none")
+    norm = norm or colours_of([outcome], metric)
+    return axes.pcolormesh(edges, np.arange(len(values) + 1) + 0.5, values, norm=norm, cmap="cividis", rasterized=True)
+
+
+def colours_of(outcomes: Sequence[Outcome], metric: str) -> LogNorm:
+    """Returns a logarithmic scale of colours on which all but the least and the greatest hundredth differ."""
+    positive = np.concatenate([values[values > 0] for _, values in (_grid(o, metric) for o in outcomes)])
+    low, high = np.percentile(positive, [1, 99]) if positive.size else (0.1, 1)
+    return LogNorm(low, max(high, 1.01 * low))
+
+
+def draw(outcomes: Sequence[Outcome], metrics: Sequence[str], path: Path, title: str) -> Figure:
+    """Writes the picture of :func:`draw_into`, a panel for each network and metric, whose networks share colours.
+
+    Of several seeds, the first is drawn.
     """
     first = outcomes[0].run.config.seed
     chosen = [o for o in outcomes if o.run.config.seed == first and o.lines]
-    figure, axes = plt.subplots(
-        len(metrics), len(chosen), figsize=(0.8 + 4.2 * len(chosen), 0.7 + 3.0 * len(metrics)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for row, metric in zip(axes, metrics, strict=True):
-        grids = [_grid(outcome, metric) for outcome in chosen]
-        positive = np.concatenate([values[values > 0] for _, values in grids] or [np.ones(1)])
-        low, high = np.percentile(positive, [1, 99]) if positive.size else (0.1, 1)
-        norm = LogNorm(low, max(high, 1.01 * low))
-        for ax, outcome, (steps, values) in zip(row, chosen, grids, strict=True):
-            edges = np.concatenate([[0], steps])
-            colours = ax.pcolormesh(edges, np.arange(len(values) + 1) + 0.5, values, norm=norm, cmap="cividis")
-            ax.grid(visible=False)
-            ax.set_title(f"{outcome.run.label}{f' ({outcome.failure})' * bool(outcome.failure)}")
-        figure.colorbar(colours, ax=list(row), label=_TITLES.get(metric, metric), extend="both")
-        row[0].set_ylabel("convolution, from the input")
-    for ax in axes[-1]:
-        ax.set_xlabel("training step")
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
+    columns = min(2, len(chosen))
+    rows = -(-len(chosen) // columns)
+    with style.look():
+        figure, axes = style.panels(len(metrics) * rows, columns, height=2.9, sharex=True)
+        for metric, block in zip(metrics, np.split(axes, len(metrics)), strict=True):
+            norm = colours_of(chosen, metric)
+            for ax, outcome in zip(block.flat, chosen, strict=False):
+                colours = draw_into(ax, outcome, metric, norm)
+                ax.set_title(words.without_keys(outcome.run.label) + f" ({outcome.failure})" * bool(outcome.failure))
+                ax.label_outer()
+            for ax in block.flat[len(chosen) :]:
+                ax.set_axis_off()
+            figure.colorbar(colours, ax=list(block.flat), label=_TITLES.get(metric, metric), extend="both")
+        style.finish(figure, path, title, protocol.summary(chosen))
     what = " and ".join(_TITLES.get(metric, metric) for metric in metrics)
     return Figure(
         path.name,
@@ -52,7 +80,7 @@ def draw(outcomes: Sequence[Outcome], metrics: Sequence[str], path: Path, title:
 
 
 def _grid(outcome: Outcome, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [S], and the metric [layers, S] of the convolutions in their order; NaN where there is no logarithm."""
+    """Returns steps [S], and the metric [layers, S] of the convolutions in order; NaN where it has no logarithm."""
     names = [key for key in outcome.lines[-1] if re.fullmatch(rf"{metric}/({_CONVOLUTIONS})", key)]
     values = np.array([[line.get(name) or np.nan for line in outcome.lines] for name in names], float)
     return np.array([line["step"] for line in outcome.lines]), np.where(values > 0, values, np.nan)

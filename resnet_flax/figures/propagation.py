@@ -5,124 +5,85 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.lines import Line2D
+from matplotlib.axes import Axes
 
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
+from resnet_flax.reporting import protocol
 from resnet_flax.reporting.record import Figure
 
-_QUANTITIES = {"weights": "gradient of the layer's weights", "activations": "gradient of the layer's response"}
+_GRADIENTS: dict[str, Callable[[Any], Sequence[tuple[str, float]]]] = {
+    "gradient of weights": lambda propagation: propagation.weights,
+    "gradient of responses": lambda propagation: propagation.activations,
+}
+_RESPONSES: dict[str, Callable[[Any], Sequence[tuple[str, float]]]] = {
+    "in layer order": lambda propagation: propagation.responses,
+    "sorted by size": lambda propagation: sorted(propagation.responses, key=lambda layer: -layer[1]),
+}
 
 
 def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
-    """Gradients at each moment and initialisation, and responses after training (at the start, if untrained)."""
+    """Writes gradients at each moment and initialisation, and responses after training (at the start, if untrained)."""
     figures = []
     for when in dict.fromkeys(m.when for m in measured):
         for how in dict.fromkeys(m.config.model.initialization for m in measured if m.when == when):
-            chosen = [m for m in measured if (m.when, m.config.model.initialization) == (when, how) and m.propagation]
-            if not chosen:
+            chosen = [m for m in measured if (m.when, m.config.model.initialization) == (when, how)]
+            if not any(m.propagation for m in chosen):
                 continue
-            name = f"gradients-{when.replace(' ', '-')}-{how}.png"
+            path = folder / f"gradients-{when.replace(' ', '-')}-{how}.png"
             title = f"{data}: gradient norms {when}, {how} initialisation"
-            figures.append(_gradients(chosen, folder / name, title))
+            _write(chosen, path, title, _GRADIENTS, "L2 norm")
+            figures.append(Figure(path.name, f"{title}. L2 norms over a batch, against the layer; logarithmic."))
             if how == measured[0].config.model.initialization:
-                name = f"responses-{when.replace(' ', '-')}.png"
-                figures.append(_responses(chosen, folder / name, f"{data}: layer responses {when}"))
+                path = folder / f"responses-{when.replace(' ', '-')}.png"
+                title = f"{data}: layer responses {when}"
+                _write(chosen, path, title, _RESPONSES, "standard deviation")
+                figures.append(
+                    Figure(
+                        path.name,
+                        f"{title} (the paper's Fig. 7). Standard deviation of each 3x3 layer's response: after BN, "
+                        f"before the nonlinearity or the addition; in pre-activation units the convolution's output. "
+                        f"On a logarithmic axis, gaps are 0: layers that have died.",
+                    )
+                )
     return figures
 
 
-def _gradients(measured: Sequence[Any], path: Path, title: str) -> Figure:
-    norms = list(dict.fromkeys(m.norm for m in measured))
-    figure, axes = plt.subplots(
-        len(norms), 2, figsize=(10.4, 0.9 + 3.1 * len(norms)), squeeze=False, layout="constrained"
-    )
-    for row, norm in zip(axes, norms, strict=True):
-        for ax, (quantity, what) in zip(row, _QUANTITIES.items(), strict=True):
-            _lines(
-                ax, [m for m in measured if m.norm == norm], measured, lambda m, q=quantity: getattr(m.propagation, q)
-            )
-            _logarithmic(ax)
-            ax.set_title(f"{what}, {norm}")
-    for ax in axes[-1]:
-        ax.set_xlabel("layer, from the input to the output")
-    for row in axes:
-        row[0].set_ylabel("L2 norm")
-    _legend(figure, measured)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
-    return Figure(path.name, f"{title}. L2 norms over a batch, against the layer; logarithmic, gaps are 0.")
+def draw_into(
+    axes: Axes, measured: Sequence[Any], layers: Callable[[Any], Sequence[tuple[str, float]]], log: bool = False
+) -> None:
+    """Draws a number of each layer against the layer, a labelled line for each unit.
+
+    Args:
+      axes: what is drawn into.
+      measured: networks at a moment (``reporting.propagation.Measured``), one of each unit.
+      layers: takes the numbers, with the layers' names, from what was measured.
+      log: whether the vertical axis is logarithmic.
+    """
+    looks = style.looks(m.config.model.unit for m in measured)
+    for m in measured:
+        unit = m.config.model.unit
+        if m.propagation:
+            style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, looks, log)
+        else:
+            style.explain(axes, f"{unit}: {m.failure}", marker=looks[unit]["marker"], linestyle="none")
+    if not log:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer, from the input to the output")
 
 
-def _responses(measured: Sequence[Any], path: Path, title: str) -> Figure:
-    norms = list(dict.fromkeys(m.norm for m in measured))
-    figure, axes = plt.subplots(
-        len(norms), 2, figsize=(10.4, 0.9 + 3.1 * len(norms)), squeeze=False, layout="constrained"
-    )
-    orders: dict[str, Callable[[Any], list[tuple[str, float]]]] = {
-        "in layer order": lambda m: m.propagation.responses,
-        "sorted by size": lambda m: sorted(m.propagation.responses, key=lambda layer: -layer[1]),
-    }
-    for row, norm in zip(axes, norms, strict=True):
-        chosen = [m for m in measured if m.norm == norm]
-        for ax, (order, values) in zip(row, orders.items(), strict=True):
-            _lines(ax, chosen, measured, values)
-            ax.set_title(f"{order}, {norm}")
-            deviations = [v for m in chosen for _, v in m.propagation.responses if v > 0]
-            if deviations and max(deviations) > 50 * float(np.median(deviations)):
-                _logarithmic(ax)
-            else:
-                ax.set_ylim(bottom=0)
-        row[0].set_ylabel("standard deviation")
-    for ax, what in zip(axes[-1], ("layer, from the input to the output", "layer, by size"), strict=True):
-        ax.set_xlabel(what)
-    _legend(figure, measured)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
-    return Figure(
-        path.name,
-        f"{title} (the paper's Fig. 7). Standard deviation of each 3x3 layer's response: after BN, before the "
-        f"nonlinearity or the addition; in pre-activation units the convolution's output. On a logarithmic axis, gaps "
-        f"are 0: layers that have died.",
-    )
-
-
-def _logarithmic(ax: Any) -> None:
-    """What is exactly 0, as in a layer that has died, becomes a gap, not a line to the bottom."""
-    for line in ax.lines:
-        values = np.asarray(line.get_ydata(), float)
-        line.set_ydata(np.where(values > 0, values, np.nan))
-    ax.set_yscale("log")
-
-
-def _lines(ax: Any, chosen: Sequence[Any], everyone: Sequence[Any], values: Callable[[Any], Any]) -> None:
-    units, depths = _units(everyone), _depths(everyone)
-    colors = style.colors(len(units))
-    for m in chosen:
-        numbers = [v for _, v in values(m)]
-        ax.plot(
-            range(1, len(numbers) + 1), numbers, color=colors[units.index(m.config.model.unit)], linewidth=1.4,
-            linestyle=style.DASHES[depths.index(m.config.model.depth) % len(style.DASHES)],
-            marker=style.MARKERS[units.index(m.config.model.unit) % len(style.MARKERS)], markersize=3.5,
-            markevery=max(1, len(numbers) // 9),
-        )  # fmt: skip
-
-
-def _legend(figure: Any, measured: Sequence[Any]) -> None:
-    units, depths = _units(measured), _depths(measured)
-    handles = [
-        Line2D([], [], color=color, marker=marker, linewidth=2, label=unit)
-        for unit, color, marker in zip(units, style.colors(len(units)), style.MARKERS, strict=False)
-    ]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=dashes, label=f"{depth} layers")
-        for depth, dashes in zip(depths, style.DASHES, strict=False)
-    ]
-    style.legend_below(figure, handles)
-
-
-def _units(measured: Sequence[Any]) -> list[str]:
-    return list(dict.fromkeys(m.config.model.unit for m in measured))
-
-
-def _depths(measured: Sequence[Any]) -> list[int]:
-    return sorted({m.config.model.depth for m in measured})
+def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str, Callable], unit: str) -> None:
+    """Writes a row of panels for each depth, with and without BN, and a column for each quantity."""
+    rows = list(dict.fromkeys((m.norm, m.config.model.depth) for m in measured))
+    with style.look():
+        figure, axes = style.panels(len(rows), len(quantities), height=2.3)
+        for row, (norm, depth) in zip(axes, rows, strict=True):
+            members = [m for m in measured if m.norm == norm]
+            deviations = [v for m in members if m.propagation for _, v in m.propagation.responses if v > 0]
+            log = quantities is _GRADIENTS or max(deviations) > 50 * float(np.median(deviations))
+            for ax, (what, layers) in zip(row, quantities.items(), strict=True):
+                draw_into(ax, [m for m in members if m.config.model.depth == depth], layers, log)
+                ax.set_title(f"{what}\n{depth} layers, {norm}", fontsize=9)
+                ax.set_xlabel("layer, by size" if what == "sorted by size" else ax.get_xlabel())
+            row[0].set_ylabel(unit)
+        trained = measured[0].when == "after training"
+        style.finish(figure, path, title, protocol.summary_of([m.config for m in measured], trained=trained))

@@ -36,7 +36,7 @@ class Number:
       value: the number.
       by: short name of who measured it.
       source: title of the paper or repository.
-      address: ``arXiv:NUMBER`` or an https address; empty where none is known.
+      address: ``arXiv:NUMBER`` or an https address, where anyone can look it up.
       where: table or figure of the source.
       statistic: what the value is of several runs or epochs; ``as printed`` where the source does not say;
         ``derived`` by arithmetic from what the source describes.
@@ -150,7 +150,7 @@ def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
         f"spread {n.spread!r} is no standard deviation": _is_number(n.spread) and n.spread >= 0,
         f"runs {n.runs!r} is no number of runs": type(n.runs) is int and n.runs >= 0,
         f"address {n.address!r} is neither arXiv:NUMBER nor https": re.fullmatch(
-            r"|arXiv:\d{4}\.\d{4,5}|https://\S+", n.address
+            r"arXiv:\d{4}\.\d{4,5}|https://\S+", n.address
         ),
         "it lacks by, source, where, or data": n.by and n.source and n.where and n.data,
         f"config names keys that no config has: {', '.join(n.config)}": set(n.config) <= set(known),

@@ -186,9 +186,8 @@ def _letter(index: int) -> str:
 def _sources(numbers: Sequence[published.Number]) -> list[str]:
     found: dict[str, list[str]] = {}
     for n in numbers:
-        address = f" ({n.address})" if n.address else ""
         quoted = f"{n.where} ({n.protocol})" if n.protocol else n.where
-        places = found.setdefault(f"{n.by}, {n.source}{address}", [])
+        places = found.setdefault(f"{n.by}, {n.source} ({n.address})", [])
         if quoted not in places:
             places.append(quoted)
     return [f"{source}: {'; '.join(places)}." for source, places in found.items()]

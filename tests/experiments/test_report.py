@@ -167,7 +167,7 @@ def test_a_number_stands_only_under_the_protocol_it_was_measured_by(pages):
 
     values = [70, 71, 72]
     assert digits["plain-56"] == {
-        "network": "plain-56", "paper": "—", "peers": "15.39, a public rerun", "ours, by the paper's protocol": "—",
+        "network": "plain-56", "paper": "—", "peers": "—", "ours, by the paper's protocol": "—",
         "ours, by another protocol": f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} (3 seeds) [a]",
     }  # fmt: skip
     assert {row["ours, by the paper's protocol"] for row in digits.values()} == {"—"}

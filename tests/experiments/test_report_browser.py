@@ -24,9 +24,11 @@ window.addEventListener("load", () => {{
   const width = () => page.documentElement.scrollWidth;
   const closed = width();
   page.querySelectorAll("details").forEach(d => d.open = true);
+  const first = [...page.querySelectorAll("td:first-child:not(.long, .unfolds)")];
   const boxes = [...page.querySelectorAll(".scroll")].filter(b => b.scrollWidth > b.clientWidth).length;
   document.getElementById("measured").textContent = JSON.stringify({{
     title: page.title, inner: frame.innerWidth, closed: closed, open: width(), images: images, scrolling: boxes,
+    first: Math.max(...first.map(c => c.getBoundingClientRect().width)),
     details: page.querySelectorAll("details").length, size: parseFloat(frame.getComputedStyle(page.body).fontSize),
   }});
 }});
@@ -39,7 +41,12 @@ def page(tmp_path_factory):
     runs = [run(root / f"runs/{n}", config(n), 0.1) for n in ("plain-20", "residual-20")]
     folder = experiment(root / "curves", runs, notes=["word" * 100], command="python " + "--a-long-flag=x" * 40)
     with open(folder / "table.csv", "w", newline="") as file:
-        csv.writer(file).writerows([[f"a column {i}" for i in range(30)], [f"{i / 7}" for i in range(30)]])
+        csv.writer(file).writerows(
+            [
+                [f"a column {i}" for i in range(30)],
+                ["plain-56 optimizer.weight_decay=0.005", *(f"{i / 7}" for i in range(29))],
+            ]
+        )
     run(root / ("a" * 100) / ("b" * 100), config("residual-14"))
     path, _ = report.write(root, root / "out")
     return path
@@ -72,4 +79,5 @@ def test_in_a_browser(page, width, tmp_path):
     assert found["details"] > 3
     assert found["open"] <= width  # with everything unfolded, too
     assert found["scrolling"] >= 1  # tables that are too wide scroll in their own boxes
+    assert found["first"] < width / 2  # the column that stays leaves room for the others
     assert found["size"] >= 16  # px: readable on a telephone

@@ -1,0 +1,160 @@
+"""Draws figures of results/ again from what is committed beside them, without training.
+
+python -m results.redraw [--output=FOLDER]
+
+Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv and the like. Not drawn are
+figures whose runs are not committed: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
+"""
+
+import csv
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from absl import app, flags
+
+from resnet_flax import config as configs
+from resnet_flax.figures import cost, curves, final_errors, gates, paper, propagation
+from resnet_flax.reporting import protocol
+from resnet_flax.reporting.propagation import Measured
+from resnet_flax.sweeps.cases import Outcome, Run
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+_DIGITS = 1442  # training images
+_SHORTENED = {  # what the README of each folder says of its runs, and their part of the schedule
+    "cifar10": (0.1, {"data.pad": 0, "data.flip": False, "train.batch_size": 64, "train.steps": 6400}),
+    "cifar10/augmented": (0.04, {"data.pad": 2, "train.steps": 2560}),
+}
+
+
+def of_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
+    """Reads the runs of a file of lines of metrics, which name their network, or their run with its seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            found.setdefault(line.get("run") or f"{line['network']}-seed0", []).append(line)
+    file = "digits" if "digits" in path.parts else "cifar10"
+    return [_outcome(*name.split("-seed"), lines, file, overrides) for name, lines in found.items()]
+
+
+def of_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
+    """Reads the runs of a table of final errors whose labels a pattern fits; of two seeds, their deviation gives both.
+
+    Of the config it sets what figures of final errors tell: unit, depth, and whether there is BN.
+    """
+    outcomes = []
+    for seed in seeds:
+        for row in _rows(path):
+            if re.search(chosen, row["network"]):
+                line = {"step": 900, "epoch": 900 * 32 / _DIGITS}
+                line |= {f"{k.split()[0]}_error": _error(row[f"{k} error %"], seed) for k in ("training", "test")}
+                line["train_error"] = line.pop("training_error")
+                outcomes.append(_outcome(row["network"], str(seed), [line], "digits", {}))
+    return outcomes
+
+
+def _outcome(label: str, seed: str, lines: list[dict[str, Any]], file: str, overrides: Mapping[str, Any]) -> Outcome:
+    config = configs.resolve(configs.load(str(ROOT / f"configs/{file}.py"), None, {**overrides, "seed": int(seed)}))
+    unit, depth = re.match(r"(\w+)-(\d+)", label).groups()
+    config.model.unit, config.model.depth = unit, int(depth)
+    config.model.norm = "none" if "without BN" in label else "batch"
+    return Outcome(Run(config, HERE / label, label), lines, 0, 10)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _error(text: str, seed: int) -> float:
+    mean, _, deviation = text.partition(" ± ")
+    return (float(mean) + (1 - 2 * seed) * float(deviation or 0) / math.sqrt(2)) / 100
+
+
+def of_layers(path: Path) -> list[Measured]:
+    """Reads what ``propagation`` measured, and from the summary beside it which networks diverged."""
+    found: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
+    keys = ("network", "normalisation", "initialisation", "when")
+    for row in _rows(path.with_name("summary.csv")):
+        found[tuple(row[k] for k in keys)] = {}
+    for row in _rows(path):
+        layers = found[tuple(row[k] for k in keys)].setdefault(row["quantity"], [])
+        layers.append((row["layer"], float(row["value"])))
+    measured = []
+    for (network, norm, how, when), layers in found.items():
+        config = _outcome(f"{network} {norm}", "0", [], "digits", {"train.steps": 450}).run.config
+        config.model.initialization = how
+        measured.append(Measured(config, when, SimpleNamespace(**layers) if layers else None, "diverged"))
+    return measured
+
+
+def of_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
+    """Reads the openness of the gates of each network."""
+    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for row in _rows(path):
+        layers = found.setdefault(row["network"], {}).setdefault(row["when"], [])
+        layers.append((row["layer"], float(row["mean T"])))
+    return found
+
+
+def of_costs(path: Path) -> Iterable[SimpleNamespace]:
+    """Reads what networks cost."""
+    for row in _rows(path):
+        unit, depth = row["network"].split("-")
+        median, least, most = (float(row[f"{what} ms"]) / 1e3 for what in ("step", "least", "most"))
+        step = SimpleNamespace(median=median, least=least, most=most, rounds=range(7))
+        adds = int(row["multiply-adds"].replace(",", ""))
+        yield SimpleNamespace(unit=unit, depth=int(depth), multiply_adds=adds, step=step)
+
+
+def redraw(output: Path) -> None:
+    """Draws them into a folder that is laid out as this one."""
+    title = "digits: plain and residual networks"
+    curves.draw(of_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
+    for folder, (part, overrides) in _SHORTENED.items():
+        shared = {"data.image_size": 16, "data.subset": 5000}
+        outcomes = of_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
+        title = f"CIFAR-10, {part:g} of the schedule: the paper's Fig."
+        paper.figure_6(outcomes, output / folder / "figure6.png", f"{title} 6")
+        plain = [o for o in outcomes if o.run.label.startswith("plain")]
+        paper.figure_1(plain, output / folder / "figure1.png", f"{title} 1")
+
+    here, there = HERE / "digits/experiments", output / "digits/experiments"
+    for folder, title in {
+        "shortcuts": "shortcuts A, B and C", "initialisation": "initialisation",
+        "highway": "plain, highway and residual networks",
+    }.items():  # fmt: skip
+        outcomes = of_table(here / folder / "table.csv")
+        final_errors.side_by_side(outcomes, there / folder / "errors.png", f"digits: {title}")
+    table, folder = here / "claims/table.csv", there / "claims"
+    cures = of_table(table, chosen=r"(plain|residual)-56( \w+\.|$)")
+    final_errors.side_by_side(cures, folder / "cures.png", "digits: dropout and weight decay on plain-56")
+    shallow = of_table(table, chosen=r"-(8|14)$")
+    final_errors.side_by_side(shallow, folder / "shallow.png", "digits: shortcuts in shallow networks")
+    norms = of_table(table, chosen=r"plain-(8|20|32|56)( without BN|$)")
+    title = "digits: plain networks with and without BN"
+    norm = {"batch": "with BN", "none": "without BN"}
+    final_errors.against_depth(norms, folder / "normalisation.png", title, lambda o: norm[o.run.config.model.norm])
+    depths = of_table(here / "depth_sweep/table.csv", seeds=(0, 1))
+    final_errors.against_depth(depths, there / "depth_sweep/depth.png", "digits: error against depth")
+    propagation.draw(of_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
+    opened, runs = of_gates(here / "highway/gate_layers.csv"), of_table(here / "highway/table.csv")
+    gates.draw(opened, there / "highway/gates.png", "digits: openness of the gates", protocol.summary(runs))
+    costs = list(of_costs(here / "cost/networks.csv"))
+    cost.draw(costs, there / "cost/cost.png", "digits: cost of a training step, images of 8x8x1, batch 32")
+
+
+def main(_: Sequence[str]) -> None:
+    """Draws them over those that are committed, or into --output."""
+    redraw(Path(flags.FLAGS.output))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("output", str(HERE), "Folder of the figures.")
+    app.run(main)
