@@ -17,10 +17,16 @@ A file of one's own that declares one is a command, with the flags of all experi
 import dataclasses
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from resnet_flax import command
+from resnet_flax.errors import UserError
+from resnet_flax.paths import expanded
 from resnet_flax.sweeps import options
+from resnet_flax.sweeps.cases import Asked
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.options import Setting
 
@@ -36,10 +42,55 @@ class Experiment(Declaration):
         options.define(self.config, self.seeds, self.settings)
         command.run(self._carry_out, uses_devices=True)
 
+    def carry_out(
+        self,
+        workdir: str | Path,
+        config: str = "",
+        seeds: Sequence[int] = (),
+        overrides: Mapping[str, Any] | None = None,
+        runs: str | Path | None = None,
+        **settings: Any,
+    ) -> Results:
+        """The same from Python: runs what is missing, writes figures, tables and the record, and returns the results.
+
+        ``pandas.DataFrame(results.table)`` has a row for each run.
+
+        Args:
+          workdir: folder of figures and tables.
+          config: the config file that all runs share, and a network after a colon; by default the experiment's own.
+          seeds: of every case; by default the experiment's own.
+          overrides: config values by dotted key, which hold for every run.
+          runs: folder of the runs; by default ``runs`` in the workdir.
+          settings: the experiment's own flags, such as ``depths=(8, 20)``.
+
+        Raises:
+          UserError: before the first run, if any of them cannot be, or there is no such setting.
+          Interrupted: a signal came; what was finished stays, and the same call goes on.
+          Failed, Diverged: not every run came to its end; figures and tables are written then.
+        """
+        if unknown := settings.keys() - self.settings.keys():
+            raise UserError(f"{min(unknown)!r} is no setting of {self.title!r}; choose of {', '.join(self.settings)}")
+        given = {name: settings.get(name, setting.default) for name, setting in self.settings.items()}
+        file, _, network = (config or self.config).partition(":")
+        folder = expanded(workdir)
+        asked = Asked(
+            config=file,
+            network=network,
+            overrides=overrides or {},
+            seeds=tuple(seeds or self.seeds),
+            folder=folder,
+            runs=expanded(runs) if runs else folder / "runs",
+            settings=SimpleNamespace(**given),
+        )
+        return _carry_out(self, self.cases.__module__.rpartition(".")[2], asked)
+
     def _carry_out(self) -> None:
-        # Only now, so that --help and a refusal do not wait for jax.
-        carry_out = importlib.import_module("resnet_flax.sweeps.carry").carry_out
-        carry_out(self, name_of_command(), options.asked(self.settings))
+        _carry_out(self, name_of_command(), options.asked(self.settings))
+
+
+def _carry_out(experiment: Declaration, name: str, asked: Asked) -> Any:
+    # Only now, so that --help and a refusal do not wait for jax.
+    return importlib.import_module("resnet_flax.sweeps.carry").carry_out(experiment, name, asked)
 
 
 def name_of_command() -> str:
