@@ -1,25 +1,6 @@
-"""Trains what a config names:
+"""Trains what a config names: the command of :mod:`resnet_flax.train`, in a checkout."""
 
-python train.py --config=configs/digits.py:residual-20 --workdir=runs/r20 [--config.train.steps=500 ...]
-
-From weights, own or others', instead of random values (fine-tuning):
-
-python train.py --config=configs/folder.py:residual-50 --config.data.folder=photos --workdir=runs/photos \
-    --config.init.weights=resnet50.pth --reset-head [--config.optimizer.trainable=head]
-
-The same command goes on where an earlier one was stopped. Exit codes: 0 done, 2 a mistake in the command or its
-config, 3 stopped by a signal, saved and resumable, 4 diverged.
-"""
-
-from absl import flags
-from ml_collections import config_flags
-
-from resnet_flax import command
-
-config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/digits.py:plain-56.")
-flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.")
-flags.DEFINE_bool("reset_head", False, "Short for --config.init.reset_head.")
-flags.mark_flags_as_required(["config", "workdir"])
+import runpy
 
 if __name__ == "__main__":
-    command.run("resnet_flax.commands.train", uses_devices=True)
+    runpy.run_module("resnet_flax.train", run_name="__main__", alter_sys=True)

@@ -8,11 +8,11 @@ its authors' archive.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from resnet_flax import config
 
 
 def get_config(name: str = "residual-20") -> ConfigDict:
     """``UNIT-DEPTH`` (6n+2), ``UNIT-bottleneck-DEPTH`` (9n+2) or ``vgg-DEPTH`` (11, 13, 16, 19)."""
-    c = cifar10.get_config(name)
+    c = config.load("cifar10", name)
     c.data.name = "cifar100"
     return c

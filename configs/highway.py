@@ -14,12 +14,11 @@ Test error in the source: highway-19 7.54 (7.72 +- 0.16), highway-32 8.80.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
 from resnet_flax import config
 
 
 def get_config(name: str = "highway-19") -> ConfigDict:
     """``UNIT-19`` or ``UNIT-32``."""
-    c = cifar10.get_config()
+    c = config.load("cifar10")
     c.model.family = "highway"
     return config.apply_name(c, name)

@@ -18,13 +18,14 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import imagenet
 from resnet_flax import config
+
+IMAGES = 1_281_167  # for training
 
 
 def get_config(name: str = "residual-50") -> ConfigDict:
     """Names as in configs/imagenet.py."""
-    c = imagenet.get_config(name)
+    c = config.load("imagenet", name)
     config.follow(c, "model.zero_init_last", lambda unit: unit == "residual", "model.unit")
     c.model.bottleneck_stride = "3x3"
     c.model.dtype = "bfloat16"
@@ -32,7 +33,7 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     c.data.normalization = "imagenet"
 
     def epochs(count: int) -> Callable[[int], int]:
-        return lambda batch: count * max(1, imagenet.IMAGES // batch)
+        return lambda batch: count * max(1, IMAGES // batch)
 
     c.train.batch_size = 1_024
     config.follow(c, "train.steps", epochs(40), "train.batch_size")

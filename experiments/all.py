@@ -13,9 +13,9 @@ import sys
 
 from absl import flags
 
-from experiments import report
 from resnet_flax import command
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
+from resnet_flax.reporting import report
 from resnet_flax.sweeps import options
 from resnet_flax.sweeps.cases import Asked
 from resnet_flax.sweeps.registry import ALL
@@ -55,7 +55,7 @@ def _arguments(name: str, asked: Asked) -> list[str]:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
     given += ["--dry-run"] if asked.dry_run else []
-    return ["-m", f"experiments.{name}", *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
+    return ["-m", "resnet_flax", name, *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
 
 
 def _run(arguments: list[str]) -> int:

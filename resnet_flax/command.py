@@ -13,7 +13,6 @@ from ml_collections.config_flags import config_flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
-from resnet_flax.paths import expanded
 from resnet_flax.runtime import compilation, exit_message, processes, stopping, streams
 from resnet_flax.visible import visible
 
@@ -59,6 +58,7 @@ def run(
             print(_help())
             return
         sys.argv[1:] = _underscored(sys.argv[1:])  # in place: ml_collections, and others, read it
+        sys.argv[1:] = _with_shipped_configs(sys.argv[1:])
         flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
         rest = _parse(sys.argv)
         if len(rest) > 1 and not arguments:
@@ -152,16 +152,35 @@ def _config_flags() -> Iterator[str]:
 
 
 def _check_config_flags(argv: list[str]) -> None:
-    """Refuses a config file or key that does not exist, in our words instead of ml_collections'."""
-    for path in _config_files(argv):
-        if not expanded(path).is_file():
-            raise UserError(configs.no_such_file(path))
+    """Refuses a config key that does not exist, in our words instead of ml_collections'."""
     for name in _config_flags():
         for argument in argv[1:]:
             if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
                 known = list(configs.KEYS)
                 if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
                     raise UserError(configs.unknown_key(found[2], known))
+
+
+def _with_shipped_configs(given: list[str]) -> list[str]:
+    """``--config=digits:plain-8`` becomes ``--config=FOLDER/digits.py:plain-8``, where no such file is at hand.
+
+    Raises:
+      UserError: there is no such config file.
+    """
+    result = list(given)
+    for name in _config_flags():
+        for i, argument in enumerate(result):
+            flag, equals, value = argument.partition("=")
+            if flag not in (f"-{name}", f"--{name}") or not (equals or i + 1 < len(result)):
+                continue
+            value = value if equals else result[i + 1]
+            path, colon, network = value.partition(":")
+            if re.match(r"[A-Za-z0-9+.-]+://", value):
+                path, colon, network = value, "", ""
+            if path:
+                there = f"{configs.found(path)}{colon}{network}"
+                result[i if equals else i + 1] = f"{flag}={there}" if equals else there
+    return result
 
 
 def _config_files(argv: list[str]) -> list[str]:
@@ -171,8 +190,7 @@ def _config_files(argv: list[str]) -> list[str]:
         for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
             flag, equals, value = argument.partition("=")
             if flag in (f"-{name}", f"--{name}"):
-                given = value if equals else following
-                found.append(given if re.match(r"[A-Za-z0-9+.-]+://", given) else given.partition(":")[0])
+                found.append((value if equals else following).partition(":")[0])
     return [path for path in found if path]
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from experiments import report
 from resnet_flax import config as configs
 from resnet_flax import evaluate as _flags  # noqa: F401 (of the command)
 from resnet_flax.commands import evaluate
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import report
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop
 

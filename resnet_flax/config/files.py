@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_flax import shipped
 from resnet_flax.config.names import check_depth
 from resnet_flax.config.own_code import execute, explained
 from resnet_flax.config.table import KEYS, base, flatten, unknown_key
@@ -16,10 +17,15 @@ from resnet_flax.paths import expanded
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key.
 
-    What is given in ``overrides`` counts as set by the user (:func:`set_by_user`).
+    Args:
+      path: of the file; or of one that comes with the project: ``digits``, ``configs/digits.py``.
+      name: of the network, such as ``residual-56``.
+      overrides: values that count as set by the user (:func:`set_by_user`).
+
+    Raises:
+      UserError: there is no such file or key, or the file raised.
     """
-    if not expanded(path).is_file():
-        raise UserError(no_such_file(path))
+    path = found(path)
     module = execute(path, "config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={path}: the file has no function get_config")
@@ -64,6 +70,17 @@ def from_json(text: str) -> ConfigDict:
     return c
 
 
-def no_such_file(path: str) -> str:
-    """Returns the line that refuses a config file that is not there."""
-    return f"--config={path}: there is no such file; the ones that come with the project are in configs/"
+def found(path: str) -> str:
+    """The path of a config file as it was given; of one that comes with the project, from any folder.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    if expanded(path).is_file():
+        return path
+    name = path.removeprefix("configs/").removesuffix(".py")
+    if name not in (known := shipped.names("configs")):
+        raise UserError(
+            f"--config={path}: there is no such file; those that come with the project are {', '.join(known)}"
+        )
+    return str(shipped.folder("configs") / f"{name}.py")

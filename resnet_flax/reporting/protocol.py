@@ -9,11 +9,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
+from resnet_flax import shipped
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.sweeps.cases import Outcome
-
-ROOT = Path(__file__).parents[2]
 
 # The sections in the order in which a sentence about a run tells of them.
 _ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed", "module")
@@ -129,7 +128,7 @@ def _words(value: Any) -> str:
 
 @functools.cache
 def _load(file: str, name: str) -> ConfigDict:
-    return configs.load(str(ROOT / file), name)
+    return configs.load(str(shipped.folder("configs").parent / file), name)
 
 
 def _values(file: str, config: ConfigDict) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def train_command(config: ConfigDict, folder: str) -> str:
     changed = changed_keys(config)
     file, _, network = name.partition(":")
     # What the file derives from the keys that changed is said, too, where the run has it otherwise.
-    followed = configs.flatten(configs.load(str(ROOT / file), network, changed))
+    followed = configs.flatten(configs.load(str(shipped.folder("configs").parent / file), network, changed))
     changed |= {k: v for k, v in flat.items() if v != followed[k] and k not in changed and followed[k] is not None}
     overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed.items()]
     return " ".join(["python train.py", shlex.quote(f"--config={name}"), *overrides, shlex.quote(again)])

@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps.cases import Asked, Cluster
@@ -79,7 +80,7 @@ def define(
         setting.define(name, values)
     config_flags.DEFINE_config_file(
         "config",
-        config,
+        configs.found(config),
         "Config file; networks come from the experiment. Overrides hold for every run.",
         flag_values=values,
     )

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import report
 from resnet_flax import config
 from resnet_flax.data import datasets, sources
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import report
 from resnet_flax.runs import checksums, rules
 from resnet_flax.runs.layout import STARTS
 from resnet_flax.training import loop

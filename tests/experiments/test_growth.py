@@ -2,8 +2,7 @@
 
 import sys
 
-from experiments import report
-from resnet_flax.reporting import record
+from resnet_flax.reporting import record, report
 from resnet_flax.sweeps.cases import Asked, Case
 from resnet_flax.sweeps.plan import located, plan
 from tests.experiments.folders import config, run

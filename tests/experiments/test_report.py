@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import report
 from resnet_flax import published
 from resnet_flax.errors import UserError
-from resnet_flax.reporting import comparison, document, gather, record, render
+from resnet_flax.reporting import comparison, document, gather, record, render, report
 from resnet_flax.runs.directory import RunDirectory
 from tests.commands import ROOT, command, finish, lines, train
 from tests.experiments.folders import config, experiment, run
@@ -339,7 +338,7 @@ def snapshot(folder):
 def test_it_changes_nothing_and_does_not_wait_for_jax(workdir, tmp_path):
     before = snapshot(workdir)
     code = (
-        "import sys; from pathlib import Path; from experiments import report; "
+        "import sys; from pathlib import Path; from resnet_flax.reporting import report; "
         f"report.write(Path({str(workdir)!r}), Path({str(tmp_path)!r})); print('jax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

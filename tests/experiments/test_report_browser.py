@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from experiments import report
+from resnet_flax.reporting import report
 from tests.experiments.folders import config, experiment, run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from experiments import report
-from resnet_flax.reporting import record
+from resnet_flax.reporting import record, report
 from resnet_flax.runs import checksums, records
 from tests.commands import command
 from tests.experiments.folders import config, experiment, run
