@@ -21,7 +21,7 @@ def cases(asked: Asked) -> list[Case]:
 
 def findings(results: Results) -> Findings:
     """The final errors against depth, and the curves."""
-    keys = [key for key, _ in map(grid.parse, results.asked.settings.grid)]
+    keys = grid.keys_of(map(grid.parse, results.asked.settings.grid))
     others = [key for key in keys if key not in ("model.depth", "model.unit")]
 
     def line(outcome: Outcome) -> str:

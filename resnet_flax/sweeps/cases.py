@@ -89,7 +89,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What an experiment wants run, with every seed.
+    """A config that an experiment wants run with every seed.
 
     Attributes:
       name: of the network, as after the colon of ``--config``: ``plain-56``; empty for the one that ``--config`` names.
@@ -97,12 +97,14 @@ class Case:
       label: see :class:`Run`; by default the network's name, and the overrides that it does not say.
       scaled: config values that the experiment makes of others, such as a part of the steps or of a published width;
         the command line may set these keys for whatever they are made of.
+      seeds: its own, in place of those that were asked for.
     """
 
     name: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     label: str = ""
     scaled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.name and not self.label:

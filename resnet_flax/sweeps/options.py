@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps.cases import Asked, Cluster
+from resnet_flax.sweeps.ranges import integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,10 @@ def define(
     )
     numbers = [str(seed) for seed in seeds]
     flags.DEFINE_list(
-        "seeds", numbers, "Seeds; figures and tables show their mean and standard deviation.", flag_values=values
+        "seeds",
+        numbers,
+        "Seeds, such as 0,1 or 0..4; figures and tables show their mean and standard deviation.",
+        flag_values=values,
     )
     flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.", flag_values=values)
     flags.DEFINE_string(
@@ -151,9 +155,11 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
 
 
 def numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
-    """The values of a list flag; a mistake in it names the flag."""
+    """Reads the values of a list flag, of whole numbers also ranges of them; a mistake names the flag."""
     try:
-        return [kind(text) for text in texts]
+        return [number for text in texts for number in (integers(text) if kind is int else [kind(text)])]
+    except UserError as error:
+        raise UserError(f"--{flag}={error}") from None
     except ValueError:
         kinds = {int: "whole numbers", float: "numbers"}[kind]
         raise UserError(f"--{flag}={','.join(texts)} must be {kinds} with commas between") from None
