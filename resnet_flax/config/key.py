@@ -31,6 +31,7 @@ class Key:
         or only in their rounding, nor for the seed, over which a spread is taken.
       phrase: how a report says that a run differs in it from a recipe. Braces take the run's value, then the recipe's;
         a pair is what to say of True and of False.
+      word: what figures call it; by default its name's last part, with spaces.
     """
 
     name: str
@@ -47,11 +48,17 @@ class Key:
     resume: Literal["same", "may grow", "may change"] = "same"
     protocol: bool = True
     phrase: str | tuple[str, str] = ""
+    word: str = ""
 
     @property
     def kind(self) -> type:
         """The type of its values."""
         return float if self.default is None else type(self.default)
+
+    @property
+    def words(self) -> str:
+        """Its name for a figure: ``weight decay`` of ``optimizer.weight_decay``."""
+        return self.word or self.name.rpartition(".")[2].replace("_", " ")
 
     def names(self) -> tuple[str, ...]:
         """Lists the choices; a registry is imported for it, often with jax."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
+
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 
 if TYPE_CHECKING:  # it brings jax with it
@@ -41,7 +42,7 @@ def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
         ax.set_xlabel("depth (layers with weights)")
         ax.set_xticks(depths)
         ax.set_ylim(bottom=0)
-    style.legend_below(figure, handles)
+    style.legend(figure, handles)
     figure.suptitle(title, fontsize=11)
     style.save(figure, path)
     return Figure(

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Outcome
 
@@ -78,7 +78,7 @@ def draw(
         Line2D([], [], color="0.3", linewidth=2.2, label="test"),
         Line2D([], [], color="0.3", linewidth=0.9, linestyle="--", label="training (training stream)"),
     ]
-    style.legend_below(figure, handles)
+    style.legend(figure, handles)
     figure.suptitle(title, fontsize=11)
     style.save(figure, path)
     seeds = len({o.run.config.seed for o in outcomes})

@@ -1,105 +1,167 @@
-"""Final errors: against depth, or beside one another, with error bars over seeds."""
+"""Final errors: against any config key, or beside one another, with error bars where there are several seeds."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
+from resnet_flax import config as configs
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
+from resnet_flax.reporting import protocol, words
 from resnet_flax.reporting.record import Figure
 from resnet_flax.reporting.tables import by_label
 from resnet_flax.sweeps.cases import Outcome
 
-_KEYS = {"train_error": "training error (training stream)", "test_error": "test error"}
+ERRORS = {"train_error": "training error (training stream)", "test_error": "test error"}
 
 
-def against_depth(
+def unit(outcome: Outcome) -> str:
+    """Returns the unit of a run's network."""
+    return outcome.run.config.model.unit
+
+
+def draw_against(
+    axes: Axes,
+    outcomes: Sequence[Outcome],
+    x: str = "model.depth",
+    metric: str = "test_error",
+    line: Callable[[Outcome], str] = unit,
+    log: bool = False,
+) -> None:
+    """Draws the error at the final step against a config key, a labelled line for each name that ``line`` gives.
+
+    A point is the mean of the seeds that came to their end, with a bar of one standard deviation where there are
+    several. It is hollow where other seeds failed; where all did, the line has a gap and a cross at the top. Points
+    of equal value lie side by side. Values that are no numbers stand in a row, and no line joins them.
+
+    Args:
+      axes: what is drawn into.
+      outcomes: of the runs.
+      x: the config key, such as ``optimizer.weight_decay``.
+      metric: the error, a key of the last line of metrics.
+      line: names the line of a run.
+      log: whether the horizontal axis is logarithmic; 0 stands left of the least value then.
+    """
+    label = words.name(x)
+    values = [configs.flatten(o.run.config)[x] for o in outcomes]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    found = sorted(set(values)) if numbers else list(dict.fromkeys(values))
+    places = dict(zip(found, found if numbers else range(len(found)), strict=True))
+    _value_axis(axes, places, log and numbers)
+    axes.set_xlabel(label)
+    axes.set_ylabel("error at the final step (%)")
+    finals = _errors(outcomes, metric)
+    style.error_axis(axes, finals, max([0.0, *finals]))
+    looks = style.looks(map(line, outcomes))
+    for i, (name, look) in enumerate(looks.items()):
+        there: dict[float, list[Outcome]] = {place: [] for place in places.values()}
+        for outcome, value in zip(outcomes, values, strict=True):
+            if line(outcome) == name:
+                there[places[value]].append(outcome)
+        there = {place: members for place, members in there.items() if members}
+        mean, deviation = np.array([_mean_and_deviation(_errors(m, metric)) for m in there.values()]).T
+        beside = {"transform": style.aside(axes, i, len(looks), list(places.values()))}
+        look |= beside | ({} if numbers else {"linestyle": "none"})
+        axes.plot(list(there), mean, label=name, linewidth=1.6, markersize=5, **look)
+        if np.isfinite(deviation).any():
+            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], **beside)
+        style.mark_failures(axes, there, mean, look)
+
+
+def _value_axis(axes: Axes, places: dict, log: bool) -> None:
+    """Scales the horizontal axis for these values at these places, with a tick for each."""
+    at = list(places.values())
+    if log:
+        least = min((v for v in at if v > 0), default=1)
+        axes.set_xscale("symlog", linthresh=least, linscale=0.5) if min(at) <= 0 else axes.set_xscale("log")
+    ticks = [words.value(v) for v in places]
+    turned = sum(map(len, ticks)) > 26
+    axes.xaxis.set_major_locator(FixedLocator(at))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(at, ticks, rotation=40 if turned else 0, ha="right" if turned else "center")
+    scale = axes.xaxis.get_transform()
+    low, high = scale.transform([min(at), max(at)])
+    margin = 0.08 * (high - low) or 0.5
+    axes.set_xlim(scale.inverted().transform([low - margin, high + margin]))
+
+
+def against(
     outcomes: Sequence[Outcome],
     path: Path,
     title: str,
-    line: Callable[[Outcome], str] = lambda o: o.run.config.model.unit,
+    x: str,
+    line: Callable[[Outcome], str],
+    log: bool = False,
 ) -> Figure:
-    """Final training and test error, a panel each, against depth; a line for each unit (or what ``line`` says)."""
-    whole = [o for o in outcomes if not o.failure]
-    names = list(dict.fromkeys(line(o) for o in outcomes))
-    depths = sorted({o.run.config.model.depth for o in outcomes})
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.0), sharey=True, layout="constrained")
-    handles = []
-    for ax, (key, what) in zip(axes, _KEYS.items(), strict=True):
-        handles = []
-        for name, color, marker, dashes in zip(
-            names, style.colors(len(names)), _cycle(style.MARKERS), _cycle(style.DASHES), strict=False
-        ):
-            points = [
-                (d, _errors([o for o in whole if line(o) == name and o.run.config.model.depth == d], key))
-                for d in depths
-            ]
-            points = [(d, values) for d, values in points if values]
-            handles.append(
-                ax.errorbar(
-                    [d for d, _ in points],
-                    [np.mean(v) for _, v in points],
-                    yerr=[_deviation(v) for _, v in points],
-                    label=name,
-                    color=color,
-                    marker=marker,
-                    linestyle=dashes,
-                    linewidth=1.6,
-                    markersize=5,
-                    capsize=3,
-                )
-            )
-        ax.set_title(what)
-        ax.set_xlabel("depth (layers with weights)")
-        ax.set_xticks(depths)
-        ax.set_ylim(bottom=0)
-    axes[0].set_ylabel("error at the final step (%)")
-    style.legend_below(figure, handles)
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
-    return Figure(
-        path.name, f"{title}. Errors at the final step in % against depth{_seeds(outcomes)}{_failed(outcomes)}."
-    )
+    """Writes the picture of the final training and test error, a panel each, against a config key.
+
+    Args:
+      outcomes: of the runs.
+      path: of the PNG; an SVG is written beside it.
+      title: what the picture shows; the protocol is added.
+      x: the config key, such as ``optimizer.weight_decay``.
+      line: names the line of a run.
+      log: whether the horizontal axis is logarithmic.
+
+    Returns:
+      What the report says of it.
+    """
+    with style.look():
+        figure, [axes] = style.panels(1, 2, height=3.0, sharey=True)
+        for ax, (metric, what) in zip(axes, ERRORS.items(), strict=True):
+            draw_against(ax, outcomes, x, metric, line, log)
+            ax.set_title(what)
+            ax.label_outer(remove_inner_ticks=True)
+        style.finish(figure, path, title, protocol.summary(outcomes))
+    what = f"Errors at the final step in % against {words.name(x)}{_seeds(outcomes)}{_failed(outcomes)}"
+    return Figure(path.name, style.caption(title, what))
+
+
+def against_depth(outcomes: Sequence[Outcome], path: Path, title: str, line: Callable[[Outcome], str] = unit) -> Figure:
+    """Writes :func:`against` for the depth; a line for each unit, or what ``line`` says."""
+    return against(outcomes, path, title, "model.depth", line)
+
+
+def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    """Draws the final training and test error of each label in a row of its own, best read where names are long.
+
+    A label says how many of its seeds failed.
+    """
+    groups = by_label(outcomes)
+    rows = np.arange(len(groups))[::-1]
+    finals = [error for key in ERRORS for error in _errors(outcomes, key)]
+    style.error_axis(axes, finals, max([0.0, *finals]), vertical=False)
+    for (key, what), look, shift in zip(ERRORS.items(), style.looks(ERRORS).values(), (0.14, -0.14), strict=True):
+        mean, deviation = np.array([_mean_and_deviation(_errors(members, key)) for members in groups.values()]).T
+        axes.plot(mean, rows + shift, label=what, markersize=5, **look | {"linestyle": "none"})
+        if np.isfinite(deviation).any():
+            axes.errorbar(mean, rows + shift, xerr=deviation, fmt="none", capsize=3, ecolor=look["color"])
+    ends = {label: words.ending(members) for label, members in groups.items()}
+    texts = [words.without_keys(label) + f" ({end})" * bool(end) for label, end in ends.items()]
+    axes.set_yticks(rows, texts)
+    axes.set_ylim(-0.6, len(groups) - 0.4)
+    axes.set_xlabel("error at the final step (%)")
 
 
 def side_by_side(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
-    """Final training and test error of each label as points in a row, best read where names are long."""
-    groups = by_label(outcomes)
-    figure, ax = plt.subplots(figsize=(8.2, 1.5 + 0.36 * len(groups)), layout="constrained")
-    rows = np.arange(len(groups))[::-1]
-    for (key, what), color, marker, shift in zip(
-        _KEYS.items(), ("#56b4e9", "#000000"), ("s", "o"), (0.13, -0.13), strict=True
-    ):
-        values = [_errors([o for o in members if not o.failure], key) for members in groups.values()]
-        there = [i for i, v in enumerate(values) if v]
-        ax.errorbar(
-            [np.mean(values[i]) for i in there], rows[there] + shift, xerr=[_deviation(values[i]) for i in there],
-            color=color, marker=marker, linestyle="none", capsize=3, markersize=5, label=what,
-        )  # fmt: skip
-    for row, members in zip(rows, groups.values(), strict=True):
-        if all(o.failure for o in members):
-            ax.annotate(members[0].failure, (0, row), xytext=(4, -3), textcoords="offset points", color="0.4")
-    ax.set_yticks(rows, groups.keys())
-    ax.set_ylim(-0.7, len(groups) - 0.3)
-    ax.set_xlim(left=0)
-    ax.set_xlabel("error at the final step (%)")
-    style.legend_below(figure, ax.get_legend_handles_labels()[0])
-    figure.suptitle(title, fontsize=11)
-    style.save(figure, path)
-    return Figure(path.name, f"{title}. Errors at the final step in %{_seeds(outcomes)}{_failed(outcomes)}.")
-
-
-def _cycle(values: Sequence) -> list:
-    return [*values] * 4
+    """Writes the picture of :func:`draw_side_by_side`."""
+    with style.look():
+        figure, [[axes]] = style.panels(1, 1, height=0.6 + 0.3 * len(by_label(outcomes)))
+        draw_side_by_side(axes, outcomes)
+        style.finish(figure, path, title, protocol.summary(outcomes))
+    what = f"Errors at the final step in %{_seeds(outcomes)}{_failed(outcomes)}"
+    return Figure(path.name, style.caption(title, what))
 
 
 def _errors(outcomes: Sequence[Outcome], key: str) -> list[float]:
-    return [100 * o.final[key] for o in outcomes if key in o.final]
+    return [100 * o.final[key] for o in outcomes if not o.failure and o.final.get(key) is not None]
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Returns NaN where there is none."""
+    return (np.mean(values) if values else np.nan), (np.std(values, ddof=1) if len(values) > 1 else np.nan)
 
 
 def _seeds(outcomes: Sequence[Outcome]) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 
 
@@ -24,7 +25,7 @@ def draw(gates: Mapping[str, Mapping[str, Sequence[tuple[str, float]]]], path: P
         ax.set_xlabel("gated layer, from the input to the output")
         ax.set_ylim(0, 1)
     axes[0].set_ylabel("mean of T (0 carries, 1 transforms)")
-    style.legend_below(figure, axes[0].get_legend_handles_labels()[0], columns=2)
+    style.legend(figure, axes[0].get_legend_handles_labels()[0])
     figure.suptitle(title, fontsize=11)
     style.save(figure, path)
     return Figure(path.name, f"{title}. Mean of T over a batch, positions and channels, a point a gated layer.")

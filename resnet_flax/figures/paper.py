@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from resnet_flax import published
 from resnet_flax.figures import curves, style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Outcome
 
@@ -84,7 +84,7 @@ def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
         ax.set_xlim(left=0)
         ax.set_ylim(0, 100)
     axes[0].set_ylabel("error (%)")
-    style.legend_below(figure, [Line2D([], [], color=colors[d], linewidth=2, label=f"{d} layers") for d in depths])
+    style.legend(figure, [Line2D([], [], color=colors[d], linewidth=2, label=f"{d} layers") for d in depths])
     figure.suptitle(title, fontsize=11)
     style.save(figure, path)
     return Figure(path.name, f"{title}. Plain networks of {' and '.join(map(str, depths))} layers, error in % by step.")
@@ -113,7 +113,7 @@ def figure_7(
     axes[0].set_xlabel("layer, from the input to the output")
     axes[1].set_xlabel("layer, by size")
     axes[0].set_ylabel("standard deviation")
-    style.legend_below(figure, axes[0].get_legend_handles_labels()[0])
+    style.legend(figure, axes[0].get_legend_handles_labels()[0])
     figure.suptitle(f"{title}: the paper's Fig. 7", fontsize=11)
     style.save(figure, path)
     return Figure(

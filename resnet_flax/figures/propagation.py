@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
 from resnet_flax.figures import style
-from resnet_flax.figures.style import plt
 from resnet_flax.reporting.record import Figure
 
 _QUANTITIES = {"weights": "gradient of the layer's weights", "activations": "gradient of the layer's response"}
@@ -117,7 +117,7 @@ def _legend(figure: Any, measured: Sequence[Any]) -> None:
         Line2D([], [], color="0.3", linestyle=dashes, label=f"{depth} layers")
         for depth, dashes in zip(depths, style.DASHES, strict=False)
     ]
-    style.legend_below(figure, handles)
+    style.legend(figure, handles)
 
 
 def _units(measured: Sequence[Any]) -> list[str]:

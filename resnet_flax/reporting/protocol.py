@@ -2,7 +2,7 @@
 
 import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
+from resnet_flax.sweeps.cases import Outcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,32 @@ def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = N
     of_other_versions = sorted(run.keys() - configs.KEYS.keys())
     differing = [key for key in (*known, *of_other_versions) if key in compared and recipe.get(key) != run[key]]
     return [_phrase(key, run[key], recipe.get(key)) for key in differing]
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Returns the protocol of runs in one line, for the title of their figure, as far as they agree in it.
+
+    Such as ``digits, 1,442 images of 8x8; batch 32, 900 steps; 3 seeds``.
+    """
+    found = [o.run.config for o in outcomes]
+    images = {round(o.final["step"] * o.run.config.train.batch_size / o.final["epoch"]) for o in outcomes
+              if o.final.get("epoch")}  # fmt: skip
+    data = _joined(datasets.row(c.data.name).title or c.data.name for c in found)
+    sides = _joined(c.data.image_size or datasets.row(c.data.name).side or 0 for c in found)
+    counted = f"{_joined(images)} training images" if images else "images"
+    size = "" if sides == "0" else f" of {sides}x{sides}" if sides.isdecimal() else f" of side {sides}"
+    batch, steps = _joined(c.train.batch_size for c in found), _joined(c.train.steps for c in found)
+    seeds = sorted({c.seed for c in found})
+    run = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return f"{data}, {counted}{size}; batch {batch}, {steps} steps; {run}"
+
+
+def _joined(values: Iterable[Any]) -> str:
+    """Joins the values that there are: ``16 or 32``, ``8 to 512`` where they are many."""
+    found = list(dict.fromkeys(values))
+    if len(found) > 3 and all(isinstance(v, int) for v in found):
+        return f"{_words(min(found))} to {_words(max(found))}"
+    return " or ".join(map(_words, found))
 
 
 def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:

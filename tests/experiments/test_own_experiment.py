@@ -7,7 +7,7 @@ from tests.commands import ROOT, command, lines
 
 
 def test_the_documented_experiment_runs(tmp_path):
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 40
     (tmp_path / "width.py").write_text(code)
     exit_code, output = command(
