@@ -99,6 +99,12 @@ def define(
         flag_values=values,
     )
     flags.DEFINE_bool("dry-run", False, "Print the runs and stop.", flag_values=values)
+    flags.DEFINE_bool(
+        "draw",
+        False,
+        "Run nothing: draw and write what the runs hold so far, while they train or after they were stopped.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "launcher",
         "local",
@@ -149,6 +155,7 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         runs=expanded(given.runs) if given.runs else folder / "runs",
         settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
         dry_run=given["dry-run"].value,
+        draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
     )
