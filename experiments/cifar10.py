@@ -40,7 +40,7 @@ def findings(results: Results) -> Findings:
     if plain:
         figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
     first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.asked.seeds)]
-    if first:
+    if first and not results.stopped:
         responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}
         figures.append(paper.figure_7(first, responses, folder / "figure7.png", title, given.images))
     return Findings(figures, notes=[_protocol(results)])

@@ -1,44 +1,20 @@
-"""Any grid over config keys, and the error against depth with error bars over seeds.
+"""The error against depth, over any grid of config keys: the sweep of experiments/sweep.py with depth as its x.
 
-python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8,20,56 --grid model.unit=plain,residual
+python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8..56:6 --grid model.unit=plain,residual
 
-Every --grid names a config key and its values; all combinations are run, with every seed. The rest of the network is
-that of --config=FILE:NAME. By default depths 8, 20, 32 and 56 of plain and residual networks with seeds 0 and 1. Lines
-of the figure are the combinations of whatever varies beside depth.
+By default depths 8, 20, 32 and 56 of plain and residual networks with seeds 0 and 1; a line for each combination of
+whatever varies beside depth. Each depth at its own best learning rate: --best-over=optimizer.learning_rate, as
+experiments/sweep.py says.
 """
 
-from resnet_flax import config as configs
-from resnet_flax.figures import curves, final_errors
-from resnet_flax.sweeps import grid
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
-from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
+from resnet_flax.sweeps import grid_sweep
 
-
-def cases(asked: Asked) -> list[Case]:
-    """All combinations."""
-    return grid.cases(asked.settings.grid, asked)
-
-
-def findings(results: Results) -> Findings:
-    """The final errors against depth, and the curves."""
-    keys = [key for key, _ in map(grid.parse, results.asked.settings.grid)]
-    others = [key for key in keys if key not in ("model.depth", "model.unit")]
-
-    def line(outcome: Outcome) -> str:
-        flat = configs.flatten(outcome.run.config)
-        unit = configs.name_of(outcome.run.config.model).partition("-")[0]
-        return " ".join([unit, *(f"{key.rpartition('.')[2]}={flat[key]}" for key in others)])
-
-    data, folder = results.data, results.folder
-    return Findings([
-        final_errors.against_depth(results.outcomes, folder / "depth.png", f"{data}: error against depth", line),
-        curves.draw(results.outcomes, folder / "curves.png", f"{data}: the runs behind it", panel=line),
-    ])  # fmt: skip
-
-
-EXPERIMENT = Experiment(
+EXPERIMENT = grid_sweep.experiment(
+    axes=("model.depth=8,20,32,56", "model.unit=plain,residual"),
+    x="model.depth",
     title="Error against depth",
     question="How do the errors change over the grid {grid}? (arXiv:1512.03385, section 4.2)",
+<<<<<<< HEAD
     settings={
         "grid": Setting(
             ("model.depth=8,20,32,56", "model.unit=plain,residual"), "KEY=VALUE,VALUE,... of the config.", repeated=True
@@ -47,6 +23,9 @@ EXPERIMENT = Experiment(
     cases=cases,
     findings=findings,
     published=("cifar10_table6",),
+=======
+    published=("cifar10_table6", "cifar10_plain"),
+>>>>>>> hc
     seeds=(0, 1),
 )
 

@@ -44,7 +44,7 @@ def findings(results: Results) -> Findings:
     from resnet_flax.measurements import gates  # with jax, for which --help does not wait
 
     folder, data = results.folder, results.data
-    opened = gates.openness_of_runs(results.outcomes)
+    opened = {} if results.stopped else gates.openness_of_runs(results.outcomes)
     figures = [
         curves.draw(results.of("twins"), folder / "curves.png", f"{data}: highway twins"),
         final_errors.side_by_side(

@@ -51,6 +51,8 @@ def findings(results: Results) -> Findings:
     """Gradients and responses, as figures, tables and sentences."""
     from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
 
+    if results.stopped:
+        return Findings(notes=["Stopped by a signal before anything was measured."])
     asked, folder, untrained = results.asked, results.folder, starts(results.asked)
     measured = propagation.measure(untrained, results.outcomes, asked.settings.images)
     notes = texts.notes(measured)

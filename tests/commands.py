@@ -14,14 +14,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def start(
-    *arguments, devices=1, environment=None, stderr=subprocess.STDOUT, cold=False, quick=True, prefix=(sys.executable,)
-):
+    *arguments, devices=1, environment=None, stderr=subprocess.STDOUT, cold=False, quick=True, prefix=(sys.executable,),
+    cwd=ROOT,
+):  # fmt: skip
     """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream.
 
     Args:
       cold: start Python itself, not a fork of a process that has imported the libraries (tests/warm.py).
       quick: compile quickly what then computes slowly; for more than some hundred small steps, False is faster.
       prefix: what is started with the arguments, such as another command that starts Python; always cold.
+      cwd: the folder it is started in; in another one, a warm command finds the project as if it were installed.
     """
     environment = environment or {}
     compiled = xla_flags.QUICK_FLOAT64 if "JAX_ENABLE_X64" in environment else xla_flags.QUICK
@@ -29,7 +31,7 @@ def start(
     given = os.environ | {"XLA_FLAGS": flags} | environment
     cold = cold or arguments[0] == "-c" or "PYTHONPATH" in environment or tuple(prefix) != (sys.executable,)
     popen = subprocess.Popen if cold else warm.Popen
-    return popen([*prefix, *arguments], cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr)
+    return popen([*prefix, *arguments], cwd=cwd, env=given, text=True, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def finish(process, timeout=300):

@@ -178,6 +178,7 @@ def _run(request, fds):
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     logging.get_absl_handler().python_handler.stream = sys.stderr
     os.chdir(cwd)
+    sys.path.append(str(ROOT))  # as pip install -e does
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     os.environ.clear()
     os.environ.update(environment)

@@ -13,18 +13,22 @@ from resnet_flax.sweeps.cases import Run
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 
 
-def launch(runs: Sequence[Run]) -> list[Ending]:
+def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> list[Ending]:
     """Runs them in order; returns what each ended as.
+
+    Args:
+      runs: all of them.
+      endings: gets what each ended as, by its place, as soon as it has.
 
     Raises:
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
     with StopRequest() as stop:  # one that comes in the last moments of a run is for the rest of them
-        return _in_order(runs, stop)
+        return _in_order(runs, stop, {} if endings is None else endings)
 
 
-def _in_order(runs: Sequence[Run], stop: StopRequest) -> list[Ending]:
-    endings, pace, left = {}, Pace(), deque(enumerate(runs))
+def _in_order(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
+    pace, left = Pace(), deque(enumerate(runs))
     busy = 0  # that many of the last ones another process was at
     while left:
         i, run = left.popleft()

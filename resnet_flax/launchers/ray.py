@@ -38,13 +38,14 @@ _OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are lines of text
 _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR")
 
 
-def launch(runs: Sequence[Run], folder: Path, cluster: Cluster) -> list[Ending]:
+def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
     """Runs them as tasks, as many at a time as there is room for; returns what each ended as, in the order given.
 
     Args:
       runs: all of them.
       folder: of the runs, which all nodes must see.
       cluster: which, and what each run gets of it.
+      endings: gets what each ended as, by its place, as soon as it has.
 
     Raises:
       UserError: Ray is missing, the cluster cannot be reached or has no room, or a node does not see the runs' folder;
@@ -63,7 +64,7 @@ def launch(runs: Sequence[Run], folder: Path, cluster: Cluster) -> list[Ending]:
             entered.enter_context(_connected(ray, cluster))
             return _submitter(ray, entered.enter_context(_marker(folder)), cluster)
 
-        endings = _Sweep(ray, runs, stop).run(submitter)
+        _Sweep(ray, runs, stop, endings).run(submitter)
     if stop.received:
         raise Interrupted(
             f"stopped by {stop.received}: {len(endings)} of {len(runs)} runs done, the others saved as far as they "
@@ -75,9 +76,11 @@ def launch(runs: Sequence[Run], folder: Path, cluster: Cluster) -> list[Ending]:
 class _Sweep:
     """The runs, the streams of events of those that have not ended, and what the others ended as."""
 
-    def __init__(self, ray: ModuleType, runs: Sequence[Run], stop: StopRequest) -> None:
+    def __init__(
+        self, ray: ModuleType, runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending] | None = None
+    ) -> None:
         self._ray, self._runs, self._stop = ray, runs, stop
-        self._endings: dict[int, Ending] = {}
+        self._endings: dict[int, Ending] = {} if endings is None else endings
         self._streams: dict[Any, int] = {}
         self._started: dict[int, float] = {}  # when, of those that a worker is at
         self._losses: dict[int, int] = {}

@@ -1,17 +1,20 @@
-"""Final errors of runs as a table, in Markdown and CSV: the mean over seeds, and its standard deviation."""
+"""The runs of an experiment as tables: tidy, a row a run; and readable, with means and deviations over seeds."""
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from resnet_flax import config as configs
 from resnet_flax.atomic import write_atomically
 from resnet_flax.reporting.record import Table
 from resnet_flax.runs import rules
+from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.runtime.progress import duration
 from resnet_flax.sweeps.cases import Outcome
 
@@ -22,67 +25,114 @@ CAPTION = (
 _ERRORS = {"train_error": "training error %", "test_error": "test error %"}
 
 
-def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The metrics of a table and their titles: the errors, and whatever else was measured on the test images.
+RUNS = "runs.csv"
+_Row = dict[str, Any]
+
+
+def tidy(
+    outcomes: Sequence[Outcome], folder: Path | None = None, groups: Mapping[str, Collection[str]] | None = None
+) -> list[_Row]:
+    """Returns a row for each run: raw numbers, as in metrics.jsonl, by the titles of their columns.
+
+    The columns: what the run is called, its group where there are several, each config key that varies among the runs,
+    its state, the metrics of its last line and that line's step, its parameters, the seconds it trained, its folder.
 
     Args:
-      finals: last lines of runs.
+      outcomes: a run each.
+      folder: that the runs' folders are told relative to; by default the working directory.
+      groups: the labels of each group.
+    """
+    flat = [configs.flatten(o.run.config) for o in outcomes]
+    left_out = ("seed", *configs.RESUME_MAY_CHANGE)
+    varying = [k for k in configs.KEYS if k not in left_out and len({values.get(k) for values in flat}) > 1]
+    metrics = dict.fromkeys(k for o in outcomes for k in o.final if k not in ("step", *WALL_CLOCK) and "/" not in k)
+    old = [_old_rules(o) for o in outcomes]
+
+    def row(outcome: Outcome, values: Mapping[str, Any], old_rules: str) -> _Row:
+        label = outcome.run.label
+        member = [name for name, labels in (groups or {}).items() if label in labels]
+        return {
+            "run": label,
+            **({"group": "; ".join(member)} if len(groups or {}) > 1 else {}),
+            **{key: values.get(key) for key in (*varying, "seed")},
+            "state": outcome.failure or "finished",
+            "step": outcome.final.get("step", 0),
+            **{key: outcome.final.get(key) for key in metrics},
+            "parameters": outcome.parameters,
+            "training_seconds": outcome.seconds,
+            "folder": os.path.relpath(outcome.run.workdir, folder),
+            **({"old_rules": old_rules} if any(old) else {}),
+        }
+
+    return list(map(row, outcomes, flat, old))
+
+
+def _old_rules(outcome: Outcome) -> str:
+    """Says why the run, begun under old rules, would end otherwise today; "" for most."""
+    if outcome.failure == "not begun":
+        return ""
+    return "; ".join(rules.old_rules(outcome.run.config, outcome.run.directory.rules()))
+
+
+def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the metrics of a table and their titles: the errors, and whatever else was measured on the test images.
+
+    Args:
+      finals: last lines of runs, or tidy rows.
     """
     more = {key for line in finals for key in line if key.startswith("test_") and not key.endswith(("_loss", "_raw"))}
     percent = {True: " %", False: ""}
     return _ERRORS | {key: key.replace("_", " ") + percent["error" in key] for key in sorted(more - _ERRORS.keys())}
 
 
-def header(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    """The titles of :func:`rows`."""
-    return ("network", "parameters", "seeds", *columns(o.final for o in outcomes).values(), "training time")
+def header(runs: Sequence[_Row]) -> tuple[str, ...]:
+    """Returns the titles of :func:`rows`."""
+    return ("network", "parameters", "seeds", *columns(runs).values(), "training time")
 
 
-def rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row a label: parameters, how many seeds, errors at the final step, the time one run trained.
+def rows(runs: Sequence[_Row]) -> list[tuple[str, ...]]:
+    """Returns a row a label: parameters, how many seeds, errors at the final step, the time one run trained.
 
     The training error is the one on the training stream with batch statistics, mean since the line before the
-    last. Seeds that diverged or crashed are counted, not averaged. A label is marked where a run of it was begun under
+    last. Seeds that are not finished are counted, not averaged. A label is marked where a run of it was begun under
     old rules.
+
+    Args:
+      runs: tidy rows.
     """
+    labels: dict[str, list[_Row]] = {}
+    for run in runs:
+        labels.setdefault(run["run"], []).append(run)
     return [
-        (
-            f"{label} ({rules.MARK})" if _old_rules(members) else label,
-            *_row(members, columns(o.final for o in outcomes)),
-        )
-        for label, members in by_label(outcomes).items()
-    ]
+        (f"{label} ({rules.MARK})" if any(m.get("old_rules") for m in members) else label,
+         *_row(members, columns(runs)))
+        for label, members in labels.items()
+    ]  # fmt: skip
 
 
 def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The seeds of each label, in the order of the first."""
+    """Returns the seeds of each label, in the order of the first."""
     found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault(outcome.run.label, []).append(outcome)
     return found
 
 
-def _old_rules(outcomes: Sequence[Outcome]) -> list[str]:
-    """Why runs among them, begun under old rules, would end otherwise today."""
-    reasons = (reason for o in outcomes for reason in rules.old_rules(o.run.config, o.run.directory.rules()))
-    return list(dict.fromkeys(reasons))
-
-
-def _row(members: Sequence[Outcome], keys: Iterable[str]) -> tuple[str, ...]:
-    whole = [o for o in members if not o.failure]
-    failures = Counter(o.failure for o in members if o.failure)
+def _row(members: Sequence[_Row], keys: Iterable[str]) -> tuple[str, ...]:
+    whole = [m for m in members if m["state"] == "finished"]
+    others = Counter(m["state"] for m in members if m["state"] != "finished")
     seeds = str(len(members))
-    if failures:
-        seeds += f" ({', '.join(f'{n} {what}' for what, n in failures.items())})"
-    time = duration(float(np.mean([o.seconds for o in whole]))) if whole else "-"
-    found = {key: [o.final[key] for o in whole if o.final.get(key) is not None] for key in keys}
+    if others:
+        seeds += f" ({', '.join(f'{n} {what}' for what, n in others.items())})"
+    time = duration(float(np.mean([m["training_seconds"] for m in whole]))) if whole else "-"
+    found = {key: [m[key] for m in whole if m.get(key) is not None] for key in keys}
     errors = [mean_and_deviation([100 * v if "error" in key else v for v in found[key]]) for key in found]
-    parameters = max(o.parameters for o in members)
+    parameters = max(m["parameters"] for m in members)
     return (f"{parameters:,}" if parameters else "-", seeds, *errors, time)
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """``12.34 ± 0.56``; without the deviation where there is one value, ``-`` where there is none."""
+    """Returns ``12.34 ± 0.56``; without the deviation where there is one value, ``-`` where there is none."""
     if not values:
         return "-"
     if len(values) == 1:
@@ -91,18 +141,28 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """The table as Markdown."""
-    return to_markdown(header(outcomes), rows(outcomes))
+    """Returns the readable table in Markdown."""
+    runs = tidy(outcomes)
+    return to_markdown(header(runs), rows(runs))
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
-    """Writes table.md and table.csv."""
-    old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in _old_rules(outcomes))
-    return write_rows(folder / "table.csv", header(outcomes), rows(outcomes), CAPTION + old)
+    """Writes the readable table as table.md and table.csv; returns what the report says of it."""
+    runs = tidy(outcomes)
+    reasons = dict.fromkeys(run["old_rules"] for run in runs if run.get("old_rules"))
+    old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in reasons)
+    return write_rows(folder / "table.csv", header(runs), rows(runs), CAPTION + old)
+
+
+def write_runs(outcomes: Sequence[Outcome], folder: Path, groups: Mapping[str, Collection[str]]) -> None:
+    """Writes the tidy rows as runs.csv; a number that was not measured, or is not finite, is an empty field."""
+    found = tidy(outcomes, folder, groups)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RUNS, to_csv(list(found[0]), [list(row.values()) for row in found]))
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """Any table: as CSV under that name, and as Markdown beside it; returns what the report says of it."""
+    """Writes any table as CSV under that name, and as Markdown beside it; returns what the report says of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_csv(header, rows))
     write_atomically(path.with_suffix(".md"), to_markdown(header, rows))
@@ -110,14 +170,14 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as CSV, its header first."""
+    """Returns a table as CSV, its header first."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; the first column is text, the others are numbers."""
+    """Returns a table in Markdown; the first column is text, the others are numbers."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(
         f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |\n" for row in (header, rule, *rows)

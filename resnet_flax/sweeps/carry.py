@@ -1,22 +1,28 @@
-"""What all experiments have in common: plan, run, draw, write, say."""
+"""Carries an experiment out: plans and runs its cases, then draws, writes and prints what they show."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 from resnet_flax.data.datasets import row
 from resnet_flax.reporting import record, tables
-from resnet_flax.sweeps.cases import Asked
-from resnet_flax.sweeps.declaration import Declaration, Results
-from resnet_flax.sweeps.execution import execute, raise_failures
+from resnet_flax.sweeps.cases import Asked, Case, Outcome, Run
+from resnet_flax.sweeps.declaration import Declaration, Findings, Results
+from resnet_flax.sweeps.endings import first_line
+from resnet_flax.sweeps.execution import Stopped, as_found, execute, raise_failures
 from resnet_flax.sweeps.plan import located, plan, print_plan
 
 
 def carry_out(experiment: Declaration, name: str, asked: Asked) -> Results | None:
     """Runs what is missing, then writes figures, tables and the record; with ``dry_run`` prints the runs.
 
+    Where a signal stops the runs, and with ``draw``, it writes and draws what there is.
+
     Args:
       experiment: its declaration.
       name: of its module, for the record.
-      asked: its settings, seeds and folders.
+      asked: its settings, those left out by default, its seeds and folders.
 
     Returns:
       What the runs ended as; None where they were only printed.
@@ -26,36 +32,108 @@ def carry_out(experiment: Declaration, name: str, asked: Asked) -> Results | Non
       Interrupted: a signal came; what was finished stays, and the same command goes on.
       Failed, Diverged: not every run came to its end; figures and tables are written then.
     """
-    cases = experiment.cases(asked)
-    groups = cases if isinstance(cases, Mapping) else {"": cases}
+    defaults = {k: list(s.default) if s.repeated else s.default for k, s in experiment.settings.items()}
+    asked = dataclasses.replace(asked, settings=SimpleNamespace(**{**defaults, **vars(asked.settings)}))
+    cases, stage = experiment.cases(asked), experiment.then(asked)
+    groups = dict(cases) if isinstance(cases, Mapping) else {"": cases}
     runs = located(plan([case for group in groups.values() for case in group], asked), asked)
     if asked.dry_run:
         print_plan(runs)
-        for line in experiment.measures(asked):
+        for line in [*([stage.said] if stage else ()), *experiment.measures(asked)]:
             print(line)
         return None
-    if runs:
-        record.write_plan(asked.folder, {run.workdir: run.name for run in runs})
-    outcomes = execute(runs, asked) if runs else []
-    labels = {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
-    results = Results(asked, outcomes, labels)
-    found = experiment.findings(results)
-    errors = [tables.write(outcomes, asked.folder)] if outcomes else []  # an experiment may only measure
+    outcomes, stopped = _carried(runs, asked, stage.names if stage else ())
+    shown = outcomes
+    if stage:
+        groups[stage.group] = stage.cases(Results(asked, outcomes, _labels(groups)))
+        later = located(plan(groups[stage.group], asked), asked)
+        # A stopped sweep runs nothing more, and knows of its second stage what is decided.
+        chosen, signal = (as_found(later), stopped) if stopped else _carried(later, asked, (), runs)
+        stopped, places = signal, {run.workdir for run in later}
+        outcomes = [*(o for o in outcomes if o.run.workdir not in places), *chosen]
+        shown = chosen or outcomes
+    results = Results(asked, outcomes, _labels(groups), stopped is not None)
+    _write(experiment, name, results, shown)
+    if stopped:
+        raise stopped
+    if not asked.draw:
+        # A value that was only tried may diverge: that is what it was tried for.
+        reported = {outcome.run.workdir for outcome in shown}
+        raise_failures([o for o in outcomes if o.failure != "diverged" or o.run.workdir in reported])
+    return results
+
+
+def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
+    return {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
+
+
+def _carried(
+    runs: Sequence[Run], asked: Asked, to_follow: Sequence[str], before: Sequence[Run] = ()
+) -> tuple[Sequence[Outcome], Stopped | None]:
+    """Runs them, or reads them where nothing is to be run; returns their outcomes, and the signal that stopped them.
+
+    Args:
+      runs: of one stage.
+      asked: its launcher, and whether runs are only drawn.
+      to_follow: names of runs that are not known yet.
+      before: the runs of the stage before.
+    """
+    if asked.draw:
+        return as_found(runs), None
+    if not runs:
+        return [], None
+    planned = {run.workdir: run.name for run in (*before, *runs)}
+    record.write_plan(asked.folder, planned | {asked.folder / name: name for name in to_follow})
+    try:
+        return execute(runs, asked), None
+    except Stopped as signal:
+        return signal.outcomes, signal
+
+
+def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:
+    """Writes tables, figures and the record, and prints where they are.
+
+    Args:
+      experiment: its declaration.
+      name: of its module.
+      results: of all runs.
+      shown: the outcomes in the table of errors.
+    """
+    asked, outcomes = results.asked, results.outcomes
+    errors = []  # an experiment may only measure
+    if outcomes:  # first of all: after a signal there may be little time
+        tables.write_runs(outcomes, asked.folder, results.groups)
+        errors = [tables.write(shown, asked.folder)]
+    found = _findings(experiment, results)
     said = {key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(asked.settings).items()}
     said["data"] = (row(results.data).title or results.data) if outcomes else ""
+    states = Counter(outcome.failure or "finished" for outcome in outcomes)
+    so_far = ", ".join(f"{count} {state}" for state, count in states.items())
+    early = [f"Drawn before the end, of {len(outcomes)} runs: {so_far}."] * (not all(o.has_ended for o in outcomes))
     written = record.Record(
         experiment=name,
         title=experiment.title.format_map(said),
         question=experiment.question.format_map(said),
         figures=tuple(found.figures),
         tables=(*errors, *found.tables),
-        notes=tuple(found.notes),
+        notes=(*early, *found.notes),
         published=tuple(experiment.published),
     )
-    record.write(written, asked.folder, [o.run.workdir for o in outcomes])
+    record.write(written, asked.folder, [o.run.workdir for o in outcomes if o.failure != "not begun"])
     if outcomes or found.printed:
-        print(found.printed or tables.markdown(outcomes))
+        print(found.printed or tables.markdown(shown))
     for figure in found.figures:
         print(f"figure: {asked.folder / figure.file}")
-    raise_failures(outcomes)
-    return results
+
+
+def _findings(experiment: Declaration, results: Results) -> Findings:
+    """Draws and measures; runs that have not ended must not keep those that have from being written."""
+    if results.outcomes and not any(outcome.lines or outcome.has_ended for outcome in results.outcomes):
+        return Findings()  # nothing has begun
+    try:
+        return experiment.findings(results)
+    except Exception as error:
+        if all(outcome.has_ended for outcome in results.outcomes):
+            raise
+        print(f"no figures of the runs so far: {type(error).__name__}: {first_line(error)}")
+        return Findings()

@@ -41,6 +41,7 @@ class Asked:
       seeds: each case runs with each of them.
       settings: the experiment's own, such as ``settings.depths``.
       dry_run: whether the runs are only printed.
+      draw: whether nothing is run, and what the runs hold so far is drawn and written.
       launcher: ``local`` or ``ray``.
       cluster: of the launcher ``ray``.
     """
@@ -53,6 +54,7 @@ class Asked:
     seeds: Sequence[int] = (0,)
     settings: SimpleNamespace = dataclasses.field(default_factory=SimpleNamespace)
     dry_run: bool = False
+    draw: bool = False
     launcher: str = "local"
     cluster: Cluster = Cluster()
 
@@ -89,7 +91,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What an experiment wants run, with every seed.
+    """A config that an experiment wants run with every seed.
 
     Attributes:
       name: of the network, as after the colon of ``--config``: ``plain-56``; empty for the one that ``--config`` names.
@@ -97,12 +99,14 @@ class Case:
       label: see :class:`Run`; by default the network's name, and the overrides that it does not say.
       scaled: config values that the experiment makes of others, such as a part of the steps or of a published width;
         the command line may set these keys for whatever they are made of.
+      seeds: its own, in place of those that were asked for.
     """
 
     name: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     label: str = ""
     scaled: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.name and not self.label:
@@ -116,14 +120,15 @@ def label_of(network: str, overrides: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run ended as.
+    """What a run ended as, or how far it came.
 
     Attributes:
       run: which.
       lines: its metrics, as far as it came.
       parameters: how many it trains.
       classes: of its data set.
-      failure: ``"diverged"``, ``"failed"`` (the reason is no error of the program), ``"crashed"`` or empty.
+      failure: ``"diverged"``, ``"failed"`` (the reason is no error of the program) or ``"crashed"``; of a run that has
+        not ended ``"interrupted"``, ``"running"`` or ``"not begun"``; empty of a finished one.
       reason: of the failure, one line.
     """
 
@@ -138,6 +143,11 @@ class Outcome:
     def final(self) -> Mapping[str, Any]:
         """The last line of metrics."""
         return self.lines[-1] if self.lines else {}
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is finished, or has failed and is not to be resumed."""
+        return self.failure not in ("interrupted", "running", "not begun")
 
     @property
     def seconds(self) -> float:

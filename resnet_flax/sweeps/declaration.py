@@ -17,11 +17,13 @@ class Results:
       asked: of the experiment.
       outcomes: of all runs, seed by seed.
       groups: the labels of each group of cases, by its name; one group, ``""``, where there are none.
+      stopped: whether a signal ended the runs: what there is is drawn, and nothing that takes long is measured.
     """
 
     asked: Asked
     outcomes: Sequence[Outcome]
     groups: Mapping[str, frozenset[str]]
+    stopped: bool = False
 
     @property
     def data(self) -> str:
@@ -56,6 +58,23 @@ class Findings:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stage:
+    """Runs that follow from what the first ones ended as, and are those that the table of errors reports.
+
+    Attributes:
+      group: the name of their cases in :attr:`Results.groups`.
+      names: of the runs that will be added, as far as they are known before.
+      said: the line that ``--dry-run`` prints of them.
+      cases: chooses them by the results of the first, those that are decided.
+    """
+
+    group: str
+    names: Sequence[str]
+    said: str
+    cases: Callable[[Results], Sequence[Case]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Declaration:
     """A question, and what answers it.
 
@@ -69,6 +88,7 @@ class Declaration:
       config: the config file that its runs share, where none is given.
       seeds: of every case, where none are given.
       measures: lines that ``--dry-run`` prints beside the runs: what it measures itself.
+      then: a second stage of runs, if what was asked for has one.
     """
 
     title: str
@@ -80,3 +100,4 @@ class Declaration:
     config: str = "configs/digits.py"
     seeds: Sequence[int] = (0,)
     measures: Callable[[Asked], Sequence[str]] = lambda asked: ()
+    then: Callable[[Asked], Stage | None] = lambda asked: None

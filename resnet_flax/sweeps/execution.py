@@ -1,14 +1,27 @@
-"""A list of runs is carried out: finished ones are skipped, interrupted ones go on, failed ones are noted."""
+"""Carries out a list of runs: finished ones are skipped, interrupted ones resumed, failed ones noted; or reads them."""
 
 from collections.abc import Sequence
 
 import jax
 
-from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
+from resnet_flax.runs import resume
 from resnet_flax.sweeps.cases import Asked, Outcome, Run
-from resnet_flax.sweeps.endings import earlier_failure
+from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
+
+
+class Stopped(Interrupted):
+    """A signal came before the last run had ended.
+
+    Attributes:
+      outcomes: of all runs, as far as they came.
+    """
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
+        super().__init__(message)
+        self.outcomes = outcomes
 
 
 def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
@@ -21,12 +34,43 @@ def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
 
     Raises:
       UserError: before the first run, if any of them cannot be; it names all that cannot.
-      Interrupted: a signal came; what was finished stays, and the same command goes on.
+      Stopped: a signal came; what was finished stays, and the same command goes on.
     """
     _check(runs, asked)
-    on_ray = asked.launcher == "ray"
-    endings = ray.launch(runs, asked.runs, asked.cluster) if on_ray else local.launch(runs)
-    return [outcome(run, *ending) for run, ending in zip(runs, endings, strict=True)]
+    endings: dict[int, Ending] = {}
+    try:
+        if asked.launcher == "ray":
+            ray.launch(runs, asked.runs, asked.cluster, endings)
+        else:
+            local.launch(runs, endings)
+    except Interrupted as signal:
+        so_far = [outcome(run, *endings[i]) if i in endings else _read(run) for i, run in enumerate(runs)]
+        raise Stopped(str(signal), so_far) from None
+    return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
+
+
+def as_found(runs: Sequence[Run]) -> list[Outcome]:
+    """Returns the runs' outcomes as their folders tell them, and runs nothing.
+
+    Raises:
+      UserError: a folder holds another run, or cannot be read.
+    """
+    for run in runs:
+        resume.check_config(run.directory, run.config)
+    return [_read(run) for run in runs]
+
+
+def _read(run: Run) -> Outcome:
+    if run.is_finished:
+        return outcome(run)
+    if earlier := earlier_failure(run.config, run.workdir):
+        return outcome(run, *earlier)
+    status, reason = run.directory.status(run.directory.reached(), run.config.train.steps)
+    if status == "never started":
+        return outcome(run, "not begun")
+    if status.startswith("running"):
+        return outcome(run, "running")
+    return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")
 
 
 def _check(runs: Sequence[Run], asked: Asked) -> None:
@@ -46,7 +90,7 @@ def _check(runs: Sequence[Run], asked: Asked) -> None:
 
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
-    """What the run's folder holds."""
+    """Returns a run's outcome, with what its folder holds."""
     start = (run.directory.starts() or [{}])[-1]
     return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 

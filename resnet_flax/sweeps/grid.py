@@ -1,22 +1,39 @@
-"""Grids over config keys: ``model.depth=8,20`` and ``model.unit=plain,residual`` are four cases."""
+"""Grids over config keys: ``model.depth=8,20`` and ``model.unit=plain,residual`` are four points.
+
+The values of a key are a list; whole numbers may be ranges (:mod:`~.ranges`). Keys that change together are named
+together, and so are their values: ``model.depth,optimizer.learning_rate=20:0.1,56:0.05`` are two points.
+"""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.ranges import integers
+
+Point = dict[str, Any]  # values by config key
+_FORM = "KEY=VALUE,VALUE,..., such as model.depth=20,56"
 
 
 def cases(texts: Sequence[str], asked: Asked) -> list[Case]:
-    """All combinations of values, each text being ``KEY=VALUE,VALUE,...``.
+    """Returns a case for each combination of values.
+
+    Raises:
+      UserError: see :func:`axes`.
+    """
+    return [case(point) for point in points(axes(texts, asked))]
+
+
+def axes(texts: Sequence[str], asked: Asked) -> list[list[Point]]:
+    """Reads each text (:func:`parse`), and checks them together.
 
     Raises:
       UserError: a key is not known or named twice, a value is not of its kind, or two keys contradict each other.
     """
     grid = [parse(text) for text in texts]
-    keys = [key for key, _ in grid]
+    keys = keys_of(grid)
     repeated = {key for key in keys if keys.count(key) > 1}
     if repeated:
         raise UserError(
@@ -27,31 +44,66 @@ def cases(texts: Sequence[str], asked: Asked) -> list[Case]:
         raise UserError(
             "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
         )
-    points = (dict(zip(keys, values, strict=True)) for values in itertools.product(*(values for _, values in grid)))
-    return [Case("", _as_family(point)) for point in points]
+    return grid
 
 
-def _as_family(point: dict[str, Any]) -> dict[str, Any]:
-    """The unit ``vgg`` of names as the config has it: plain units of that family."""
-    if point.get("model.unit") != "vgg":
-        return point
-    return point | {"model.unit": "plain", "model.family": "vgg"}
+def keys_of(grid: Iterable[list[Point]]) -> list[str]:
+    """Lists the keys of all axes, in their order."""
+    return [key for axis in grid for key in axis[0]]
 
 
-def parse(text: str) -> tuple[str, list[Any]]:
-    """``model.depth=8,20`` -> ``("model.depth", [8, 20])``, of the types that the config's keys have."""
-    key, equals, values = text.partition("=")
-    if not equals or not values:
-        raise UserError(f"--grid {text!r} is not KEY=VALUE,VALUE,..., such as model.depth=20,56")
-    if key not in configs.KEYS:
-        raise UserError(f"--grid {text}: {configs.unknown_key(key, list(configs.KEYS))}")
-    if key == "seed":
-        raise UserError(f"--grid {text}: give seeds as --seeds={values}")
-    return key, [_parsed(text, configs.KEYS[key], value) for value in _split(values)]
+def points(grid: Iterable[list[Point]]) -> list[Point]:
+    """Returns all combinations of the points of the axes."""
+    return [{k: v for part in parts for k, v in part.items()} for parts in itertools.product(*grid)]
+
+
+def case(point: Point, **fields: Any) -> Case:
+    """Returns the case of a point; the unit ``vgg`` of names is a family of plain units in the config."""
+    if point.get("model.unit") == "vgg":
+        point = point | {"model.unit": "plain", "model.family": "vgg"}
+    return Case("", point, **fields)
+
+
+def parse(text: str) -> list[Point]:
+    """Reads one axis: ``model.depth=8,20`` is ``[{"model.depth": 8}, {"model.depth": 20}]``.
+
+    Raises:
+      UserError: the text is no axis, a key is not known, or a value is not of its kind.
+    """
+    left, equals, right = text.partition("=")
+    if not equals or not right:
+        raise UserError(f"--grid {text!r} is not {_FORM}")
+    keys = left.split(",")
+    for key in keys:
+        if key not in configs.KEYS:
+            raise UserError(f"--grid {text}: {configs.unknown_key(key, list(configs.KEYS))}")
+        if key == "seed":
+            raise UserError(f"--grid {text}: give seeds as --seeds={right}")
+    values = _split(right)
+    if len(keys) == 1:
+        return [{left: value} for part in values for value in _parsed(text, configs.KEYS[left], part)]
+    return [_tied(text, keys, part) for part in values]
+
+
+def _tied(text: str, keys: Sequence[str], part: str) -> Point:
+    """Reads the values of keys that change together, ``20:0.1``."""
+    values = part.split(":")
+    if len(values) != len(keys):
+        raise UserError(
+            f"--grid {text}: {part!r} must be a value of each of the {len(keys)} keys with colons between, such as "
+            f"model.depth,optimizer.learning_rate=20:0.1,56:0.05"
+        )
+    found = {}
+    for key, value in zip(keys, values, strict=True):
+        read = _parsed(text, configs.KEYS[key], value)
+        if len(read) != 1:
+            raise UserError(f"--grid {text}: {value!r} is a range, which is no value of keys that change together")
+        found[key] = read[0]
+    return found
 
 
 def _split(values: str) -> list[str]:
-    """At commas outside of brackets: a value may be a tuple, ``(3,4,6)``."""
+    """Splits at commas outside of brackets: a value may be a tuple, ``(3,4,6)``."""
     parts, depth = [""], 0
     for character in values:
         depth += (character == "(") - (character == ")")
@@ -62,8 +114,13 @@ def _split(values: str) -> list[str]:
     return parts
 
 
-def _parsed(text: str, key: configs.Key, value: str) -> Any:
+def _parsed(text: str, key: configs.Key, value: str) -> list[Any]:
     try:
-        return key.parse(value)
+        return integers(value) if key.kind is int else [key.parse(value)]
+    except UserError as error:
+        raise UserError(f"--grid {text}: {error}") from None
     except (KeyError, ValueError):
-        raise UserError(f"--grid {text}: {value!r} is no value of {key.name}; it must be {key.wanted()}") from None
+        hint = "; only whole numbers have ranges" if ".." in value and key.kind is float else ""
+        raise UserError(
+            f"--grid {text}: {value!r} is no value of {key.name}; it must be {key.wanted()}{hint}"
+        ) from None

@@ -12,6 +12,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps.cases import Asked, Cluster
+from resnet_flax.sweeps.ranges import integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,10 @@ def define(
     )
     numbers = [str(seed) for seed in seeds]
     flags.DEFINE_list(
-        "seeds", numbers, "Seeds; figures and tables show their mean and standard deviation.", flag_values=values
+        "seeds",
+        numbers,
+        "Seeds, such as 0,1 or 0..4; figures and tables show their mean and standard deviation.",
+        flag_values=values,
     )
     flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.", flag_values=values)
     flags.DEFINE_string(
@@ -96,6 +100,12 @@ def define(
         flag_values=values,
     )
     flags.DEFINE_bool("dry-run", False, "Print the runs and stop.", flag_values=values)
+    flags.DEFINE_bool(
+        "draw",
+        False,
+        "Run nothing: draw and write what the runs hold so far, while they train or after they were stopped.",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "launcher",
         "local",
@@ -146,15 +156,18 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         runs=expanded(given.runs) if given.runs else folder / "runs",
         settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
         dry_run=given["dry-run"].value,
+        draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
     )
 
 
 def numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
-    """The values of a list flag; a mistake in it names the flag."""
+    """Reads the values of a list flag, of whole numbers also ranges of them; a mistake names the flag."""
     try:
-        return [kind(text) for text in texts]
+        return [number for text in texts for number in (integers(text) if kind is int else [kind(text)])]
+    except UserError as error:
+        raise UserError(f"--{flag}={error}") from None
     except ValueError:
         kinds = {int: "whole numbers", float: "numbers"}[kind]
         raise UserError(f"--{flag}={','.join(texts)} must be {kinds} with commas between") from None

@@ -24,19 +24,20 @@ _LONGEST_NAME = 120  # characters of a folder's name before the seed; file syste
 
 
 def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
-    """A run for every case and seed, seed by seed; two cases that are the same run become one.
+    """Returns a run for every case and seed, seed by seed; two cases that are the same run become one.
 
     Raises:
       UserError: a key, a type or a depth does not fit; nothing has been run then.
     """
-    planned: dict[Path, Run] = {}
+    planned: dict[tuple[Any, ...], Run] = {}
     defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
     _check_given(cases, asked)
-    for seed in asked.seeds:
+    for seed in dict.fromkeys([*asked.seeds, *(seed for case in cases for seed in case.seeds)]):
         for case in cases:
-            run = _run(case, seed, asked, defaults)
-            planned.setdefault(run.workdir, run)
+            if seed in (case.seeds or asked.seeds):
+                run = _run(case, seed, asked, defaults)
+                planned.setdefault(identity(run.config), run)
     return list(planned.values())
 
 
@@ -101,7 +102,8 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
     overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
     config = configs.load(path, case.name or name or None, overrides)
     network = case.name or configs.network_name(config.model)
-    label = case.label or label_of(network, {k: v for k, v in case.overrides.items() if not _is_in_name(k, v)})
+    varied = {key: value for key, value in case.overrides.items() if not is_in_name(key, value)}
+    label = case.label or label_of(network, varied)
     try:
         config = configs.resolve(config)
         if (case.name, network) not in defaults:
@@ -109,7 +111,7 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
             defaults[case.name, network] = named
     except UserError as error:
         raise UserError(f"run {label} (seed {seed}): {error}") from None
-    folder = asked.runs / _folder_name(network, _changes(defaults[case.name, network], config), seed)
+    folder = asked.runs / _folder_name(network, _named(defaults[case.name, network], config, varied), seed)
     if config.init.weights or config.init.reset_head:
         from resnet_flax.training import fine_tuning  # it brings jax with it
 
@@ -117,8 +119,8 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
     return Run(config, folder, label)
 
 
-def _is_in_name(key: str, value: Any) -> bool:
-    """Whether a network's name says a config value: ``vgg-16`` the family, too."""
+def is_in_name(key: str, value: Any) -> bool:
+    """Says whether a network's name tells a config value: ``vgg-16`` the family, too."""
     return key in configs.NAME_KEYS and (key != "model.family" or value == "vgg")
 
 
@@ -142,11 +144,24 @@ def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
     return f"{text}-seed{seed}"
 
 
-def _changes(default: ConfigDict, config: ConfigDict) -> dict[str, Any]:
-    """The keys, but for the seed and where data lies, in which a run differs from its config file."""
+def _named(default: ConfigDict, config: ConfigDict, varied: Collection[str]) -> dict[str, Any]:
+    """Returns the values that a folder's name tells: those that the experiment varies, and those that differ.
+
+    Bookkeeping that changes no result, such as train.log_every, is not told unless the experiment varies it.
+
+    Args:
+      default: the config of the file, from which a value may differ.
+      config: of the run.
+      varied: keys of the experiment, which are told where they have the file's value, too.
+    """
     before, after = configs.flatten(default), configs.flatten(config)
+
+    def told(key: str, value: Any) -> bool:
+        bookkeeping = key in configs.KEYS and not configs.KEYS[key].protocol
+        return key in varied or (before.get(key) != value and not bookkeeping)
+
     left_out = ("seed", *configs.RESUME_MAY_CHANGE)
-    return {k: v for k, v in sorted(after.items()) if before.get(k) != v and k not in left_out}
+    return {key: value for key, value in sorted(after.items()) if told(key, value) and key not in left_out}
 
 
 def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
@@ -156,12 +171,13 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
     """
     own = {run.workdir for run in runs}
     there: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
-    if any(not _holds_run(folder) for folder in own):
+    missing = {run.workdir for run in runs if not _holds(run)}
+    if missing:
         for folder, config in _configs_in(asked.runs, own).items():
-            there.setdefault(_what_matters(config), []).append((folder, config))
+            there.setdefault(identity(config), []).append((folder, config))
 
     def found(run: Run) -> Run:
-        for folder, config in there.get(_what_matters(run.config), ()):
+        for folder, config in there.get(identity(run.config), ()):
             if configs.differences(config, run.config):  # in a key of another version
                 continue
             try:
@@ -174,17 +190,22 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
             return dataclasses.replace(run, workdir=folder)
         return run
 
-    return [run if _holds_run(run.workdir) else found(run) for run in runs]
+    return [found(run) if run.workdir in missing else run for run in runs]
 
 
-def _what_matters(config: ConfigDict) -> tuple[Any, ...]:
-    """The values of all keys that must be equal where two configs are of the same run."""
+def identity(config: ConfigDict) -> tuple[Any, ...]:
+    """Returns the values of all keys that must be equal where two configs are of the same run."""
     flat = configs.flatten(config)
     return tuple(flat[name] for name in configs.KEYS if name not in configs.RESUME_MAY_CHANGE)
 
 
-def _holds_run(folder: Path) -> bool:
-    return os.path.lexists(folder / CONFIG)
+def _holds(run: Run) -> bool:
+    """Says whether the run's own folder holds it, or something that cannot be read, which is refused later."""
+    try:
+        there = run.directory.config()
+    except UserError:
+        return True
+    return os.path.lexists(run.workdir / CONFIG) if there is None else not configs.differences(there, run.config)
 
 
 def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDict]:

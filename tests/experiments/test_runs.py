@@ -8,6 +8,7 @@ from absl import flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
@@ -68,6 +69,35 @@ def test_other_runs_have_other_folders_and_the_same_run_has_one(folder, asked):
     ]  # fmt: skip
     planned = plan(cases, asked, (0, 1))
     assert len({run.workdir for run in planned}) == len(planned) == 6
+
+
+def test_a_folder_names_what_is_varied_and_no_bookkeeping(folder, given):
+    """The default value of a grid, too; of what changes no result, only what the experiment varies."""
+    asked = given("--config.train.log_every=7", "--config.train.checkpoint_every=9", "--config.model.remat=unit",
+                  "--config.data.data_dir=/data", "--config.optimizer.momentum=0.8")  # fmt: skip
+    planned = plan([Case("plain-8", {"model.dropout": rate}) for rate in (0.0, 0.5)], asked)
+    assert [run.workdir.name for run in planned] == [
+        "plain-8-dropout=0.0-momentum=0.8-seed0", "plain-8-dropout=0.5-momentum=0.8-seed0"
+    ]  # fmt: skip
+    planned = plan([Case("", {"train.eval_every": every, "model.depth": 8}) for every in (45, 90)], given())
+    assert [run.workdir.name for run in planned] == ["residual-8-eval_every=45-seed0", "residual-8-eval_every=90-seed0"]
+
+
+@pytest.mark.parametrize("earlier", ["plain-8-seed0", "plain-8-log_every=7-seed0", "plain-8-checkpoint_every=9-seed0"])
+def test_a_folder_that_was_named_by_the_earlier_rule_is_found(folder, given, capsys, earlier):
+    """Until 2026-11 a grid's default value had no part of the name, and bookkeeping had."""
+    key, _, value = earlier.removesuffix("-seed0").partition("plain-8-")[2].partition("=")
+    asked = given(*[f"--config.train.{key}={value}"] * bool(key))
+    [run] = plan([Case("plain-8", {"model.dropout": 0.0})], asked)
+    assert run.workdir.name == "plain-8-dropout=0.0-seed0"
+    other = run.config.copy_and_resolve_references()
+    other.train.keep_checkpoints = 5  # bookkeeping: of the name that is now the run's
+    for workdir, config in {folder / "runs" / earlier: run.config, run.workdir: other}.items():
+        workdir.mkdir(parents=True)
+        RunDirectory(workdir).write_config(config)
+    [found] = plans.located([run], asked)
+    assert found.workdir == folder / "runs" / earlier
+    assert "plain-8 model.dropout=0.0, seed 0: found in" in capsys.readouterr().err
 
 
 def test_long_names_stay_apart(folder, asked):
@@ -136,7 +166,6 @@ def test_runs_can_be_shared(folder, given):
 )  # fmt: skip
 def test_a_damaged_folder_is_one_line_before_the_first_run(folder, asked, monkeypatch, name, content):
     from resnet_flax.runs import checksums
-    from resnet_flax.runs.directory import RunDirectory
 
     planned = plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], asked)
     monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
@@ -232,8 +261,6 @@ def test_a_grid_over_an_earlier_run(asked, folder, given):
 
 def test_a_run_of_another_name_is_found(folder, asked, capsys):
     """Folders are named by a rule that may change; damaged ones beside it are passed over."""
-    from resnet_flax.runs.directory import RunDirectory
-
     planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
     for name in ("an-older-name", "longer", "damaged", "another"):
         (folder / "runs" / name).mkdir(parents=True)
@@ -261,8 +288,6 @@ def test_a_run_of_another_name_is_found(folder, asked, capsys):
 
 def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, asked, begun_before, capsys):
     import shutil
-
-    from resnet_flax.runs.directory import RunDirectory
 
     old = folder / "runs" / "old"
     shutil.copytree(begun_before / "interrupted_average", old)
