@@ -145,7 +145,7 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
 def _texts(groups: dict[str, list[Outcome]]) -> list[str]:
     """Returns each label in words, with how many of its seeds failed; long ones in several lines."""
     ends = {label: words.ending(members) for label, members in groups.items()}
-    texts = [words.without_keys(label).replace("_", " ") + f" ({end})" * bool(end) for label, end in ends.items()]
+    texts = [words.without_keys(label) + f" ({end})" * bool(end) for label, end in ends.items()]
     return [textwrap.fill(text, 38) for text in texts]
 
 

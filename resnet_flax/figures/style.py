@@ -6,6 +6,7 @@ pyplot. A function that draws into axes takes them as they come.
 """
 
 import contextlib
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 
 from resnet_flax.atomic import replacing
+from resnet_flax.reporting import words
 from resnet_flax.sweeps.cases import Outcome
 
 _SETTINGS = {
@@ -88,24 +90,18 @@ def panels(rows: int, columns: int, height: float = 2.6, **shared: Any) -> tuple
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def aside(axes: Axes, place: int, places: int, values: Sequence[float], x: bool = True) -> Transform:
+def aside(axes: Axes, place: int, places: int, values: Sequence[float]) -> Transform:
     """Returns ``axes.transData`` moved aside, so that equal points of several lines lie beside each other.
 
     Args:
-      axes: with their scale and limits.
+      axes: with their horizontal scale and limits.
       place: of the line among those that are drawn, from 0.
       places: how many lines there are.
-      values: all that are drawn; a line is moved by less than half of their least distance, so their order stays.
-      x: whether the values are those of the horizontal axis.
+      values: all that x takes; a line is moved by less than half of their least distance, so their order stays.
     """
-    axis = int(not x)
-    points = np.zeros((len(values), 2))
-    points[:, axis] = values
-    gaps = np.diff(np.unique(axes.transData.transform(points)[:, axis])) * 72 / axes.figure.dpi
-    step = min([4.0, *(0.6 * gaps / max(places - 1, 1))])
-    shift = [0.0, 0.0]
-    shift[axis] = step * (place - (places - 1) / 2) / 72
-    return axes.transData + ScaledTranslation(*shift, axes.figure.dpi_scale_trans)
+    points = axes.transData.transform([(value, 1) for value in values])[:, 0] * 72 / axes.figure.dpi
+    step = min([4.0, *(0.6 * np.diff(np.unique(points)) / max(places - 1, 1))])
+    return axes.transData + ScaledTranslation(step * (place - (places - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
 
 
 def mark_failures(
@@ -222,7 +218,7 @@ def legend(figure: Figure, handles: Iterable[Artist] = ()) -> None:
     """
     labelled = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
     handles = list(handles) or sorted(labelled.values(), key=lambda h: len(h.get_xdata()) == 0)  # signs behind lines
-    labels = [textwrap.fill(str(handle.get_label()).replace("_", " "), 58) for handle in handles]
+    labels = [textwrap.fill(words.without_keys(str(handle.get_label())), 58) for handle in handles]
     width, height = figure.get_size_inches()
     for columns in range(len(handles), 0, -1):
         found = figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
@@ -244,7 +240,8 @@ def finish(figure: Figure, path: Path, title: str, protocol: str = "") -> None:
     """
     legend(figure)
     data, _, rest = protocol.partition(", ")
-    lines = [*textwrap.wrap(title, 72), *textwrap.wrap(rest if data.lower() in title.lower() else protocol, 84)]
+    named = re.sub(r"\W", "", data).lower() in re.sub(r"\W", "", title).lower()
+    lines = [*textwrap.wrap(title, 72), *textwrap.wrap(rest if named else protocol, 84)]
     figure.suptitle("\n".join(lines), fontsize=10)
     figure.set_figheight(figure.get_figheight() + 0.2 * len(lines))
     save(figure, path)

@@ -45,10 +45,7 @@ def setting(key: str, given: Any) -> str:
 
 
 def without_keys(label: str) -> str:
-    """Returns a run's label with words in place of keys: ``plain-56, dropout 0.5`` for ``plain-56 model.dropout=0.5``.
-
-    What names no key of a config stays as it is.
-    """
+    """Returns a label with words in place of keys: ``plain-56, dropout 0.5`` for ``plain-56 model.dropout=0.5``."""
 
     def words(found: re.Match[str]) -> str:
         key, text = found.groups()
@@ -59,7 +56,7 @@ def without_keys(label: str) -> str:
         except (KeyError, ValueError):
             return f", {name(key)} {text}"
 
-    return re.sub(r"\s*,\s*", ", ", _SETTING.sub(words, label)).removeprefix(", ")
+    return re.sub(r"\s*,\s*", ", ", _SETTING.sub(words, label)).removeprefix(", ").replace("_", " ")
 
 
 def ending(members: Sequence[Outcome]) -> str:

@@ -115,6 +115,7 @@ def test_everything_lies_within_the_figure(name, figures):
     assert figure.get_figwidth() <= 7  # on a page of 400 pixels, 10 points are 8 pixels or more
     labels = {label for ax in figure.axes for label in ax.get_legend_handles_labels()[1]}
     assert len(legend_of(figure)) == len(labels) >= 2
+    assert not any("_" in text or "=" in text for text in legend_of(figure))
     for ax in figure.axes:  # what a panel draws in its own right does not lie under its neighbour
         others = [other for other in figure.axes if other is not ax]
         assert not any(ax.get_window_extent().overlaps(other.get_window_extent()) for other in others)
@@ -140,9 +141,8 @@ def test_no_two_lines_of_a_panel_look_alike(figures):
         assert len(set(colours)) == len(colours)
 
 
-def test_points_of_equal_value_lie_side_by_side_and_in_order():
-    axes = Figure().add_subplot()
-    final_errors.draw_against(axes, sweep(1), "optimizer.weight_decay", line=layers, log=True)
+def test_points_of_equal_value_lie_side_by_side_and_in_order(figures):
+    axes = figures["against"].axes[1]
     lines = [line for line in axes.lines if line.get_label() in {f"{d} layers" for d in DEPTHS}]
     places = np.array([line.get_transform().transform(line.get_xydata())[:, 0] for line in lines])  # [lines, values]
     assert np.nanmin(np.diff(places, axis=0)) > 0.5
@@ -253,7 +253,7 @@ def test_labels_are_words():
     assert words.without_keys("plain-56 model.dropout=0.5") == "plain-56, dropout 0.5"
     assert words.without_keys("residual-20 B he, last scale 0") == "residual-20 B he, last scale 0"
     assert words.without_keys("optimizer.weight_decay=0.001 data.flip=False") == "weight decay 0.001, no flips"
-    assert words.without_keys("x model.stage_units=(3, 4, 6) y.z=1") == "x, units of the stages 3, 4, 6 y.z=1"
+    assert words.without_keys("x model.stage_units=(3, 4, 6) y.z_z=1") == "x, units of the stages 3, 4, 6 y.z z=1"
     assert words.setting("model.depth", 56) == "56 layers"
     for key in configs.KEYS:
         assert "_" not in words.name(key)
