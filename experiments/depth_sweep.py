@@ -14,18 +14,7 @@ EXPERIMENT = grid_sweep.experiment(
     x="model.depth",
     title="Error against depth",
     question="How do the errors change over the grid {grid}? (arXiv:1512.03385, section 4.2)",
-<<<<<<< HEAD
-    settings={
-        "grid": Setting(
-            ("model.depth=8,20,32,56", "model.unit=plain,residual"), "KEY=VALUE,VALUE,... of the config.", repeated=True
-        ),
-    },
-    cases=cases,
-    findings=findings,
     published=("cifar10_table6",),
-=======
-    published=("cifar10_table6", "cifar10_plain"),
->>>>>>> hc
     seeds=(0, 1),
 )
 

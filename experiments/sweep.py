@@ -28,7 +28,7 @@ from resnet_flax.sweeps import grid_sweep
 EXPERIMENT = grid_sweep.experiment(
     title="A sweep",
     question="How do the errors change over the grid {grid}?",
-    published=("cifar10_table6", "cifar10_plain"),
+    published=("cifar10_table6",),
 )
 
 if __name__ == "__main__":
