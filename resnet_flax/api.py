@@ -20,10 +20,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from resnet_flax import shipped
+from resnet_flax.config import execute, name_of, resolve
 from resnet_flax.config import load as load_config
-from resnet_flax.config import name_of, resolve
 from resnet_flax.data.cache import cache_root
 from resnet_flax.data.views import View
+from resnet_flax.errors import UserError
 from resnet_flax.evaluation_config import config_of_run
 from resnet_flax.model import Model, from_run
 from resnet_flax.model import from_weights as load_model
@@ -37,10 +39,11 @@ from resnet_flax.runtime import compilation
 from resnet_flax.sweeps import cases
 from resnet_flax.sweeps.endings import WELL, earlier_failure
 from resnet_flax.sweeps.execution import outcome
+from resnet_flax.sweeps.experiment import Experiment
 from resnet_flax.training import loop
 from resnet_flax.training.evaluation import Evaluation
 
-__all__ = ["Run", "load_config", "load_model", "open_run", "open_runs", "train"]
+__all__ = ["Run", "experiment", "load_config", "load_model", "open_run", "open_runs", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +192,23 @@ def open_runs(folder: str | Path) -> list[Run]:
       UserError: the folder is not there, or holds none.
     """
     return [Run(found.path) for found in gather(expanded(folder)).runs]
+
+
+def experiment(name: str) -> Experiment:
+    """An experiment that comes with the project; :meth:`Experiment.carry_out` runs it.
+
+    Args:
+      name: such as ``plain_vs_residual``, or ``sweep`` for a grid of one's own.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name not in (known := shipped.names("experiments")):
+        raise UserError(f"there is no experiment {name!r}; choose of {', '.join(known)}")
+    module = execute(str(shipped.folder("experiments") / f"{name}.py"), "experiment")
+    if not hasattr(module, "EXPERIMENT"):
+        raise UserError(f"{name!r} is a command, and no experiment that is declared")
+    return dataclasses.replace(module.EXPERIMENT, name=name)
 
 
 def _use_cache() -> None:

@@ -30,6 +30,7 @@ def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     lines = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S))
     assert lines.count('"residual-20", {') == 1
     lines = re.sub(r'"residual-20", \{.*?\}', f'"residual-8", {SMALL}', lines)
+    lines = re.sub(r"overrides=\{.*?\}", f"overrides={SMALL}", lines)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "r20").symlink_to(run.path)
@@ -39,6 +40,8 @@ def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     exec(lines, scope)
     assert len(scope["frame"]) == len(run.lines) == 4
     assert list(scope["frame"]["step"]) == [2, 4, 6, 8]
+    assert sorted(scope["runs"]["optimizer.weight_decay"]) == [1e-4, 1e-4, 1e-2, 1e-2]
+    assert set(scope["runs"]["state"]) == {"finished"}
     assert scope["images"].shape == (1, 8, 8, 1)
     assert scope["losses"][-1] < scope["losses"][0]  # somebody's own loop trains it
 

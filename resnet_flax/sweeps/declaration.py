@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import Figure, Table
 from resnet_flax.sweeps.cases import Asked, Case, Outcome
 from resnet_flax.sweeps.options import Setting
@@ -34,6 +36,11 @@ class Results:
     def folder(self) -> Path:
         """The folder for figures and tables."""
         return self.asked.folder
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each run, as in runs.csv: raw numbers by the titles of their columns."""
+        return tables.tidy(self.outcomes, self.folder, self.groups)
 
     def of(self, group: str) -> list[Outcome]:
         """The outcomes of one group of cases."""

@@ -35,7 +35,13 @@ __all__ = ["Experiment", "Findings", "Results", "Setting", "name_of_command"]
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Declaration):
-    """A declaration (:class:`~.declaration.Declaration`) that is a command."""
+    """A declaration (:class:`~.declaration.Declaration`) that is a command.
+
+    Attributes:
+      name: of its command, where it is not carried out by that.
+    """
+
+    name: str = ""
 
     def run(self) -> None:
         """The command: parses the flags, runs what is missing, writes figures, tables and the record."""
@@ -51,9 +57,10 @@ class Experiment(Declaration):
         runs: str | Path | None = None,
         **settings: Any,
     ) -> Results:
-        """The same from Python: runs what is missing, writes figures, tables and the record, and returns the results.
+        """Carries it out from Python: runs what is missing, and writes figures, tables and the record.
 
-        ``pandas.DataFrame(results.table)`` has a row for each run.
+        Returns:
+          The results; ``pandas.DataFrame(results.rows)`` has a row for each run.
 
         Args:
           workdir: folder of figures and tables.
@@ -82,7 +89,7 @@ class Experiment(Declaration):
             runs=expanded(runs) if runs else folder / "runs",
             settings=SimpleNamespace(**given),
         )
-        return _carry_out(self, self.cases.__module__.rpartition(".")[2], asked)
+        return _carry_out(self, self.name or self.cases.__module__.rpartition(".")[2], asked)
 
     def _carry_out(self) -> None:
         _carry_out(self, name_of_command(), options.asked(self.settings))

@@ -10,7 +10,8 @@ from tests.commands import ROOT, finish, start
 
 PAGE = (ROOT / "docs" / "study.md").read_text()
 CONFIG, FRAME = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^python .*", PAGE.replace("\\\n", " "), re.MULTILINE)]
+LINES = re.findall(r"^resnet-flax (.*)", PAGE.replace("\\\n", " "), re.MULTILINE)
+COMMANDS = [["-m", "resnet_flax", *shlex.split(line)] for line in LINES]
 # What takes the place of an argument: two depths, two decays, a seed, and a few steps of a narrow network.
 SHORTER = {
     "--seeds=0..2": "--seeds=0",
@@ -31,7 +32,7 @@ def study(tmp_path_factory):
     printed = []
     for given in COMMANDS:
         arguments = [SHORTER.get(argument, argument) for argument in given]
-        arguments += STEPS if given[1] == "experiments.sweep" else ()
+        arguments += STEPS if given[2] == "sweep" else ()
         own = {"XDG_CACHE_HOME": str(folder / "cache")}  # compiled programs are counted
         code, output = finish(start(*arguments, cwd=folder, environment=own))
         assert code == 0, output
