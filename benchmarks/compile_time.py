@@ -26,7 +26,7 @@ _HEADER = ("network", "program", "cache", "seconds", "least", "most", "processor
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """What getting ready for the first step took: on the clock, and of all cores' processor time."""
+    """Time to get ready for the first step: on the clock, and of all cores' processor time."""
 
     clock: float
     processor: float

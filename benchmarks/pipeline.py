@@ -58,7 +58,7 @@ class _Contestant:
     start: Callable[[], Any]
 
     def seconds_an_image(self) -> tuple[float, float]:
-        """Of a turn: by the clock, and of all its processes' CPU time.
+        """Returns the seconds an image of a turn: by the clock, and of all its processes' CPU time.
 
         After the first batches, which were made while others of its processes were still starting.
         """

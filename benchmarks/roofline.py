@@ -92,7 +92,7 @@ def multiply_adds(training: Any) -> int:
 
 
 def bytes_moved(config: Any) -> float:
-    """What XLA counts that a compiled step reads and writes; the body of a loop counts once."""
+    """Returns the bytes that a compiled step reads and writes by XLA's count; the body of a loop counts once."""
     from benchmarks import ours
 
     analysis = ours.training(config, images=config.train.batch_size).compile().cost_analysis()

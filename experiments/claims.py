@@ -1,4 +1,4 @@
-"""What else the review says of depth, each as runs beside their control.
+"""Further claims of the review about depth, each as runs beside their control.
 
 python -m experiments.claims --workdir=runs/claims [--seeds=0,1]
 

@@ -1,4 +1,4 @@
-"""What depth and units cost: parameters, multiply-adds, activation memory, and the measured time of a training step.
+"""The cost of depth and of units: parameters, multiply-adds, activation memory, and measured time of a training step.
 
 python -m experiments.cost --workdir=runs/cost [--depths=20,56] [--units=plain,residual] [--batch=32] [--rounds=7]
 

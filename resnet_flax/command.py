@@ -1,4 +1,4 @@
-"""What every command does around its work: flags, devices, exit codes, and one line for a mistake."""
+"""The frame of every command: flags, devices, exit codes, and one line for a mistake."""
 
 import contextlib
 import difflib
@@ -25,7 +25,7 @@ _arguments: list[str] = []
 
 
 def arguments() -> list[str]:
-    """What stands on the command line beside the flags, of a command that takes such."""
+    """Returns the arguments of the command line that are no flags, of a command that takes such."""
     return list(_arguments)
 
 
@@ -195,7 +195,7 @@ def _config_files(argv: list[str]) -> list[str]:
 
 
 def _flag_error(message: str) -> str:
-    """What absl says of a flag, made shorter where we know more."""
+    """Returns absl's message about a flag, made shorter where we know more."""
     if found := re.match(r"flag --(\S+)=None: Flag --\1 must have", message):
         return f"--{found[1]} is missing: {flags.FLAGS[found[1]].help}"
     if (found := re.match(r"flag --(\S+?\.)([^=\s]+)=(.*?): ", message)) and found[2] in configs.KEYS:

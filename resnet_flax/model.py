@@ -134,7 +134,7 @@ class Model:
     def classify(
         self, images: Sequence[Readable], top: int = 5, view: View = "center", batch_size: int = 32
     ) -> Iterator[Named | UserError]:
-        """What :meth:`predict` returns, an image at a time and as soon as it is known; or why it cannot be read.
+        """Yields what :meth:`predict` returns, an image at a time and as soon as it is known; or why it cannot be read.
 
         Args:
           batch_size: views that are computed at once.
@@ -166,7 +166,7 @@ def from_weights(path: str | Path, config: ConfigDict | None = None, set_by_user
 
 
 def of_file(file: Weights, config: ConfigDict, default: Preprocessing | None = None) -> Model:
-    """The same of a file that was read already, by its own config (``interchange.weights.config_of``).
+    """Builds the network in a file that was read already, by its own config (``interchange.weights.config_of``).
 
     Args:
       default: of the images at hand, for a file that does not say how its images were prepared; None goes by the

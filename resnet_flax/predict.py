@@ -1,4 +1,4 @@
-"""What a network takes photographs for:
+"""Predicts the classes of photographs:
 
 python -m resnet_flax.predict --weights=resnet50.pth --config=configs/imagenet.py:residual-50 dog.jpg holidays/
 python -m resnet_flax.predict --workdir=runs/photos --top=3 --view=10crop --picture=out.png holidays/

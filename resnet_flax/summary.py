@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs, stage by stage; no data, no training, nothing compiled:
+"""Lists a network's layers and their cost, stage by stage; no data, no training, nothing compiled:
 
 python -m resnet_flax.summary --config=configs/imagenet.py:residual-50 [--batch=32] [--image=H,W,C] [--json]
 

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,16 @@ def test_neither_help_nor_a_refusal_waits_for_jax():
     named = ", ".join(f"experiments.{name}" for name in (*ORDER, "all", "report"))
     program = f"import sys, {named}, resnet_flax.command; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_a_docstring_says_what_the_thing_is_or_does():
+    """Its first word is no answer to a question that nobody has asked."""
+    ellipsis = re.compile(r"(Of|The same|That of|What|It|Where|Whether it|Not)\b")
+    found = []
+    for folder in ("resnet_flax", "experiments", "benchmarks", "configs"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    text = ast.get_docstring(node) or ""
+                    found += f"{path.relative_to(ROOT)}: {text}".splitlines()[:1] * bool(ellipsis.match(text))
+    assert not found

@@ -1,1 +1,1 @@
-"""The same networks as others would write them: what ours are measured against."""
+"""The networks as others would write them: what ours are measured against."""

@@ -1,4 +1,4 @@
-"""What a peer has to know of a network of ours to build the same: sizes, no code."""
+"""Sizes that a peer has to know of a network of ours to build the same; no code."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The same networks and step in PyTorch: channels_last, autocast in bfloat16, compiled where asked for."""
+"""The networks and the step in PyTorch: channels_last, autocast in bfloat16, compiled where asked for."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,1 +1,1 @@
-"""What a network shows: counts, and later gradients and layer responses."""
+"""Measurements of a network: counts, gradients, layer responses, gates."""

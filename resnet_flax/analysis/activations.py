@@ -55,7 +55,7 @@ def _bytes(residual: core.Var, makers: _Makers, there: set[core.Var]) -> int:
 
 
 def _is_elementwise(equation: core.JaxprEqn) -> bool:
-    """Whether it makes an array of one other (or of constants), element by element, repeated or not."""
+    """Tells whether an equation makes an array of one other (or of constants), element by element, repeated or not."""
     operands = [v for v in equation.invars if isinstance(v, core.Var)]
     if len(operands) > 1 or len(equation.outvars) != 1:
         return False
@@ -64,7 +64,7 @@ def _is_elementwise(equation: core.JaxprEqn) -> bool:
 
 
 def _is_unrolled(equation: core.JaxprEqn) -> bool:
-    """Whether it is a scan of which the compiled program holds every round (``model.unroll``)."""
+    """Tells whether an equation is a scan whose every round the compiled program holds (``model.unroll``)."""
     return equation.primitive.name == "scan" and equation.params["unroll"] >= equation.params["length"]
 
 

@@ -1,4 +1,4 @@
-"""What each stage of a network costs: parameters, multiply-adds, activation memory; nothing is run or compiled."""
+"""The cost of each stage of a network: parameters, multiply-adds, activation memory; nothing is run or compiled."""
 
 import dataclasses
 import math

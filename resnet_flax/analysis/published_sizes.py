@@ -37,7 +37,7 @@ class PublishedSize:
 
 
 def published(model: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int) -> list[PublishedSize]:
-    """What is published about the network of a resolved config's section ``model``; often nothing.
+    """Returns what is published about the network of a resolved config's section ``model``; often nothing.
 
     Args:
       model: of a resolved config: its depth is that of its stages.

@@ -28,7 +28,7 @@ def cache_root() -> Path:
 
 
 def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[], Splits]) -> Splits:
-    """What ``decode`` returns, from the cache if it holds that already.
+    """Returns what ``decode`` returns, from the cache if it holds that already.
 
     An entry is known by the source files' paths, sizes and times of change, and by the image size. It is written
     beside its place and then renamed, so that a crash leaves none half-written and two processes may write at

@@ -12,7 +12,7 @@ _EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140]
 
 
 def principal_offsets(keys: Array, deviation: float, dtype: jnp.dtype) -> Array:
-    """What is added to every pixel of an image: the components times their deviations times normal numbers.
+    """Draws what is added to every pixel of an image: the components times their deviations times normal numbers.
 
     AlexNet's paper (NeurIPS 2012, section 4.1) has a ``deviation`` of 0.1.
 

@@ -22,7 +22,7 @@ class Source(Protocol):
         """The image's bytes, as a file."""
 
     def name(self, number: int) -> str:
-        """What messages call it: where a user would look for it."""
+        """The name in messages: where a user would look for the image."""
 
     def identity(self) -> bytes:
         """Digest of what it holds, in which order, wherever that lies."""

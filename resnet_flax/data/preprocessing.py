@@ -1,4 +1,4 @@
-"""What happens to an image between its file and a network, as something that travels with the network's weights."""
+"""The preparation of an image between its file and a network; it travels with the network's weights."""
 
 import base64
 import dataclasses
@@ -79,7 +79,7 @@ class Preprocessing:
 
     @staticmethod
     def from_json(text: str) -> "Preprocessing":
-        """What :meth:`to_json` wrote.
+        """Reads what :meth:`to_json` wrote.
 
         Raises:
           ValueError: it is something else.

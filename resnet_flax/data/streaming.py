@@ -140,7 +140,7 @@ class Pipeline:
 
     @property
     def blank_image(self) -> np.ndarray:
-        """What stands where there is no image."""
+        """Returns the array that stands where there is no image."""
         return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
 
     def crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:

@@ -38,7 +38,7 @@ _NUMBERS = "fiuV"  # kinds of numbers that are weights; V is bfloat16
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What a file holds.
+    """The contents of a file of weights.
 
     Attributes:
       path: of the file.

@@ -203,7 +203,7 @@ def _listed(what: str, names: list[str]) -> str:
 
 
 def _held(given: Mapping[str, np.ndarray], layout: Layout) -> str:
-    """What the file holds, as far as its names tell."""
+    """Describes what the file holds, as far as its names tell."""
     pattern = re.compile(
         re.escape(layout.unit).replace(r"\{stage\}", r"(\d+)").replace(r"\{unit\}", r"(\d+)").replace(r"\{layer\}", "")
     )

@@ -245,7 +245,7 @@ def _marker(folder: Path) -> Iterator[Path]:
 
 
 def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run], Any]:
-    """What hands a run to the cluster and returns its stream of events."""
+    """Returns the function that hands a run to the cluster and returns its stream of events."""
     cpus, gpus = cluster.cpus_per_run, _gpus_per_run(ray, cluster)
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
     if gpus:  # of a head node without any, it would keep runs from theirs

@@ -1,4 +1,4 @@
-"""What a worker of a Ray cluster does: one run, its output in the run's folder."""
+"""The work of a worker of a Ray cluster: one run, its output in the run's folder."""
 
 import contextlib
 import os

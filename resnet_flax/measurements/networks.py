@@ -23,7 +23,7 @@ from resnet_flax.training.step import training_step
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of a network.
 
     Attributes:
       label: its name, such as ``plain-56``.

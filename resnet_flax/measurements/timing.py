@@ -12,7 +12,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """What was measured in each round: seconds a call, or a ratio of such.
+    """Measurements of all rounds: seconds a call, or a ratio of such.
 
     Attributes:
       rounds: a value a round.

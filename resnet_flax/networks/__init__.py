@@ -1,4 +1,4 @@
-"""What a network is: pure Flax Linen; knows no data and no optimizer."""
+"""Networks in pure Flax Linen, which know no data and no optimizer."""
 
 from resnet_flax.networks.families import build, depth_of, units_of
 from resnet_flax.networks.network import Network, on_one_device

@@ -40,7 +40,7 @@ HIGHWAY_UNITS = {"single": {19: (2, 2, 6, 6), 32: (4, 5, 10, 10)}}
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the networks of a family have in common.
+    """The properties that networks of a family have in common.
 
     Attributes:
       blocks: that its units can be made of.

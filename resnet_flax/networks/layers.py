@@ -1,4 +1,4 @@
-"""What all layers of a network have in common, so that a unit only says which layers it is made of."""
+"""The properties that all layers of a network share, so that a unit only says which layers it is made of."""
 
 import dataclasses
 

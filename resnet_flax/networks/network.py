@@ -151,7 +151,7 @@ def _at_least_float32(x: Array) -> jnp.dtype:
 
 
 def on_one_device(network: Network) -> Network:
-    """The same network for a batch that is not split."""
+    """Returns the network for a batch that is not split over devices."""
     return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
 

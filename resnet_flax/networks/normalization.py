@@ -84,7 +84,7 @@ class BatchNorm(nn.Module):
 
 
 class Bias(nn.Module):
-    """What stands in a BN's place where there is none (``model.norm="none"``): a learned bias a channel.
+    """A learned bias for each channel, in the place of BN where there is none (``model.norm="none"``).
 
     So networks were before BN: its variables are ``bias`` alone, zero at the start, and it has no statistics.
 

@@ -136,7 +136,7 @@ def read_all() -> list[Table]:
 
 
 def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
-    """What does not fit in a row."""
+    """Returns what does not fit in a row."""
     count = n.metric in COUNTS
     checks = {
         f"network {n.network!r} is not UNIT-DEPTH or UNIT-BLOCK-DEPTH": re.fullmatch(

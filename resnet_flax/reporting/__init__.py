@@ -1,1 +1,1 @@
-"""What the report is made of: runs and experiments gathered from folders, beside published numbers, on pages."""
+"""The parts of the report: runs and experiments gathered from folders, beside published numbers, on pages."""

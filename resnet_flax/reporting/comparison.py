@@ -155,7 +155,7 @@ class _Builder:
         return ""
 
     def _recipe(self, run: RunFolder, same: Sequence[published.Number]) -> list[str]:
-        """What the recipe itself does otherwise than the sources of the numbers that the run stands beside.
+        """Returns what the recipe itself does otherwise than the sources of the numbers that the run stands beside.
 
         Beside a network that nobody published: than the sources of that unit's other depths; or else than all of
         them, unless the recipe is one of theirs.

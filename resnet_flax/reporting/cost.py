@@ -79,7 +79,7 @@ def write_one_by_one(layers: dict[str, Spread], path: Path, batch: int) -> _Writ
 
 
 def notes(costs: Sequence[Cost], layers: dict[str, Spread], batch: int) -> list[str]:
-    """What the numbers say, in sentences."""
+    """Says in sentences what the numbers show."""
     where = environment()
     found = [
         f"Measured on {where['processor']} ({where['cores']} cores, {where['device']}), jax {where['jax']}, batch "

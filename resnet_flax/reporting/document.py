@@ -90,7 +90,7 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """What is hidden until it is asked for."""
+    """A part of the page that is hidden until it is opened."""
 
     summary: str
     blocks: Sequence["Block"]

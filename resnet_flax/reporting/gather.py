@@ -46,12 +46,12 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Of its network, such as ``plain-56``."""
+        """The name of the run's network, such as ``plain-56``."""
         return configs.name_of(self.config.model)
 
     @property
     def finished(self) -> bool:
-        """Whether it came to the last step its config wants."""
+        """True where the run came to the last step that its config wants."""
         return self.status == "finished"
 
     @property
@@ -102,7 +102,7 @@ class Unreadable:
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """What a folder holds.
+    """The experiments and runs that a folder holds.
 
     Attributes:
       name: of the folder, as it was given where that says more.

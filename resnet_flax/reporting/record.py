@@ -1,4 +1,4 @@
-"""What an experiment leaves for the report: which figures and tables it made, of which runs, by which command."""
+"""The record of an experiment, for the report: which figures and tables it made, of which runs, by which command."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What was gathered, as a document: a section for each experiment, one for other runs, and an appendix of all runs."""
+"""Makes a document of what was gathered: a section an experiment, one for other runs, and an appendix of all runs."""
 
 import csv
 import datetime

@@ -1,1 +1,1 @@
-"""What keeps a command alive on its machine: processes, signals, streams, progress and the environment."""
+"""The surroundings of a command on its machine: processes, signals, streams, progress and the environment."""

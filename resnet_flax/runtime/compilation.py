@@ -1,4 +1,4 @@
-"""Where compiled programs are kept from one process to the next."""
+"""The cache that keeps compiled programs from one process to the next."""
 
 import os
 from pathlib import Path

@@ -52,7 +52,7 @@ class Hosts:
         return bool(everyone[:, 0].any()), int(everyone[0, 1])
 
     def any(self, happened: bool) -> bool:
-        """Whether it happened on one of them."""
+        """Tells all hosts whether something is so on any of them."""
         return self.next_call(happened, 0)[0]
 
     def raise_together(self, error: Exception | None) -> None:

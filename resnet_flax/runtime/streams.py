@@ -41,7 +41,7 @@ class Stream:
 
     @property
     def reader_gone(self) -> bool:
-        """Whether it was a pipe that has ended."""
+        """True where the stream was a pipe whose reader has ended."""
         return self.failure is not None and self.failure.errno == errno.EPIPE
 
     def _fail(self, error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep is made of: what was asked for, cases, the runs that they become, and their outcomes."""
+"""The parts of a sweep: what was asked for, cases, the runs that they become, and their outcomes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from resnet_flax.runs.directory import RunDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Where runs run as tasks of Ray.
+    """A Ray cluster whose tasks are runs.
 
     Attributes:
       address: ``HOST:PORT`` of the cluster's head; by default ``$RAY_ADDRESS``, else a cluster of this machine.
@@ -30,7 +30,7 @@ class Cluster:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What was asked of an experiment, on the command line or from Python.
+    """The request to an experiment, from the command line or from Python.
 
     Attributes:
       config: path of the config file that all runs share.
@@ -75,7 +75,7 @@ class Run:
 
     @property
     def directory(self) -> RunDirectory:
-        """What the folder holds."""
+        """The run's directory."""
         return RunDirectory(self.workdir)
 
     @property
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What lines of progress call it."""
+        """The run's name in lines of progress."""
         return f"{self.label}, seed {self.config.seed}"
 
 
@@ -120,7 +120,7 @@ def label_of(network: str, overrides: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run ended as, or how far it came.
+    """The end of a run, or how far it came.
 
     Attributes:
       run: which.
@@ -146,7 +146,7 @@ class Outcome:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is finished, or has failed and is not to be resumed."""
+        """True where the run is finished, or has failed and is not to be resumed."""
         return self.failure not in ("interrupted", "running", "not begun")
 
     @property

@@ -1,4 +1,4 @@
-"""What runs end as, and what those that are there have ended as."""
+"""The endings of runs, and those of runs that are there."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ WELL: Ending = ("", "")
 
 
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
-    """That of a run that diverged before: it would diverge again. One that crashed is worth another attempt."""
+    """Returns how a run failed that would fail again: one that diverged. One that crashed is worth another attempt."""
     directory = RunDirectory(workdir)
     found, there = directory.diverged(), directory.config()
     if found is None or there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
@@ -21,5 +21,5 @@ def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what the error says; some say pages."""
+    """Returns the first line of what an error says; some say pages."""
     return (str(error).strip().splitlines() or [""])[0]

@@ -22,7 +22,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def on_host(tree: Any) -> Any:
-    """What every device of every host holds whole, as arrays of one device of this host."""
+    """Returns the local copy of a replicated tree: arrays of one device of this host."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 

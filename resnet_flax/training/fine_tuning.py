@@ -58,7 +58,7 @@ def _with_settings(config: ConfigDict, settings: dict[str, Any], source: Path) -
 
 
 def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What ``init.weights`` holds, as variables of the network; without its head where ``init.reset_head`` is on.
+    """Reads ``init.weights`` as variables of the network; without its head where ``init.reset_head`` is on.
 
     Args:
       image_shape: (H, W, C).

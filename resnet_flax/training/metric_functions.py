@@ -81,7 +81,7 @@ def for_classes(classes: int) -> tuple[str, ...]:
 
 
 def measured(names: Sequence[str], logits: Array, batch: Batch) -> dict[str, Array]:
-    """What the metrics of examples of these names say of each example, [n]."""
+    """Measures the metrics of examples of these names: for each, a number an example, [n]."""
     return {name: OF_EXAMPLES[name].function(logits, batch) for name in names}
 
 

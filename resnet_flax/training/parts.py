@@ -1,4 +1,4 @@
-"""What a config names, built."""
+"""Builds the data set, network and mesh that a config names."""
 
 import dataclasses
 from contextlib import closing

@@ -50,7 +50,7 @@ def check_images(run: RunDirectory, parts: Parts) -> None:
 
 
 def photographs_of(parts: Parts) -> dict[str, Any] | None:
-    """What photographs.json holds of a stream; None for images in memory."""
+    """Returns what photographs.json holds of a stream; None for images in memory."""
     data, fingerprint = parts.dataset, parts.dataset.fingerprint()
     if fingerprint is None:
         return None

@@ -26,7 +26,7 @@ GOES_ON = "Checkpoints are whole: the same command goes on, with as many process
 
 
 class Run:
-    """What all hosts of a run agree on and what it leaves behind, from its start to its last step.
+    """A run on its way: what all its hosts agree on, and what it leaves behind, from its start to its last step.
 
     Attributes:
       path: of its directory.

@@ -1,4 +1,4 @@
-"""What a run is made of at a step: all that has to be saved for it to go on with the same bits."""
+"""The state of a run at a step: all that has to be saved for a resume with the same bits."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

@@ -44,7 +44,7 @@ class TrainSteps:
         return self.program(state, arrays, *self._arguments(count))
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
-        """The same, compiled now for arguments like these."""
+        """Compiles the steps now, for arguments like these."""
         return dataclasses.replace(self, program=self.trace(state, arrays).lower().compile())
 
     def trace(self, state: State, arrays: Arrays) -> jax.stages.Traced:
@@ -154,7 +154,7 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
 
 
 def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array, ...]) -> Any:
-    """What ``differentiate`` gives for the batch, from ``count`` calls in a loop: means, and sums of metrics."""
+    """Returns what ``differentiate`` gives for a batch, from ``count`` calls in a loop: means, and sums of metrics."""
 
     # Not optax.microbatch: it deals images out by turns, and BN's groups are of images that follow one another.
     def part(array: Array) -> Array:
