@@ -22,7 +22,7 @@ experiments: setup
 
 # What a machine can do, on a CPU in about half an hour; on a GPU networks, batches and dtypes are more.
 benchmarks: setup-peer
-	for name in train_step convolution compile_time memory input pipeline roofline time_to_figure; do \
+	for name in train_step convolution compile_time memory input pipeline roofline scaling time_to_figure; do \
 	  $(RUN) -m benchmarks.$$name --output=runs/benchmarks/$$name.csv || exit $$?; done
 
 test: setup-dev lint

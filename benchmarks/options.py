@@ -12,7 +12,6 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import command
-from resnet_flax.runtime.environment import environment
 
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write beside what is printed; its folder is made.")
 flags.register_validator(OUTPUT, lambda path: path is None or bool(expanded(path)))  # before anything is measured
@@ -70,6 +69,8 @@ def write(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequen
 def _measured_on(packages: Sequence[str]) -> dict[str, Any]:
     import datetime
     from importlib import metadata
+
+    from resnet_flax.runtime.environment import environment  # with jax, for which a refusal does not wait
 
     versions = {name: metadata.version(name) for name in packages}
     date = datetime.datetime.now(datetime.UTC).date().isoformat()

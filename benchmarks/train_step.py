@@ -41,9 +41,9 @@ _HEADER = (
 
 def main() -> None:
     """Measures every combination, and hands over one table; its rows are shown as they come, too."""
+    peers = options.choices(_PEERS, PEERS)
     import jax
 
-    peers = options.choices(_PEERS, PEERS)
     if importlib.util.find_spec("torch") is None:
         peers = [peer for peer in peers if not peer.startswith("pytorch")]
         print("PyTorch is not installed: measured without it", file=sys.stderr)

@@ -88,7 +88,7 @@ def test_private_names_are_read_in_their_module_alone():
 
 def test_neither_help_nor_a_refusal_waits_for_jax():
     named = ", ".join(f"experiments.{name}" for name in (*ORDER, "all", "report"))
-    program = f"import sys, {named}, resnet_flax.command; sys.exit('jax' in sys.modules)"
+    program = f"import sys, {named}, resnet_flax.command, benchmarks.options; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

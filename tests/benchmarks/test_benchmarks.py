@@ -125,6 +125,30 @@ def test_roofline(tmp_path):
 
 
 @pytest.mark.slow
+def test_scaling(tmp_path):
+    """Every device gives the same to the collectives, its gradients among it, and computes what one does alone."""
+    small = ["--network=digits:residual-8", "--batch=16", "--device_counts=1,2", "--process_counts=2", "--rounds=2"]
+    rows, _ = run(tmp_path, "scaling", *small)
+    columns = ("batch", "processes", "devices", "images a device")
+    placed = {tuple(int(row[name]) for name in columns): row for row in rows}
+    assert list(placed) == [(16, 1, 1, 16), (16, 1, 2, 8), (16, 2, 2, 8), (8, 1, 1, 8)]
+    assert {row["collectives"] for row in rows} == {"2"}
+    (given,) = {int(row["bytes given to them"]) for row in rows}
+    # Gradients, BN's running statistics, the loss; and the number of errors.
+    config = ours.named("digits:residual-8")
+    shape, classes = ours.shape_and_classes(config)
+    variables = jax.eval_shape(
+        lambda x: build(config.model, classes).init(jax.random.key(0), x, train=False), np.zeros((1, *shape), "float32")
+    )
+    assert given == 4 * (sum(leaf.size for leaf in jax.tree.leaves(variables)) + 1 + 1)
+    alone = placed[8, 1, 1, 8]
+    for shared in (placed[16, 1, 2, 8], placed[16, 2, 2, 8]):
+        assert int(shared["kernels"]) == pytest.approx(int(alone["kernels"]), rel=0.05)  # and the means over devices
+        assert (shared["copies"], shared["MB moved"]) == (alone["copies"], alone["MB moved"])
+    assert all(0 < float(row["least"]) <= float(row["host ms a call"]) <= float(row["most"]) for row in rows)
+
+
+@pytest.mark.slow
 def test_time_to_figure(tmp_path):
     short = [f"--argument={a}" for a in ("--depths=8", "--units=plain", "--config.train.steps=20")]
     rows, _ = run(tmp_path, "time_to_figure", "--argument=--config=configs/digits.py", *short)
@@ -143,6 +167,7 @@ def test_time_to_figure(tmp_path):
         (["pipeline", "--workers=1,-2"], "--workers=1,-2 must be whole numbers of at least 0"),
         (["pipeline", "--folder=nowhere"], "nowhere: there is no such folder"),
         (["memory", "--depths=20,x"], "--depths=20,x must be whole numbers"),
+        (["scaling", "--device_counts=1,3"], "--device_counts=1,3: 3 does not divide --batch=128"),
         (["targets", "--rows=h100,residual-21"], "--rows=h100,residual-21: no row has all of these"),
     ],
 )

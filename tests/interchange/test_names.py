@@ -136,6 +136,7 @@ def test_the_head_can_be_reset(lacking):
         ("cifar10", "residual-20", {"model.shortcut_padding": "both"}, []),
         ("cifar10", "residual-20", {"model.shortcut": "B"}, []),
         ("cifar10", "residual-20", {}, ["model.shortcut_padding=end, and akamaster's network has both"]),
+        ("cifar10", "plain-20", {}, []),  # no shortcuts
         ("cifar10", "vgg-16", {}, []),  # akamaster has none
     ],
 )  # fmt: skip
