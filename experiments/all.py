@@ -54,7 +54,7 @@ def _arguments(name: str, asked: Asked) -> list[str]:
     if apart:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
-    given += ["--dry-run"] if asked.dry_run else []
+    given += ["--dry-run"] * asked.dry_run + ["--draw"] * asked.draw
     return ["-m", "resnet_flax", name, *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
 
 

@@ -132,8 +132,7 @@ class Chooser:
         names = [choice.name for choice in self.choices([], asked)]
         seeds = [seed for seed in asked.seeds if seed not in self.seeds]
         over = " and ".join(self.over)
-        said = f"then {len(names) * len(seeds)} more: the best {over} of each of {len(names)}, with "
-        said += f"the seeds {', '.join(map(str, seeds))}" if seeds else "no other seed"
+        said = f"then {len(names) * len(seeds)} more: the best {over} of each of {len(names)}, with {_seeds(seeds)}"
         return Stage(
             CHOSEN,
             [f"the best {over} of {name}, seed {seed}" for seed in seeds for name in names],
@@ -171,12 +170,12 @@ class Chooser:
         choices = self.choices(results.outcomes, results.asked)
         rows = [self._row(choice) for choice in choices]
         images = sorted({o.run.config.data.validation for o in results.outcomes})
-        seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
+        over = " and ".join(self.over)
         caption = (
-            f"The {' and '.join(self.over)} of each case, chosen by the error in % on {' or '.join(map(str, images))} "
-            f"images set aside from training, at the final step ({seeds}); of equal ones by the loss there."
+            f"The {over} of each case, chosen by the error in % on {' or '.join(map(str, images))} images set aside "
+            f"from training, at the final step ({_seeds(self.seeds)}); of equal ones by the loss there."
         )
-        notes = [f"Each case at its own best {' and '.join(self.over)}. {caption} The test images did not choose."]
+        notes = [f"Each case at its own best {over}. {caption} The test images did not choose."]
         notes += [
             f"{choice.name}: {key}={choice.best.values[key]} is {AT_AN_END}."
             for choice in choices
@@ -203,3 +202,7 @@ class Chooser:
             "; ".join(map(said, choice.tried)),
             remark,
         )
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds else "no further seed"

@@ -1,5 +1,6 @@
 """A sweep as a user meets it: killed in the middle it goes on, what failed is noted, what cannot be is refused."""
 
+import csv
 import json
 import re
 import signal
@@ -40,6 +41,11 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     finished = {name for name in started(tmp_path) if lines(tmp_path / "runs" / name)[-1]["step"] == 12}
     assert 5 <= len(finished) < 12
     before = {name: lines(tmp_path / "runs" / name, without=()) for name in finished}
+    code, output = command(*arguments, "--draw")  # it has left no figure, and need not go on for one
+    assert code == 0, output
+    with open(tmp_path / "runs.csv") as file:
+        assert sum(row["state"] == "finished" for row in csv.DictReader(file)) == len(finished)
+    assert (tmp_path / "depth.png").is_file()
 
     code, output = finish(start(*arguments), timeout=600)
     assert code == 0, output

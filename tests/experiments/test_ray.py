@@ -113,6 +113,9 @@ def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
     assert (folder / "interrupted.json").is_file()
     saved = json.loads((folder / "interrupted.json").read_text())["step"]
     assert max(checkpoints(folder)) == saved
+    text = (tmp_path / "runs.csv").read_text()
+    assert text.count(",diverged,") >= 1
+    assert text.count(",interrupted,") >= 1
 
     code, output = finish(sweep(tmp_path, *arguments))
     assert code == 4, output

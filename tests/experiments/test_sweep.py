@@ -198,7 +198,7 @@ def test_a_dry_run_prints_the_first_stage_and_how_many_follow(tmp_path, capsys):
     carry.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
     *first, last = capsys.readouterr().out.splitlines()
     assert len(first) == 2 * 8
-    assert last == "then 2 more: the best optimizer.learning_rate of each of 2, with the seeds 2"
+    assert last == "then 2 more: the best optimizer.learning_rate of each of 2, with seed 2"
     assert list(tmp_path.iterdir()) == []
 
 
