@@ -93,7 +93,7 @@ def _source(entry: Any) -> Path | None:
     """The file with the function or class of a registry's entry; some are rows that hold one. A notebook is no file."""
     for code in (entry, *vars(entry).values()) if hasattr(entry, "__dict__") else ():
         if inspect.isfunction(code) or inspect.isclass(code):
-            with contextlib.suppress(TypeError):  # a class without a module
+            with contextlib.suppress(TypeError, OSError):  # a class of a notebook
                 file = Path(inspect.getsourcefile(code) or "").absolute()
                 return file if file.is_file() else None
             return None
