@@ -1,11 +1,13 @@
 """A unit, a data set and a metric in a file of one's own: commands run it where they are told to, and never else."""
 
 import json
+import sys
 
 import pytest
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
+from resnet_flax.networks.units import UNITS
 from tests.commands import command, lines
 
 MINE = """
@@ -124,3 +126,12 @@ def test_a_name_of_nobody_asks_for_its_file():
     c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenfold"})
     with pytest.raises(UserError, match=r"model.unit='tenfold' is not known; choose one of .*; --module=FILE if you"):
         config.validate(c)
+
+
+@pytest.mark.parametrize("module", ["__main__", "of_no_file"])
+def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
+    unit = type("TenthUnit", (UNITS["residual"],), {"__module__": module})
+    monkeypatch.setitem(UNITS, "tenth", unit)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenth"})
+    assert config.resolve(c).module == ""
