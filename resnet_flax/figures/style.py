@@ -16,7 +16,6 @@ import matplotlib
 import matplotlib.colors
 import matplotlib.style
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -107,7 +106,7 @@ def aside(axes: Axes, place: int, places: int, values: Sequence[float]) -> Trans
 def mark_failures(
     axes: Axes, there: Mapping[float, Sequence[Outcome]], mean: Sequence[float], look: Mapping[str, Any]
 ) -> None:
-    """Marks where seeds failed: a hollow point where some did, a cross at the top where all did; the legend says so.
+    """Marks where seeds failed: a hollow point where some did, a cross at the top where all did; explains any gap.
 
     Args:
       axes: what the line was drawn into.
@@ -129,6 +128,8 @@ def mark_failures(
             explain(
                 axes, f"{failures} in part: mean of the other seeds", marker="o", markerfacecolor="w", linestyle="none"
             )
+        elif not np.isfinite(error):
+            explain(axes, "gap: not finite", linestyle="none")
 
 
 def caption(title: str, rest: str) -> str:
@@ -209,15 +210,13 @@ def alike(axes: np.ndarray) -> None:
             ax.tick_params(labelleft=False)
 
 
-def legend(figure: Figure, handles: Iterable[Artist] = ()) -> None:
-    """Writes one legend for all panels below them, as wide as the figure and no wider; the figure grows by its height.
+def legend(figure: Figure) -> None:
+    """Writes one legend below all panels, as wide as the figure and no wider; the figure grows by its height.
 
-    Args:
-      figure: with its panels.
-      handles: what it explains; by default whatever has a label in any panel, each label once.
+    It explains whatever has a label in any panel, each label once: first lines, then signs.
     """
     labelled = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
-    handles = list(handles) or sorted(labelled.values(), key=lambda h: len(h.get_xdata()) == 0)  # signs behind lines
+    handles = sorted(labelled.values(), key=lambda h: len(h.get_xdata()) == 0)
     labels = [textwrap.fill(words.without_keys(str(handle.get_label())), 58) for handle in handles]
     width, height = figure.get_size_inches()
     for columns in range(len(handles), 0, -1):
