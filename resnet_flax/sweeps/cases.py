@@ -146,7 +146,7 @@ class Outcome:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is finished, or has failed and is not to be resumed."""
+        """Whether the run is finished, or has failed and is not to be resumed."""
         return self.failure not in ("interrupted", "running", "not begun")
 
     @property
