@@ -120,7 +120,7 @@ def label_of(network: str, overrides: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run ended as, or how far it came.
+    """The outcome of a run: what it ended as, or how far it came.
 
     Attributes:
       run: which.
