@@ -30,7 +30,7 @@ def experiment(axes: Sequence[str] = (), x: str = "", **fields: Any) -> Experime
         "grid": Setting(
             tuple(axes),
             "KEY=VALUE,VALUE,... of the config, once for each key. Whole numbers may be ranges: model.depth=8..56:6. "
-            "Keys that change together: model.depth,optimizer.learning_rate=20:0.1,56:0.05.",
+            "Keys that change together: model.depth,optimizer.learning_rate=20:0.1,56:0.05",
             repeated=True,
         ),
         "x": Setting(x, "Key of the grid on the horizontal axis; by default its first one."),
