@@ -44,7 +44,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
     Such as ``digits, 1,442 training images of 8x8; batch 32, 900 steps; 3 seeds``; several values where they differ.
     """
-    seen = [(o.final["step"] * o.run.config.train.batch_size, o.final["epoch"]) for o in outcomes if o.lines]
+    told = [o for o in outcomes if "epoch" in o.final]
+    seen = [(o.final["step"] * o.run.config.train.batch_size, o.final["epoch"]) for o in told]
     return summary_of([o.run.config for o in outcomes], {round(images / epochs) for images, epochs in seen if epochs})
 
 

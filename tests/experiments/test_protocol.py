@@ -119,7 +119,8 @@ def test_every_other_key_makes_a_difference():
     ]  # fmt: skip
     # Neither the seed, where the images lie, how often a run logs, evaluates and saves, nor how memory is saved.
     no_protocol = [
-        "seed", "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads", "data.broken",
+        "seed", "module", "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads",
+        "data.broken",
         "train.log_every", "train.eval_every", "train.eval_batch_size", "train.eval_train", "train.checkpoint_every",
         "train.keep_checkpoints", "model.unroll", "model.remat", "init.adopt", "train.accumulate", "train.metrics",
     ]  # fmt: skip
