@@ -36,6 +36,9 @@ class Supply(Protocol):
     def like(self) -> Arrays:
         """Describes the arrays of training: shapes, dtypes and places."""
 
+    def like_in_order(self, split: str) -> Arrays:
+        """Describes the arrays of an evaluation of a split."""
+
     def begin(self, step: int, last: int) -> None:
         """Gets the batches from ``step`` to ``last`` under way."""
 
@@ -65,6 +68,10 @@ class Resident:
     def like(self) -> Arrays:
         """See :class:`Supply`."""
         return self._arrays["train"]
+
+    def like_in_order(self, split: str) -> Arrays:
+        """See :class:`Supply`."""
+        return self._arrays[split]
 
     def begin(self, step: int, last: int) -> None:
         """See :class:`Supply`."""
@@ -109,7 +116,13 @@ class Streamed:
 
     def like(self) -> Arrays:
         """See :class:`Supply`."""
-        return layouts.shapes(self._share.sharding, (1, self._share.size), self._pipeline.blank_image.shape)
+        return self._share.like(self._pipeline.blank_image.shape)
+
+    def like_in_order(self, split: str) -> Arrays:
+        """See :class:`Supply`."""
+        share = self._share_in_order()
+        mask = jax.ShapeDtypeStruct((1, share.size), np.bool_, sharding=share.sharding)
+        return share.like(self._pipeline.blank_image.shape) | {"mask": mask}
 
     def begin(self, step: int, last: int) -> None:
         """See :class:`Supply`."""
@@ -132,7 +145,7 @@ class Streamed:
 
     def in_order(self, split: str) -> Iterator[Arrays]:
         """See :class:`Supply`."""
-        share = _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
+        share = self._share_in_order()
         with closing(self._pipeline.in_order(self._splits[split], share.size, share.places)) as batches:
             for batch in batches:
                 self._say_broken(split, batch)
@@ -142,6 +155,9 @@ class Streamed:
         """See :class:`Supply`."""
         if self._batches is not None:
             self._batches.close()
+
+    def _share_in_order(self) -> "_Share":
+        return _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
 
     def _send(self) -> bool:
         """Puts the next batch on its way; False where there is none."""
@@ -172,6 +188,10 @@ class _Share:
         here = self.sharding.addressable_devices_indices_map((1, size)).values()
         self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here]))
         self._here = {int(place): here for here, place in enumerate(self.places)}
+
+    def like(self, image: tuple[int, ...]) -> Arrays:
+        """Describes the arrays of :meth:`put` for images of a shape."""
+        return layouts.shapes(self.sharding, (1, self.size), image)
 
     def put(self, batch: Batch) -> Arrays:
         """The arrays of all hosts on the devices, [1, size, ...], of whose batch this host has its places."""

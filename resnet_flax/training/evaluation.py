@@ -1,7 +1,7 @@
 """Loss, error and the other metrics of a network on a split: every image counts once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,6 +65,34 @@ class Evaluation:
         return f"{self._text('error')}, {self._text('loss')}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluates variables on blocks of arrays: ``(variables, blocks) -> Evaluation``.
+
+    Attributes:
+      program: jitted, ``(variables, arrays) -> sums``.
+      metrics: names of what it sums beside ``images``.
+    """
+
+    program: Any
+    metrics: Sequence[str]
+
+    def __call__(self, variables: dict[str, Any], blocks: Iterable[Arrays]) -> Evaluation:
+        totals = dict.fromkeys(self.metrics, 0) | {"images": 0}
+        for arrays in blocks:
+            found = jax.device_get(self.program(_of_network(variables), arrays))
+            totals = {name: total + found[name].item() for name, total in totals.items()}
+        return Evaluation(totals, totals.pop("images"))
+
+    def compile(self, variables: dict[str, Any], arrays: Arrays) -> None:
+        """Compiles for arguments like these, which may be shapes alone; calls with such then find it compiled."""
+        self.program.trace(_of_network(variables), arrays).lower().compile()
+
+
+def _of_network(variables: dict[str, Any]) -> dict[str, Any]:
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
 def make_evaluate(
     network: Network,
     layout: Layout,
@@ -72,8 +100,8 @@ def make_evaluate(
     batch_size: int,
     mesh: Mesh,
     metrics: Sequence[str] = metric_functions.ALWAYS,
-) -> Callable[[dict[str, Any], Iterable[Arrays]], Evaluation]:
-    """Compiles ``(variables, blocks) -> Evaluation``, with running statistics and no augmentation.
+) -> Evaluate:
+    """Builds ``(variables, blocks) -> Evaluation``, with running statistics and no augmentation.
 
     Batches are split over all devices. The last one is filled up with images that do not count, so the result is
     that of the whole split whatever the batch size and the number of devices. Arrays come in blocks: one that holds a
@@ -102,15 +130,7 @@ def make_evaluate(
         add = lambda i, totals: jax.tree.map(jnp.add, totals, at(i))  # noqa: E731
         return lax.psum(lax.fori_loop(0, layout.batches(arrays), add, none), DATA_AXIS)
 
-    def evaluate(variables: dict[str, Any], blocks: Iterable[Arrays]) -> Evaluation:
-        variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-        totals = dict.fromkeys(metrics, 0) | {"images": 0}
-        for arrays in blocks:
-            found = jax.device_get(sums(variables, arrays))
-            totals = {name: total + found[name].item() for name, total in totals.items()}
-        return Evaluation(totals, totals.pop("images"))
-
-    return evaluate
+    return Evaluate(sums, metrics)
 
 
 def of_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:

@@ -43,6 +43,7 @@ class Feed:
         self._last = c.train.steps
         self._sizes = {name: len(split) for name, split in splits.items()}
         self.held_out = tuple(name for name in splits if name != "train")
+        self._evaluated = (*self.held_out, *("train",) * c.train.eval_train)
         self._background = ThreadPoolExecutor(1, "compile")
         self._steps = train_steps(parts, recipe, self._supply.training)
         more = tuple(name for name in parts.metrics if name in metric_functions.OF_EXAMPLES)
@@ -52,8 +53,14 @@ class Feed:
         )  # fmt: skip
 
     def compile(self, like: State) -> None:
-        """Begins to compile, in the background, for states like this one."""
+        """Begins to compile, in the background, for states like this one: the steps, and then the evaluations."""
         self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()).lower().compile)
+        self._evaluations = {
+            split: self._background.submit(
+                self._evaluate.compile, like.eval_variables, self._supply.like_in_order(split)
+            )
+            for split in self._evaluated
+        }
 
     def begin(self, step: int) -> None:
         """Gets the batches from that step on under way; returns when all is ready."""
@@ -74,6 +81,7 @@ class Feed:
 
     def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
         """Loss and error of the network's variables on ``train`` or one of ``held_out``, without augmentation."""
+        self._evaluations[split].result()  # else it would be compiled twice
         found = self._evaluate(variables, self._supply.in_order(split))
         if not found.images:
             raise UserError(f"none of the {self._sizes[split]} images of the split {split} can be read")
@@ -81,7 +89,7 @@ class Feed:
 
     def close(self) -> None:
         """Ends what runs in the background."""
-        self._background.shutdown()
+        self._background.shutdown(cancel_futures=True)
         self._supply.close()
 
 

@@ -11,6 +11,7 @@ from resnet_flax.analysis.counts import multiply_adds_of
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training.evaluation import Evaluate
 from resnet_flax.training.state import abstract_state
 from resnet_flax.training.step import TrainSteps, training_step
 from tests.marks import slow
@@ -31,14 +32,22 @@ def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
         lambda event, _, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
     try:
-        seen = {}
-        call = TrainSteps.__call__
+        seen, in_evaluations = {}, 0
+        call, evaluate = TrainSteps.__call__, Evaluate.__call__
 
         def counted(self, state, data, count):
             seen[int(state.step)] = len(compiled)
             return call(self, state, data, count)
 
+        def evaluated(self, variables, blocks):
+            nonlocal in_evaluations
+            before = len(compiled)
+            result = evaluate(self, variables, blocks)
+            in_evaluations += len(compiled) - before
+            return result
+
         monkeypatch.setattr(TrainSteps, "__call__", counted)
+        monkeypatch.setattr(Evaluate, "__call__", evaluated)
         loop.run(long_config(), tmp_path / "run")
     finally:
         jax.monitoring.clear_event_listeners()
@@ -46,6 +55,7 @@ def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
     assert seen[warm] > 0
     assert len([step for step in seen if step > warm]) >= 5
     assert len(compiled) == seen[warm]
+    assert in_evaluations == 0  # they were compiled in the background
 
 
 def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
