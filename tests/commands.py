@@ -26,8 +26,7 @@ def start(
       cwd: the folder it is started in; in another one, a warm command finds the project as if it were installed.
     """
     environment = environment or {}
-    compiled = xla_flags.QUICK_FLOAT64 if "JAX_ENABLE_X64" in environment else xla_flags.QUICK
-    flags = f"{compiled if quick else ''} --xla_force_host_platform_device_count={devices}"
+    flags = f"{xla_flags.QUICK if quick else ''} --xla_force_host_platform_device_count={devices}"
     given = os.environ | {"XLA_FLAGS": flags} | environment
     cold = cold or arguments[0] == "-c" or "PYTHONPATH" in environment or tuple(prefix) != (sys.executable,)
     popen = subprocess.Popen if cold else warm.Popen

@@ -52,6 +52,7 @@ def _cache_of_the_tests(tmp_path_factory):
     cache = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
+        patch.setenv("WARM_SERVER", f"{cache}-warm-server")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         jax.config.update("jax_compilation_cache_dir", str(cache / "tests"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

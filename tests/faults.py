@@ -36,7 +36,7 @@ _LEFT_OUT = ("events.out", ".lock")  # TensorBoard's events only report
 def config(steps):
     c = configs.load("configs/digits.py", "residual-8")
     c.update_from_flattened_dict({
-        "model.width": 0.25, "model.stage_units": (2,), "data.subset": 64, "data.validation": 64,
+        "model.width": 0.25, "model.stage_units": (1,), "data.subset": 64, "data.validation": 64,
         "train.batch_size": 16, "train.steps": steps, "train.log_every": 2, "train.eval_every": 4,
         "train.checkpoint_every": 4, "train.keep_checkpoints": 2, "schedule.milestones": (6, 9),
     })  # fmt: skip

@@ -1,7 +1,8 @@
 """A process that has imported the libraries and forks: commands start in it without waiting for the imports.
 
 Each fork is a process of its own, with its own devices, signals, exit code and output. Run as a script, it serves;
-:class:`Popen` is ``subprocess.Popen`` for such forks.
+:class:`Popen` is ``subprocess.Popen`` for such forks. All workers of a test run share one server, whose address the
+file ``WARM_SERVER`` (an environment variable, tests/conftest.py) holds.
 """
 
 import atexit
@@ -17,6 +18,8 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
+
+import filelock
 
 LIBRARIES = (
     "jax", "jax.numpy", "jax.experimental.multihost_utils", "jax.experimental.compilation_cache.compilation_cache",
@@ -36,32 +39,35 @@ ROOT = Path(__file__).parents[1]
 class Popen(subprocess.Popen):
     """``subprocess.Popen([sys.executable, ...])`` as a fork of the server."""
 
-    _server = None
+    _server = None  # its address, and a connection that the server ends without
     _lock = threading.Lock()
 
     @classmethod
     def _address(cls):
         with cls._lock:
-            if cls._server is None or cls._server[0].poll() is not None:
-                folder = tempfile.mkdtemp(prefix="warm-")
-                ours, theirs = socket.socketpair()
-                # The server ends with the test process, whose end of this pair it reads.
-                server = subprocess.Popen(
-                    [sys.executable, __file__, f"{folder}/socket"], cwd=ROOT, stdin=theirs, stdout=subprocess.PIPE,
-                    env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, start_new_session=True,
-                )  # fmt: skip
-                theirs.close()
-                assert server.stdout.readline() == b"ready\n"
-                cls._server = server, f"{folder}/socket", ours
-            return cls._server[1]
+            if cls._server is not None and _is_closed(cls._server[1]):
+                cls._server[1].close()
+                cls._server = None
+            if cls._server is None:
+                noted = Path(os.environ["WARM_SERVER"])
+                with filelock.FileLock(f"{noted}.lock"):
+                    try:
+                        address = noted.read_text()
+                        connection = _connected(address)
+                    except OSError:  # none has been started, or it has ended
+                        address = _started()
+                        connection = _connected(address)
+                        noted.write_text(address)
+                connection.sendall(bytes(4))  # no request, but a test process that wants the server to stay
+                cls._server = address, connection
+            return cls._server[0]
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags,
                        shell, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest):  # fmt: skip
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         request = json.dumps([args[1:], str(cwd), env, limit, c2pwrite >= 0, errwrite >= 0]).encode()
         fds = [fd for fd in (c2pwrite, errwrite) if fd >= 0]
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(self._address())
+        self._connection = _connected(self._address())
         socket.send_fds(self._connection, [len(request).to_bytes(4, "big")], fds)
         self._connection.sendall(request)
         self.pid = int.from_bytes(_receive(self._connection, 4), "big")
@@ -90,6 +96,38 @@ class Popen(subprocess.Popen):
         return self.returncode
 
 
+def _started():
+    """Starts the server; returns its address."""
+    address = f"{tempfile.mkdtemp(prefix='warm-')}/socket"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    server = subprocess.Popen(
+        [sys.executable, __file__, address], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    with server.stdout:
+        assert server.stdout.readline() == b"ready\n"
+    server.returncode = 0  # it may outlive this process, which does not wait for it
+    return address
+
+
+def _connected(address):
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_closed(connection):
+    """Whether the other end is gone, which never sends anything."""
+    try:
+        return connection.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
 def _receive(connection, size):
     data = b""
     while len(data) < size:
@@ -108,7 +146,7 @@ def _serve(address):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    children, (waker, wakened) = {}, socket.socketpair()
+    children, users, (waker, wakened) = {}, [], socket.socketpair()
     for end in (waker, wakened):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -117,7 +155,7 @@ def _serve(address):
     import selectors
 
     selector = selectors.DefaultSelector()
-    for source in (listener, waker, sys.stdin.buffer.raw):
+    for source in (listener, waker):
         selector.register(source, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
@@ -127,21 +165,28 @@ def _serve(address):
             elif key.fileobj is listener:
                 connection, _ = listener.accept()
                 size, fds, _, _ = socket.recv_fds(connection, 4, 2)
+                if size == bytes(4):
+                    users.append(connection)
+                    selector.register(connection, selectors.EVENT_READ)
+                    continue
                 request = json.loads(_receive(connection, int.from_bytes(size, "big")))
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     selector.close()
-                    for end in (listener, waker, wakened, connection, *children.values()):
+                    for end in (listener, waker, wakened, connection, *users, *children.values()):
                         end.close()
                     return request, fds
                 connection.sendall(pid.to_bytes(4, "big"))
                 children[pid] = connection
                 for fd in fds:
                     os.close(fd)
-            else:
-                sys.exit(0)  # the test process is gone
+            else:  # a test process is gone
+                selector.unregister(key.fileobj)
+                users.remove(key.fileobj)
+                if not users:
+                    sys.exit(0)
 
 
 def _report(children):
@@ -157,6 +202,17 @@ def _report(children):
             with contextlib.suppress(OSError):
                 connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
             connection.close()
+
+
+def _share_programs():
+    """Has processes that train together find each other's programs in the cache.
+
+    The topology of the devices, which each process begins with its own, is part of jax's key. The devices' kinds take
+    its place, as on platforms without a topology.
+    """
+    from jax._src import cache_key
+
+    cache_key._hash_accelerator_config = cache_key._hash_devices
 
 
 def _run(request, fds):
@@ -206,6 +262,7 @@ if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     for library in LIBRARIES:
         importlib.import_module(library)
+    _share_programs()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     given = _serve(sys.argv[1])

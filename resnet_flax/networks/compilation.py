@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -127,8 +127,13 @@ def compiler_options(platform: str | None = None) -> dict[str, str] | None:
     """
     if (platform or jax.default_backend()) != "cpu":
         return None
+    return {name: value for name, value in not_set(_OPTIONS).items() if _is_known(name, value)} or None
+
+
+def not_set(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of XLA's options that the user has not set in ``XLA_FLAGS``."""
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in _OPTIONS.items() if name not in flags and _is_known(name, value)} or None
+    return {name: value for name, value in options.items() if name not in flags}
 
 
 def _is_known(name: str, value: str) -> bool:

@@ -1,6 +1,7 @@
 """A document as one self-contained HTML page, and as one Markdown page."""
 
 import base64
+import functools
 import os
 import re
 from pathlib import Path
@@ -17,6 +18,11 @@ _LONG = 40  # characters; a longer cell may break into lines
 
 def html(document: Document) -> str:
     """The page; figures are inside it, everything from outside is escaped."""
+    return _template().render(document=document) + "\n"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -29,7 +35,7 @@ def html(document: Document) -> str:
         "lines": lines,
         "zip": zip,
     }
-    return environment.get_template("report.html").render(document=document) + "\n"
+    return environment.get_template("report.html")
 
 
 def _embedded(file: Path) -> str:

@@ -13,7 +13,7 @@ def test_the_documented_experiment_runs(tmp_path):
     exit_code, output = command(
         str(tmp_path / "width.py"), f"--workdir={tmp_path / 'out'}", "--widths=0.125,0.25", "--config.train.steps=4",
         "--config.train.eval_every=4", "--config.train.batch_size=16",
-        "--config.schedule.milestones=(2,)",
+        "--config.schedule.milestones=(2,3)",
     )  # fmt: skip
     assert exit_code == 0, output
     record = json.loads((tmp_path / "out" / "experiment.json").read_text())

@@ -16,7 +16,7 @@ from resnet_flax.sweeps.cases import Asked, Case, Outcome, Run
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
-    "schedule.milestones": (2,),
+    "schedule.milestones": (2, 3),
 }  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_a_run_of_another_name_is_found(folder, asked, capsys):
     assert [line.partition(":")[0] for line in lines] == [
         str(folder / "runs" / "another" / "config.json"), str(folder / "runs" / "damaged" / "config.json"),
         "plain-8 train.steps=4 train.log_every=2 train.eval_every=4 model.width=0.25 train.batch_size=16 "
-        "schedule.milestones=(2,), seed 0",
+        "schedule.milestones=(2, 3), seed 0",
     ]  # fmt: skip
     # Its own name comes first.
     planned[0].workdir.mkdir()

@@ -12,7 +12,7 @@ from tests.experiments.folders import config, run
 from tests.marks import slow
 
 SMALL = ("--config.train.steps=4", "--config.train.batch_size=16", "--config.model.width=0.25",
-         "--config.train.log_every=2", "--config.train.eval_every=4", "--config.data.subset=64")  # fmt: skip
+         "--config.train.log_every=2", "--config.train.eval_every=4")  # fmt: skip
 CASES = {
     # how it is redirected: (the exit code of training and of a command that only prints, what is said)
     ">&-": (0, ""),

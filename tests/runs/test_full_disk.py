@@ -14,7 +14,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs.checkpoints import Checkpoints
 from tests.commands import finish, lines, train
 
-RUN = ("--config.model.width=0.5", "--config.train.log_every=2", "--config.train.eval_every=4",
+RUN = ("--config.model.width=0.25", "--config.train.log_every=2", "--config.train.eval_every=4",
        "--config.train.checkpoint_every=4", "--config.train.batch_size=16")  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_while_saving(tmp_path, no_larger_than):
     code, output = finish(train(run, *RUN, "--config.train.steps=4"))
     assert code == 0, output
 
-    no_larger_than(20_000)
+    no_larger_than(8_000)
     code, output = finish(train(run, *RUN, "--config.train.steps=12"))
     assert code == 2, output
     # TensorStore, whose writes are under way, prints lines of its own before and after.

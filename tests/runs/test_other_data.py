@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     trained = {
         "train__steps": 60,
         "train__eval_every": 60,
-        "schedule__milestones": (),
+        "schedule__milestones": (61, 62),  # after the end, and as many as in other tests: the same program
         "optimizer__learning_rate": 0.02,
     }
     loop.run(small_config(**trained), run)

@@ -8,7 +8,7 @@ from tests.commands import finish, train
 from tests.marks import slow
 
 RUN = ("--config.train.batch_size=16", "--config.model.width=0.25", "--config.train.log_every=2",
-       "--config.train.eval_every=4", "--config.train.checkpoint_every=4", "--config.data.subset=64")  # fmt: skip
+       "--config.train.eval_every=4", "--config.train.checkpoint_every=4")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

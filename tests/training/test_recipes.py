@@ -1,5 +1,7 @@
 """Settings of newer recipes: parts of a batch, label smoothing, an average of the parameters, LARS."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +18,13 @@ from resnet_flax.training.step import training_step
 from tests.marks import slow
 
 
-def steps(count=3, classes=10, group=4, optimizer=None, **keys):
-    """The state after some steps of 16 images in float64."""
+@functools.cache
+def plain_states():
+    return states()
+
+
+def states(classes=10, group=4, optimizer=None, **keys):
+    """The state at the start and after each of three steps of 16 images in float64."""
     c = config.base()
     c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
     network = build(c.model, classes, group)
@@ -27,16 +34,17 @@ def steps(count=3, classes=10, group=4, optimizer=None, **keys):
     state = initial_state(network, built, 0, (8, 8, 3), ema=ema)
     rng = np.random.default_rng(0)
     step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=built, ema=ema, **keys))
-    for _ in range(count):
+    found = [state]
+    for _ in range(3):
         images, labels = rng.standard_normal((16, 8, 8, 3)), rng.integers(0, classes, 16).astype(np.int32)
-        state = step(state, jnp.asarray(images), jnp.asarray(labels))
-    return jax.device_get(state)
+        found.append(step(found[-1], jnp.asarray(images), jnp.asarray(labels)))
+    return jax.device_get(found)
 
 
 @pytest.mark.parametrize("accumulate", [slow(2), 4])
 def test_a_batch_in_parts_is_the_batch(double, accumulate):
     """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
-    whole, parts = steps(), steps(accumulate=accumulate)
+    whole, parts = plain_states()[3], states(accumulate=accumulate)[3]
     assert whole.sums["errors"] == parts.sums["errors"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), whole, parts)
 
@@ -57,7 +65,7 @@ def test_parts_that_would_change_the_result_are_refused():
 
 def test_label_smoothing_by_its_formula(double):
     """(1 - s) of the cross-entropy of the label, s of the mean over all classes (arXiv:1512.00567, section 7)."""
-    smoothing, plain, smooth = 0.1, steps(1), steps(1, label_smoothing=0.1)
+    smoothing, plain, smooth = 0.1, plain_states()[1], states(label_smoothing=0.1)[1]
     c = config.base()
     c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
     network = build(c.model, 10, 4)
@@ -80,8 +88,8 @@ def test_the_average_of_the_parameters(double):
 
     It starts from the first parameters, is what is evaluated, and changes no step.
     """
-    plain = [steps(n) for n in range(4)]
-    averaged = steps(3, optimizer={"ema": 0.15})
+    plain = plain_states()
+    averaged = states(optimizer={"ema": 0.15})[3]
     expected = plain[0].params
     for decay, state in zip((1 / 10, 0.15, 0.15), plain[1:], strict=True):
         expected = jax.tree.map(lambda e, w, d=decay: d * e + (1 - d) * w, expected, state.params)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from resnet_flax.errors import UserError
+from resnet_flax.networks import build
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.state import State, no_sums, restored
+from resnet_flax.training.state import State, initial_variables, no_sums, restored
+from tests.training.small import small_config
 
 
 @pytest.mark.parametrize(("images", "expected"), [(0, 0), (7, np.nan)])
@@ -27,3 +29,15 @@ def test_a_metric_that_the_checkpoint_lacks(images, expected):
             restored(lacking, like)
     else:
         assert int(restored(lacking, like).sums["errors"]) == 0
+
+
+@pytest.mark.parametrize(("flags", "level"), [("", 1), ("--xla_backend_optimization_level=0", None)])
+def test_parameters_are_drawn_by_a_program_compiled_quickly_or_as_the_user_says(monkeypatch, flags, level):
+    options, jit = [], jax.jit
+    monkeypatch.setattr(
+        jax, "jit", lambda f, compiler_options=None, **keys: options.append(compiler_options) or jit(f, **keys)
+    )
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    network = build(small_config(model__stage_units=(1,)).model, classes=2)
+    jax.eval_shape(lambda: initial_variables(network, 0, (8, 8, 1)))
+    assert [o for o in options if o is not None] == [{"xla_backend_optimization_level": level} if level else {}]

@@ -1,6 +1,7 @@
 """The step: against PyTorch, against itself on other numbers of devices, and in the size of its program."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -50,12 +51,12 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
         c, network = network_of(unit, 14, dtype)
         rng = np.random.default_rng(0)
         batches = [
-            (rng.standard_normal((16, 16, 16, 3)).astype(dtype), rng.integers(0, 10, 16).astype(np.int32))
+            (rng.standard_normal((16, 8, 8, 3)).astype(dtype), rng.integers(0, 10, 16).astype(np.int32))
             for _ in range(10)
         ]
         c.optimizer.learning_rate = rate
         optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
-        state = initial_state(network, optimizer, 0, (16, 16, 3))
+        state = initial_state(network, optimizer, 0, (8, 8, 3))
         peer = cifar_network(unit, 2).to(getattr(torch, dtype))
         from_flax(peer, state.params)
         theirs = steps(peer, batches, rate)
@@ -74,8 +75,20 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys):
-    """State after the calls of ``split`` steps each, on the first ``devices`` devices."""
+def run_on(devices, split, *rest, **keys):
+    """State after the calls of ``split`` steps each; other arguments as of :func:`made_for`."""
+    steps, begin, arrays = made_for(devices, *rest, **keys)
+    return after(steps, begin(), arrays, split)
+
+
+def after(steps, state, arrays, split):
+    for count in split:
+        state = steps(state, arrays, np.int32(count))
+    return jax.device_get(state)
+
+
+def made_for(devices, bn_group=0, dtype="float32", unit="residual", **keys):
+    """Steps on the first ``devices`` devices, what makes a state for them to begin with, and the digits."""
     c, _ = network_of(unit, 8, dtype, width=0.25, stage_units=(1, 1), **keys)
     network = build(c.model, 10, bn_group, DATA_AXIS)
     data = datasets.load(config.load("configs/digits.py").data).train
@@ -83,10 +96,8 @@ def run_on(devices, split, bn_group=0, dtype="float32", unit="residual", **keys)
     optimizer = optimizers.build(c.optimizer, learning_rate(c.optimizer, c.schedule))
     transform = transforms.Transform(pixels.normalization("pixel_mean", data), jnp.dtype(dtype), pad=1)
     steps = make_train_steps(network, Recipe(c), layouts.shuffled(32), transform, 0, 32, mesh)
-    state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
-    for count in split:
-        state = steps(state, layouts.put(data, replicated(mesh)), np.int32(count))
-    return jax.device_get(state)
+    begin = partial(initial_state, network, optimizer, 0, (8, 8, 1), replicated(mesh))
+    return steps, begin, layouts.put(data, replicated(mesh))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,8 @@ def test_eight_devices_drop_the_same_features_as_one(double):
 
 @pytest.mark.parametrize("rate", [slow(0.0), 0.3])
 def test_splitting_steps_into_calls_changes_no_bit(rate):
-    a, b = run_on(8, [7], dropout=rate), run_on(8, [1, 4, 2], dropout=rate)
+    steps, begin, arrays = made_for(8, dropout=rate)
+    a, b = (after(steps, begin(), arrays, split) for split in ([7], [1, 4, 2]))
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert a.step == 7
 
@@ -158,10 +170,15 @@ def test_without_dropout_no_mask_is_drawn(monkeypatch):
             module, "example_keys", lambda seed, name, *rest: drawn.append(name) or keys(seed, name, *rest)
         )
     monkeypatch.setattr("resnet_flax.networks.network.dropout", lambda x, *_: drawn.append("mask") or x)
-    run_on(1, [1])
+
+    def trace(**keys):
+        made, begin, arrays = made_for(1, **keys)
+        made.trace(jax.eval_shape(begin), arrays)
+
+    trace()
     assert set(drawn) == {"augmentation"}
     drawn.clear()
-    run_on(1, [1], dropout=0.1)
+    trace(dropout=0.1)
     assert set(drawn) == {"augmentation", "dropout", "mask"}
 
 
