@@ -4,8 +4,9 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from resnet_flax.launchers.attempt import attempt
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
+from resnet_flax.tracking.tracker import Tracking
 
 # Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.
 STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
@@ -25,28 +27,31 @@ STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
 _PATIENCE = 180.0
 
 
-def work(config: str, workdir: str, cache: str | None) -> Iterator[tuple[str, str]]:
+def work(config: str, workdir: str, cache: str | None, tracking: Sequence[Any] = ()) -> Iterator[tuple[str, str]]:
     """Runs it, on the main thread; yields an event when it starts and one when it ends.
 
     Args:
       config: of the run, as JSON.
       workdir: of the run; the launcher has made it.
       cache: jax's folder of compiled programs.
+      tracking: the fields of a :class:`~resnet_flax.tracking.tracker.Tracking`, which the worker cannot import before.
     """
     folder = Path(workdir)
     with StopRequest() as stop, _output_in(folder / WORKER_LOG):
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
-        yield _end(configs.from_json(config), folder, cache, stop)
+        yield _end(configs.from_json(config), folder, cache, stop, Tracking(*tracking))
 
 
-def _end(config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest) -> tuple[str, str]:
+def _end(
+    config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest, tracking: Tracking
+) -> tuple[str, str]:
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
     if not RunDirectory(workdir).wait_until_free(_PATIENCE, lambda: stop.received is not None) and not stop.received:
         return BUSY, f"{workdir}: after {_PATIENCE:g} s another process still holds it"
     try:
-        return attempt(config, workdir)
+        return attempt(config, workdir, tracking)
     except Busy as error:
         return BUSY, str(error)
     except Interrupted as ending:

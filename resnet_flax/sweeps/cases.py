@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Asked:
       dry_run: whether the runs are only printed.
       launcher: ``local`` or ``ray``.
       cluster: of the launcher ``ray``.
+      trackers: names of those that follow each run.
     """
 
     config: str
@@ -55,6 +57,7 @@ class Asked:
     dry_run: bool = False
     launcher: str = "local"
     cluster: Cluster = Cluster()
+    trackers: tuple[str, ...] = TENSORBOARD_ALONE.trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Run:
       config: resolved.
       workdir: the run's folder.
       label: of the network and whatever is varied, the same for every seed.
+      trackers: names of those that follow it.
+      group: what they call the sweep.
     """
 
     config: ConfigDict
     workdir: Path
     label: str
+    trackers: tuple[str, ...] = TENSORBOARD_ALONE.trackers
+    group: str = ""
 
     @property
     def directory(self) -> RunDirectory:
@@ -85,6 +92,11 @@ class Run:
     def name(self) -> str:
         """What lines of progress call it."""
         return f"{self.label}, seed {self.config.seed}"
+
+    @property
+    def tracking(self) -> Tracking:
+        """What trackers call it."""
+        return Tracking(self.trackers, self.name, self.group)
 
 
 @dataclasses.dataclass(frozen=True)
