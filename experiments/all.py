@@ -20,7 +20,7 @@ from resnet_flax.sweeps import options
 from resnet_flax.sweeps.cases import Asked
 from resnet_flax.sweeps.registry import ALL
 
-_PASSED_ON = ("--config", "--seeds", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
+_PASSED_ON = ("--config", "--seeds", "--tracker", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
 
 
 def main() -> None:

@@ -70,6 +70,7 @@ def run(
         output.flush()
         if output.failure is not None and not output.reader_gone:
             raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")
+        stopping.end_without_waiting()
     except (UserError, Interrupted, Diverged, Failed) as ending:
         # At once, with its line break: print has two parts, between which other threads may print.
         text = visible(str(ending))  # a name in it may hide something

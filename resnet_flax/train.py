@@ -15,10 +15,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from resnet_flax import command
+from resnet_flax.tracking import table
 
 config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/digits.py:plain-56.")
 flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.")
 flags.DEFINE_bool("reset_head", False, "Short for --config.init.reset_head.")
+table.define_flag()
 flags.mark_flags_as_required(["config", "workdir"])
 
 if __name__ == "__main__":

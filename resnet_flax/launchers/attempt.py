@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.endings import WELL, Ending, first_line
+from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training import loop
 
 
-def attempt(config: ConfigDict, workdir: Path) -> Ending:
+def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
     """Trains; a run that diverges, is refused or crashes says so in its ending.
 
     Raises:
@@ -22,7 +23,7 @@ def attempt(config: ConfigDict, workdir: Path) -> Ending:
     directory = RunDirectory(workdir)
     directory.forget_crash()
     try:
-        loop.run(config, workdir)
+        loop.run(config, workdir, tracking)
     except Diverged as error:
         return "diverged", str(error)
     except (Busy, Interrupted):

@@ -40,7 +40,7 @@ def _in_order(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]
         print(f"run {i + 1} of {len(runs)}: {run.name}{pace.left(rest)}", file=sys.stderr, flush=True)
         finished, start = run.is_finished, time.perf_counter()
         try:
-            ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir)
+            ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir, run.tracking)
         except Busy:
             print(f"{run.name}: another process is at it; it is taken up again after the others", file=sys.stderr)
             left.append((i, run))

@@ -4,6 +4,7 @@ All nodes have to see the folder of the runs, the data, and this checkout with i
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import shutil
@@ -34,8 +35,8 @@ _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
 _POLL_SECONDS = 0.5
 _OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are lines of text
 
-# What a run's numbers depend on, or where its data lie, that is not in its config.
-_ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR")
+# What a run's numbers depend on, where its data lie, and what its trackers read, that is not in its config.
+_ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR", "TRACKIO_", "WANDB_")
 
 
 def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
@@ -261,7 +262,8 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
         modules = configs.names_in(configs.defining(configs.flatten(run.config)))  # what this command has run, no more
-        return task.remote(configs.to_json(run.config), str(run.workdir), cache, modules)
+        tracking = dataclasses.astuple(run.tracking)
+        return task.remote(configs.to_json(run.config), str(run.workdir), cache, tracking, modules)
 
     return submit
 

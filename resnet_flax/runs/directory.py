@@ -9,7 +9,7 @@ import errno
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ from resnet_flax.runs.layout import (
 )  # fmt: skip
 from resnet_flax.runs.metrics import MetricsLog, text_of
 from resnet_flax.runs.reading import RunReader
+from resnet_flax.tracking import table
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 
 if TYPE_CHECKING:  # it brings jax with it
     from resnet_flax.data.preprocessing import Preprocessing
@@ -146,17 +148,23 @@ class RunDirectory(RunReader):
         return [f"{key} {there[key]}, now {value}" for there in starts[-1:] for key, value in environment.items()
                 if key in there and key not in ("python", "orbax-checkpoint") and there[key] != value]  # fmt: skip
 
-    def metrics_log(self, step: int, record: _Line | None = None) -> MetricsLog:
+    def metrics_log(self, step: int, record: _Line | None = None, tracking: Tracking = TENSORBOARD_ALONE) -> MetricsLog:
         """Opens the metrics to append to; lines later than ``step`` are dropped, since the run writes them again.
 
         Args:
           record: of the checkpoint that the run resumes from, where it has one: its lines replace what was lost.
+          tracking: which trackers get the lines.
         """
         found, said = (self.mended_from(record) if record else (self.metrics(), "")) if step else ([], "")
         lines = [line for line in found if line["step"] <= step]
         if said and lines:
             print(said, file=sys.stderr)
-        return MetricsLog(self.path / METRICS, lines, step)
+        return MetricsLog(self.path / METRICS, lines, table.start(tracking, self.path, self.config(), lines))
+
+    def complete_trackers(self, lines: Sequence[_Line], tracking: Tracking) -> None:
+        """Sends what trackers lack of a finished run: a crash at its end lost it, or they were asked for only now."""
+        for tracker in table.start(tracking, self.path, self.config(), lines, ended=True):
+            tracker.close()
 
     def put_back(self) -> list[_Line]:
         """Puts lost or changed lines of metrics back, says which, and writes them into the file."""

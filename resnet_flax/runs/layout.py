@@ -15,6 +15,7 @@ WORKER_LOG = "run.log"  # what the workers of a cluster printed
 CHECKPOINTS = "checkpoints"  # a folder; its folders are named by the step
 DAMAGED = "damaged_checkpoints"  # beside it: those that could not be read
 RECORD = "record"  # in a checkpoint: the sums of its arrays, and the metrics up to its step
+TRACKER_ID = "tracker_id"  # what trackers that keep a run elsewhere know it by
 LOCK = ".lock"
 
 

@@ -1,4 +1,4 @@
-"""The metrics of a run: one JSON object a line, and TensorBoard event files beside them.
+"""The metrics of a run: one JSON object a line, which trackers get as well.
 
 JSON has no NaN and no infinity: a number that is not finite, such as a test loss beyond float32, is null.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, schemas
-from resnet_flax.runs.events import Events
+from resnet_flax.tracking.background import Background
 
 # The only metrics that differ between bit-identical runs.
 WALL_CLOCK = ("images_per_second", "seconds")
@@ -23,7 +23,7 @@ _Line = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends to a run's metrics and to its TensorBoard events; a context manager.
+    """Appends to a run's metrics, and hands each line to its trackers; a context manager.
 
     Attributes:
       texts: the lines, as they stand in the file.
@@ -31,16 +31,16 @@ class MetricsLog:
     Args:
       path: of the file, which is written anew.
       lines: those that it begins with.
-      step: after which the run writes.
+      trackers: of the run; they have these lines, and are closed with the log.
     """
 
-    def __init__(self, path: Path, lines: Sequence[_Line], step: int) -> None:
+    def __init__(self, path: Path, lines: Sequence[_Line], trackers: Sequence[Background] = ()) -> None:
         self._path, self.texts = path, [json.dumps(line) for line in lines]
         content = text_of(lines).encode()
         checksums.write(path, content.decode())
         self._digest, self._size = hashlib.sha256(content), len(content)
         self._file = open(path, "ab")  # noqa: SIM115 (closed by __exit__)
-        self._events = Events(path.parent, step)
+        self._trackers = trackers
 
     def write(self, line: _Line) -> None:
         """Adds a line; it is on disk when this returns, before any checkpoint of its step.
@@ -57,14 +57,16 @@ class MetricsLog:
         self._digest.update(content)
         self._size += len(content)
         checksums.note_digest(self._path, self._size, self._digest.hexdigest())
-        self._events.write(line)
+        for tracker in self._trackers:
+            tracker.write(line)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-        self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class NoMetricsLog:

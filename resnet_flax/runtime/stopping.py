@@ -6,11 +6,12 @@ import signal
 import threading
 from types import FrameType
 
-from resnet_flax.errors import INTERRUPTED
+from resnet_flax.errors import DONE, INTERRUPTED
 from resnet_flax.runtime import exit_message
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PATIENCE = 5.0  # seconds that other threads have to end, once the command has
+_left_behind: list[threading.Thread] = []
 
 
 class StopRequest:
@@ -66,3 +67,14 @@ def end_in_time(code: int) -> None:
     timer = threading.Timer(_PATIENCE, os._exit, [code])
     timer.daemon = True
     timer.start()
+
+
+def leave_behind(thread: threading.Thread) -> None:
+    """Notes a thread that may never end, and keep libraries waiting at the end of the process."""
+    _left_behind.append(thread)
+
+
+def end_without_waiting() -> None:
+    """Ends a process whose work is done, if such a thread is still alive."""
+    if any(thread.is_alive() for thread in _left_behind):
+        end_in_time(DONE)

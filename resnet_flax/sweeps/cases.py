@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Asked:
       draw: whether nothing is run, and what the runs hold so far is drawn and written.
       launcher: ``local`` or ``ray``.
       cluster: of the launcher ``ray``.
+      trackers: names of those that follow each run.
     """
 
     config: str
@@ -57,6 +59,7 @@ class Asked:
     draw: bool = False
     launcher: str = "local"
     cluster: Cluster = Cluster()
+    trackers: tuple[str, ...] = TENSORBOARD_ALONE.trackers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +70,15 @@ class Run:
       config: resolved.
       workdir: the run's folder.
       label: of the network and whatever is varied, the same for every seed.
+      trackers: names of those that follow it.
+      group: what they call the sweep.
     """
 
     config: ConfigDict
     workdir: Path
     label: str
+    trackers: tuple[str, ...] = TENSORBOARD_ALONE.trackers
+    group: str = ""
 
     @property
     def directory(self) -> RunDirectory:
@@ -87,6 +94,11 @@ class Run:
     def name(self) -> str:
         """The run's name in lines of progress."""
         return f"{self.label}, seed {self.config.seed}"
+
+    @property
+    def tracking(self) -> Tracking:
+        """What trackers call it."""
+        return Tracking(self.trackers, self.name, self.group)
 
 
 @dataclasses.dataclass(frozen=True)

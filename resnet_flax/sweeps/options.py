@@ -13,6 +13,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps.cases import Asked, Cluster
 from resnet_flax.sweeps.ranges import integers
+from resnet_flax.tracking import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,7 @@ def define(
         "Folder of the runs, by default runs/ in the workdir; experiments that name the same one share runs.",
         flag_values=values,
     )
+    table.define_flag(values)
     flags.DEFINE_bool("dry-run", False, "Print the runs and stop.", flag_values=values)
     flags.DEFINE_bool(
         "draw",
@@ -143,7 +145,7 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
     """Reads what the command line asks for.
 
     Raises:
-      UserError: a value is not of its flag's kind.
+      UserError: a value is not of its flag's kind, or a tracker is not known or not installed.
     """
     path, _, network = config_flags.get_config_filename(given["config"]).partition(":")
     folder = expanded(given.workdir)
@@ -159,6 +161,7 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
+        trackers=table.asked(given),
     )
 
 

@@ -116,7 +116,7 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
         from resnet_flax.training import fine_tuning  # it brings jax with it
 
         config = fine_tuning.adopt(config, folder)
-    return Run(config, folder, label)
+    return Run(config, folder, label, asked.trackers, str(asked.folder))
 
 
 def is_in_name(key: str, value: Any) -> bool:

@@ -17,6 +17,8 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.runtime.stopping import StopRequest
+from resnet_flax.tracking import table
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import fine_tuning
 from resnet_flax.training.feeds import Feed
 from resnet_flax.training.meter import Meter, Pace
@@ -29,8 +31,13 @@ from resnet_flax.training.schedule import without_end
 from resnet_flax.training.step import forget_sums
 
 
-def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOARD_ALONE) -> dict[str, Any]:
     """Trains what the config says, in the folder; goes on where an earlier call was stopped.
+
+    Args:
+      config: of the run.
+      workdir: the run directory.
+      tracking: which trackers get its metrics.
 
     Returns:
       The last line of the run's metrics.
@@ -42,26 +49,31 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """
     directory, hosts = RunDirectory(expanded(workdir)), Hosts()
     with StopRequest() as stop, contextlib.ExitStack() as held, directory.report_full_disk():
-        parts, weights = _prepare(config, directory, hosts, held)
+        parts, weights = _prepare(config, directory, hosts, held, tracking)
         held.enter_context(hosts.fail_fast(GOES_ON))
         if directory.is_finished(parts.config):
             hosts.say(f"{directory.path}: finished before, at step {parts.config.train.steps}")
-            return (directory.put_back() if hosts.first else directory.mended()[0])[-1]
+            if not hosts.first:
+                return directory.mended()[0][-1]
+            lines = directory.put_back()
+            directory.complete_trackers(lines, tracking)
+            return lines[-1]
         if hosts.first:
             if directory.note_checksums():
                 hosts.say(f"{directory.path}: begun by an earlier version without checksums of its files; they have "
                           f"them now")  # fmt: skip
             directory.write_config(parts.config)
             directory.write_images(parts.preprocessing, photographs_of(parts))
-        return train(parts.config, Run(parts, weights, directory, hosts, stop))
+        return train(parts.config, Run(parts, weights, directory, hosts, stop, tracking))
 
 
 def _prepare(
-    config: ConfigDict, directory: RunDirectory, hosts: Hosts, held: contextlib.ExitStack
+    config: ConfigDict, directory: RunDirectory, hosts: Hosts, held: contextlib.ExitStack, tracking: Tracking
 ) -> tuple[Parts, dict[str, Any] | None]:
     """Builds what the config names, and refuses on all hosts what does not fit on one of them; locks the folder."""
     parts, weights, refusal = None, None, None
     try:
+        table.check(tracking.trackers)
         config = fine_tuning.adopt(configs.resolve(config), directory.path)
         if hosts.first:
             held.enter_context(directory.locked())

@@ -16,6 +16,7 @@ from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
 from resnet_flax.runtime.environment import environment
 from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.stopping import StopRequest
+from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training.devices import replicated
 from resnet_flax.training.feeds import Feed
 from resnet_flax.training.parts import Parts
@@ -38,13 +39,21 @@ class Run:
       directory: where it lies; the first host holds it.
       hosts: that compute it.
       stop: by a signal.
+      tracking: which trackers get its metrics.
     """
 
     def __init__(
-        self, parts: Parts, weights: Mapping[str, Any] | None, directory: RunDirectory, hosts: Hosts, stop: StopRequest
+        self,
+        parts: Parts,
+        weights: Mapping[str, Any] | None,
+        directory: RunDirectory,
+        hosts: Hosts,
+        stop: StopRequest,
+        tracking: Tracking,
     ) -> None:
         self.parts, self._weights, self.directory, self.hosts, self.stop = parts, weights, directory, hosts, stop
         self.path, self.say, self._last = directory.path, hosts.say, parts.config.train.steps
+        self._tracking = tracking
         self._log: MetricsLog | NoMetricsLog = NoMetricsLog()
 
     @contextlib.contextmanager
@@ -107,7 +116,7 @@ class Run:
         changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note)
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
-        with self.directory.metrics_log(step, self._checkpoints.record) as self._log:
+        with self.directory.metrics_log(step, self._checkpoints.record, self._tracking) as self._log:
             yield self._log
 
     def next_call(self, state: State, step: int, wanted: int) -> int:

@@ -119,10 +119,10 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, asked, monkeypatch, ca
 
     real = loop.run
 
-    def crash(config, workdir):
+    def crash(config, workdir, *tracking):
         if config.model.unit == "plain":
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(config, workdir)
+        return real(config, workdir, *tracking)
 
     planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
     with monkeypatch.context() as patch:
@@ -335,10 +335,10 @@ def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder
 
     real = loop.run
 
-    def refuse(config, workdir):
+    def refuse(config, workdir, *tracking):
         if config.model.unit == "plain":
             raise UserError(f"{workdir}: cannot be written: No space left on device")
-        return real(config, workdir)
+        return real(config, workdir, *tracking)
 
     monkeypatch.setattr(loop, "run", refuse)
     refused, fine = execution.execute(plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked), asked)

@@ -19,7 +19,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     runs = [Run(of, tmp_path / name, name) for name in "abc"]
     done, b_is_done = [], threading.Event()
 
-    def attempt(_, workdir):
+    def attempt(_config, workdir, _tracking):
         with RunDirectory(workdir).locked():
             done.append(workdir.name)
         if workdir.name == "c":

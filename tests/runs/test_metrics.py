@@ -42,10 +42,12 @@ def events(workdir):
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
-    for path in sorted(workdir.glob("events.out.tfevents.*"), key=lambda p: p.stat().st_mtime_ns):
+    for path in sorted(workdir.glob("events.out.tfevents.*")):
         content = path.read_bytes()
-        while content:
+        while len(content) >= 12:
             (length,), (length_crc,) = struct.unpack("<Q", content[:8]), struct.unpack("<I", content[8:12])
+            if len(content) < 16 + length:
+                break  # a crash cut it short
             data, (data_crc,) = content[12 : 12 + length], struct.unpack("<I", content[12 + length : 16 + length])
             assert (masked(content[:8]), masked(data)) == (length_crc, data_crc)
             found.append(Event.FromString(data))
@@ -61,7 +63,7 @@ def scalars(workdir):
     for event in events(workdir):
         if event.HasField("session_log") and event.session_log.status == SessionLog.START:
             drawn = {tag: {s: v for s, v in series.items() if s < event.step} for tag, series in drawn.items()}
-        for value in event.summary.value:
+        for value in (v for v in event.summary.value if v.HasField("simple_value")):
             series = drawn.setdefault(value.tag, {})
             assert event.step not in series, f"{value.tag} is there twice at step {event.step}"
             series[event.step] = value.simple_value

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from resnet_flax.runtime.stopping import StopRequest
+from tests import commands
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -42,3 +43,15 @@ def test_in_another_thread_signals_are_left_alone():
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_library_that_waits_for_a_thread_does_not_keep_the_process(tmp_path):
+    """Such as that of a tracker, whose server does not answer any more."""
+    program = (
+        "import atexit, threading, time; from resnet_flax import command; from resnet_flax.runtime import stopping\n"
+        "stopping._PATIENCE = 0.1; atexit.register(time.sleep, 60)\n"
+        "thread = threading.Thread(target=time.sleep, args=[60], daemon=True); thread.start()\n"
+        "def main(): stopping.leave_behind(thread); print('done')\n"
+        "command.run(main)"
+    )
+    assert commands.command("-c", program, timeout=30) == (0, "done\n")

@@ -1,0 +1,100 @@
+"""The trackers by name, the flag that chooses them, and how they are started."""
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.tracking.background import Background
+from resnet_flax.tracking.tracker import Line, TrackedRun, Tracking
+
+
+class Kind(NamedTuple):
+    """A kind of tracker.
+
+    Attributes:
+      title: what messages call it.
+      module: has ``open``, which makes a :class:`~.tracker.Tracker` of a :class:`~.tracker.TrackedRun`, or returns
+        None where the run has ended and the tracker lacks nothing.
+      package: what the module imports.
+      install: the arguments of pip that bring the package.
+    """
+
+    title: str
+    module: str
+    package: str
+    install: str
+
+
+TRACKERS = {
+    "tensorboard": Kind("TensorBoard", "resnet_flax.tracking.tensorboard", "tensorboardX", "-r requirements.txt"),
+    "trackio": Kind("Trackio", "resnet_flax.tracking.trackio", "trackio", "'.[track]'"),
+    "wandb": Kind("Weights & Biases", "resnet_flax.tracking.wandb", "wandb", "'.[wandb]'"),
+}
+
+
+def define_flag(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines ``--tracker``."""
+    flags.DEFINE_list(
+        "tracker",
+        ["tensorboard"],
+        f"Where metrics are shown while runs train, beside metrics.jsonl: {', '.join(TRACKERS)}, several with commas; "
+        f"none for nowhere else.",
+        flag_values=values,
+    )
+
+
+def asked(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
+    """Returns the trackers that ``--tracker`` names.
+
+    Raises:
+      UserError: one is not known, or its package is not installed.
+    """
+    names = tuple(dict.fromkeys(name for name in values.tracker if name))
+    names = () if names == ("none",) else names
+    check(names)
+    return names
+
+
+def check(names: Sequence[str]) -> None:
+    """Refuses trackers that are not known, or whose package is not installed.
+
+    Raises:
+      UserError: naming the nearest names, or the command that installs the package.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            near = difflib.get_close_matches(name, TRACKERS, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(TRACKERS)}, none"
+            raise UserError(f"--tracker={','.join(names)}: {name!r} is not known; {hint}")
+        kind = TRACKERS[name]
+        if importlib.util.find_spec(kind.package) is None:
+            raise UserError(
+                f"--tracker={','.join(names)}: the package {kind.package} is not installed; pip install "
+                f"{kind.install}, or leave {name} out"
+            )
+
+
+def start(
+    tracking: Tracking, path: Path, config: ConfigDict | None, lines: Sequence[Line], ended: bool = False
+) -> list[Background]:
+    """Starts the trackers of a run, each in a thread of its own.
+
+    Args:
+      tracking: which, and the run's name.
+      path: the run directory.
+      config: of the run; None where none is known.
+      lines: the metrics up to the step that the run resumes from.
+      ended: whether no line will follow.
+    """
+    flat: Mapping = configs.flatten(config) if config else {}
+    network = f"{configs.name_of(config.model)} on {config.data.name}, " if config else ""
+    run = TrackedRun(path, tracking.name or f"{network}{path}", tracking.group, flat, tuple(lines), ended)
+    return [Background(TRACKERS[name].title, TRACKERS[name].module, run) for name in tracking.trackers]

@@ -1,0 +1,102 @@
+"""TensorBoard: event files in the run directory, written without PyTorch and without TensorFlow."""
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_flax.runtime.libraries import without_torch
+from resnet_flax.tracking.tracker import Line, TrackedRun, numbers
+
+with without_torch():  # half a second; tensors are never given to it here
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboardX.record_writer import RecordWriter
+
+
+def open(run: TrackedRun) -> "Events | None":
+    """Begins a file of events, with the config and the lines that earlier files lack."""
+    earlier = sorted(run.path.glob("events.out.tfevents.*"))
+    steps = _steps_in(earlier)
+    held = next((i for i, line in enumerate(run.lines) if line["step"] not in steps), len(run.lines))
+    if run.ended and held == len(run.lines):
+        return None
+    with contextlib.ExitStack() as closed_on_failure:
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{len(earlier)}"
+        events = closed_on_failure.enter_context(contextlib.closing(Events(run.path / name)))
+        events.add(file_version="brain.Event:2")
+        if run.config:
+            events.add(summary=_hyperparameters(run))
+        if earlier:  # TensorBoard leaves out what earlier files hold from this step on
+            first = run.lines[held - 1]["step"] + 1 if held else 0
+            events.add(step=first, session_log=SessionLog(status=SessionLog.START))
+        events.write(run.lines[held:])
+        closed_on_failure.pop_all()
+    return events
+
+
+class Events:
+    """Writes one file of events.
+
+    Args:
+      path: of the file, which is written anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # The usual writer of tensorboardX has a thread, and waits for ever where that has failed.
+        self._writer = RecordWriter(str(path))
+
+    def add(self, **fields: Any) -> None:
+        """Adds one event."""
+        self._writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+    def write(self, lines: Sequence[Line]) -> None:
+        for line in lines:
+            values = [{"tag": name, "simple_value": value} for name, value in numbers(line).items()]
+            self.add(step=line["step"], summary={"value": values})
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _hyperparameters(run: TrackedRun) -> Summary:
+    """The config, as TensorBoard's plugin for hyperparameters reads it."""
+    info = SessionStartInfo(start_time_secs=time.time())
+    for key, value in run.config.items():
+        if isinstance(value, bool):
+            info.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[key].number_value = value
+        else:
+            info.hparams[key].string_value = str(value)
+    content = HParamsPluginData(session_start_info=info).SerializeToString()
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="hparams", content=content))
+    return Summary(value=[Summary.Value(tag="_hparams_/session_start_info", metadata=metadata)])
+
+
+def _steps_in(paths: Sequence[Path]) -> set[int]:
+    """The steps of the lines that TensorBoard draws of files of events."""
+    steps: set[int] = set()
+    for path in paths:
+        for event in _events_in(path.read_bytes()):
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                steps = {step for step in steps if step < event.step}
+            if any(value.HasField("simple_value") for value in event.summary.value):
+                steps.add(event.step)
+    return steps
+
+
+def _events_in(content: bytes) -> Iterator[Event]:
+    """The events of a file, up to one that a crash cut short: length, its checksum, the event, its checksum."""
+    place = 0
+    with contextlib.suppress(struct.error):
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            struct.unpack_from("<I", content, place + 12 + length)
+            yield Event.FromString(content[place + 12 : place + 12 + length])
+            place += 16 + length

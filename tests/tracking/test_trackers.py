@@ -1,0 +1,206 @@
+"""Trackers: each line once whatever was lost, one line where they fail, and nothing that training waits for."""
+
+import threading
+import time
+
+import pytest
+from absl import flags
+
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.layout import TRACKER_ID
+from resnet_flax.runs.metrics import WALL_CLOCK
+from resnet_flax.sweeps import execution
+from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.plan import plan
+from resnet_flax.tracking import background, table
+from resnet_flax.tracking.tracker import Tracking
+from resnet_flax.training import loop
+from resnet_flax.training.run import Run
+from tests.commands import command
+from tests.runs.test_metrics import events, scalars
+from tests.tracking import recorder
+from tests.training.small import small_config
+
+
+@pytest.fixture(autouse=True)
+def recording(monkeypatch):
+    """A tracker called "recording", which keeps what it is told in ``recorder``."""
+    monkeypatch.setitem(table.TRACKERS, "recording", table.Kind("Recorder", "tests.tracking.recorder", "json", "it"))
+    monkeypatch.setattr(background, "_PAUSE", 0.0)
+    for kept in (recorder.OPENED, recorder.HELD, recorder.FAULT):
+        kept.clear()
+
+
+def line(step):
+    return {"step": step, "train_loss": 1 / step, "test_error": None if step == 2 else step / 100}
+
+
+def write(path, resumed_at, steps, trackers=("recording",)):
+    with RunDirectory(path).metrics_log(resumed_at, tracking=Tracking(trackers)) as log:
+        for step in steps:
+            log.write(line(step))
+
+
+def held():
+    (lines,) = recorder.HELD.values()
+    return list(lines.values())
+
+
+class Killed(BaseException):
+    """Ends a run where it stands."""
+
+
+def test_a_run_that_is_killed_twice_is_one_run_with_each_step_once(tmp_path, monkeypatch):
+    """Each kill leaves the tracker a line that is computed again; the first one also lost it an earlier line."""
+    c, tracking, next_call = small_config(train__log_every=2), Tracking(("recording",)), Run.next_call
+    for killed_at, lost in ((6, 4), (10, 10)):
+
+        def until(run, state, step, wanted, killed_at=killed_at):
+            if step == killed_at:
+                raise Killed
+            return next_call(run, state, step, wanted)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "next_call", until)
+            with pytest.raises(Killed):
+                loop.run(c, tmp_path, tracking)
+        assert sorted(one["step"] for one in held()) == list(range(2, killed_at + 1, 2))
+        del recorder.HELD[recorder.OPENED[0].id][lost]
+    loop.run(c, tmp_path, tracking)
+    lines = RunDirectory(tmp_path).metrics()
+    assert [[one["step"] for one in run.lines] for run in recorder.OPENED] == [[], [2, 4], [2, 4, 6, 8]]
+    assert sorted(held(), key=lambda one: one["step"]) == [
+        # The last bits are those of a clock: what the tracker had before the kill stays.
+        one | {key: recorder.HELD[recorder.OPENED[0].id][one["step"]][key] for key in WALL_CLOCK}
+        for one in lines
+    ]
+    assert len({run.id for run in recorder.OPENED}) == 1
+    assert recorder.OPENED[0].config == configs.flatten(RunDirectory(tmp_path).config())
+    assert recorder.OPENED[0].name == f"residual-8 on digits, {tmp_path}"
+    assert not list(tmp_path.glob("events.out.*"))  # it was not asked for
+
+
+def test_a_finished_run_sends_what_a_tracker_lacks(tmp_path):
+    write(tmp_path, 0, [1, 2, 3])
+    del recorder.HELD[recorder.OPENED[0].id][3]
+    run = RunDirectory(tmp_path)
+    for _ in range(2):
+        run.complete_trackers(run.metrics(), Tracking(("recording", "tensorboard")))
+        assert held() == [line(step) for step in (1, 2, 3)]
+    assert len(list(tmp_path.glob("events.out.*"))) == 1  # the second time nothing was lacking
+    assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
+
+
+def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "run", lambda config, workdir, tracking: seen.append(tracking))
+    asked = Asked("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
+    execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], asked), asked)
+    name, group = "plain-8 model.dropout=0.5, seed {}", str(tmp_path)
+    assert seen == [Tracking(("wandb",), name.format(seed), group) for seed in (0, 1)]
+
+
+def test_the_id_stays_where_a_run_is_moved_to(tmp_path):
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a", 0, [1])
+    (tmp_path / "a").rename(tmp_path / "b")
+    write(tmp_path / "b", 1, [2])
+    assert held() == [line(1), line(2)]
+    (tmp_path / "b" / TRACKER_ID).write_text("../../etc")  # a path, where an id was
+    write(tmp_path / "b", 2, [3])
+    _, last = recorder.HELD
+    assert last == (tmp_path / "b" / TRACKER_ID).read_text() != "../../etc"
+
+
+def fail():
+    raise ConnectionError("no route\nto the host")
+
+
+@pytest.mark.parametrize("where", ["open", "write", "close"])
+def test_a_tracker_that_fails_is_said_once(tmp_path, capfd, where):
+    recorder.FAULT[where] = fail
+    write(tmp_path, 0, [1, 2, 3], ("recording", "tensorboard"))
+    said = f"{tmp_path}: Recorder cannot be written (no route to the host); training goes on\n"
+    assert capfd.readouterr().err == said
+    assert RunDirectory(tmp_path).metrics() == [line(step) for step in (1, 2, 3)]
+    assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
+
+
+def test_training_does_not_wait_for_a_tracker(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(background, "_PATIENCE", 0.05)
+    released = threading.Event()
+    recorder.FAULT["write"] = lambda: released.wait(30)
+    start = time.perf_counter()
+    write(tmp_path, 0, range(1, 11))
+    assert time.perf_counter() - start < 5
+    released.set()
+    assert "Recorder is still busy after 0.05 s" in capfd.readouterr().err
+    assert len(RunDirectory(tmp_path).metrics()) == 10
+
+
+def test_lines_that_events_lack_are_put_back_at_the_time_of_the_others(tmp_path):
+    """The last line cut short by a crash, and a line that is computed again."""
+    write(tmp_path, 0, [1, 2, 3, 4], ("tensorboard",))
+    (first,) = tmp_path.glob("events.out.*")
+    times = {event.step: event.wall_time for event in events(tmp_path) if event.step}
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-5])  # of step 4
+    write(tmp_path, 3, [4, 5], ("tensorboard",))
+    assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3, 4, 5]
+    assert {event.step: event.wall_time for event in events(tmp_path)[:5] if 0 < event.step < 4} == {
+        step: times[step] for step in (1, 2, 3)
+    }
+    first.write_bytes(whole[: len(whole) // 2])  # of step 2 at the latest
+    write(tmp_path, 5, [6], ("tensorboard",))
+    assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_tensorboard_knows_the_config(tmp_path):
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+
+    c = configs.resolve(small_config())
+    RunDirectory(tmp_path).write_config(c)
+    write(tmp_path, 0, [1], ("tensorboard",))
+    (value,) = [v for event in events(tmp_path) for v in event.summary.value if v.tag == "_hparams_/session_start_info"]
+    assert value.metadata.plugin_data.plugin_name == "hparams"
+    found = HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info.hparams
+    assert found.keys() == configs.flatten(c).keys()
+    assert found["model.width"].number_value == 0.25
+    assert found["model.unit"].string_value == "residual"
+    assert found["schedule.milestones"].string_value == "(6, 9)"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("tensorbord", "'tensorbord' is not known; did you mean tensorboard?"),
+        ("tensorboard,mlflow", "'mlflow' is not known; choose from tensorboard, trackio, wandb, "),
+        ("absent", "the package no_such_package is not installed; pip install '.[no]', or leave absent out"),
+    ],
+)
+def test_a_tracker_that_cannot_be_is_refused(tmp_path, monkeypatch, given, said):
+    monkeypatch.setitem(table.TRACKERS, "absent", table.Kind("Absent", "nowhere", "no_such_package", "'.[no]'"))
+    with pytest.raises(UserError) as error:
+        loop.run(small_config(), tmp_path / "run", Tracking(tuple(given.split(","))))
+    assert str(error.value).startswith(f"--tracker={given}: {said}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train.py", "--config=configs/digits.py:plain-8"), ("-m", "experiments.depth_sweep", "--dry-run")]
+)
+def test_the_flag_is_refused_in_one_line(tmp_path, arguments):
+    code, output = command(*arguments, f"--workdir={tmp_path}", "--tracker=trakio")
+    assert (code, output) == (2, "error: --tracker=trakio: 'trakio' is not known; did you mean trackio?\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"), [("", ()), ("none", ()), ("tensorboard,recording,tensorboard", ("tensorboard", "recording"))]
+)
+def test_the_flag_in_words(given, names):
+    values = flags.FlagValues()
+    table.define_flag(values)
+    values(["command", f"--tracker={given}"])
+    assert table.asked(values) == names
