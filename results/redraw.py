@@ -16,8 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from resnet_flax import command
 from resnet_flax import config as configs
 from resnet_flax.figures import cost, curves, final_errors, gates, paper, propagation
 from resnet_flax.reporting import protocol
@@ -150,11 +151,11 @@ def redraw(output: Path) -> None:
     cost.draw(costs, there / "cost/cost.png", "digits: cost of a training step, images of 8x8x1, batch 32")
 
 
-def main(_: Sequence[str]) -> None:
+def main() -> None:
     """Draws them over those that are committed, or into --output."""
     redraw(Path(flags.FLAGS.output))
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("output", str(HERE), "Folder of the figures.")
-    app.run(main)
+    command.run(main)
