@@ -14,7 +14,7 @@ from resnet_flax.errors import DIVERGED, DONE, FAILED, INTERRUPTED, USER_MISTAKE
 from resnet_flax.sweeps import carry
 from resnet_flax.sweeps.cases import Outcome
 from tests.commands import ROOT, command, lines
-from tests.pages import DOCS, PAGES, README, WRITTEN, block, python_blocks
+from tests.pages import DOCS, NOTEBOOKS, PAGES, README, WRITTEN, block, prose, python_blocks
 
 
 def blocks_of_commands(page):
@@ -26,7 +26,7 @@ def blocks_of_commands(page):
 def commands_in(page):
     """The commands of Python in a page's blocks and tables, each as its arguments; optional flags are given."""
     text = page.read_text().replace("\\\n", " ")
-    around = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    around = prose(page).replace("\\\n", " ")
     found = [line for line in blocks_of_commands(page) if re.match(r"(srun .*)?python |resnet-flax ", line)]
     found += re.findall(r"`(python (?:-m|train\.py) [^`]+|resnet-flax [a-z]\w* [^`]+)`", around)
     for line in found:
@@ -96,15 +96,13 @@ def test_the_readme_names_every_page():
 @functools.cache
 def anchors(page):
     """The anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
-    headings = re.findall(r"^#+ +(.*)$", text, re.M)
+    headings = re.findall(r"^#+ +(.*)$", prose(page), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.S | re.M)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page))):
         if re.match(r"https?:", target):
             continue
         path, _, anchor = target.partition("#")
