@@ -1,4 +1,4 @@
-"""The project from Python: the lines of docs/python.md, and what they say of a run."""
+"""The project from Python: the lines of docs/python.md and README, and what they say of a run."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from PIL import Image
 from resnet_flax import api
 from resnet_flax.errors import UserError
 from tests.commands import ROOT, command
+from tests.pages import README, python_blocks
 
-PAGE = (ROOT / "docs" / "python.md").read_text()
 SMALL = {
     "model.stage_units": (1,), "model.width": 0.25, "train.steps": 8, "train.log_every": 2, "train.eval_every": 4,
     "train.checkpoint_every": 4, "train.batch_size": 16, "data.validation": 100, "schedule.milestones": (4, 6),
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     """As they stand there, but for a smaller network that is trained already."""
-    lines = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.S))
+    lines = "\n".join(python_blocks(ROOT / "docs" / "python.md"))
     assert lines.count('"residual-20", {') == 1
     lines = re.sub(r'"residual-20", \{.*?\}', f'"residual-8", {SMALL}', lines)
     lines = re.sub(r"overrides=\{.*?\}", f"overrides={SMALL}", lines)
@@ -44,6 +44,20 @@ def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     assert set(scope["runs"]["state"]) == {"finished"}
     assert scope["images"].shape == (1, 8, 8, 1)
     assert scope["losses"][-1] < scope["losses"][0]  # somebody's own loop trains it
+
+
+def test_the_readmes_lines_run(run, tmp_path, monkeypatch, capsys):
+    """As they stand there, but for a smaller network that is trained already, in a folder without a checkout."""
+    (lines,) = python_blocks(README)
+    assert lines.count('"residual-20", {"train.steps": 300}') == 1
+    lines = lines.replace('"residual-20", {"train.steps": 300}', f'"residual-8", {SMALL}')
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "short").symlink_to(run.path)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(lines, scope)
+    assert capsys.readouterr().out == f"{run.evaluate()}\n"
+    assert scope["net"].title == "residual-4"
 
 
 def test_columns_are_the_lines_of_the_file(run):

@@ -1,7 +1,6 @@
-"""A trained network from Python, and README's lines about it."""
+"""A trained network from Python, and the lines of docs/weights.md about it."""
 
 import dataclasses
-import re
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT
 from tests.interchange import drawn
+from tests.pages import block
 from tests.training.small import small_config
 
 
@@ -33,15 +33,14 @@ def torchvision_file(path, depth=50, classes=1000):
     save_file({e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")}, path)
 
 
-def test_readmes_lines_run(tmp_path, monkeypatch):
-    (lines,) = [b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "model." in b]
+def test_the_pages_lines_run(tmp_path, monkeypatch):
     torchvision_file(tmp_path / "resnet50.safetensors")
     photograph(tmp_path / "dog.jpg", 0)
     photograph(tmp_path / "bird.png", 1, (200, 480))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     scope = {}
-    exec(lines, scope)
+    exec(block("model.from_weights"), scope)
     features, net = scope["features"], scope["net"]
     assert list(features) == ["stem", "stage1", "stage2", "stage3", "stage4", "pooled", "logits"]
     assert features["logits"].shape == (2, 1000)

@@ -1,33 +1,47 @@
-"""README's config file runs as it stands there; every command of README and of the results is one that parses."""
+"""The documentation: its commands parse, its code runs, its links lead somewhere, its messages are the package's."""
 
+import ast
+import functools
+import importlib
 import re
 import shlex
 
 import pytest
+import yaml
 
+from resnet_flax import main
+from resnet_flax.errors import DIVERGED, DONE, FAILED, INTERRUPTED, USER_MISTAKE
+from resnet_flax.sweeps import carry
+from resnet_flax.sweeps.cases import Outcome
 from tests.commands import ROOT, command, lines
+from tests.pages import DOCS, NOTEBOOKS, PAGES, README, WRITTEN, block, prose, python_blocks
 
-# docs/study.md is run by tests/experiments/test_study.py.
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md",
-         *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "study.md"),
-         *sorted((ROOT / "results").rglob("README.md"))]  # fmt: skip
+
+def blocks_of_commands(page):
+    """The lines of a page's blocks that say no language; a backslash joins two."""
+    text = page.read_text().replace("\\\n", " ")
+    return "\n".join(re.findall(r"^```\n(.*?)^```", text, re.S | re.M)).splitlines()
 
 
 def commands_in(page):
     """The commands of Python in a page's blocks and tables, each as its arguments; optional flags are given."""
     text = page.read_text().replace("\\\n", " ")
-    blocks = "\n".join(block for kind, block in re.findall(r"^```(.*?)\n(.*?)^```", text, re.S | re.M) if not kind)
-    inside = re.findall(r"`(python (?:-m|train\.py) [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
-    found = [line for line in blocks.splitlines() if re.match(r"(srun .*)?python ", line)] + inside
+    around = prose(page).replace("\\\n", " ")
+    found = [line for line in blocks_of_commands(page) if re.match(r"(srun .*)?python |resnet-flax ", line)]
+    found += re.findall(r"`(python (?:-m|train\.py) [^`]+|resnet-flax [a-z]\w* [^`]+)`", around)
     for line in found:
         # [--all] stands for what may be left out, NAME for the rows of the table that it heads.
-        plain = re.sub(r"[\[\]]", "", line.partition("python ")[2]).partition(" >")[0]
+        plain = re.sub(r"[\[\]]", "", re.sub(r"^(srun .*)?python ", "", line)).partition(" >")[0]
         names = [""]
         if ".NAME" in plain:
             rows = text[text.index(line) :].partition("\n\n")[0].splitlines()[2:]
             names = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
         for name in names:
-            yield shlex.split(plain.replace("NAME", name), comments=True)
+            given = shlex.split(plain.replace("NAME", name), comments=True)
+            if given[0] == "resnet-flax":
+                package = "resnet_flax" if given[1] in main.COMMANDS else "experiments"
+                given = ["-m", f"{package}.{given[1]}", *given[2:]]
+            yield given
 
 
 NO_SWEEPS = ("experiments.report", "experiments.status", "experiments.all")
@@ -54,12 +68,79 @@ def test_commands_are_known(given, tmp_path):
         assert (code, output.splitlines()[-1].partition(";")[0]) == (2, "error: unknown flag --flag_of_no_command")
 
 
+def test_make_and_pip_know_what_is_named():
+    made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    project = (ROOT / "pyproject.toml").read_text()
+    for page in WRITTEN:
+        text = page.read_text()
+        in_blocks = [line for line in blocks_of_commands(page) if line.startswith("make ")]
+        for line in in_blocks + re.findall(r"`(make [^`]+)`", text):
+            targets = [word for word in shlex.split(line, comments=True)[1:] if "=" not in word]
+            assert set(targets) <= made, (page, line)
+        for file in re.findall(r"pip install -r (\S+\.txt)", text):
+            assert (ROOT / file).is_file(), (page, file)
+        for extra in re.findall(r"pip install (?:-e )?'\.\[(\w+)\]'", text):
+            assert f"\n{extra} = [" in project, (page, extra)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_the_readme_names_every_page():
+    for page in DOCS:
+        others = [p for p in (README, *DOCS) if p != page]
+        assert any(page.name in p.read_text() for p in others), page
+
+
+@functools.cache
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.*)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page))):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        assert ROOT in there.parents, target
+        assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", [p for p in WRITTEN if python_blocks(p)], ids=lambda page: page.name)
+def test_what_code_imports_is_there(page):
+    for text in python_blocks(page):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_an_experiment_from_python(tmp_path, monkeypatch):
+    """The lines of docs/sweeps.md, but for the training."""
+
+    def trained(runs, asked):
+        line = {"step": 90, "epoch": 2.0, "train_error": 0.5, "test_error": 0.25, "seconds": 1.0}
+        return [Outcome(run, [line], 1, 10) for run in runs]
+
+    monkeypatch.setattr(carry, "execute", trained)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(block("carry_out"), scope)
+    networks = [f"{unit}-{depth}" for unit in ("plain", "residual") for depth in (8, 20)]
+    assert scope["errors"] == {f"{name}, seed {seed}": 0.25 for name in networks for seed in (0, 1)}
+
+
 def test_a_config_file_of_ones_own(tmp_path):
-    (text,) = [
-        b for b in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "register(" in b
-    ]
     file, run = tmp_path / "mine.py", tmp_path / "run"
-    file.write_text(text)
+    file.write_text(block("register("))
     code, output = command("train.py", f"--config={file}", f"--workdir={run}")
     assert code == 0, output
     assert "2 classes (above, below); 48 + 12 images; tested on a fifth of its training images" in output
@@ -80,3 +161,60 @@ def test_a_config_file_of_ones_own(tmp_path):
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run}")
     assert code == 2
     assert "data.name='squares': looked for a prepared TFDS data set" in output.splitlines()[-1]
+
+
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
+PLACEHOLDER = re.compile(
+    r"'?\b(?:ADDRESS|CHANGES|CONDITION|FILES?|FOLDER|KEYS?|NAMES?|NETWORK|PLACES|REASONS?|REST|RUNS|SIGNAL|SIZE|SPLIT|"
+    r"STEPS|TYPE|VALUE|WANTED|N|M)\b'?"
+)
+
+
+@functools.cache
+def texts_of_the_package():
+    """Every text in the package's source; a blank stands for what is filled in."""
+    found = []
+    for path in [*(ROOT / "resnet_flax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(v.value if isinstance(v, ast.Constant) else "\0" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+MESSAGES = [
+    message
+    for row in TROUBLES.read_text().partition("## Messages")[2].splitlines()
+    if row.startswith("| `")
+    for message in re.findall(r"^\| `([^`]+)` \|", row)
+]
+
+
+def test_the_commonest_messages_are_explained():
+    assert len(set(MESSAGES)) == len(MESSAGES) >= 20
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_quoted_messages_are_the_packages(message):
+    """Their fixed words stand in this order in one text of the source; only capitals, and what is filled in, differ."""
+    fixed = [part for part in PLACEHOLDER.split(message) if part.strip("'")]
+    assert sum(map(len, fixed)) >= 15, "too little is quoted to be found by"
+    pattern = re.compile(".*".join(map(re.escape, fixed)), re.S)
+    assert any(pattern.search(text) for text in texts_of_the_package())
+
+
+def test_each_exit_code_is_explained():
+    rows = re.findall(r"^\| (\d) \| [^|]+ \|", TROUBLES.read_text(), re.M)
+    assert [int(code) for code in rows] == [DONE, FAILED, USER_MISTAKE, INTERRUPTED, DIVERGED]
+
+
+def test_continuous_integration_runs_what_is_there():
+    """Both Pythons, by the project's own script; hooks are commands of the environment, fetched from nowhere."""
+    flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    job = flow["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
+    assert {hook["language"] for hook in hooks["repos"][0]["hooks"]} == {"system"}

@@ -1,13 +1,13 @@
 """The experiment of docs/experiments.md is a command of its own."""
 
 import json
-import re
 
-from tests.commands import ROOT, command, lines
+from tests.commands import command, lines
+from tests.pages import block
 
 
 def test_the_documented_experiment_runs(tmp_path):
-    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "experiments.md").read_text(), re.DOTALL)
+    code = block("EXPERIMENT.run()")
     assert len(code.splitlines()) <= 40
     (tmp_path / "width.py").write_text(code)
     exit_code, output = command(

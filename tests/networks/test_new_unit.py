@@ -1,7 +1,6 @@
 """A unit of one's own is a class and a line."""
 
 import inspect
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from resnet_flax.networks.units import UNITS, Unit
 from resnet_flax.training import loop
 from tests.networks.small import images_and_labels, network, variables_of
+from tests.pages import block
 from tests.training.small import small_config
 
 
@@ -48,8 +48,8 @@ def test_its_layers_can_be_looked_at(monkeypatch, double):
     assert float(np.abs(gradient).max()) > 0
 
 
-def test_the_readme_shows_this_unit():
-    """Line for line, so that what the README promises is what is tested here."""
-    shown = Path("README.md").read_text()
+def test_the_documentation_shows_this_unit():
+    """Line for line, so that what docs/extending.md promises is what is tested here."""
+    shown = block("class ScaledUnit")
     assert inspect.getsource(ScaledUnit) in shown
     assert 'UNITS["scaled"] = ScaledUnit' in shown

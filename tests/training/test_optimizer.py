@@ -1,7 +1,6 @@
 """Optimizers against their update rules, written out."""
 
 import inspect
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.training import optimizer as optimizers
+from tests.pages import block
 
 PARAMS = {"conv": {"kernel": np.array([1.0, -2.0])}, "bn": {"scale": np.array([1.5]), "bias": np.array([0.5])}}
 GRADIENTS = [
@@ -91,7 +91,7 @@ def lion(optimizer, rate, decays):
 
 
 def test_an_optimizer_of_ones_own_is_a_function_and_a_line(double, monkeypatch):
-    """The README shows it. Algorithm 2 of its paper, whose step comes before the average is updated."""
+    """docs/extending.md shows it. Algorithm 2 of its paper, whose step comes before the average is updated."""
     c = config.base()
     c.optimizer.name = "lion"
     with pytest.raises(UserError, match="optimizer.name='lion' is not known; choose one of sgd, adamw, lars"):
@@ -105,6 +105,6 @@ def test_an_optimizer_of_ones_own_is_a_function_and_a_line(double, monkeypatch):
         w -= 0.01 * (np.sign(0.9 * m + 0.1 * g) + 0.1 * w)
         m = 0.99 * m + 0.01 * g
     np.testing.assert_allclose(ours, w, rtol=1e-12)
-    shown = Path("README.md").read_text()
+    shown = block("def lion")
     assert inspect.getsource(lion) in shown
     assert 'OPTIMIZERS["lion"] = lion' in shown
