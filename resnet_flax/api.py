@@ -13,6 +13,7 @@ commands print; a signal, such as the one of a notebook's stop button, raises ``
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from resnet_flax.sweeps import cases
 from resnet_flax.sweeps.endings import WELL, earlier_failure
 from resnet_flax.sweeps.execution import outcome
 from resnet_flax.sweeps.experiment import Experiment
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import loop
 from resnet_flax.training.evaluation import Evaluation
 
@@ -158,11 +160,16 @@ class Run:
             return checkpoints.choose(wanted)
 
 
-def train(config: ConfigDict, workdir: str | Path) -> Run:
+def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
     """Trains what the config says, in the directory; resumes where an earlier call was stopped.
 
     A run that is finished there is returned at once. The directory is the one that ``train.py`` writes: either goes on
     with what the other began.
+
+    Args:
+      config: see :func:`load_config`.
+      workdir: the run directory.
+      trackers: that get its metrics, such as ``("tensorboard", "trackio")``.
 
     Raises:
       UserError: a mistake, before anything is compiled.
@@ -170,7 +177,7 @@ def train(config: ConfigDict, workdir: str | Path) -> Run:
       Diverged: the loss is not finite any more; the last good checkpoint is kept.
     """
     _use_cache()
-    loop.run(config, workdir)
+    loop.run(config, workdir, Tracking(tuple(trackers)))
     return Run(expanded(workdir))
 
 

@@ -28,6 +28,14 @@ def test_its_requirements_are_ranges_from_the_older_tested_versions():
     assert least == older
 
 
+def test_its_extras_are_ranges_from_the_tested_versions():
+    extras = PROJECT["project"]["optional-dependencies"]
+    for extra in ("track", "wandb", "ray"):
+        files = "requirements-ray.txt" if extra == "ray" else "requirements-track.txt"
+        for name, least in versions("\n".join(extras[extra])).items():
+            assert versions((ROOT / files).read_text())[name] == least
+
+
 def test_its_list_of_packages_is_whole():
     listed = PROJECT["tool"]["setuptools"]["packages"]
     there = {".".join(file.relative_to(ROOT).parent.parts) for file in (ROOT / "resnet_flax").rglob("*.py")}
