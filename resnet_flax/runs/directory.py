@@ -159,7 +159,9 @@ class RunDirectory(RunReader):
         lines = [line for line in found if line["step"] <= step]
         if said and lines:
             print(said, file=sys.stderr)
-        return MetricsLog(self.path / METRICS, lines, table.start(tracking, self.path, self.config(), lines))
+        log = MetricsLog(self.path / METRICS, lines)
+        log.trackers = table.start(tracking, self.path, self.config(), lines)
+        return log
 
     def complete_trackers(self, lines: Sequence[_Line], tracking: Tracking) -> None:
         """Sends what trackers lack of a finished run: a crash at its end lost it, or they were asked for only now."""

@@ -27,20 +27,20 @@ class MetricsLog:
 
     Attributes:
       texts: the lines, as they stand in the file.
+      trackers: get each new line, and are closed with the log.
 
     Args:
       path: of the file, which is written anew.
       lines: those that it begins with.
-      trackers: of the run; they have these lines, and are closed with the log.
     """
 
-    def __init__(self, path: Path, lines: Sequence[_Line], trackers: Sequence[Background] = ()) -> None:
+    def __init__(self, path: Path, lines: Sequence[_Line]) -> None:
         self._path, self.texts = path, [json.dumps(line) for line in lines]
         content = text_of(lines).encode()
         checksums.write(path, content.decode())
         self._digest, self._size = hashlib.sha256(content), len(content)
         self._file = open(path, "ab")  # noqa: SIM115 (closed by __exit__)
-        self._trackers = trackers
+        self.trackers: Sequence[Background] = ()
 
     def write(self, line: _Line) -> None:
         """Adds a line; it is on disk when this returns, before any checkpoint of its step.
@@ -57,7 +57,7 @@ class MetricsLog:
         self._digest.update(content)
         self._size += len(content)
         checksums.note_digest(self._path, self._size, self._digest.hexdigest())
-        for tracker in self._trackers:
+        for tracker in self.trackers:
             tracker.write(line)
 
     def __enter__(self) -> "MetricsLog":
@@ -65,7 +65,7 @@ class MetricsLog:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-        for tracker in self._trackers:
+        for tracker in self.trackers:
             tracker.close()
 
 

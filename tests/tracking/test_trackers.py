@@ -1,5 +1,6 @@
 """Trackers: each line once whatever was lost, one line where they fail, and nothing that training waits for."""
 
+import dataclasses
 import threading
 import time
 
@@ -8,11 +9,13 @@ from absl import flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.launchers import ray_task
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import TRACKER_ID
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.sweeps import execution
 from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.endings import WELL
 from resnet_flax.sweeps.plan import plan
 from resnet_flax.tracking import background, table
 from resnet_flax.tracking.tracker import Tracking
@@ -100,6 +103,14 @@ def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatc
     execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], asked), asked)
     name, group = "plain-8 model.dropout=0.5, seed {}", str(tmp_path)
     assert seen == [Tracking(("wandb",), name.format(seed), group) for seed in (0, 1)]
+
+
+def test_a_worker_of_a_cluster_is_told_the_name(tmp_path, monkeypatch):
+    """As plain values: it finds this package only after it was given them."""
+    seen, tracking = [], Tracking(("wandb",), "plain-8, seed 0", "runs/depth")
+    monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or WELL)
+    assert len(list(ray_task.work(configs.to_json(small_config()), tmp_path, None, dataclasses.astuple(tracking)))) == 2
+    assert seen == [tracking]
 
 
 def test_the_id_stays_where_a_run_is_moved_to(tmp_path):
