@@ -13,8 +13,9 @@ from tests.marks import slow
 
 # One stage, with its loop: the compiler's time is most of these tests'. tests/training/test_step.py has all stages.
 SMALL = (
-    "--config.model.stage_units=(3,)", "--config.model.width=0.25", "--config.train.batch_size=32",
-    "--config.train.log_every=1", "--config.train.eval_every=5", "--config.schedule.name=constant",
+    "--config.model.stage_units=(3,)", "--config.model.width=0.25", "--config.train.batch_size=16",
+    "--config.train.log_every=1", "--config.train.eval_every=10", "--config.train.eval_batch_size=71",
+    "--config.schedule.name=constant",
     "--config.optimizer.learning_rate=0.1",
 )  # fmt: skip
 FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
