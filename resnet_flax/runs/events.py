@@ -19,7 +19,8 @@ class Events:
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        self._workdir, self._writer = workdir, None
+        self._workdir = workdir
+        self._writer: Any = None
         # Events that an earlier start wrote after that step are left out by TensorBoard.
         resumed = any(workdir.glob("events.out.tfevents.*"))
         try:
