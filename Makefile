@@ -11,7 +11,7 @@ help:
 	@echo 'make benchmarks speed and memory beside PyTorch and plain Flax: runs/benchmarks/*.csv'
 	@echo 'make test       sets up and runs the tests'
 	@echo 'make test-all   the long tests, too, and those that compare with PyTorch'
-	@echo 'make lint       ruff'
+	@echo 'make lint       ruff and mypy'
 	@echo 'make setup      only the environment, in $(VENV)'
 
 curves: setup
@@ -34,6 +34,7 @@ test-all: setup-peer lint
 lint: setup-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 setup: $(VENV)/requirements.done
 setup-dev: $(VENV)/requirements-dev.done
@@ -52,4 +53,4 @@ $(VENV)/%.done: %.txt requirements.txt requirements-dev.txt | $(VENV)/bin/python
 $(VENV)/requirements-peer.done: $(VENV)/requirements-dev.done
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -44,8 +44,9 @@ def main() -> None:
         print(f"report: {path}")
     failed = {name: code for name, code in codes.items() if code}
     if failed:
-        kind = Diverged if set(failed.values()) == {Diverged.exit_code} else Failed
-        raise kind("not every run came to its end in " + ", ".join(f"{n} (exit code {c})" for n, c in failed.items()))
+        failure = Diverged if set(failed.values()) == {Diverged.exit_code} else Failed
+        listed = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
+        raise failure(f"not every run came to its end in {listed}")
 
 
 def _arguments(name: str, asked: Asked) -> list[str]:

@@ -220,5 +220,5 @@ def experiment(name: str) -> Experiment:
 
 def _use_cache() -> None:
     """Keeps compiled programs where the commands keep them, unless jax was told of another place."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         compilation.use_cache(cache_root() / "xla")

@@ -119,9 +119,10 @@ def _parse(argv: list[str]) -> list[str]:
         for path in _MODULE.value:
             configs.execute(path, "module")
         for name in _config_flags():
-            if flags.FLAGS[name].value is not None:
-                flags.FLAGS[name].value.keys()  # one that could not be loaded says so when it is read
-                configs.check_depth(flags.FLAGS[name].value, set_keys(name))
+            config = flags.FLAGS[name].value
+            if config is not None:
+                config.keys()  # one that could not be loaded says so when it is read
+                configs.check_depth(config, set_keys(name))
         return rest
     except flags.UnrecognizedFlagError as error:
         near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]

@@ -91,5 +91,5 @@ def check_training(config: ConfigDict, network: Network) -> None:
 
 def _of_devices() -> float:
     """Bytes of memory of this process's devices; those of CPUs share the machine's."""
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
     return sum(limits) if all(limits) else installed()

@@ -125,10 +125,11 @@ class Model:
             squares.
           Diverged: weights or probabilities are not finite.
         """
-        found = list(self.classify(_listed(images), top, view))
-        for row in found:
+        found = []
+        for row in list(self.classify(_listed(images), top, view)):
             if isinstance(row, UserError):
                 raise row
+            found.append(row)
         return found
 
     def classify(
@@ -192,13 +193,13 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     run = RunDirectory(workdir)
     config = configs.resolve(run.existing_config())
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = checkpoints.choose(step)
+        chosen = checkpoints.choose(step)
     preprocessing = run.preprocessing()
     if preprocessing is None:  # a run of before there was such a file: from its data set
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
-    found = trained.restore(network, preprocessing.image_shape, workdir, step)
-    return Model(on_one_device(network), on_host(found), preprocessing, config, step)
+    found = trained.restore(network, preprocessing.image_shape, workdir, chosen)
+    return Model(on_one_device(network), on_host(found), preprocessing, config, chosen)
 
 
 def _listed(images: AnyImage | Iterable[AnyImage]) -> list[Readable]:

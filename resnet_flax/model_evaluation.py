@@ -16,7 +16,6 @@ from resnet_flax.analysis import scoring
 from resnet_flax.data import datasets
 from resnet_flax.data.access import whole_batches
 from resnet_flax.data.datasets import Data
-from resnet_flax.data.images import Split
 from resnet_flax.data.views import View
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.interchange.class_names import imagenet_classes
@@ -49,7 +48,7 @@ class Chosen:
     view: View = "center"
 
     @property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, Any]:
         """The images, by the names of their splits."""
         names = ("train", "test") if self.split == "all" else (self.split,)
         return {name: found for name in names if len(found := getattr(self.data, name))}

@@ -132,6 +132,6 @@ def test_a_name_of_nobody_asks_for_its_file():
 def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
     unit = type("TenthUnit", (UNITS["residual"],), {"__module__": module})
     monkeypatch.setitem(UNITS, "tenth", unit)
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenth"})
     assert config.resolve(c).module == ""

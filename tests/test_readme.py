@@ -133,7 +133,7 @@ def test_an_experiment_from_python(tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     scope = {}
-    exec(block("carry_out"), scope)
+    exec(block('"plain_vs_residual").carry_out'), scope)
     networks = [f"{unit}-{depth}" for unit in ("plain", "residual") for depth in (8, 20)]
     assert scope["errors"] == {f"{name}, seed {seed}": 0.25 for name in networks for seed in (0, 1)}
 

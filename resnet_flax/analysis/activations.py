@@ -20,6 +20,8 @@ from collections.abc import Collection, Sequence
 
 from jax.extend import core
 
+from resnet_flax.analysis.counts import shaped
+
 _Makers = dict[core.Var, core.JaxprEqn]
 
 
@@ -59,7 +61,7 @@ def _is_elementwise(equation: core.JaxprEqn) -> bool:
     operands = [v for v in equation.invars if isinstance(v, core.Var)]
     if len(operands) > 1 or len(equation.outvars) != 1:
         return False
-    sizes = {math.prod(v.aval.shape) for v in (*operands, *equation.outvars)}
+    sizes = {math.prod(shaped(v).shape) for v in (*operands, *equation.outvars)}
     return len(sizes) == 1 or equation.primitive.name == "broadcast_in_dim"
 
 
@@ -83,9 +85,9 @@ def _in_unrolled_loop(loop: core.JaxprEqn, kept: set[core.Var]) -> dict[core.Var
     return {v: length * a_round.get(inner, 0) for v, inner in left.items()}
 
 
-def _alike(outside: Sequence[core.Var], inside: Sequence[core.Var]) -> int:
-    return sum(a.aval.shape == b.aval.shape for a, b in zip(outside, inside, strict=True))
+def _alike(outside: Sequence[core.Var | core.Literal], inside: Sequence[core.Var | core.Literal]) -> int:
+    return sum(shaped(a).shape == shaped(b).shape for a, b in zip(outside, inside, strict=True))
 
 
 def _size(v: core.Var) -> int:
-    return math.prod(v.aval.shape) * v.aval.dtype.itemsize
+    return math.prod(shaped(v).shape) * shaped(v).dtype.itemsize

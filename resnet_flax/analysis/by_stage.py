@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from resnet_flax.analysis.activations import kept_bytes
-from resnet_flax.analysis.counts import multiply_adds_of_equation, variables_of
+from resnet_flax.analysis.counts import multiply_adds_of_equation, shaped, variables_of
 from resnet_flax.analysis.stages import stages_of
 from resnet_flax.networks import Network
 
@@ -82,7 +82,7 @@ def _inference(
         count = multiply_adds_of_equation(equation)
         if count:
             multiply_adds[stage[equation.outvars[0]]] += count
-    outputs = [named[name].shape[1:] for name in names] + [jaxpr.outvars[0].aval.shape[1:]]
+    outputs = [named[name].shape[1:] for name in names] + [shaped(jaxpr.outvars[0]).shape[1:]]
     return names, outputs, parameters, multiply_adds
 
 

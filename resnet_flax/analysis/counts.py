@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,14 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from resnet_flax.networks import Network
+
+_Number = TypeVar("_Number", int, float)
+
+
+def shaped(v: core.Var | core.Literal) -> jax.core.ShapedArray:
+    """Returns the shape and dtype of an array in a jaxpr."""
+    assert isinstance(v.aval, jax.core.ShapedArray), f"{v.aval} is no array"
+    return v.aval
 
 
 def parameters(network: Network, image_shape: tuple[int, int, int]) -> int:
@@ -49,7 +57,7 @@ def least_bytes_of(function: Callable[..., Any], *arguments: Any, on_chip: float
     """
 
     def of_layer(equation: core.JaxprEqn) -> float:
-        arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
+        arrays = [shaped(v) for v in (*equation.invars, *equation.outvars)]
         return sum(max(0, math.prod(a.shape) * a.dtype.itemsize - on_chip) for a in arrays)
 
     return _count(_needed(function, *arguments), of_layer)
@@ -68,7 +76,7 @@ def _needed(function: Callable[..., Any], *arguments: Any) -> core.Jaxpr:
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
-def _count(jaxpr: core.Jaxpr, of_layer: Callable[[core.JaxprEqn], int]) -> int:
+def _count(jaxpr: core.Jaxpr, of_layer: Callable[[core.JaxprEqn], _Number]) -> _Number:
     return sum(_count_equation(equation, of_layer) for equation in jaxpr.eqns)
 
 
@@ -77,7 +85,7 @@ def multiply_adds_of_equation(equation: core.JaxprEqn) -> int:
     return _count_equation(equation, _multiply_adds)
 
 
-def _count_equation(equation: core.JaxprEqn, of_layer: Callable[[core.JaxprEqn], int]) -> int:
+def _count_equation(equation: core.JaxprEqn, of_layer: Callable[[core.JaxprEqn], _Number]) -> _Number:
     """Sums ``of_layer`` over the convolutions and matrix products that run in one step of a jaxpr."""
     name, params = equation.primitive.name, equation.params
     if name in ("conv_general_dilated", "dot_general"):
@@ -86,27 +94,26 @@ def _count_equation(equation: core.JaxprEqn, of_layer: Callable[[core.JaxprEqn],
     if name == "cond":
         platforms = params.get("branches_platforms") or ()
         return inner[platforms.index(None)] if None in platforms else max(inner)
-    if name == "while" and sum(inner):
+    if name == "while" and any(inner):
         raise ValueError("a while loop's multiply-adds cannot be counted before it runs")
     return sum(inner) * params.get("length", 1) if name == "scan" else sum(inner)
 
 
 def _multiply_adds(equation: core.JaxprEqn) -> int:
-    out, params = equation.outvars[0].aval, equation.params
+    out, params = shaped(equation.outvars[0]), equation.params
     if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval
+        kernel = shaped(equation.invars[1])
         filters = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
         return math.prod(out.shape) * math.prod(kernel.shape) // filters // math.prod(params["lhs_dilation"])
     (contracted, _), _ = params["dimension_numbers"]
-    return math.prod(out.shape) * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+    return math.prod(out.shape) * math.prod(shaped(equation.invars[0]).shape[i] for i in contracted)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
     found = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                found.append(item.jaxpr)
-            elif isinstance(item, core.Jaxpr):
-                found.append(item)
+            inner = getattr(item, "jaxpr", item)  # that of a closed one; newer versions of jax have no other
+            if isinstance(inner, core.Jaxpr):
+                found.append(inner)
     return found

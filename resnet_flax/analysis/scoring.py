@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import cache, partial
@@ -70,7 +70,7 @@ def scored(
     paths: Sequence[Readable],
     view: View = "center",
     batch_size: int = 32,
-) -> Iterator[np.ndarray | UserError]:
+) -> Generator[np.ndarray | UserError]:
     """Logarithms of probabilities: of the softmax, averaged over a photograph's views (arXiv:1512.03385, section 3.4).
 
     They come from the logits without leaving logarithms, in which no class's probability becomes 0.
@@ -128,11 +128,11 @@ def scored(
 
 
 @cache
-def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
+def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array | np.ndarray], Array]:
     """Compiles ``(variables, images) -> logarithms of probabilities``, in float32 at least."""
 
-    def apply(variables: dict[str, Any], images: Array) -> Array:
-        logits = network.apply(variables, images, train=False)
+    def apply(variables: dict[str, Any], images: Array | np.ndarray) -> Array:
+        logits: Any = network.apply(variables, images, train=False)
         return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
     return jit(apply)
@@ -140,7 +140,7 @@ def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array], Array]:
 
 def _decoded(
     paths: Sequence[Readable], read: Callable[[Readable], list[np.ndarray]]
-) -> Iterator[tuple[int, list[np.ndarray] | UserError]]:
+) -> Generator[tuple[int, list[np.ndarray] | UserError]]:
     """Places and views in order, decoded by threads that are a few files ahead."""
 
     def attempt(path: Readable) -> list[np.ndarray] | UserError:
@@ -167,14 +167,15 @@ class _Sums:
     def __init__(self, classes: int) -> None:
         self._classes = classes
         self.first = 0  # of the photographs that were not given out yet
-        self._rows: dict[int, np.ndarray | UserError] = {}
+        self._rows: dict[int, np.ndarray] = {}
+        self._unreadable: dict[int, UserError] = {}
         self._views: dict[int, int] = {}  # how many there are of a photograph
         self._missing: dict[int, int] = {}  # how many of these have not come yet
 
     def begin(self, place: int, views: list[np.ndarray] | UserError) -> None:
         """Says of which views a photograph's row is to be; or why there is none."""
         if isinstance(views, UserError):
-            self._rows[place], self._missing[place] = views, 0
+            self._unreadable[place], self._missing[place] = views, 0
             return
         self._rows[place] = np.full(self._classes, -np.inf)
         self._views[place] = self._missing[place] = sum(map(len, views))
@@ -189,8 +190,10 @@ class _Sums:
         """The averages that are whole by now and were not given out yet, in order."""
         while self._missing.get(self.first) == 0:
             del self._missing[self.first]
-            row = self._rows.pop(self.first)
-            yield row if isinstance(row, UserError) else row - np.log(self._views.pop(self.first))
+            if self.first in self._unreadable:
+                yield self._unreadable.pop(self.first)
+            else:
+                yield self._rows.pop(self.first) - np.log(self._views.pop(self.first))
             self.first += 1
 
 
@@ -198,7 +201,9 @@ class _Batch:
     """Views of one shape, and the places of the photographs they belong to."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.views, self.places = size, [], []
+        self.size = size
+        self.views: list[np.ndarray] = []
+        self.places: list[int] = []
 
     @property
     def images(self) -> np.ndarray:

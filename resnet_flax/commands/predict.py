@@ -42,7 +42,8 @@ def main() -> None:
     model.check_finite()
     print(f"{model.title}: {len(files)} image{'s' if len(files) > 1 else ''}, {flags.FLAGS.view}", file=sys.stderr)
     row = _json_line if flags.FLAGS.json else _table(files, model.preprocessing.classes)
-    first, failures = [], []  # images to be drawn; why files could not be read
+    first: list[tuple[Path, Named]] = []  # images to be drawn
+    failures: list[UserError] = []  # why files could not be read
     for file, found in zip(files, _classified(model, files), strict=True):
         if isinstance(found, UserError):
             failures.append(found)

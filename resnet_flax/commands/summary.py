@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -103,7 +104,7 @@ def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     return f"{row['parameters']:,}", f"{row['multiply_adds']:,}", f"{row['activation_bytes'] / 1e6:,.1f} MB"
 
 
-def _aligned(rows: list[tuple[str, ...]], left: int, last_left: bool = False) -> str:
+def _aligned(rows: Sequence[tuple[str, ...]], left: int, last_left: bool = False) -> str:
     """Columns side by side: the first ones, and maybe the last, flush left; the others flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     flush_left = [i < left or (last_left and i == len(widths) - 1) for i in range(len(widths))]

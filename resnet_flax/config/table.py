@@ -2,15 +2,21 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.config.key import Key
 
+
+class _Role(TypedDict, total=False):
+    protocol: bool
+    resume: Literal["same", "may grow", "may change"]
+
+
 _STREAM = "data.pipeline=stream"
-_RECORD = {"protocol": False}  # of a key that changes what is recorded, not what is learnt
-_PLACE = {"protocol": False, "resume": "may change"}
+_RECORD: _Role = {"protocol": False}  # of a key that changes what is recorded, not what is learnt
+_PLACE: _Role = {"protocol": False, "resume": "may change"}
 
 # fmt: off
 _ROWS = (

@@ -1,14 +1,14 @@
 """How the images of a data set are reached, in memory or on disk (``data.pipeline``), and become a network's input.
 
-The two kinds have the same methods, which :class:`InMemory` describes; nothing outside this folder asks which of the
-two a data set is.
+The two kinds are an :class:`Access`, whose methods :class:`InMemory` describes; nothing outside this folder asks which
+of the two a data set is.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from resnet_flax.config import names_in
 from resnet_flax.data import layouts, pixels, sources
 from resnet_flax.data.folders import decoded_side
-from resnet_flax.data.images import Found, Images, Split
+from resnet_flax.data.images import Found, Images, S
 from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.pixels import Normalization
@@ -31,6 +31,46 @@ from resnet_flax.errors import UserError
 _AT_ONCE = 64  # photographs that are decoded together
 _MANY = 10_000  # batches, more than are measured
 _PASSES = 100  # through a few images, after which they are measured well enough
+
+_S = TypeVar("_S", contravariant=True)  # what holds the images of a split
+
+
+class ClosableBatches(Iterator[Batch], Protocol):
+    """Batches in order; the iterator has to be closed."""
+
+    def close(self) -> None: ...
+
+
+class Access(Protocol[_S]):
+    """How the images of splits of one class are reached; see :class:`InMemory`."""
+
+    @property
+    def noun(self) -> str: ...
+    @property
+    def views(self) -> tuple[str, ...]: ...
+    @property
+    def fixed(self) -> bool: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def resize(self) -> int: ...
+    @staticmethod
+    def load(row: Any, data: Mapping[str, Any], testing: bool) -> tuple[Found, "Access[Any]"]: ...
+    @staticmethod
+    def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "Access[Any]": ...
+    def transform(self, normalization: Normalization, dtype: jnp.dtype) -> Transform: ...
+    def normalization(self, name: str, train: _S, known: Normalization | None = None) -> Normalization: ...
+    def quick_normalization(self, name: str, train: _S) -> Normalization | None: ...
+    def in_order(self, split: _S, batch_size: int) -> ClosableBatches: ...
+    def mixed(self, split: Any) -> Any: ...
+    def supply(
+        self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
+    ) -> Supply: ...
+    def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]: ...
+    def identity(self, split: _S) -> bytes | None: ...
+    def as_trained(self, preprocessing: Preprocessing) -> "Access[_S]": ...
+    def decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
+    def rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +128,12 @@ class InMemory:
         more = names_in(self.data["transforms"])
         return Transform(normalization, dtype, self.data["pad"], self.data["flip"], self._crop, augmentations=more)
 
-    def normalization(
-        self, name: str, train: Images, known: Normalization | None = None, quick: bool = False
-    ) -> Normalization | None:
+    def normalization(self, name: str, train: Images, known: Normalization | None = None) -> Normalization:
         """Returns the normalisation of that name (``data.normalization``), by the training images.
 
         Args:
           known: of the same run, where it takes long to compute. Here it is computed in any case, which shows whether
             the images are those of before.
-          quick: None in place of what takes long.
 
         Raises:
           UserError: it does not fit the images, or none of them can be read.
@@ -106,7 +143,11 @@ class InMemory:
         except ValueError as error:
             raise UserError(str(error)) from None
 
-    def in_order(self, split: Images, batch_size: int) -> Iterator[Batch]:
+    def quick_normalization(self, name: str, train: Images) -> Normalization | None:
+        """Returns what :meth:`normalization` does; None where that takes long."""
+        return self.normalization(name, train)
+
+    def in_order(self, split: Images, batch_size: int) -> Generator[Batch]:
         """Yields each image of a split once: ``images`` [n, H, W, C] uint8, ``labels`` [n], and ``counts`` [n] bool.
 
         Fillers, and broken images that are passed over, do not count. The iterator has to be closed.
@@ -215,13 +256,13 @@ class OnDisk:
         cropped, more = normalization.cropped(self.pipeline.image_size), names_in(self.data["transforms"])
         return Transform(cropped, dtype, colour=self.data["colour"], augmentations=more)
 
-    def normalization(
-        self, name: str, train: Photographs, known: Normalization | None = None, quick: bool = False
-    ) -> Normalization | None:
+    def normalization(self, name: str, train: Photographs, known: Normalization | None = None) -> Normalization:
         """See :class:`InMemory`; statistics are those of the central squares of ``resize``."""
-        if known is not None:
-            return known
-        return None if quick and name in pixels.OF_DATA else self.pipeline.normalization(name, train)
+        return self.pipeline.normalization(name, train) if known is None else known
+
+    def quick_normalization(self, name: str, train: Photographs) -> Normalization | None:
+        """See :class:`InMemory`."""
+        return None if name in pixels.OF_DATA else self.pipeline.normalization(name, train)
 
     def in_order(self, split: Photographs, batch_size: int) -> Batches:
         """See :class:`InMemory`."""
@@ -281,11 +322,10 @@ class OnDisk:
         return found, by
 
 
-Access = InMemory | OnDisk
-ACCESS: dict[str, type[Access]] = {"resident": InMemory, "stream": OnDisk}  # by data.pipeline
+ACCESS: dict[str, type[Access[Any]]] = {"resident": InMemory, "stream": OnDisk}  # by data.pipeline
 
 
-def whole_batches(access: Access, split: Split, batch_size: int) -> Iterator[np.ndarray]:
+def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.ndarray]:
     """Yields each image of a split once, in batches [n, H, W, C] uint8 without fillers.
 
     The last batch may be smaller, and so is one with broken images that are passed over.

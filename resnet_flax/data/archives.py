@@ -77,7 +77,11 @@ def read(name: str, archive: Path) -> Splits:
     """Images and labels of an archive; its format is known by what it holds, not by its name."""
     try:
         with tarfile.open(archive) as tar:
-            files = {Path(m.name).name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}
+            files = {
+                Path(member.name).name: file.read()
+                for member in tar.getmembers()
+                if member.isfile() and (file := tar.extractfile(member)) is not None
+            }
     except (tarfile.TarError, EOFError, OSError) as error:
         raise UserError(f"{archive}: not a whole tar archive ({error}); delete it and fetch it again") from None
     try:

@@ -11,11 +11,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
+
+import numpy as np
 
 from resnet_flax.data import imagenet, prepared, sources
 from resnet_flax.data.folders import scan
-from resnet_flax.data.images import Found, Split, check_labels, set_aside_fifth, split_off_validation, subset
+from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
@@ -95,7 +97,7 @@ def row(name: str) -> DataSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Data(Generic[S]):
     """A loaded data set: its splits and classes, and how its images are reached. Labels and shapes are checked.
 
     Attributes:
@@ -104,17 +106,17 @@ class Data:
       access: how images are reached, in memory or on disk, and become what the network sees.
     """
 
-    train: Split
-    test: Split
-    validation: Split
+    train: S
+    test: S
+    validation: S
     classes: tuple[str, ...]
     where: str
     note: str
     own_split: bool
-    access: "Access"
+    access: "Access[S]"
 
     @property
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, S]:
         """The splits by name; ``validation`` only where it is not empty."""
         splits = {"train": self.train, "test": self.test}
         return splits | ({"validation": self.validation} if len(self.validation) else {})
@@ -124,12 +126,11 @@ class Data:
 
         None of images in memory, which are compared by their statistics.
         """
-        splits = (self.train, self.validation, self.test)
-        identities = [self.access.identity(split) for split in splits]
-        if None in identities:
-            return None
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for identity, split in zip(identities, splits, strict=True):
+        for split in (self.train, self.validation, self.test):
+            identity = self.access.identity(split)
+            if identity is None:
+                return None
             digest.update(identity)
             digest.update(split.labels.tobytes())
         return digest.hexdigest()[:16]
@@ -179,7 +180,8 @@ def unread(data: Mapping[str, Any]) -> Data:
             f"config of digits, cifar10, cifar100 or imagenet"
         )
     names = tuple(str(number) for number in range(count))
-    return Data((), (), (), names, "", "", True, ACCESS[data["pipeline"]].unread(data, shape))
+    none = Images(np.empty((0, *shape), np.uint8), np.empty(0, np.int32))
+    return Data(none, none, none, names, "", "", True, ACCESS[data["pipeline"]].unread(data, shape))
 
 
 def load_for_evaluation(data: Mapping[str, Any]) -> Data:
@@ -220,7 +222,7 @@ def classes(data: Mapping[str, Any]) -> int | None:
     return row(data["name"]).classes
 
 
-def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Split, Split]:
+def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     """Applies the settings ``data.validation`` and ``data.subset`` to the training images."""
     train = found.train
     if data["validation"] >= len(train):

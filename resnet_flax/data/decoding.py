@@ -152,7 +152,7 @@ def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it writes the EXIF data anew, too, and fails where they are damaged elsewhere.
     try:
-        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # whatever damaged EXIF data make PIL raise; the pixels are whole
         method = None
     return image if method is None else image.transpose(method)
@@ -175,7 +175,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, np.float64)
     white = 65535
     if image.mode == "F":
-        largest = values.max(where=np.isfinite(values), initial=0)
+        largest = np.max(values, where=np.isfinite(values), initial=0)
         white = next((top for top in (1, 255) if largest <= top), white)
     grey = np.rint(np.nan_to_num(np.clip(values / white, 0, 1)) * 255).astype(np.uint8)
     transparent = image.info.get("transparency")
@@ -208,7 +208,7 @@ def _reason(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of a kind that Pillow cannot read"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS is not None:
         return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels: too large, or made to exhaust memory"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror}"

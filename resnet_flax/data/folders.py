@@ -189,7 +189,8 @@ def _only_test(folder: Path, test: str, class_order: str) -> ImageFolder:
 
 
 def _one_split(folder: Path, class_order: str, testing: bool) -> ImageFolder:
-    train, test, skipped = {}, {}, Counter()
+    train, test = {}, {}
+    skipped: Counter[str] = Counter()
     for name, files in _images_by_class(folder, skipped).items():
         if len(files) < 2 and not testing:
             raise UserError(

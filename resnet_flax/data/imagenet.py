@@ -201,8 +201,8 @@ def _from_tars(folder: Path, testing: bool) -> Found:
     in_order = np.argsort(test.names)
     labels = np.empty(len(truth), np.int32)
     labels[in_order] = [places[number] for number in truth]
-    train = Photographs.all_of(train, np.asarray([places[number] for number in numbers]))
-    return Found(train, Photographs.all_of(test, labels), classes, f"tar files in {folder}")
+    photographs = Photographs.all_of(train, np.asarray([places[number] for number in numbers]))
+    return Found(photographs, Photographs.all_of(test, labels), classes, f"tar files in {folder}")
 
 
 def _validation_truth(devkit: Path) -> list[str]:
@@ -211,7 +211,7 @@ def _validation_truth(devkit: Path) -> list[str]:
 
     try:
         with tarfile.open(devkit) as archive:
-            files = {Path(m.name).name: archive.extractfile(m).read() for m in _devkit_files(archive)}
+            files = {Path(m.name).name: file.read() for m in _devkit_files(archive) if (file := archive.extractfile(m))}
         synsets = loadmat(io.BytesIO(files["meta.mat"]), squeeze_me=True)["synsets"]
         numbers = {int(i): str(n) for i, n in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
         return [numbers[int(line)] for line in files["ILSVRC2012_validation_ground_truth.txt"].split()]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Images:
 
 
 Split = Images | Photographs
+S = TypeVar("S", Images, Photographs)
 
 
 class Found(NamedTuple):
@@ -50,7 +51,7 @@ class Found(NamedTuple):
     own_split: bool = True
 
 
-def split_off_validation(train: Split, count: int) -> tuple[Split, Split]:
+def split_off_validation(train: S, count: int) -> tuple[S, S]:
     """Sets ``count`` images aside, the same ones in every run: (the rest, in its order; those set aside).
 
     For CIFAR-10 and 5000 this is a split in the manner of the paper's 45k/5k (section 4.2); which images the
@@ -63,7 +64,7 @@ def split_off_validation(train: Split, count: int) -> tuple[Split, Split]:
     return train.take(np.sort(order[count:])), train.take(np.sort(order[:count]))
 
 
-def subset(train: Split, count: int) -> Split:
+def subset(train: S, count: int) -> S:
     """That many of the images, in their order, the same ones in every run; smaller ones lie in larger ones."""
     order = np.random.RandomState(0).permutation(len(train))
     return train.take(np.sort(order[:count]))
@@ -75,7 +76,7 @@ def fifth(count: int) -> np.ndarray:
     return np.random.RandomState(0).permutation(count)[: max(1, round(count / 5))]
 
 
-def set_aside_fifth(train: Split) -> tuple[Split, Split]:
+def set_aside_fifth(train: S) -> tuple[S, S]:
     """Sets a fifth of each class's images aside for testing, the same ones in every run: (the rest, those set aside).
 
     A class of one image keeps it for training.

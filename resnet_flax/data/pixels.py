@@ -1,10 +1,11 @@
 """The normalisation of pixels, by constants or by statistics of the training images."""
 
 import dataclasses
+from typing import TypeVar
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from resnet_flax.data.images import Images, center
 
@@ -13,6 +14,8 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 OF_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
 _COUNTED_AT_ONCE = 16  # images
+
+_Array = TypeVar("_Array", np.ndarray, Array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Normalization:
 
         return Normalization(crop(self.mean), crop(self.std))
 
-    def __call__(self, images: Array, dtype: jnp.dtype) -> Array:
+    def __call__(self, images: _Array, dtype: DTypeLike) -> _Array:
         """uint8 [..., H, W, C] -> dtype."""
         return (images.astype(dtype) / 255 - self.mean.astype(dtype)) / self.std.astype(dtype)
 
@@ -62,9 +65,8 @@ class PixelStatistics:
 
     def __init__(self, name: str) -> None:
         self.count, self._name = 0, name
-        self._sums: np.ndarray | int = (
-            0  # of pixel_mean: [H, W, C]; of channel: how often each value is there, [C, 256]
-        )
+        # Of pixel_mean: [H, W, C]; of channel: how often each value is there, [C, 256].
+        self._sums = np.zeros((), np.uint64 if name == "pixel_mean" else np.int64)
 
     def add(self, images: np.ndarray) -> None:
         """Takes [N, H, W, C] uint8."""

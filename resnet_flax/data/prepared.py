@@ -162,8 +162,8 @@ def _class_names(described: Any) -> list[str]:
     if not isinstance(described, dict):
         return []
     # The last one is that of older versions; it may be the name of a feature, too.
-    given = [described.get(key) for key in ("pythonClassName", "python_class_name", "type")]
-    named = [name for name in given[:2] if isinstance(name, str)] + [n for n in given[2:] if "." in str(n)]
+    given = [(key, described.get(key)) for key in ("pythonClassName", "python_class_name", "type")]
+    named = [name for key, name in given if isinstance(name, str) and (key != "type" or "." in name)]
     return named + [name for part in described.values() for name in _class_names(part)]
 
 

@@ -105,10 +105,6 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
     name, folder = data["name"], data_dir(data["data_dir"])
     place = prepared.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
-    if place is None and archive is None:
-        if name not in archives.ARCHIVES or not data["download"]:
-            raise UnknownName(_nothing_found(name, folder))
-        archive = archives.download(name, folder)
     entry = size.cache_name(name)
     if place is not None:
         files = [p for p in place.iterdir() if p.is_file()]
@@ -116,7 +112,12 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
         chosen = cached_array(f"test-of-{place.parent.name}", files, lambda: np.array(_choose_test(place)))
         test, note = map(str, chosen)
         return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note, bool(test)
-    return cached(entry, [archive], size.side, lambda: _resized(archives.read(name, archive), size)), "", True
+    if archive is None:
+        if name not in archives.ARCHIVES or not data["download"]:
+            raise UnknownName(_nothing_found(name, folder))
+        archive = archives.download(name, folder)
+    file = archive
+    return cached(entry, [file], size.side, lambda: _resized(archives.read(name, file), size)), "", True
 
 
 def data_dir(given: str) -> Path:

@@ -223,7 +223,8 @@ def _begin_worker(number: int, count: int) -> None:
         signal.signal(stop, signal.SIG_IGN)
 
     def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -266,7 +267,7 @@ class _Examples:
 class _Training(_Examples):
     seed: int
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
         place = self._place(number)
         epoch, place_in_epoch = divmod(place, len(self.photographs))
         index, broken = int(_order(self.seed, epoch, len(self.photographs))[place_in_epoch]), -1
@@ -298,7 +299,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class _InOrder(_Examples):
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
         place = self._place(number)
         if place >= len(self.photographs):
             return _example(self.pipeline.blank_image, np.int32(0), counts=False)
@@ -310,7 +311,9 @@ class _InOrder(_Examples):
         return _example(image, label)
 
 
-def _example(image: np.ndarray, label: np.int32, broken: int = -1, read: bool = True, counts: bool = True) -> Batch:
+def _example(
+    image: np.ndarray, label: np.int32, broken: int = -1, read: bool = True, counts: bool = True
+) -> dict[str, np.ndarray | np.generic]:
     return {
         "images": image, "labels": np.int32(label), "broken": np.int64(broken),
         "read": np.bool_(read), "counts": np.bool_(counts),

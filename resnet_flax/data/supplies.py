@@ -138,6 +138,7 @@ class Streamed:
                 # hosts, where there are any, are in a step that needs this one.
                 if done and jax.process_count() == 1:
                     return
+                assert self._failure is not None, "no batch is asked for after the last one"
                 raise self._failure
             yield self._ahead.popleft(), 1
             while len(self._ahead) < _AHEAD and self._send():
@@ -164,7 +165,7 @@ class Streamed:
         if self._failure is not None:
             return False
         try:
-            batch = next(self._batches, None)
+            batch = next(self._batches or iter(()), None)
         except UserError as error:
             self._failure = error
             return False
@@ -186,7 +187,7 @@ class _Share:
     def __init__(self, mesh: Mesh, size: int) -> None:
         self.sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
         here = self.sharding.addressable_devices_indices_map((1, size)).values()
-        self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here]))
+        self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here if index]))
         self._here = {int(place): here for here, place in enumerate(self.places)}
 
     def like(self, image: tuple[int, ...]) -> Arrays:
@@ -198,7 +199,8 @@ class _Share:
 
         def whole(local: np.ndarray) -> Any:
             # Not jax.make_array_from_process_local_data: it wants the places of a host to follow one another.
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None, "the mesh has devices of this host"
                 start, stop, _ = index[1].indices(self.size)
                 return local[None, self._here[start] : self._here[start] + stop - start]
 

@@ -1,5 +1,6 @@
 """Images in tar files, found without unpacking: an index says where in the file each one begins."""
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[s
                         yield f"{member.name}/{inner}", place, length
                 elif member.isfile():
                     yield member.name, offset, member.size
-                archive.members = []  # else it keeps a million of them
+                archive.members = []  # type: ignore[attr-defined]  # else it keeps a million of them
     except (tarfile.TarError, EOFError) as error:
         raise broken(error) from None
     # Where a copy broke off between two members, tarfile sees nothing amiss; but the zeros at the end are not there.
@@ -75,7 +76,7 @@ def _files(file: BinaryIO, start: int, size: int, name: str) -> Iterator[tuple[s
         raise broken("its end mark is missing")
 
 
-class _Part:
+class _Part(io.RawIOBase):
     """Bytes ``start`` to ``start + size`` of a file, as a file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:

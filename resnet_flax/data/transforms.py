@@ -105,7 +105,7 @@ class Transform:
             image = jnp.where(bits[2] & 1, image[:, ::-1], image)
         return image
 
-    def _cropped(self, padded: tuple[int, int, int]) -> tuple[tuple[int, int, int], Array]:
+    def _cropped(self, padded: tuple[int, ...]) -> tuple[tuple[int, int, int], Array]:
         """The shape of a crop out of a padded image of that shape, and its vertical and horizontal places."""
         height, width, channels = padded
         if self.crop > min(height, width):

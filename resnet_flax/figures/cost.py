@@ -27,11 +27,11 @@ def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> No
         line = sorted((c for c in costs if c.unit == unit), key=lambda c: c.depth)
         x = [c.depth for c in line]
         y = np.array([1e3 * c.step.median if measured else c.multiply_adds / 1e6 for c in line])
-        beside = {"transform": style.aside(axes, i, len(looks), depths)}
-        axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, **look, **beside)
+        beside = style.aside(axes, i, len(looks), depths)
+        axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, transform=beside, **look)
         if measured:
             bars = (y - [1e3 * c.step.least for c in line], [1e3 * c.step.most for c in line] - y)
-            axes.errorbar(x, y, bars, fmt="none", capsize=3, ecolor=look["color"], **beside)
+            axes.errorbar(x, y, bars, fmt="none", capsize=3, ecolor=look["color"], transform=beside)
     axes.set_xticks(depths)
     most = max(1e3 * c.step.most if measured else c.multiply_adds / 1e6 for c in costs)
     axes.set_ylim(0, 1.08 * most)

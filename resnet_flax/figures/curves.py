@@ -59,8 +59,8 @@ def draw_into(
         if not members:
             continue
         every = max(1, len(steps) // 6)
-        marks = {"markevery": (i * every // len(looks), every), "markersize": 4.5}
-        mean = values.mean(0) if steps else []
+        marks: dict[str, Any] = {"markevery": (i * every // len(looks), every), "markersize": 4.5}
+        mean: np.ndarray = values.mean(0) if steps else np.empty(0)
         axes.plot(steps, mean, label=name, linewidth=1.5, **looks[name], **marks)
         if len(values) > 1:
             deviation = values.std(0, ddof=1)
@@ -84,7 +84,7 @@ def _draw_failed(axes: Axes, outcomes: Sequence[Outcome], metric: str, look: Map
     """Draws each run to its last finite error, with a cross there; one without any gets a cross in the corner."""
     for outcome in outcomes:
         steps, errors = _series([outcome], metric)
-        finite = [(step, error) for step, error in zip(steps, errors[0], strict=True) if np.isfinite(error)]
+        finite = [(float(step), error) for step, error in zip(steps, errors[0], strict=True) if np.isfinite(error)]
         where = {} if finite else {"transform": axes.transAxes}
         ends = {**look, **where, "marker": "x", "markersize": 7, "markevery": [-1], "linewidth": 0.8}
         axes.plot(*zip(*(finite or [(0.03, 0.96)]), strict=True), **ends)

@@ -61,11 +61,11 @@ def draw_against(
                 there[places[value]].append(outcome)
         there = {place: members for place, members in there.items() if members}
         mean, deviation = np.array([_mean_and_deviation(_errors(m, metric)) for m in there.values()]).T
-        beside = {"transform": style.aside(axes, i, len(looks), list(places.values()))}
-        look |= beside | ({} if numbers else {"linestyle": "none"})
+        beside = style.aside(axes, i, len(looks), list(places.values()))
+        look |= {"transform": beside} | ({} if numbers else {"linestyle": "none"})
         axes.plot(list(there), mean, label=name, linewidth=1.6, markersize=5, **look)
         if np.isfinite(deviation).any():
-            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], **beside)
+            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], transform=beside)
         style.mark_failures(axes, there, mean, look)
 
 
@@ -83,7 +83,7 @@ def _value_axis(axes: Axes, places: dict, log: bool) -> None:
     scale = axes.xaxis.get_transform()
     low, high = scale.transform([min(at), max(at)])
     margin = 0.08 * (high - low) or 0.5
-    axes.set_xlim(scale.inverted().transform([low - margin, high + margin]))
+    axes.set_xlim(*scale.inverted().transform([low - margin, high + margin]))
 
 
 def against(
@@ -172,7 +172,8 @@ def _lowest(outcomes: Sequence[Outcome], key: str, line: Callable[[Outcome], str
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Returns NaN where there is none."""
-    return (np.mean(values) if values else np.nan), (np.std(values, ddof=1) if len(values) > 1 else np.nan)
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return (float(np.mean(values)) if values else np.nan), deviation
 
 
 def _seeds(outcomes: Sequence[Outcome]) -> str:

@@ -41,7 +41,7 @@ def _draw_published(axes: Axes, panel: str, looks: Mapping[str, Mapping[str, Any
         shown = name == "residual" and number.metric == "test error %" and number.statistic != "best" and line in looks
         if shown and panel == _PANELS[2 if int(depth) >= 110 else 1]:
             found[line] = number.value
-    right = {"xycoords": "axes fraction", "fontsize": 8, "color": "0.2", "annotation_clip": False}
+    right: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "color": "0.2", "annotation_clip": False}
     bottom = 0.0
     for line, value in sorted(found.items(), key=lambda item: item[1]):
         look = {"color": looks[line]["color"], "marker": looks[line]["marker"], "markersize": 4.5}

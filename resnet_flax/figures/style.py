@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 
@@ -147,9 +148,9 @@ def draw_layers(axes: Axes, values: Sequence[float], name: str, looks: Mapping[s
       looks: of all lines (:func:`looks`); each is marked at other points.
       log: whether the vertical axis is logarithmic; 0, as of a layer that has died, is a gap then, and explained.
     """
-    values, every = np.asarray(values, float), max(1, len(values) // 7)
-    shown = np.where(values > 0, values, np.nan) if log else values
-    marks = {"markevery": (list(looks).index(name) * every // len(looks), every), "markersize": 4}
+    all_values, every = np.asarray(values, float), max(1, len(values) // 7)
+    shown = np.where(all_values > 0, all_values, np.nan) if log else all_values
+    marks: dict[str, Any] = {"markevery": (list(looks).index(name) * every // len(looks), every), "markersize": 4}
     axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **looks[name], **marks)
     if log:
         axes.set_yscale("log")
@@ -160,7 +161,12 @@ def draw_layers(axes: Axes, values: Sequence[float], name: str, looks: Mapping[s
 def explain(axes: Axes, text: str, **sign: Any) -> None:
     """Gives the axes' legend an entry that is no line of theirs, once."""
     if text not in axes.get_legend_handles_labels()[1]:
-        axes.plot([], [], label=text, **{"color": "0.3", "markersize": 5} | sign)
+        look: dict[str, Any] = {"color": "0.3", "markersize": 5} | sign
+        axes.plot([], [], label=text, **look)
+
+
+def _is_sign(handle: Artist) -> bool:
+    return isinstance(handle, Line2D) and np.size(handle.get_xdata()) == 0
 
 
 def error_axis(axes: Axes, lowest: Iterable[float], most: float, vertical: bool = True) -> None:
@@ -216,12 +222,12 @@ def legend(figure: Figure) -> None:
     It explains whatever has a label in any panel, each label once: first lines, then signs.
     """
     labelled = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
-    handles = sorted(labelled.values(), key=lambda h: len(h.get_xdata()) == 0)
+    handles = sorted(labelled.values(), key=_is_sign)
     labels = [textwrap.fill(words.without_keys(str(handle.get_label())), 58) for handle in handles]
     width, height = figure.get_size_inches()
     for columns in range(len(handles), 0, -1):
         found = figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
-        box = found.get_window_extent(figure.canvas.get_renderer())
+        box = found.get_window_extent()
         if box.width <= 0.98 * width * figure.dpi or columns == 1:
             figure.set_figheight(height + box.height / figure.dpi)
             return
@@ -254,6 +260,7 @@ def save(figure: Figure, path: Path) -> None:
       path: of the PNG.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for form, more in {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}.items():
+    forms: dict[str, dict[str, Any]] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+    for form, more in forms.items():
         with replacing(path.with_suffix(f".{form}")) as temporary:
             figure.savefig(temporary, format=form, **more)

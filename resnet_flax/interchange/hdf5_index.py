@@ -11,7 +11,7 @@ import json
 import math
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -96,7 +96,7 @@ def _inside(group: "h5py.Group", name: str) -> Any:
     return group
 
 
-def _attribute(attributes: Mapping[str, Any], name: str) -> Any:
+def _attribute(attributes: "h5py.AttributeManager", name: str) -> Any:
     described = attributes.get_id(name)
     if math.prod(described.shape) * described.dtype.itemsize > _MOST_ATTRIBUTE:
         raise ValueError(f"{name} is too long")
@@ -125,7 +125,9 @@ def _keras_3(group: "h5py.Group", seen: set[Any]) -> Iterator[tuple[str, Any]]:
             layers = _inside(group, inner)
             for name in layers.keys():  # noqa: SIM118
                 yield from _keras_3(_inside(layers, name), seen)
-    variables = _inside(group, "vars") if "vars" in group.keys() else ()  # noqa: SIM118
+    if "vars" not in group.keys():  # noqa: SIM118
+        return
+    variables = _inside(group, "vars")
     if not len(variables):  # a group is true even where it is empty, as an activation's is
         return
     if "name" not in variables.attrs or len(variables) not in _VARIABLES:

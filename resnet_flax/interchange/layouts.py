@@ -91,7 +91,7 @@ class Layout:
         if not modules[0].startswith("stage"):
             return ".".join([self.outside.get(modules[0], modules[0]), *modules[1:]])
         stage = int(modules[0].removeprefix("stage")) - 1 + self.first_stage
-        unit = (0 if modules[1] == "first" else 1 + index) + self.first_unit
+        unit = (0 if index is None else 1 + index) + self.first_unit
         layer = ".".join([self.inside.get(modules[2], modules[2]), *modules[3:]])
         return self.unit.format(stage=stage, unit=unit, layer=layer)
 

@@ -7,7 +7,7 @@ functions it is given, or makes of it, is an :class:`Unknown`, which remembers t
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 # A checkpoint with an optimizer's state has some 100,000 instructions. Each may take 200 bytes of memory.
@@ -70,7 +70,8 @@ class Machine:
 
     def run(self) -> Any:
         """The object that the pickle describes."""
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(self._file)):
+        instructions = pickletools.genops(self._file)  # type: ignore[arg-type]  # it calls read and readline alone
+        for count, (opcode, argument, _) in enumerate(instructions):
             if count >= _MOST_INSTRUCTIONS:
                 raise ValueError(f"its pickle has more than {_MOST_INSTRUCTIONS} instructions")
             self._step(opcode.name, argument)
@@ -103,7 +104,7 @@ class Machine:
                 stack.append(())
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(name[-1])
-                items = tuple(stack[-count:])
+                items: Sequence[Any] = tuple(stack[-count:])
                 if len(items) < count:
                     raise ValueError("its stack is empty")
                 stack[-count:] = [items]

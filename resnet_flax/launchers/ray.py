@@ -257,7 +257,7 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
         environment.setdefault("JAX_PLATFORMS", "cpu")
     # A lost worker is answered above, where it is seen; Ray would be silent about it.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
-    cache = jax.config.jax_compilation_cache_dir  # only its settings: its devices are the workers'
+    cache = jax.config.values["jax_compilation_cache_dir"]  # only its settings: its devices are the workers'
 
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ class Program:
         current: dict[str, Instruction] = {}
         for line in text.splitlines():
             if line.endswith("{") and not line.startswith((" ", "HloModule")):
-                name = re.match(r"(?:ENTRY )?%?([\w.\-]+)", line)[1]
+                name = re.findall(r"^(?:ENTRY )?%?([\w.\-]+)", line)[0]
                 current = self._computations[name] = {}
                 self._entry = name if line.startswith("ENTRY") else self._entry
             elif line.startswith(" ") and " = " in line and (found := _instruction(line)):
@@ -175,7 +175,7 @@ class Program:
         total = 0
         for i in inner.values():
             if i.opcode == "parameter":
-                total += min(size(operands[int(re.search(r"parameter\((\d+)\)", i.text)[1])]), _read(i.name, inner))
+                total += min(size(operands[int(re.findall(r"parameter\((\d+)\)", i.text)[0])]), _read(i.name, inner))
         root = next(i for i in inner.values() if i.is_root)
         results = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
         return total + sum(_written(result, inner) for result in results)
@@ -228,9 +228,9 @@ def _reorders(one: Instruction, among: Mapping[str, Instruction]) -> bool:
 
 def _order(shape: str) -> str:
     """The order of an array's dimensions in memory, such as ``3,2,1,0``; those of length 1 left out."""
-    _, dimensions, layout = _ARRAY.search(shape).groups()
+    _, dimensions, layout = _ARRAY.findall(shape)[0]
     lengths = [int(d) for d in dimensions.split(",") if d]
-    order = [int(d) for d in re.findall(r"\d+", (layout or "").partition(":")[0])]
+    order = [int(d) for d in re.findall(r"\d+", layout.partition(":")[0])]
     return ",".join(str(d) for d in order if lengths[d] > 1)
 
 

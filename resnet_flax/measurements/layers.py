@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -88,7 +89,7 @@ def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Call
       key: of both.
       done: told after each stack.
     """
-    found = {}
+    found: dict[str, Callable[[], Any]] = {}
     for stack in STACKS:
         x = jax.random.normal(key, (batch, stack.side, stack.side, stack.channels))
         kernels = [jax.random.normal(key, s) * math.sqrt(2 / math.prod(s[:3])) for s in stack.kernels]
@@ -100,8 +101,8 @@ def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Call
         forward = jit(stack.__call__).lower(x, kernels).compile()
         dy = forward(x, kernels)
         both = jit(both).lower(x, kernels, dy).compile()
-        found[name_of(stack, WAYS[0])] = lambda f=forward, a=(x, kernels): f(*a)
-        found[name_of(stack, WAYS[1])] = lambda f=both, a=(x, kernels, dy): f(*a)
+        found[name_of(stack, WAYS[0])] = partial(forward, x, kernels)
+        found[name_of(stack, WAYS[1])] = partial(both, x, kernels, dy)
         done(f"compiled {stack.name}")
     return found
 
@@ -111,6 +112,6 @@ def name_of(stack: Stack, way: str) -> str:
     return f"{stack.name}, {way}"
 
 
-def times(measured: dict[str, Spread], stack: Stack) -> Times:
+def times(measured: Mapping[str, Spread], stack: Stack) -> Times:
     """Returns the times of a stack, out of what was measured of :func:`calls`."""
     return Times(*(measured[name_of(stack, way)] for way in WAYS))

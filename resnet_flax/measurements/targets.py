@@ -151,7 +151,7 @@ class Bound:
     @property
     def binds(self) -> str:
         """The reason that binds."""
-        return max(self.seconds, key=self.seconds.get)
+        return max(self.seconds, key=self.seconds.__getitem__)
 
     @property
     def least(self) -> float:

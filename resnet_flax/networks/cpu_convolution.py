@@ -154,7 +154,7 @@ def _split(count: int, elements: int) -> tuple[int, int]:
     return math.ceil(count / size), size  # of 7 images in chunks of 2 there are 4, though 5 were asked for
 
 
-def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array], Array]:
+def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array | int], Array]:
     """Returns a function that takes a chunk out of [N, ...] by its index; zeros where there are no more images.
 
     Not a reshape to [chunks, size, ...], for ``lax.scan`` to go over: XLA computes the images a second time in that
@@ -174,7 +174,7 @@ def input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
     return forward(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
-def spread(dy: Array, stride: int, sides: tuple[int, int]) -> Array:
+def spread(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
     """Puts ``stride - 1`` zeros between the positions of dy, so that its sides are those of the input."""
     if stride == 1:
         return dy
@@ -183,7 +183,7 @@ def spread(dy: Array, stride: int, sides: tuple[int, int]) -> Array:
     return lax.pad(dy, jnp.zeros((), dy.dtype), padding)
 
 
-def strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[int, int]) -> Array:
+def strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
     """Returns the input's gradient, without zeros between the positions of the output's.
 
     Position ``s i + r`` of the input, 0 <= r < s, meets position ``i - d`` of the output at the kernel's entry

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from resnet_flax.networks.convolution import Convolution
 from resnet_flax.networks.initialization import Initializer, ones, zeros
-from resnet_flax.networks.normalization import BatchNorm, Bias
+from resnet_flax.networks.normalization import FLOAT32, BatchNorm, Bias
 from resnet_flax.networks.probes import Probe
 
 
@@ -34,8 +34,8 @@ class Layers:
     """
 
     kernel_init: Initializer
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     block: str = "basic"
     bottleneck_stride: str = "first"
     shortcut: str = "A"

@@ -91,7 +91,7 @@ class Network(nn.Module):
 
         apply = nn.remat(apply) if self.remat == "stage" else apply
         if self.stem is not None:
-            x = named["stem"] = self._stem(x, train)
+            x = named["stem"] = self._stem(self.stem, x, train)
         for i, (units, filters, stride) in enumerate(
             zip(self.stage_units, self.stage_filters, self.stage_strides, strict=True), start=1
         ):
@@ -112,11 +112,11 @@ class Network(nn.Module):
             x = named["logits"] = self.layers.dense(self.classes, _at_least_float32(x), name="dense")(x)
         return (x, named) if intermediates else x
 
-    def _stem(self, x: Array, train: bool) -> Array:
-        x = self.layers.convolution(self.stem.filters, self.stem.size, self.stem.stride, name="stem_conv")(x)
+    def _stem(self, stem: Stem, x: Array, train: bool) -> Array:
+        x = self.layers.convolution(stem.filters, stem.size, stem.stride, name="stem_conv")(x)
         x = self.layers.norm(name="stem_bn")(x, train)
         x = nn.relu(self.layers.probe(name="stem_response")(x))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))) if self.stem.pool else x
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))) if stem.pool else x
 
     def _last_pointwise(self, x: Array, train: bool) -> Array:
         x = self.layers.convolution(self.stage_filters[-1], 1, 1, name="last_conv")(x)

@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from resnet_flax.networks import paired_sums
 from resnet_flax.networks.initialization import Initializer, ones, zeros
 
+FLOAT32 = jnp.dtype("float32")
 KEPT = "normalised"  # name of what a loop over units keeps for its backward pass on a GPU: BN's input and statistics
 
 
@@ -39,8 +40,8 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     scale_init: Initializer = ones
     gpu: bool = False
 
@@ -93,8 +94,8 @@ class Bias(nn.Module):
       param_dtype: of the bias.
     """
 
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:

@@ -1,6 +1,6 @@
 """The tables and the sentences of ``cost``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def write_networks(costs: Sequence[Cost], path: Path, batch: int) -> _Written:
     return _write(path, header, rows, caption)
 
 
-def write_bottleneck(layers: dict[str, Spread], path: Path, batch: int) -> _Written:
+def write_bottleneck(layers: Mapping[str, Spread], path: Path, batch: int) -> _Written:
     """A row for each of Fig. 5's stacks of layers, and for what the wide one would be without its 1x1 layers."""
     header = (
         "layers", "parameters", "multiply-adds", "of the bottleneck's", "forward ms", "forward and backward ms",
@@ -55,7 +55,7 @@ def write_bottleneck(layers: dict[str, Spread], path: Path, batch: int) -> _Writ
     return _write(path, header, rows, caption)
 
 
-def write_one_by_one(layers: dict[str, Spread], path: Path, batch: int) -> _Written:
+def write_one_by_one(layers: Mapping[str, Spread], path: Path, batch: int) -> _Written:
     """A row a shape: a 1x1 convolution over a 3x3 one, in parameters, multiply-adds and time."""
     header = (
         "shape", "multiply-adds", "parameters", "forward, time", "forward and backward, time", "1x1 ms", "3x3 ms",
@@ -78,7 +78,7 @@ def write_one_by_one(layers: dict[str, Spread], path: Path, batch: int) -> _Writ
     return _write(path, header, rows, caption)
 
 
-def notes(costs: Sequence[Cost], layers: dict[str, Spread], batch: int) -> list[str]:
+def notes(costs: Sequence[Cost], layers: Mapping[str, Spread], batch: int) -> list[str]:
     """Says in sentences what the numbers show."""
     where = environment()
     found = [
@@ -133,7 +133,7 @@ def _compiling(costs: Sequence[Cost]) -> list[str]:
     return [f"Compiling a training step took, least to most of the units, once each: {said}."]
 
 
-def _bottleneck(layers: dict[str, Spread]) -> list[str]:
+def _bottleneck(layers: Mapping[str, Spread]) -> list[str]:
     bottleneck = times(layers, BOTTLENECK).both
     said = [
         f"{bottleneck.over(times(layers, other).both).text()} times as long as {other.name}, for "
@@ -143,10 +143,10 @@ def _bottleneck(layers: dict[str, Spread]) -> list[str]:
     return [f"The bottleneck of Fig. 5 (256-64-64-256) took, forward and backward, {', and '.join(said)}."]
 
 
-def _one_by_one(layers: dict[str, Spread]) -> list[str]:
+def _one_by_one(layers: Mapping[str, Spread]) -> list[str]:
     counts = {_multiply_adds_ratio(one, three) for one, three in PAIRS}
     exact = "exactly 1/9" if counts == {Fraction(1, 9)} else f"from {min(counts)} to {max(counts)}"
-    ratios = {way: [] for way in ("forward", "both")}
+    ratios: dict[str, list[float]] = {way: [] for way in ("forward", "both")}
     for one, three in PAIRS:
         for way, values in ratios.items():
             small, large = (getattr(times(layers, stack), way) for stack in (one, three))

@@ -140,7 +140,7 @@ def gather(folder: Path) -> Gathered:
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
     others = [
-        run for path, files in found if holds_run(files) and path not in runs and (run := readers.run(path)) is not None
+        one for path, files in found if holds_run(files) and path not in runs and (one := readers.run(path)) is not None
     ]
     if not experiments and not others:
         if readers.problems:

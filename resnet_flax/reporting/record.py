@@ -89,7 +89,7 @@ def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
 
 def planned(folder: Path) -> dict[Path, str]:
     """The runs of every plan in a folder, at any depth: paths and names. What is no plan is passed over."""
-    found = {}
+    found: dict[Path, str] = {}
     for path, subfolders, files in os.walk(folder.resolve()):
         if holds_run({*files, *subfolders}):
             subfolders.clear()  # of a run: checkpoints
@@ -118,7 +118,8 @@ def read(folder: Path) -> Record:
         raise UserError(f"{path}: is no record of an experiment: {error}") from None
     texts = [record.experiment, record.title, record.question, record.command]
     texts += [*record.notes, *record.published, *record.runs]
-    texts += [text for part in (*record.figures, *record.tables) for text in dataclasses.astuple(part)]
+    texts += [text for part in record.figures for text in dataclasses.astuple(part)]
+    texts += [text for part in record.tables for text in dataclasses.astuple(part)]
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: is no record of an experiment: a field that must be text is not")
     return record

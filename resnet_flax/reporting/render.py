@@ -5,10 +5,12 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import assert_never
 from urllib.parse import quote
 
 import jinja2
 
+from resnet_flax.reporting import document as page
 from resnet_flax.reporting.document import Block, Cell, Document, Grid, lines
 from resnet_flax.visible import visible
 
@@ -61,29 +63,29 @@ def markdown(document: Document, folder: Path) -> str:
 
 
 def _block(block: Block, folder: Path) -> str:
-    match block.kind:
-        case "text":
+    match block:
+        case page.Text():
             return _inline(block.text)
-        case "problem":
+        case page.Problem():
             return f"> **Missing:** {_inline(block.text)}"
-        case "bullets":
+        case page.Bullets():
             terms = block.terms or [""] * len(block.items)
             named = [f"**{_inline(term)}** " if term else "" for term in terms]
             return "\n".join(f"- {term}{_inline(item)}" for term, item in zip(named, block.items, strict=True))
-        case "code":
+        case page.Code():
             longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
             fence = "`" * max(3, longest + 1)
             return f"{fence}text\n{visible(block.text)}\n{fence}"
-        case "picture":
+        case page.Picture():
             link = quote(Path(os.path.relpath(block.file, folder.resolve())).as_posix())
             return f"![{_inline(block.caption)}]({link})\n\n**{block.label}.** {_inline(block.caption)}"
-        case "fold":
+        case page.Fold():
             inner = "\n\n".join(_block(b, folder) for b in block.blocks)
             return f"<details><summary>{_inline(block.summary)}</summary>\n\n{inner}\n\n</details>"
-        case "grid":
+        case page.Grid():
             parts = [f"**{block.label}.** {_inline(block.caption)}", _table(block)]
             return "\n\n".join(parts + [_block(fold, folder) for fold in block.details])
-    raise ValueError(f"a block of kind {block.kind!r} is not known")
+    assert_never(block)
 
 
 def _table(grid: Grid) -> str:

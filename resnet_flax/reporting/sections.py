@@ -151,7 +151,8 @@ def _table(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
 
 
 def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers) -> list[Block]:
-    blocks, given = [], []
+    blocks: list[Block] = []
+    given = []
     for key in keys:
         try:
             given.append(published.read(key))

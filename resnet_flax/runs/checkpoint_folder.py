@@ -57,8 +57,9 @@ def report_failure(folder: Path) -> Iterator[None]:
         if isinstance(error, ValueError) and not disk:
             raise
         reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in its first line
-        strerror = getattr(error, "strerror", None)
-        reason = f"{strerror}: {error.filename}" if strerror and error.filename else f"{text:.200}"
+        reason = f"{text:.200}"
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            reason = f"{error.strerror}: {error.filename}"
         raise _unwritten(folder, reasons[-1] if reasons else reason) from None
 
 

@@ -38,9 +38,9 @@ def read_config(content: bytes, path: Path) -> ConfigDict:
         if flat["model.depth"] < 1 or flat["train.steps"] < 1:
             raise ValueError("a depth and steps are at least 1")
         configs.apply_name(configs.base(), configs.name_of(found.model))
-        for key in flat:
-            if not re.fullmatch(r"[\w.]{1,100}", key):
-                raise ValueError(f"{key[:40]!r} is no key")
+        for name in flat:
+            if not re.fullmatch(r"[\w.]{1,100}", name):
+                raise ValueError(f"{name[:40]!r} is no key")
         return found
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise unfit(path, error) from None

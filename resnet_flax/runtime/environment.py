@@ -28,7 +28,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": processor.name(),
         "convolution_chunk": CHUNK_ELEMENTS,
-        "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+        "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
     }
 
 

@@ -32,7 +32,7 @@ def without_torch() -> Iterator[None]:
     """Hides PyTorch from what is imported meanwhile; libraries would import it, in seconds, where it is installed."""
     hidden = "torch" not in sys.modules
     if hidden:
-        sys.modules["torch"] = None
+        sys.modules["torch"] = None  # type: ignore[assignment]  # what refuses the import of a name
     try:
         yield
     finally:

@@ -41,8 +41,8 @@ def join() -> int:
     if not all(given) and not _DISTRIBUTED.value:
         return 0
     deadline = time.monotonic() + _TIMEOUT.value
-    if all(given):
-        _check(_COORDINATOR.value, deadline)
+    if _COORDINATOR.value is not None and _PROCESSES.value is not None and _PROCESS.value is not None:
+        _check(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, deadline)
     import jax  # for which --help does not wait
 
     # jax aborts where they do not come.
@@ -84,16 +84,14 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check(coordinator: str, deadline: float) -> None:
+def _check(coordinator: str, processes: int, process: int, deadline: float) -> None:
     """Refuses flags that do not fit; waits until the coordinator's port is open."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"--coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234")
-    if not 0 <= _PROCESS.value < _PROCESSES.value:
-        raise UserError(
-            f"--process={_PROCESS.value} must be from 0 to --processes - 1, which is {_PROCESSES.value - 1}"
-        )
-    if _PROCESS.value == 0:
+    if not 0 <= process < processes:
+        raise UserError(f"--process={process} must be from 0 to --processes - 1, which is {processes - 1}")
+    if process == 0:
         return
     # jax would try as long, but end in an abort.
     while True:

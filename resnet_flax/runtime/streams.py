@@ -64,13 +64,14 @@ def protect(ends_with_reader: bool = False) -> Stream:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     # A class or a file may have a name that is not UTF-8, or that the terminal's encoding lacks.
+    found = {}
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (to the end)
-        stream.reconfigure(errors="backslashreplace")
-        before = stream
-        setattr(sys, name, Stream(stream, ends_with_reader and name == "stdout"))
-        _replace_in_logging(before, getattr(sys, name))
-    return sys.stdout
+        before = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (to the end)
+        before.reconfigure(errors="backslashreplace")
+        found[name] = Stream(before, ends_with_reader and name == "stdout")
+        setattr(sys, name, found[name])
+        _replace_in_logging(before, found[name])
+    return found["stdout"]
 
 
 def _replace_in_logging(before: Any, after: Stream) -> None:

@@ -97,7 +97,7 @@ class Run:
 
     @property
     def tracking(self) -> Tracking:
-        """What trackers call it."""
+        """The run's name, sweep and trackers."""
         return Tracking(self.trackers, self.name, self.group)
 
 

@@ -45,7 +45,8 @@ class Tried:
     def mean(self, metric: str) -> float:
         """Returns the mean of a metric at the final step; infinite where a run has not come to it."""
         found = [None if o is None or o.failure else o.final.get(metric) for o in self.outcomes]
-        return math.inf if None in found else float(np.mean(found))
+        numbers = [number for number in found if number is not None]
+        return math.inf if len(numbers) < len(found) else float(np.mean(numbers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +178,9 @@ class Chooser:
         )
         notes = [f"Each case at its own best {over}. {caption} The test images did not choose."]
         notes += [
-            f"{choice.name}: {key}={choice.best.values[key]} is {AT_AN_END}."
+            f"{choice.name}: {key}={best.values[key]} is {AT_AN_END}."
             for choice in choices
+            if (best := choice.best) is not None
             for key in choice.ends(self.over)
         ]
         header = ("network", *self.keys, "validation error %", "tried", "remark")

@@ -8,7 +8,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.figures import curves, final_errors
 from resnet_flax.reporting import words
-from resnet_flax.reporting.record import Figure
+from resnet_flax.reporting.record import Figure, Table
 from resnet_flax.sweeps import grid, options
 from resnet_flax.sweeps.cases import Asked, Case, Outcome
 from resnet_flax.sweeps.choice import CHOSEN, Chooser
@@ -73,7 +73,7 @@ class _Roles:
 
     def tried(self, outcome: Outcome) -> str:
         """Names the values of a run that may be chosen."""
-        return ", ".join(_setting(key, outcome) for key in self.chooser.keys)
+        return ", ".join(_setting(key, outcome) for key in (self.chooser.keys if self.chooser else ()))
 
     def at_x(self, outcome: Outcome) -> str:
         """Names the place of a run on the horizontal axis."""
@@ -137,7 +137,9 @@ def _then(asked: Asked) -> Stage | None:
 def _findings(results: Results) -> Findings:
     """Draws the errors against x, and the curves; of values that are chosen, reports which."""
     roles = _roles(results.asked)
-    shown, tables, notes, protocol = results.outcomes, [], [], ""
+    shown, protocol = results.outcomes, ""
+    tables: list[Table] = []
+    notes: list[str] = []
     if roles.chooser:
         shown = results.of(CHOSEN)
         table, notes = roles.chooser.report(results)

@@ -36,7 +36,7 @@ class Setting:
 
     def define(self, name: str, values: flags.FlagValues) -> None:
         """Defines the flag."""
-        more = {"flag_values": values, "module_name": "flags of its own"}
+        more: dict[str, Any] = {"flag_values": values, "module_name": "flags of its own"}
         limits = {"lower_bound": self.least, "upper_bound": self.most, **more}
         if self.repeated:
             flags.DEFINE_multi_string(name, list(self.default), self.help, **more)
@@ -57,7 +57,7 @@ class Setting:
         Raises:
           UserError: a member of a tuple is of another kind.
         """
-        given = values[name].value
+        given: Any = values[name].value
         if self.repeated or not isinstance(self.default, tuple):
             return given
         kind = type(self.default[0]) if self.default else str
@@ -157,7 +157,7 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         folder=folder,
         runs=expanded(given.runs) if given.runs else folder / "runs",
         settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
-        dry_run=given["dry-run"].value,
+        dry_run=bool(given["dry-run"].value),
         draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),

@@ -38,7 +38,7 @@ _lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run that starts or resumes.
+    """A run that starts or resumes, as a tracker is told of it.
 
     Attributes:
       path: the run directory.

@@ -43,7 +43,7 @@ class Evaluation:
     @property
     def errors(self) -> int:
         """How many images are classified wrongly."""
-        return self.sums["error"]
+        return int(self.sums["error"])
 
     @property
     def error(self) -> float:
@@ -112,23 +112,24 @@ def make_evaluate(
       batch_size: of all devices together; it is rounded up to a multiple of their number.
       metrics: names of metrics of examples.
     """
-    per_device = -(-batch_size // mesh.size)
+    per_device, batches = -(-batch_size // mesh.size), layout.batches
+    assert batches is not None, "a layout of training"
     everyone = PartitionSpec()
 
     def batch_sums(variables: dict, batch: dict[str, Array]) -> dict[str, Array]:
-        logits = network.apply(variables, transform.evaluate(batch["images"]), train=False)
+        logits: Any = network.apply(variables, transform.evaluate(batch["images"]), train=False)
         found = metric_functions.measured(metrics, logits, batch)
         return metric_functions.summed(found, batch["mask"]) | {"images": batch["mask"].sum(dtype=jnp.int32)}
 
     @jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec), out_specs=everyone, check_vma=False)
     def sums(variables: dict, arrays: Arrays) -> dict[str, Array]:
-        def at(i: Array | int) -> dict[str, Array]:
+        def at(i: Array) -> dict[str, Array]:
             return batch_sums(variables, device_batch(layout, arrays, 0, i, per_device))
 
         none = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: at(jnp.int32(0))))
         add = lambda i, totals: jax.tree.map(jnp.add, totals, at(i))  # noqa: E731
-        return lax.psum(lax.fori_loop(0, layout.batches(arrays), add, none), DATA_AXIS)
+        return lax.psum(lax.fori_loop(0, batches(arrays), add, none), DATA_AXIS)
 
     return Evaluate(sums, metrics)
 
@@ -136,9 +137,9 @@ def make_evaluate(
 def of_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
     """Metrics by the logarithms of class probabilities [N, classes], such as averages over views."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        scores, batch = jnp.asarray(scores, np.float64), {"labels": jnp.asarray(labels)}
-        names = metric_functions.for_classes(scores.shape[1])
-        sums = metric_functions.summed(metric_functions.measured(names, scores, batch))
+        logits, batch = jnp.asarray(scores, np.float64), {"labels": jnp.asarray(labels)}
+        names = metric_functions.for_classes(logits.shape[1])
+        sums = metric_functions.summed(metric_functions.measured(names, logits, batch))
         return Evaluation({name: total.item() for name, total in sums.items()}, len(labels))
 
 

@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
                 hosts.say(f"{directory.path}: begun by an earlier version without checksums of its files; they have "
                           f"them now")  # fmt: skip
             directory.write_config(parts.config)
-            directory.write_images(parts.preprocessing, photographs_of(parts))
+            directory.write_images(parts.preprocessing, photographs_of(parts.dataset))
         return train(parts.config, Run(parts, weights, directory, hosts, stop, tracking))
 
 
@@ -81,12 +81,13 @@ def _prepare(
         memory.check_training(config, build(config.model, classes=1))
         parts = prepare(config, directory.known_normalization(config))
         if hosts.first:
-            check_images(directory, parts)
+            check_images(directory, config, parts.dataset, parts.normalization)
         if config.init.weights and not directory.has_checkpoint():
             weights = fine_tuning.load(config, parts.network, parts.image_shape)
     except Exception as error:
         refusal = error
     hosts.raise_together(refusal)
+    assert parts is not None, "what failed is raised above"
     if (fingerprint := parts.dataset.fingerprint()) is not None:
         hosts.check_same(fingerprint, f"{parts.dataset.where}: the photographs")
     return parts, weights
@@ -113,7 +114,8 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
             run.say(
                 f"{run.path}: {name}, {size:,} parameters, on {on}; ready after {time.perf_counter() - started:.1f} s"
             )
-            meter, pace, line, shown = Meter(parts, feed, recipe.rate(), state), Pace(), {}, ""
+            meter, pace, shown = Meter(parts, feed, recipe.rate(), state), Pace(), ""
+            line: dict[str, Any] = {}
             with Progress(steps, name, "steps", initial=step) as progress:
                 while step < steps:
                     count = run.next_call(state, step, min(steps_to_next(step, config.train), pace.steps))

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.data import datasets, transforms
 from resnet_flax.data.datasets import Data
+from resnet_flax.data.layouts import DATA_AXIS
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.transforms import Transform
@@ -19,7 +20,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.networks import Network, build, compilation
 from resnet_flax.training import metric_functions
-from resnet_flax.training.devices import DATA_AXIS, data_mesh
+from resnet_flax.training.devices import data_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,5 +143,5 @@ def check_registered(config: ConfigDict, classes: int) -> None:
 
 def check_precision(config: ConfigDict) -> None:
     """Refuses 64-bit numbers where jax has been told to do without."""
-    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.jax_enable_x64:
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.values["jax_enable_x64"]:
         raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")

@@ -9,14 +9,16 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax import memory
 from resnet_flax.data import datasets
+from resnet_flax.data.datasets import Data
+from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.prepared import TESTED
 from resnet_flax.errors import UserError
-from resnet_flax.networks import build, on_one_device
+from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
 from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import Parts, check_precision, check_registered
+from resnet_flax.training.parts import check_precision, check_registered, preprocessing
 from resnet_flax.training.state import abstract_variables
 
 
@@ -38,20 +40,20 @@ def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -
     check_parts(config, devices)
 
 
-def check_images(run: RunDirectory, parts: Parts) -> None:
+def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalization: Normalization) -> None:
     """Refuses to resume a run on other images than it was begun on.
 
     Raises:
       UserError: it says in what they differ.
     """
-    resume.check_images(run, parts.preprocessing, photographs_of(parts))
-    if parts.dataset.note.startswith(TESTED):
-        resume.check_tested(run, parts.config, parts.dataset.note)
+    resume.check_images(run, preprocessing(config, data, normalization), photographs_of(data))
+    if data.note.startswith(TESTED):
+        resume.check_tested(run, config, data.note)
 
 
-def photographs_of(parts: Parts) -> dict[str, Any] | None:
+def photographs_of(data: Data) -> dict[str, Any] | None:
     """Returns what photographs.json holds of a stream; None for images in memory."""
-    data, fingerprint = parts.dataset, parts.dataset.fingerprint()
+    fingerprint = data.fingerprint()
     if fingerprint is None:
         return None
     return {"fingerprint": fingerprint, "where": data.where, "train": len(data.train), "test": len(data.test)}
@@ -83,33 +85,29 @@ class Readiness:
         if normalization is None:
             name = config.data.normalization
             normalization = self._once(
-                "normalization", section, lambda: data.access.normalization(name, data.train, quick=True)
+                "normalization", section, lambda: data.access.quick_normalization(name, data.train)
             )
         check_registered(config, len(data.classes))
         network = build(config.model, len(data.classes))
-        parts = Parts(config, data, network, None, normalization)
         if normalization is not None:
-            check_images(run, parts)
+            check_images(run, config, data, normalization)
         if self._devices is not None:
             memory.check_training(config, network)
-            self._fits(config, parts)
+            self._fits(config, network, data)
         if config.init.weights and not run.has_checkpoint():
-            what = (*self._network(parts), config.init.weights, str(config.init.reset_head))
-            self._once("weights", *what, lambda: fine_tuning.load(config, network, parts.image_shape) and None)
+            what = (*_network_of(config, data), config.init.weights, str(config.init.reset_head))
+            self._once("weights", *what, lambda: fine_tuning.load(config, network, data.access.image_shape) and None)
 
-    def _fits(self, config: ConfigDict, parts: Parts) -> None:
+    def _fits(self, config: ConfigDict, network: Network, data: Data) -> None:
         """Refuses a network that the images do not fit."""
 
         def trace() -> None:
             try:
-                abstract_variables(on_one_device(parts.network), parts.image_shape, None)
+                abstract_variables(on_one_device(network), data.access.image_shape, None)
             except (ValueError, TypeError) as error:
                 raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
 
-        self._once("network", *self._network(parts), trace)
-
-    def _network(self, parts: Parts) -> tuple[str, ...]:
-        return json.dumps(parts.config.model.to_dict()), str((len(parts.dataset.classes), parts.image_shape))
+        self._once("network", *_network_of(config, data), trace)
 
     def _once(self, *key_and_make: Any) -> Any:
         """Returns, or raises, what the function at the end did for the first run with this key."""
@@ -125,3 +123,7 @@ class Readiness:
         if isinstance(found, UserError):
             raise found
         return found
+
+
+def _network_of(config: ConfigDict, data: Data) -> tuple[str, ...]:
+    return json.dumps(config.model.to_dict()), str((len(data.classes), data.access.image_shape))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 
 from resnet_flax.data.transforms import stream_key
 from resnet_flax.errors import UserError
@@ -87,7 +88,7 @@ def no_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ()) -
       dtype: of sums that are no whole numbers.
       params: of the network, where there are ``metrics``: names of ``train.metrics``.
     """
-    sums = {"loss": dtype, "errors": jnp.int32, "images": jnp.int32}
+    sums: dict[str, DTypeLike] = {"loss": dtype, "errors": jnp.int32, "images": jnp.int32}
     zeros = {name: jnp.zeros((), kind) for name, kind in sums.items()}
     for name in metrics:
         of_steps = metric_functions.OF_STEPS.get(name)
@@ -135,7 +136,7 @@ def initial_variables(
     drawn = _once(_drawer(network, image_shape), sharding)(np.uint32(seed))
 
     def put(path: Any, array: Array) -> Array:
-        value = weights
+        value: Any = weights
         for key in path:
             if key.key not in value:
                 return array
@@ -159,13 +160,13 @@ def abstract_state(
 
 
 def abstract_variables(
-    network: Network, image_shape: tuple[int, int, int], sharding: jax.sharding.Sharding
+    network: Network, image_shape: tuple[int, int, int], sharding: jax.sharding.Sharding | None
 ) -> dict[str, Any]:
     """Shapes, dtypes and places of ``params`` and ``batch_stats``, and no arrays."""
     return _abstract(_drawer(network, image_shape), sharding)
 
 
-def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Sharding) -> Any:
+def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Sharding | None) -> Any:
     shapes = jax.eval_shape(initialize, np.uint32(0))
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
 

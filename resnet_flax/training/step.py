@@ -1,6 +1,7 @@
 """One training step, and many of them in one call."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -74,7 +75,7 @@ class TrainSteps:
 def _on_all_devices(number: np.ndarray | np.generic, everywhere: jax.sharding.Sharding) -> Array:
     """An array of the host on every device of a (replicated) sharding."""
     # Device by device: a device_put to all would have several hosts compare what each of them gives.
-    devices = sorted(everywhere.addressable_devices, key=lambda device: device.id)
+    devices = sorted(everywhere.addressable_devices, key=operator.attrgetter("id"))
     return jax.make_array_from_single_device_arrays(
         number.shape, everywhere, [jax.device_put(number, d) for d in devices]
     )
@@ -153,7 +154,7 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
 
 
-def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array, ...]) -> Any:
+def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array | None, ...]) -> Any:
     """Returns what ``differentiate`` gives for a batch, from ``count`` calls in a loop: means, and sums of metrics."""
 
     # Not optax.microbatch: it deals images out by turns, and BN's groups are of images that follow one another.
@@ -226,7 +227,7 @@ def make_train_steps(
 def forget_sums(state: State) -> State:
     """Resets the sums of metrics, after a line of them was written."""
     zeros = jax.tree.map(jnp.zeros_like, state.sums)
-    return state.replace(sums=zeros | {"first_bad_step": jnp.full_like(zeros["first_bad_step"], -1)})
+    return dataclasses.replace(state, sums=zeros | {"first_bad_step": jnp.full_like(zeros["first_bad_step"], -1)})
 
 
 def all_finite(state: State) -> bool:

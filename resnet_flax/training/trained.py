@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resnet_flax.errors import UserError
 from resnet_flax.networks import Network
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.training.devices import data_mesh, replicated
@@ -44,4 +45,7 @@ def restore(
     """The network's variables to evaluate, without a data set: of a network for images of (H, W, C)."""
     like = abstract_variables(network, image_shape, replicated(data_mesh()))
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        return checkpoints.restore_variables(like, step)
+        found = checkpoints.restore_variables(like, step)
+    if found is None:
+        raise UserError(f"{workdir}: it has no checkpoint")
+    return found

@@ -1,6 +1,7 @@
 """Data sets by name: the digits, prepared TFDS sets (one is made here), the cache, and what is missing."""
 
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -208,6 +209,17 @@ def test_a_data_set_that_names_a_module_is_not_loaded(prepared, tmp_path, fresh_
     with pytest.raises(UserError, match=r"features.json: names the class .* which is none of TFDS's features"):
         datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
     assert not (tmp_path / "was run").exists()
+
+
+def test_a_feature_may_have_the_name_type(prepared, tmp_path, fresh_cache):
+    """Older versions of TFDS keep the name of a class there."""
+    shutil.copytree(prepared, tmp_path / "tfds")
+    path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
+    described = json.loads(path.read_text())
+    described["featuresDict"]["features"]["type"] = {"pythonClassName": "other.Text"}
+    path.write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"features.json: names the class 'other.Text', which is none of TFDS's"):
+        datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
 
 
 def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache, monkeypatch):
