@@ -25,10 +25,10 @@ benchmarks: setup-peer
 	for name in train_step convolution compile_time memory input pipeline roofline scaling time_to_figure; do \
 	  $(RUN) -m benchmarks.$$name --output=runs/benchmarks/$$name.csv || exit $$?; done
 
-test: setup-dev lint
+test: setup-dev
 	$(RUN) -m pytest -m 'not slow' -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 
-test-all: setup-peer lint
+test-all: setup-peer
 	$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: setup-dev
