@@ -4,6 +4,7 @@ import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import pytest
 from tests.commands import arrays, finish, lines, train
 from tests.marks import slow
 
-STEPS, LOG, CHECKPOINT = 240, 5, 10
+STEPS, LOG, CHECKPOINT = 200, 5, 20
 RUN = (
-    f"--config.train.log_every={LOG}", "--config.train.eval_every=20", f"--config.train.checkpoint_every={CHECKPOINT}",
-    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(100,200)",
-    "--config.data.validation=100",
+    f"--config.train.log_every={LOG}", "--config.train.eval_every=40", f"--config.train.checkpoint_every={CHECKPOINT}",
+    "--config.model.width=0.25", "--config.train.batch_size=16", "--config.schedule.milestones=(70,130)",
+    "--config.data.validation=142",
 )  # fmt: skip
 
 
@@ -86,15 +87,15 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
     for kill in range(kills):
         newest.append((saved(workdir) or [0])[-1])
         process = begin(workdir)
-        if kill == 0:  # while it imports, or draws the parameters
-            time.sleep(moments.uniform(0.5, 3))
+        if kill == 0:  # while it reads the data, compiles, or draws the parameters
+            time.sleep(moments.uniform(0, 1))
         elif kill == 3:  # while it gets ready, after it has read the checkpoint
             began_at.append(read_until(process, "goes on at step")[1])
             time.sleep(moments.uniform(0, 0.5))
         else:
             began_at.append(read_until(process, "ready after")[1])
             target = began_at[-1] + moments.randint(5, 40)
-            wait_for(lambda target=target: last_line(workdir) >= target, process)
+            wait_for(lambda target=target: last_line(workdir) >= target and saved(workdir), process)
             if kill % 2:
                 time.sleep(moments.uniform(0, 0.05))
             else:
@@ -120,7 +121,7 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
 def test_signals_save_and_leave(tmp_path, uninterrupted):
     workdir, moments = tmp_path / "run", random.Random(1)
     process = begin(workdir, cold=True)
-    time.sleep(0.5)  # while it imports
+    wait_for(lambda: "jaxlib" in Path(f"/proc/{process.pid}/maps").read_text(), process)  # while it imports
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 3, output
@@ -131,7 +132,7 @@ def test_signals_save_and_leave(tmp_path, uninterrupted):
     for number in (signal.SIGTERM, signal.SIGINT):
         process = begin(workdir)
         assert read_until(process, "ready after")[1] == went_on_at
-        target = went_on_at + moments.randint(20, 100)
+        target = went_on_at + moments.randint(10, 50)
         wait_for(lambda target=target: last_line(workdir) >= target, process)
         time.sleep(moments.uniform(0, 0.05))
         process.send_signal(number)
@@ -156,7 +157,7 @@ def test_sigkill_before_the_first_checkpoint_and_a_folder_in_use(tmp_path, unint
     assert saved(workdir) == []
 
     process = begin(workdir)  # the lock of the one that was killed is gone
-    assert read_until(process, "ready after")[1] == 0
+    assert read_until(process, "starts at step")[1] == 0
     code, output = finish(begin(workdir))
     assert process.poll() is None, "the first had ended before the second was refused; make the run longer"
     assert code == 2
