@@ -26,10 +26,10 @@ benchmarks: setup-peer
 	  $(RUN) -m benchmarks.$$name --output=runs/benchmarks/$$name.csv || exit $$?; done
 
 test: setup-dev
-	$(RUN) -m pytest -m 'not slow' -n 4 --dist loadfile --no-loadscope-reorder --durations=15
+	$(RUN) -m pytest -m 'not slow' -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 test-all: setup-peer
-	$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=15
+	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: setup-dev
 	$(RUN) -m ruff check .
