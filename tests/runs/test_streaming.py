@@ -235,6 +235,7 @@ def test_hosts_of_which_one_finds_something_else(photos, tmp_path):
             assert "another process is lost" in output
 
 
+@pytest.mark.slow  # tests/data/test_tars.py and test_imagenet.py read such files
 def test_a_tree_of_imagenets_tars(tmp_path):
     """Trained on and evaluated as it lies there, without TensorFlow; the same images in other forms score the same."""
     assert importlib.util.find_spec("tensorflow") is None

@@ -86,6 +86,7 @@ def run(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow  # a resumed one, below, is the same
 def test_a_run_that_measures_more_is_the_same_run(run, tmp_path):
     c = small_config(train__metrics=",".join(METRICS))
     loop.run(c, tmp_path)
