@@ -78,8 +78,9 @@ def test_depth_runs_with_few_steps(checkout, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_they_run_as_they_stand(checkout, name):
+def test_they_run_as_they_stand(checkout, monkeypatch, name):
     """In a kernel of their own, in less than four minutes each on two idle cores."""
+    monkeypatch.delenv("XLA_FLAGS")  # the tests' own compile quickly what then computes slowly
     notebook = read(name)
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(checkout / "notebooks")}}).execute()
     for cell in code(notebook):
