@@ -210,6 +210,7 @@ def experiment(name: str) -> Experiment:
     Raises:
       UserError: there is none of that name.
     """
+    _use_cache()
     if name not in (known := shipped.names("experiments")):
         raise UserError(f"there is no experiment {name!r}; choose of {', '.join(known)}")
     module = execute(str(shipped.folder("experiments") / f"{name}.py"), "experiment")

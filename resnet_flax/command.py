@@ -170,30 +170,33 @@ def _with_shipped_configs(given: list[str]) -> list[str]:
       UserError: there is no such config file.
     """
     result = list(given)
-    for name in _config_flags():
-        for i, argument in enumerate(result):
-            flag, equals, value = argument.partition("=")
-            if flag not in (f"-{name}", f"--{name}") or not (equals or i + 1 < len(result)):
-                continue
-            value = value if equals else result[i + 1]
-            path, colon, network = value.partition(":")
-            if re.match(r"[A-Za-z0-9+.-]+://", value):
-                path, colon, network = value, "", ""
-            if path:
-                there = f"{configs.found(path)}{colon}{network}"
-                result[i if equals else i + 1] = f"{flag}={there}" if equals else there
+    for place, flag, path, rest in _named_configs(given):
+        result[place] = f"{flag}{configs.config_path(path)}{rest}"
     return result
 
 
 def _config_files(argv: list[str]) -> list[str]:
     """The config files that the command line names, without what follows their colon."""
-    found = []
+    return [path for _, _, path, _ in _named_configs(argv)]
+
+
+def _named_configs(given: list[str]) -> Iterator[tuple[int, str, str, str]]:
+    """Finds the config files that a command line names.
+
+    Yields:
+      The place of the argument, the flag in it up to its ``=`` (empty where that is the argument before), the file, and
+      what follows the file: a colon and the name of a network, or nothing.
+    """
     for name in _config_flags():
-        for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
+        for place, argument in enumerate(given):
             flag, equals, value = argument.partition("=")
-            if flag in (f"-{name}", f"--{name}"):
-                found.append((value if equals else following).partition(":")[0])
-    return [path for path in found if path]
+            if flag not in (f"-{name}", f"--{name}"):
+                continue
+            if not equals:
+                place, value = place + 1, given[place + 1] if place + 1 < len(given) else ""
+            path = value if re.match(r"[A-Za-z0-9+.-]+://", value) else value.partition(":")[0]
+            if path:
+                yield place, f"{flag}=" if equals else "", path, value[len(path) :]
 
 
 def _flag_error(message: str) -> str:

@@ -113,3 +113,24 @@ def test_mistakes_are_one_line(run, tmp_path):
         run.model(7)
     with pytest.raises(UserError, match="holds another network than --config names: model.depth: 4 there, 20 now"):
         run.evaluate(config=api.load_config(str(ROOT / "configs/digits.py"), "residual-20"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depth": 8}, "'depth' is no setting of 'Plain against residual networks'; choose of depths, units"),
+        ({"depths": 8}, "depths=8 must be a list, such as (20, 56)"),
+        ({"depths": (8, "20")}, "depths=(8, '20') must hold values of type int, and '20' is none"),
+        ({"units": "plain"}, "units='plain' must be a list, such as ('plain', 'residual')"),
+    ],
+)
+def test_settings_of_an_experiment_are_checked(settings, message, tmp_path):
+    with pytest.raises(UserError) as refusal:
+        api.experiment("plain_vs_residual").carry_out(tmp_path, **settings)
+    assert str(refusal.value) == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_of_an_experiment_has_its_bounds(tmp_path):
+    with pytest.raises(UserError, match=r"^fraction=2.0 must be at most 1$"):
+        api.experiment("cifar10").carry_out(tmp_path, fraction=2.0)

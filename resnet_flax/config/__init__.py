@@ -8,7 +8,7 @@ To add a key: write its row in table.py, and ``python -m resnet_flax.config > do
 
 from resnet_flax.config.comparison import differences, for_evaluation, with_network_of
 from resnet_flax.config.derived import follow, milestones, resolve, unresolved
-from resnet_flax.config.files import found, from_json, load, set_by_user, to_json
+from resnet_flax.config.files import config_path, from_json, load, set_by_user, to_json
 from resnet_flax.config.key import Key
 from resnet_flax.config.names import (
     DEPTH_KEYS,
@@ -27,8 +27,8 @@ from resnet_flax.config.validation import check_names, names_in, saying_module, 
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
-    "check_depth", "check_names", "defining", "differences", "execute", "explained", "flatten", "follow",
-    "for_evaluation", "found", "from_json", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of",
+    "check_depth", "check_names", "config_path", "defining", "differences", "execute", "explained", "flatten",
+    "follow", "for_evaluation", "from_json", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of",
     "names_in", "namesakes", "network_name", "resolve", "saying_module", "set_by_user", "to_json", "unknown_key",
     "unresolved", "validate", "with_network_of",
 ]  # fmt: skip

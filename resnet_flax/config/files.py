@@ -25,7 +25,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     Raises:
       UserError: there is no such file or key, or the file raised.
     """
-    path = found(path)
+    path = config_path(path)
     module = execute(path, "config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={path}: the file has no function get_config")
@@ -70,7 +70,7 @@ def from_json(text: str) -> ConfigDict:
     return c
 
 
-def found(path: str) -> str:
+def config_path(path: str) -> str:
     """The path of a config file as it was given; of one that comes with the project, from any folder.
 
     Raises:

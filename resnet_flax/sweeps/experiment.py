@@ -77,7 +77,6 @@ class Experiment(Declaration):
         """
         if unknown := settings.keys() - self.settings.keys():
             raise UserError(f"{min(unknown)!r} is no setting of {self.title!r}; choose of {', '.join(self.settings)}")
-        given = {name: settings.get(name, setting.default) for name, setting in self.settings.items()}
         file, _, network = (config or self.config).partition(":")
         folder = expanded(workdir)
         asked = Asked(
@@ -87,7 +86,7 @@ class Experiment(Declaration):
             seeds=tuple(seeds or self.seeds),
             folder=folder,
             runs=expanded(runs) if runs else folder / "runs",
-            settings=SimpleNamespace(**given),
+            settings=SimpleNamespace(**{name: self.settings[name].checked(name, settings[name]) for name in settings}),
         )
         return _carry_out(self, self.name or self.cases.__module__.rpartition(".")[2], asked)
 

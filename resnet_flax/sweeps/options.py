@@ -63,6 +63,26 @@ class Setting:
         kind = type(self.default[0]) if self.default else str
         return tuple(given) if kind is str else tuple(numbers(name, given, kind))
 
+    def checked(self, name: str, value: Any) -> Any:
+        """Returns a value that was given from Python as the command line would give it.
+
+        Raises:
+          UserError: it is of another kind.
+        """
+        several = isinstance(self.default, tuple)
+        kind = (type(self.default[0]) if self.default else str) if several else type(self.default)
+        if several != isinstance(value, list | tuple):
+            raise UserError(f"{name}={value!r} must be {'a list' if several else 'no list'}, such as {self.default!r}")
+        for part in value if several else [value]:
+            fits = type(part) is kind or (kind is float and type(part) is int)
+            if not fits:
+                raise UserError(f"{name}={value!r} must hold values of type {kind.__name__}, and {part!r} is none")
+            if self.least is not None and part < self.least:
+                raise UserError(f"{name}={part!r} must be at least {self.least}")
+            if self.most is not None and part > self.most:
+                raise UserError(f"{name}={part!r} must be at most {self.most}")
+        return list(value) if self.repeated else value
+
 
 def define(
     config: str,
@@ -82,7 +102,7 @@ def define(
         setting.define(name, values)
     config_flags.DEFINE_config_file(
         "config",
-        configs.found(config),
+        configs.config_path(config),
         "Config file; networks come from the experiment. Overrides hold for every run.",
         flag_values=values,
     )
