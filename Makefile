@@ -25,11 +25,14 @@ benchmarks: setup-peer
 	for name in train_step convolution compile_time memory input pipeline roofline scaling time_to_figure; do \
 	  $(RUN) -m benchmarks.$$name --output=runs/benchmarks/$$name.csv || exit $$?; done
 
+# A worker that dies ends the tests: pytest-xdist would go on in another one, and wait forever for the tests it lost.
+PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=15
+
 test: setup-dev
-	$(RUN) -m pytest -m 'not slow' -n 3 --dist loadfile --no-loadscope-reorder --durations=15
+	$(PYTEST) -m 'not slow'
 
 test-all: setup-peer
-	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15
+	$(PYTEST)
 
 lint: setup-dev
 	$(RUN) -m ruff check .

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 
 import jax
 import numpy as np
@@ -269,13 +268,17 @@ def test_events_that_cannot_be_written_are_said_once(run, tmp_path, capfd, monke
     assert output.count("TensorBoard cannot be written (No space left on device); training goes on") == 1
 
 
-def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path):
+def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path, monkeypatch):
     workdir, c, _ = run
-    timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    with pytest.raises(Interrupted, match=r"stopped by SIGTERM and saved at step \d+ of 16"):
+
+    def prepare(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    real = loop.prepare
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM and saved at step 0 of 16"):
+        patch.setattr(loop, "prepare", prepare)  # while a signal is remembered instead of ending the process
         loop.run(c, tmp_path)
-    timer.join()
     loop.run(c, tmp_path)
     assert steady(tmp_path) == steady(workdir)
 
