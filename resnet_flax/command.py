@@ -125,6 +125,8 @@ def _parse(argv: list[str]) -> list[str]:
                 configs.check_depth(config, set_keys(name))
         return rest
     except flags.UnrecognizedFlagError as error:
+        if (flag := error.flagname.partition(".")[0]) in _config_flags():
+            raise UserError(f"--{error.flagname} sets a key of a config: name that, too, by --{flag}=FILE") from None
         near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]
         near = near or difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
         hint = f"; did you mean --{' or --'.join(near)}?" if near else "; --help lists them"

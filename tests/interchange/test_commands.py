@@ -11,12 +11,11 @@ from tests.commands import ROOT, command, finish, train
 
 PEER = ROOT.parent / "shared" / "weights" / "akamaster" / "resnet20-12fca82f.th"
 CIFAR10 = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "tfds"
+HAS_CIFAR10 = (Path(CIFAR10) / "cifar10").is_dir()
 
 
 @pytest.mark.slow  # half a minute of two cores; test_peer.py compares the variables, and below the logits
-@pytest.mark.skipif(
-    not PEER.is_file() or not (Path(CIFAR10) / "cifar10").is_dir(), reason="needs akamaster's weights and CIFAR-10"
-)
+@pytest.mark.skipif(not PEER.is_file() or not HAS_CIFAR10, reason="needs akamaster's weights and CIFAR-10")
 def test_the_peers_resnet_20_errs_on_827_images():
     """The error that akamaster publishes for it, on all 10,000 test images."""
     arguments = ["--config=configs/cifar10.py:residual-20", f"--config.data.data_dir={CIFAR10}", f"--weights={PEER}"]

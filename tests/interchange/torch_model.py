@@ -12,13 +12,15 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(filters)
         self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(filters)
-        self.stride, self.new, self.both = stride, filters - channels, both
+        self.stride, self.new, self.both, self.plain = stride, filters - channels, both, option is None
         self.shortcut = nn.Sequential()
         if self.new and option == "B":
             self.shortcut = nn.Sequential(nn.Conv2d(channels, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
 
     def forward(self, x):
         y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        if self.plain:
+            return functional.relu(y)
         if self.new and not len(self.shortcut):
             before = self.new // 2 if self.both else 0
             x = x[:, :, :: self.stride, :: self.stride]
