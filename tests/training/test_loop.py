@@ -276,9 +276,10 @@ def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path, monkey
         return real(*arguments)
 
     real = loop.prepare
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM and saved at step 0 of 16"):
-        patch.setattr(loop, "prepare", prepare)  # while a signal is remembered instead of ending the process
+    monkeypatch.setattr(loop, "prepare", prepare)  # called while signals are remembered instead of ending the process
+    with pytest.raises(Interrupted, match="stopped by SIGTERM and saved at step 0 of 16"):
         loop.run(c, tmp_path)
+    monkeypatch.undo()
     loop.run(c, tmp_path)
     assert steady(tmp_path) == steady(workdir)
 
