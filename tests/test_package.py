@@ -35,6 +35,7 @@ def test_its_extras_are_ranges_from_the_tested_versions():
         files = "requirements-ray.txt" if extra == "ray" else "requirements-track.txt"
         for name, least in versions("\n".join(extras[extra])).items():
             assert versions((ROOT / files).read_text())[name] == least
+    assert versions("\n".join(extras["dev"])) == versions((ROOT / "requirements-dev.txt").read_text())
 
 
 def test_its_list_of_packages_is_whole():
