@@ -147,7 +147,7 @@ def test_divergence(tmp_path):
         "--config.optimizer.weight_decay=1",
     )
     said = []
-    for began_at in ("starts at step 0", "goes on at step "):
+    for began_at in ("starting at step 0", "resuming at step "):
         code, output = finish(train(workdir, *SHORT, rate, *every_step))
         assert code == 4, output
         assert began_at in output
