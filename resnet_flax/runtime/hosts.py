@@ -120,9 +120,8 @@ class Hosts:
             text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
         else:
             code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
-        sys.stderr.write(
-            f"{text}\n"
-        )  # print writes text and newline separately, and other threads may write in between
+        # Not print, which writes the text and the newline separately, so that other threads may write in between.
+        sys.stderr.write(f"{text}\n")
         exit_message.cancel()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -51,7 +51,7 @@ def join() -> int:
         f"a process did not join, or the program that answers at "
         f"{_COORDINATOR.value or 'the coordinator that jax found'} is not process 0 of this run"
     )
-    # The preemption service would replace our handler of SIGTERM.
+    # The preemption service would handle SIGTERM instead of us, and report it only on request.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         with _default_signal_handlers():

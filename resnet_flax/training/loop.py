@@ -107,7 +107,7 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
     executor = Executor(setup, recipe, run.path)
     name = f"{configs.name_of(config.model)} on {config.data.name}"
     with run.opened(executor):
-        run.say(f"{run.path}: {_images_of(setup.dataset)}")
+        run.say(f"{run.path}: {_data_summary(setup.dataset)}")
         if warning := schedule_warning(config):
             run.say(f"{run.path}: {warning}")
         optimizer = recipe.optimizer()
@@ -160,7 +160,7 @@ def steps_to_next(step: int, train: ConfigDict) -> int:
     return min(train.steps, *((step // n + 1) * n for n in every)) - step
 
 
-def _images_of(dataset: Data) -> str:
+def _data_summary(dataset: Data) -> str:
     """Summarises a data set in a line: its classes, and the number of training and test images."""
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")

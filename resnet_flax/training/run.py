@@ -109,7 +109,7 @@ class Run:
 
     @contextlib.contextmanager
     def logging(self, step: int, parameters: int) -> Iterator[MetricsLog | NoMetricsLog]:
-        """Records this start of the run, and opens the log of metrics behind the lines up to ``step``."""
+        """Records this start of the run, and opens the log for the metrics after ``step``."""
         if not self.hosts.first:
             yield self._log
             return

@@ -25,7 +25,7 @@ from resnet_flax.training.devices import data_mesh
 
 @dataclasses.dataclass(frozen=True)
 class RunSetup:
-    """Everything a run needs but its state.
+    """Everything that a run needs except its state.
 
     Attributes:
       normalization: Statistics of whole images; for photographs, of their centre crop of ``data.resize`` pixels.
