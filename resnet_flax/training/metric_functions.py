@@ -1,7 +1,7 @@
 """The registry of metrics; each metric is one function.
 
 There are two kinds: per example (computed from logits and labels) and per step (computed from gradients, parameters
-and updates). Loss and error are always measured, in training and in evaluation. The others are measured in training if
+and updates). Loss and error are always measured, in training and in evaluation. The others are measured in a run if
 ``train.metrics`` names them; the command ``evaluate`` measures all per-example metrics. A new metric, registered here
 or in a file that runs before training (such as a config file), then appears in metrics.jsonl, TensorBoard, the progress
 bar and tables:

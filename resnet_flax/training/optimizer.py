@@ -23,7 +23,7 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
 
     Coupled decay is L2 regularisation: ``weight_decay * w`` is added to the gradient before the momentum.
     ``decay`` selects the parameters that decay: ``all``, or only the ``kernels`` of convolutions and of the dense
-    layer. The paper does not say; ``all`` is the default of the framework it used.
+    layer. The paper does not say; its framework decays ``all``.
 
     ``momentum_form`` selects the quantity that is accumulated. ``gradient``: ``v = m v + g; w -= rate v``, as in
     PyTorch and optax. ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ

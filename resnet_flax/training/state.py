@@ -58,7 +58,7 @@ class State:
 def restored(items: Mapping[str, Any], like: State) -> State:
     """Builds a state from the items of a checkpoint, in which some ``sums`` may be missing (None).
 
-    A sum is missing if ``train.metrics`` has gained a metric since then. It becomes 0 if the checkpoint was written
+    A sum is missing if its metric was added to ``train.metrics`` later. It becomes 0 if the checkpoint was written
     right after a line of metrics. Otherwise it becomes NaN, because a part of the sum is unknown.
 
     Args:

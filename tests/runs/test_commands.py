@@ -47,7 +47,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, WORKDIR, "--steps=100"], "unknown flag --steps; did you mean --config.train.steps?"),
         ([DIGITS, WORKDIR, "--lr=0.1"], "unknown flag --lr; did you mean --config.optimizer.learning_rate?"),
         ([DIGITS, WORKDIR, "extra"], "argument 'extra' is not a flag"),
-        ([DIGITS], "--workdir is missing: Folder of the run"),
+        ([DIGITS], "--workdir is missing: Run directory"),
         ([WORKDIR], "--config is missing: FILE:UNIT-DEPTH, such as configs/digits.py:plain-56"),
         ([DIGITS, WORKDIR, "--processes=2"], "--coordinator, --processes and --process belong together"),
         # the file and the name

@@ -134,7 +134,7 @@ def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, v
 REFUSED = [
     (["--processes=2", "--process=1"], "no answer within 1 s (Connection refused); does process 0 run on that host"),
     (["--processes=2", "--process=2"], "--process=2 must be from 0 to --processes - 1, which is 1"),
-    (["--processes=2", "--process=0"], "waiting for the other processes, which takes 1 s at most"),
+    (["--processes=2", "--process=0"], "waiting for the other processes (at most 1 s"),
     (["--processes=2"], "--coordinator, --processes and --process belong together"),
 ]
 
