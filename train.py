@@ -1,4 +1,4 @@
-"""Trains what a config names: the command of :mod:`resnet_flax.train`, in a checkout."""
+"""Trains a network from a config; runs :mod:`resnet_flax.train` from a checkout."""
 
 import runpy
 

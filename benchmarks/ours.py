@@ -17,8 +17,8 @@ from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.transforms import Transform
 from resnet_flax.networks import build
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
-from resnet_flax.training.parts import uses_onednn
 from resnet_flax.training.recipe import Recipe
+from resnet_flax.training.setup import uses_onednn
 from resnet_flax.training.state import State, initial_state
 from resnet_flax.training.step import TrainSteps, make_train_steps
 

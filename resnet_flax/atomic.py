@@ -1,4 +1,4 @@
-"""Replaces files whole: a crash leaves the old one or the new one, and several processes may write the same file."""
+"""Writes files atomically: a crash leaves the old or the new file, and several processes may write the same one."""
 
 import contextlib
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a temporary file beside ``path``, which takes its place at the end; an error removes it.
+    """Yields a temporary path beside ``path``; on exit that file replaces ``path``, or is removed after an error.
 
-    The name is another one for each writer: two that had the same would write into each other's file.
+    Every call yields a different name, so that concurrent writers do not write into the same temporary file.
     """
     temporary = path.with_name(f".{path.name[:200]}-{secrets.token_hex(8)}.partial")
     try:
@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces a file by one with this content."""
+    """Writes ``content`` to ``path``, atomically."""
     with replacing(path) as temporary, open(temporary, "xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()

@@ -52,7 +52,7 @@ def run(
       ends_with_reader: whether the command's only work is to print, so that it ends when nobody reads.
     """
     output = streams.protect(ends_with_reader)
-    stopping.leave_at_once()
+    stopping.exit_on_signal()
     try:
         if {"--help", "-help", "-h"} & set(sys.argv[1:]):
             print(_help())
@@ -70,7 +70,7 @@ def run(
         output.flush()
         if output.failure is not None and not output.reader_gone:
             raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")
-        stopping.end_without_waiting()
+        stopping.exit_despite_stuck_threads()
     except (UserError, Interrupted, Diverged, Failed) as ending:
         # At once, with its line break: print has two parts, between which other threads may print.
         text = visible(str(ending))  # a name in it may hide something
@@ -78,10 +78,10 @@ def run(
             sys.stdout.flush()  # what was printed before it stands before it
         sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
         sys.stderr.flush()
-        stopping.end_in_time(ending.exit_code)
+        stopping.exit_soon(ending.exit_code)
         sys.exit(ending.exit_code)
     except streams.ReaderGoneError:
-        stopping.end_in_time(DONE)
+        stopping.exit_soon(DONE)
     except KeyboardInterrupt:
         print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)

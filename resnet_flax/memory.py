@@ -1,4 +1,4 @@
-"""Counts what a config needs at least, so that what no machine can hold is refused before it is built."""
+"""Estimates the least memory that a config needs, to refuse configs that are too large before they are built."""
 
 import os
 
@@ -11,18 +11,18 @@ from resnet_flax.networks import Network
 
 _GIB = 2**30
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}  # of an optimizer, for each parameter
+_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps for each parameter
 
 
 def installed() -> float:
-    """Bytes of memory of this machine; infinite where the system does not say."""
+    """Returns the bytes of memory of this machine, or infinity if the system does not tell."""
     if "SC_PHYS_PAGES" not in os.sysconf_names:
         return float("inf")
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def parameters_at_least(network: Network) -> int:
-    """Counts the kernels of the units' layers and of the hidden dense layers, in a time that no depth changes."""
+def minimum_parameters(network: Network) -> int:
+    """Returns a lower bound on the number of parameters: the kernels of units and dense layers."""
     total, channels = 0, network.stem.filters if network.stem else 1
     for units, filters in zip(network.stage_units, network.stage_filters, strict=True):
         inner = filters // 4 if network.layers.block == "bottleneck" else filters
@@ -40,40 +40,40 @@ def parameters_at_least(network: Network) -> int:
 
 
 def check_network(network: Network, model: ConfigDict) -> None:
-    """Refuses a network whose parameters alone are more than this machine's memory.
+    """Checks that the network's parameters fit into this machine's memory.
 
     Raises:
-      UserError: it says how many they are, and which keys make them so many.
+      UserError: They do not fit; the message names the keys that make the network so large.
     """
-    count = parameters_at_least(network)
-    needed, there = count * _BYTES[model.param_dtype], installed()
-    if needed > there:
+    count = minimum_parameters(network)
+    needed, available = count * _BYTES[model.param_dtype], installed()
+    if needed > available:
         keys = ("depth", "stage_units", "stage_filters", "width", "hidden")
         given = ", ".join(f"model.{key}={model[key]}" for key in keys if model[key])
         raise UserError(
             f"{given}: the network has at least {count:,} parameters, {needed / _GIB:,.0f} GiB; this machine has "
-            f"{there / _GIB:,.0f} GiB of memory"
+            f"{available / _GIB:,.0f} GiB of memory"
         )
 
 
 def check_training(config: ConfigDict, network: Network) -> None:
-    """Refuses a run whose state, or whose batch, is more than the memory of this process's devices.
+    """Checks that the state and a batch of a run fit into the memory of this process's devices.
 
-    Counted are the parameters, their gradients and what the optimizer keeps for each; and of each image of a batch its
-    pixels and what the first layer makes of them.
+    This is a lower bound. For the state it counts the parameters, their gradients and the optimizer's numbers for each;
+    for each image of a batch it counts the pixels and the output of the first layer.
 
     Raises:
-      UserError: it says what is too large.
+      UserError: The state or a batch does not fit.
     """
-    devices, there = jax.local_devices(), _of_devices()
+    devices, available = jax.local_devices(), _device_memory()
     model, train, optimizer = config.model, config.train, config.optimizer
     copies = 1 if optimizer.trainable == "head" else 2 + _SLOTS[optimizer.name] + (optimizer.ema > 0)
-    state = len(devices) * copies * parameters_at_least(network) * _BYTES[model.param_dtype]
-    if state > there:
+    state = len(devices) * copies * minimum_parameters(network) * _BYTES[model.param_dtype]
+    if state > available:
         raise UserError(
-            f"the parameters with their gradients and what optimizer.name={optimizer.name} keeps take at least "
-            f"{state / _GIB:,.1f} GiB on {len(devices)} devices that have {there / _GIB:,.1f} GiB of memory; choose a "
-            f"smaller model.depth or model.width"
+            f"the parameters, their gradients and the state of optimizer.name={optimizer.name} take at least "
+            f"{state / _GIB:,.1f} GiB, but the {len(devices)} devices have {available / _GIB:,.1f} GiB of memory; "
+            f"choose a smaller model.depth or model.width"
         )
     height, width, channels = datasets.image_shape(config.data) or (config.data.image_size or 1,) * 2 + (1,)
     stem = network.stem.filters / (network.stem.stride * 2**network.stem.pool) ** 2 if network.stem else 0
@@ -81,15 +81,15 @@ def check_training(config: ConfigDict, network: Network) -> None:
     image = pixels + height * width * stem * _BYTES[model.dtype]
     for key, parts in (("train.batch_size", train.accumulate), ("train.eval_batch_size", 1)):
         size = train[key.partition(".")[2]]
-        if size / jax.process_count() / parts * image > there:
+        if size / jax.process_count() / parts * image > available:
             raise UserError(
                 f"{key}={size}: a batch of images of {height}x{width} pixels, data.pad={config.data.pad}, takes at "
-                f"least {size * image / parts / _GIB:,.0f} GiB, and {jax.process_count() * there / _GIB:,.1f} GiB of "
-                f"memory are there"
+                f"least {size * image / parts / _GIB:,.0f} GiB, but the devices have "
+                f"{jax.process_count() * available / _GIB:,.1f} GiB of memory"
             )
 
 
-def _of_devices() -> float:
-    """Bytes of memory of this process's devices; those of CPUs share the machine's."""
+def _device_memory() -> float:
+    """Returns the bytes of memory of this process's devices; CPU devices share the machine's memory."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
     return sum(limits) if all(limits) else installed()

@@ -38,9 +38,9 @@ from resnet_flax.networks.finite import not_finite
 from resnet_flax.paths import expanded
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.training import trained
-from resnet_flax.training.devices import on_host
-from resnet_flax.training.parts import prepare
+from resnet_flax.training import restore
+from resnet_flax.training.devices import local_copy
+from resnet_flax.training.setup import prepare
 
 AnyImage = str | Path | Image.Image | np.ndarray
 Named = list[tuple[str, float]]  # classes and their probabilities, the most probable first
@@ -198,8 +198,8 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     if preprocessing is None:  # a run of before there was such a file: from its data set
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
-    found = trained.restore(network, preprocessing.image_shape, workdir, chosen)
-    return Model(on_one_device(network), on_host(found), preprocessing, config, chosen)
+    found = restore.load_variables(network, preprocessing.image_shape, workdir, chosen)
+    return Model(on_one_device(network), local_copy(found), preprocessing, config, chosen)
 
 
 def _listed(images: AnyImage | Iterable[AnyImage]) -> list[Readable]:

@@ -24,9 +24,9 @@ from resnet_flax.networks.finite import not_finite
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.training import evaluation, metric_functions
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.evaluation import Evaluation, of_log_probabilities
-from resnet_flax.training.parts import check_precision, image_dtype
+from resnet_flax.training.evaluation import Evaluation, evaluate_log_probabilities
 from resnet_flax.training.reestimation import reestimate
+from resnet_flax.training.setup import check_precision, image_dtype
 
 _NAMED = 10  # images at most that a message names
 
@@ -146,7 +146,7 @@ def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
         bad = []
         for found in splits.values():
             with closing(data.access.in_order(found, size)) as batches:
-                places = evaluation.not_finite(net.network, transform, variables, batches)
+                places = evaluation.nonfinite_images(net.network, transform, variables, batches)
             bad += [found.name(int(place)) for place in places]
         listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
         of = f"that of {len(bad)} images: {listed}" if bad else "each is finite, their sum is not"
@@ -172,7 +172,7 @@ def _of_views(net: Model, chosen: Chosen) -> Evaluation:
         unreadable,
     )  # fmt: skip
     read = ~np.isnan(scores[:, 0])
-    return of_log_probabilities(scores[read], labels[read])
+    return evaluate_log_probabilities(scores[read], labels[read])
 
 
 def _view_in_words(view: View, net: Model, data: Data) -> str:

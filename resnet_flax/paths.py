@@ -1,4 +1,4 @@
-"""Files and folders as users name them."""
+"""Turns the paths that users give into :class:`Path` objects."""
 
 import os
 import re
@@ -8,17 +8,17 @@ from resnet_flax.errors import UserError
 
 
 def expanded(name: str | Path) -> Path:
-    """The path of that name; where nothing has it, ``~`` at its beginning is a home folder.
+    """Returns the path of a name, with a leading ``~`` expanded to the home folder unless the name itself exists.
 
-    Shells leave the ``~`` of ``--weights=~/resnet50.pth`` as it is, and a file may be called ``~notes.jpg``.
+    Shells do not expand the ``~`` in ``--weights=~/resnet50.pth``, but a file may be called ``~notes.jpg``.
 
     Raises:
-      UserError: it is an address such as ``gs://bucket/runs``, or longer than any path may be.
+      UserError: The name is a URL such as ``gs://bucket/runs``, or is longer than file systems allow.
     """
-    # Path("gs://x") is "gs:/x": an address that has been a path keeps one slash.
+    # One slash, because str(Path("gs://x")) is "gs:/x".
     if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(name)):
         raise UserError(
-            f"{name}: an address is no path; mount what {found[1]}:// names, and give the folder where it is mounted"
+            f"{name}: URLs are not supported; mount the {found[1]}:// storage, and give the path where it is mounted"
         )
     if any(len(os.fsencode(part)) > 255 for part in str(name).split("/")) or len(os.fsencode(str(name))) > 4000:
         raise UserError(f"{name!s:.60}...: this path of {len(str(name))} characters is longer than file systems allow")

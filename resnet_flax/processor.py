@@ -1,4 +1,4 @@
-"""This machine's processor: its name and its caches, without jax."""
+"""Name and cache size of this machine's processor, without importing jax."""
 
 import functools
 import platform
@@ -9,9 +9,9 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @functools.cache
 def name() -> str:
-    """Name and vector width, such as ``AMD EPYC (AVX-512)``.
+    """Returns the name and vector extension, such as ``AMD EPYC (AVX-512)``.
 
-    Processors of one name may differ in the width, and with it in speed and in the last bits of a result.
+    Processors of the same name may have different vector extensions, which affect speed and the last bits of results.
     """
     try:
         text = Path("/proc/cpuinfo").read_text()
@@ -26,7 +26,7 @@ def name() -> str:
 
 @functools.cache
 def shared_cache_bytes() -> int | None:
-    """Size of the third-level cache of the first core, or None where the system does not tell."""
+    """Returns the size of the L3 cache of the first core, or None if the system does not tell."""
     units = {"K": 1 << 10, "M": 1 << 20}
     for level in sorted(_CACHES.glob("index*/level")):
         try:

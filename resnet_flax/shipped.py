@@ -1,4 +1,4 @@
-"""The folders of the config files and the experiments that come with the project."""
+"""Finds the config files and experiments that come with the project."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ def folder(name: str) -> Path:
 
 
 def names(name: str) -> list[str]:
-    """Lists what is in such a folder, by the names of its files."""
+    """Lists the files of such a folder by name, without the suffix."""
     return sorted(file.stem for file in folder(name).glob("[!_]*.py"))

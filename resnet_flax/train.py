@@ -1,14 +1,14 @@
-"""Trains what a config names:
+"""Trains the network of a config:
 
 python train.py --config=configs/digits.py:residual-20 --workdir=runs/r20 [--config.train.steps=500 ...]
 
-From weights, own or others', instead of random values (fine-tuning):
+Fine-tuning, which starts from weights of this or another project:
 
 python train.py --config=configs/folder.py:residual-50 --config.data.folder=photos --workdir=runs/photos \
     --config.init.weights=resnet50.pth --reset-head [--config.optimizer.trainable=head]
 
-The same command goes on where an earlier one was stopped. Exit codes: 0 done, 2 a mistake in the command or its
-config, 3 stopped by a signal, saved and resumable, 4 diverged.
+The same command resumes a run that was stopped. Exit codes: 0 done, 2 a mistake in the command or its config, 3 stopped
+by a signal, saved and resumable, 4 diverged.
 """
 
 from absl import flags
@@ -18,7 +18,7 @@ from resnet_flax import command
 from resnet_flax.tracking import table
 
 config_flags.DEFINE_config_file("config", None, "FILE:UNIT-DEPTH, such as configs/digits.py:plain-56.")
-flags.DEFINE_string("workdir", None, "Folder of the run: config, metrics, checkpoints.")
+flags.DEFINE_string("workdir", None, "Run directory: config, metrics, checkpoints.")
 flags.DEFINE_bool("reset_head", False, "Short for --config.init.reset_head.")
 table.define_flag()
 flags.mark_flags_as_required(["config", "workdir"])

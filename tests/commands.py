@@ -1,4 +1,4 @@
-"""Commands as a user types them, each in a process of its own, and what they leave behind."""
+"""Runs commands as a user would, each in its own process, and reads the files they write."""
 
 import json
 import os
@@ -17,13 +17,13 @@ def start(
     *arguments, devices=1, environment=None, stderr=subprocess.STDOUT, cold=False, quick=True, prefix=(sys.executable,),
     cwd=ROOT,
 ):  # fmt: skip
-    """Starts ``python ARGUMENTS...`` in the project's folder; by default its output is one stream.
+    """Starts ``python ARGUMENTS...`` in the project's folder; by default stdout and stderr are one stream.
 
     Args:
-      cold: start Python itself, not a fork of a process that has imported the libraries (tests/warm.py).
-      quick: compile quickly what then computes slowly; for more than some hundred small steps, False is faster.
-      prefix: what is started with the arguments, such as another command that starts Python; always cold.
-      cwd: the folder it is started in; in another one, a warm command finds the project as if it were installed.
+      cold: Whether to start Python itself instead of forking a process with the libraries imported (tests/warm.py).
+      quick: Whether to compile quickly to slower programs; False is faster for more than some hundred small steps.
+      prefix: The program that gets the arguments, such as a command that starts Python; implies ``cold``.
+      cwd: The folder to start in; elsewhere, a forked command finds the project as if it were installed.
     """
     environment = environment or {}
     flags = f"{xla_flags.QUICK if quick else ''} --xla_force_host_platform_device_count={devices}"
@@ -34,7 +34,7 @@ def start(
 
 
 def finish(process, timeout=300):
-    """Waits: (exit code, output)."""
+    """Waits for a process; returns its exit code and its output."""
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -48,25 +48,25 @@ def command(*arguments, timeout=300, **keys):
 
 
 def streams(*arguments, **keys):
-    """Runs a command to its end: (exit code, stdout, stderr)."""
+    """Runs a command; returns its exit code, stdout and stderr."""
     process = start(*arguments, stderr=subprocess.PIPE, **keys)
     out, error = process.communicate(timeout=300)
     return process.returncode, out, error
 
 
 def train(workdir, *arguments, name="residual-8", config="configs/digits.py", **keys):
-    """``python train.py`` on the digits."""
+    """Starts ``python train.py``, by default on the digits."""
     return start("train.py", f"--config={config}:{name}", f"--workdir={workdir}", *arguments, **keys)
 
 
 def lines(workdir, without=WALL_CLOCK):
-    """The run's metrics, less what a clock gives."""
+    """Returns the run's metrics without wall-clock times."""
     text = (Path(workdir) / "metrics.jsonl").read_text()
     return [{k: v for k, v in json.loads(line).items() if k not in without} for line in text.splitlines()]
 
 
 def arrays(workdir, step):
-    """Everything in a checkpoint, as NumPy arrays by name."""
+    """Returns all arrays of a checkpoint, by name."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp

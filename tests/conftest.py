@@ -1,4 +1,4 @@
-"""Eight CPU devices by default, float32 unless a test asks for more; a cache of compiled programs of its own."""
+"""Configures the tests: eight CPU devices, float32 unless a test asks for more, and their own compilation cache."""
 
 import gc
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests import xla_flags
 
-# Before jax is imported. More devices than one by default: what holds only on one device is then found out. Most of
-# the tests' time is compiling small programs.
+# These must be set before jax is imported. With several devices, the tests find code that works on one device only.
+# The tests spend most of their time compiling small programs, hence QUICK.
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {xla_flags.QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -24,29 +24,29 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first: at the end, one worker would be busy with them and the others wait."""
+    """Runs long files first; at the end, one worker would be busy with them while the others wait."""
     long = ["tests/runs/", "tests/experiments/", "tests/interchange/", "tests/training/", "tests/networks/"]
     items.sort(key=lambda item: [item.nodeid.startswith(folder) for folder in long], reverse=True)
 
 
 def pytest_collection_finish():
-    """Garbage is looked for less often: jax's traces are millions of objects, and none of them is garbage."""
+    """Makes garbage collection rare, because jax's traces are millions of objects that stay in use."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture
 def double():
-    """64-bit types, for comparisons that leave no room for rounding."""
+    """Enables 64-bit types, for comparisons with small tolerances."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_the_tests(tmp_path_factory):
-    """One cache of compiled programs and decoded data for all workers and the commands they start, empty at first.
+    """Sets one cache of compiled programs and decoded data for all workers and their commands, empty at first.
 
-    The user's own is neither read nor written. What two tests compile alike is compiled once.
+    The user's own cache is neither read nor written. A program that several tests need is compiled once.
     """
     root = tmp_path_factory.getbasetemp()
     cache = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
@@ -61,13 +61,13 @@ def _cache_of_the_tests(tmp_path_factory):
 
 @pytest.fixture
 def begun_before(tmp_path):
-    """Folders of runs, of a sweep and a file of weights as the commit 4cfe0ac wrote them, a copy for this test."""
+    """A copy of run directories, a sweep and a file of weights that commit 4cfe0ac wrote."""
     return _unpacked("begun_at_4cfe0ac", tmp_path)
 
 
 @pytest.fixture
 def begun_with_items(tmp_path):
-    """Folders of two runs as the commit 9cda689 wrote them, a copy for this test."""
+    """A copy of two run directories that commit 9cda689 wrote."""
     return _unpacked("begun_at_9cda689", tmp_path)
 
 
@@ -79,7 +79,7 @@ def _unpacked(name, place):
 
 @pytest.fixture
 def bound():
-    """Runs a command as a user whom permission bits bind: (exit code, output); skips where that is not possible."""
+    """A function that runs a command as a user for whom permission bits apply; skips the test if there is none."""
     from tests import commands
 
     prefix = (sys.executable,)
@@ -87,5 +87,5 @@ def bound():
         without = "-dac_override,-dac_read_search"
         prefix = ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}", sys.executable)
         if shutil.which("setpriv") is None or subprocess.run([*prefix, "-c", ""], capture_output=True).returncode:
-            pytest.skip("the tests run as root, whom permission bits do not bind, and setpriv cannot change that")
+            pytest.skip("the tests run as root, for whom permission bits do not apply, and setpriv cannot change that")
     return lambda *arguments, **keys: commands.finish(commands.start(*arguments, prefix=prefix), **keys)

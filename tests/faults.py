@@ -1,10 +1,11 @@
-"""Damages a run's folder on purpose, a fault at a time, and looks at what resume, evaluate and report make of it:
+"""Damages a run directory on purpose, one fault at a time, and checks resume, evaluate and report on it:
 
 python -m tests.faults --seed=0 --flips=40 --others=20
 
-Each fault is followed by evaluate and report on the damaged folder, by a resume, and by evaluate and report again. The
-right answers are the same numbers as without the fault, or one line and the exit code 2; never another number, a
-traceback, a hang, or a report without its other run. One process, which keeps its compiled programs.
+After each fault, it calls evaluate and report on the damaged folder, resumes the run, and calls evaluate and report
+again. The right answers are the numbers without the fault, or one line and exit code 2. Wrong answers are any other
+number, a traceback, a hang, or a report without the other run. Everything runs in one process, which keeps its compiled
+programs.
 """
 
 import argparse
@@ -22,15 +23,15 @@ import jax
 from absl import flags
 
 from resnet_flax import config as configs
-from resnet_flax import evaluate as _flags  # noqa: F401 (of the command)
+from resnet_flax import evaluate as _flags  # noqa: F401 (defines the flags)
 from resnet_flax.commands import evaluate
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import report
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop
 
-_SLOW = 60.0  # seconds for all that follows a fault, on a busy machine
-_LEFT_OUT = ("events.out", ".lock")  # TensorBoard's events only report
+_LIMIT_SECONDS = 60.0  # for all commands after a fault, on a busy machine
+_NOT_DAMAGED = ("events.out", ".lock")  # no result depends on these
 
 
 def config(steps):
@@ -45,11 +46,11 @@ def config(steps):
 
 def files(folder):
     found = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size)
-    return [p for p in found if not p.name.startswith(_LEFT_OUT)]
+    return [p for p in found if not p.name.startswith(_NOT_DAMAGED)]
 
 
 def flip(rng, folder):
-    """One bit, of any file, or of a byte of all of them, so that large files are not spared."""
+    """Flips one bit: half of the time in a random file, otherwise in a random byte, which favours large files."""
     every = files(folder)
     path = rng.choice(every) if rng.random() < 0.5 else rng.choices(every, [p.stat().st_size for p in every])[0]
     content, place, bit = bytearray(path.read_bytes()), rng.random(), rng.randrange(8)
@@ -97,7 +98,7 @@ OTHERS = (cut, zero, delete, swap)
 
 
 def answer(work, *arguments):
-    """Returns what a command prints, without paths; None for one line and exit code 2."""
+    """Returns the output of a command; None if it ends with one line and exit code 2."""
     output = io.StringIO()
     refused = None
     try:
@@ -113,15 +114,15 @@ def answer(work, *arguments):
     return None
 
 
-def evaluated(run, step="latest"):
+def evaluate_output(run, step="latest"):
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["evaluate", f"--workdir={run}", f"--step={step}"])
     found = answer(evaluate.main)
     return found and found.replace(str(run), "RUN")
 
 
-def resumed(run):
-    """The metrics of the resumed run, less what a clock gives."""
+def metrics_after_resume(run):
+    """Resumes a run; returns its metrics without wall-clock times, or None if it is refused."""
     if answer(loop.run, configs.resolve(config(12)), run) is None:
         return None
     lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
@@ -129,28 +130,28 @@ def resumed(run):
 
 
 def row(run):
-    """The run's row in the report; of one that cannot be read, None. The other run must have its row, too."""
+    """Returns the run's row in the report, or None if it cannot be read; checks that the other run has its row."""
     page = report.write(run.parent, run.parents[1] / "report")[1].read_text().splitlines()
     rows = {line.split(" | ")[-1].strip("| "): line for line in page if line.startswith("| ")}
     label = f"{run.parent.name}/{run.name}"
     assert "| finished |" in rows[f"{run.parent.name}/whole"], "the other run's row is lost"
-    if label not in rows:  # nothing of the run is left
+    if label not in rows:  # only if no file of the run is left
         assert not any((run / name).exists() for name in ("config.json", "metrics.jsonl", "starts.jsonl"))
         return None
     return None if "cannot be read" in rows[label] else rows[label]
 
 
 def without_clock(text):
-    """A row without the time that training took and when it began."""
+    """Splits a row into cells, without the duration and the start time of training."""
     cells = text.split(" | ")
     return cells[:6] + cells[7:10] + cells[11:]
 
 
 class Faults:
-    """The runs that faults are tried on, and what is right.
+    """The run that is damaged, and the right answers for it.
 
     Args:
-      place: an empty folder.
+      place: An empty folder.
     """
 
     def __init__(self, place):
@@ -159,35 +160,35 @@ class Faults:
         loop.run(configs.resolve(config(8)), self.begun)
         self.before = {self.said(self.begun, step) for step in ("4", "8")}
         shutil.copytree(self.begun, self.whole)
-        self.metrics = resumed(self.whole)
+        self.metrics = metrics_after_resume(self.whole)
         self.after = self.said(self.whole, "12")
         shutil.copytree(self.begun, place / "runs" / "run")
         self.row_before = row(place / "runs" / "run")
         shutil.rmtree(place / "runs" / "run")
 
     def said(self, run, step):
-        return evaluated(run, step).partition(" of ")[::2]
+        return evaluate_output(run, step).partition(" of ")[::2]
 
     def check(self, damage, rng):
-        """Tries one fault; returns what it was, and what came of it."""
+        """Tries one fault; returns its description and the outcome."""
         run, started = self.place / "runs" / "run", time.monotonic()
         shutil.copytree(self.begun, run)
         what = damage(rng, run)
         print(what, file=sys.stderr)
         try:
-            said = evaluated(run)
+            said = evaluate_output(run)
             assert said is None or said.partition(" of ")[::2] in self.before, said
             found = row(run)
             assert found is None or found == self.row_before, (found, self.row_before)
-            lines = resumed(run)
+            lines = metrics_after_resume(run)
             if lines is None:
                 return what, "refused"
             assert lines == self.metrics, [a for a, b in zip(lines, self.metrics, strict=False) if a != b]
-            assert evaluated(run).partition(" of ")[::2] == self.after
+            assert evaluate_output(run).partition(" of ")[::2] == self.after
             found = row(run)
             assert found
             assert "| finished |" in found
-            assert time.monotonic() - started < _SLOW
+            assert time.monotonic() - started < _LIMIT_SECONDS
             return what, "the same"
         except Exception as error:
             raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Marks of tests."""
+"""Pytest marks that several files use."""
 
 from importlib import metadata
 
@@ -6,9 +6,8 @@ import pytest
 
 
 def slow(*values):
-    """One more case of a kind, for ``make test-all``."""
+    """Marks a parametrised case as slow, so that only ``make test-all`` runs it."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-# For what jaxlib 0.10 has not inside.
-with_onednn = pytest.mark.skipif(metadata.version("jaxlib") < "0.12", reason="this jaxlib has no oneDNN inside")
+with_onednn = pytest.mark.skipif(metadata.version("jaxlib") < "0.12", reason="this jaxlib is built without oneDNN")

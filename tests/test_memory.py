@@ -32,13 +32,13 @@ def test_the_count_is_close_and_never_too_large(file, name, shape, given):
     params = abstract_variables(network, shape, None)["params"]
     there = sum(leaf.size for leaf in jax.tree.leaves(params))
     gates = 2 if "highway" in name else 1
-    assert 0.75 * there / gates < memory.parameters_at_least(network) <= there
+    assert 0.75 * there / gates < memory.minimum_parameters(network) <= there
 
 
 def test_the_count_of_a_published_network():
     """ResNet-152 has 60.2 million parameters (torchvision), 0.8 of them in shortcuts, BN and the stem."""
     network = build(config.load("configs/imagenet.py", "residual-152").model, 1000)
-    assert memory.parameters_at_least(network) == pytest.approx(60_192_808, rel=0.06)
+    assert memory.minimum_parameters(network) == pytest.approx(60_192_808, rel=0.06)
 
 
 HUGE = [
@@ -72,7 +72,7 @@ def test_gradients_and_the_optimizer_count():
     c = config.resolve(small_config(model__stage_units=(2**16, 1, 1), model__width=1.0))
     network = build(c.model, 10)
     memory.check_network(network, c.model)
-    needed = 4 * memory.parameters_at_least(network) * len(jax.local_devices())
+    needed = 4 * memory.minimum_parameters(network) * len(jax.local_devices())
     for optimizer, copies in (("sgd", 3), ("adamw", 4)):
         c.optimizer.name = optimizer
         for there, fits in ((copies * needed + 2**20, True), (copies * needed - 1, False)):
@@ -81,5 +81,5 @@ def test_gradients_and_the_optimizer_count():
                 if fits:
                     memory.check_training(c, network)
                 else:
-                    with pytest.raises(UserError, match=f"what optimizer.name={optimizer} keeps take at least"):
+                    with pytest.raises(UserError, match=f"the state of optimizer.name={optimizer} take at least"):
                         memory.check_training(c, network)

@@ -26,7 +26,7 @@ def test_a_name_that_is_too_long_is_refused():
 
 @pytest.mark.parametrize("name", ["gs://bucket/runs", "hdfs://host/runs", Path("s3://bucket/runs")], ids=str)
 def test_an_address_is_no_path(name):
-    with pytest.raises(UserError, match="an address is no path; mount what .*://"):
+    with pytest.raises(UserError, match="URLs are not supported; mount the .*:// storage"):
         expanded(name)
 
 

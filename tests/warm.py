@@ -1,8 +1,8 @@
-"""A process that has imported the libraries and forks: commands start in it without waiting for the imports.
+"""A server that has imported the libraries and forks for each command, so that commands start without slow imports.
 
-Each fork is a process of its own, with its own devices, signals, exit code and output. Run as a script, it serves;
-:class:`Popen` is ``subprocess.Popen`` for such forks. All workers of a test run share one server, whose address the
-file ``WARM_SERVER`` (an environment variable, tests/conftest.py) holds.
+Each fork is a process with its own devices, signals, exit code and output. Run as a script, this module is the server;
+:class:`Popen` is ``subprocess.Popen`` for its forks. All workers of a test run share one server. The environment
+variable ``WARM_SERVER`` (set in tests/conftest.py) names the file that holds its address.
 """
 
 import atexit
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[1]
 class Popen(subprocess.Popen):
     """``subprocess.Popen([sys.executable, ...])`` as a fork of the server."""
 
-    _server = None  # its address, and a connection that the server ends without
+    _server = None  # (address, open connection); the server exits when its last such connection closes
     _lock = threading.Lock()
 
     @classmethod
@@ -54,11 +54,11 @@ class Popen(subprocess.Popen):
                     try:
                         address = noted.read_text()
                         connection = _connected(address)
-                    except OSError:  # none has been started, or it has ended
+                    except OSError:  # no server was started, or it has ended
                         address = _started()
                         connection = _connected(address)
                         noted.write_text(address)
-                connection.sendall(bytes(4))  # no request, but a test process that wants the server to stay
+                connection.sendall(bytes(4))  # a length of 0: no request, but keeps the server alive
                 cls._server = address, connection
             return cls._server[0]
 
@@ -75,7 +75,7 @@ class Popen(subprocess.Popen):
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
     def _ended(self, timeout):
-        """Waits for the exit status; whether it came."""
+        """Waits for the exit status; returns whether it came in time."""
         with self._waitpid_lock:
             if self.returncode is None:
                 self._connection.settimeout(timeout)
@@ -106,7 +106,7 @@ def _started():
     )  # fmt: skip
     with server.stdout:
         assert server.stdout.readline() == b"ready\n"
-    server.returncode = 0  # it may outlive this process, which does not wait for it
+    server.returncode = 0  # prevents a warning: the server may outlive this process
     return address
 
 
@@ -121,7 +121,7 @@ def _connected(address):
 
 
 def _is_closed(connection):
-    """Whether the other end is gone, which never sends anything."""
+    """Returns whether the other end has closed a connection on which it never sends anything."""
     try:
         return connection.recv(1, socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -139,9 +139,9 @@ def _receive(connection, size):
 
 
 def _serve(address):
-    """Forks for each connection, whose other end gets the process's number and, at its end, its exit code.
+    """Forks for each request, and sends back the process id and later the exit code.
 
-    Returns, in the fork, what it is to run.
+    Returns only in a fork, with the request and its file descriptors.
     """
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -182,7 +182,7 @@ def _serve(address):
                 children[pid] = connection
                 for fd in fds:
                     os.close(fd)
-            else:  # a test process is gone
+            else:  # a test process has ended
                 selector.unregister(key.fileobj)
                 users.remove(key.fileobj)
                 if not users:
@@ -205,10 +205,10 @@ def _report(children):
 
 
 def _share_programs():
-    """Has processes that train together find each other's programs in the cache.
+    """Makes processes that train together share programs in the compilation cache.
 
-    The topology of the devices, which each process begins with its own, is part of jax's key. The devices' kinds take
-    its place, as on platforms without a topology.
+    Jax's cache key contains the device topology, in which each process lists its own devices first. This replaces the
+    topology by the kinds of the devices, as jax does on platforms without a topology.
     """
     from jax._src import cache_key
 
@@ -216,7 +216,7 @@ def _share_programs():
 
 
 def _run(request, fds):
-    """Becomes ``python ARGUMENTS...`` with that output, environment and folder."""
+    """Runs ``python ARGUMENTS...`` in this process, with the output, environment and folder of the request."""
     import runpy
 
     import jax
@@ -229,8 +229,8 @@ def _run(request, fds):
     os.dup2(fds[-1] if has_error else 1, 2)
     for fd in fds:
         os.close(fd)
-    # New objects: those of the server remember whether its own output could be sought in.
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (to the end)
+    # New objects, because the server's remember whether its own output was seekable.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (stays open)
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     logging.get_absl_handler().python_handler.stream = sys.stderr
     os.chdir(cwd)
@@ -238,7 +238,7 @@ def _run(request, fds):
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     os.environ.clear()
     os.environ.update(environment)
-    for name, value in environment.items():  # those that jax has read when it was imported
+    for name, value in environment.items():  # jax has read these when it was imported
         key = name.lower()
         if name.startswith("JAX_") and key in jax.config.values:
             known = jax.config.values[key]
@@ -276,7 +276,7 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
         code = 1
-    # As Python ends, but for taking millions of objects apart, which were the server's.
+    # Ends like Python, but without freeing the millions of objects inherited from the server.
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ from resnet_flax.model_evaluation import Chosen, choose, evaluate
 from resnet_flax.paths import expanded
 from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.training import parts
+from resnet_flax.training import setup
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def _network(file: Weights | None, chosen: Chosen) -> Model:
         config, data, default = chosen.config, chosen.data, None
         if data.access.fixed and file.preprocessing is None:
             normalization = data.access.normalization(config.data.normalization, data.train)
-            default = parts.preprocessing(config, data, normalization)
+            default = setup.preprocessing(config, data, normalization)
         net = model.of_file(file, config, default)
         print(file.path)
     return net

@@ -102,7 +102,7 @@ def _advise(given: ConfigDict, target: Target, step: TargetStep, compiled: Compi
             changed.update_from_flattened_dict(keys)
             text = " ".join(f"--config.{key}={value}" for key, value in keys.items())
             try:
-                tried = TargetStep(configs.resolve(changed), target, step.parts.mesh, images)
+                tried = TargetStep(configs.resolve(changed), target, step.setup.mesh, images)
             except UserError as refusal:
                 print(f"  {text}: {refusal}")
                 break

@@ -7,7 +7,7 @@ import jax
 from resnet_flax.analysis.gates import openness
 from resnet_flax.networks import on_one_device
 from resnet_flax.sweeps.cases import Outcome
-from resnet_flax.training import fine_tuning, trained
+from resnet_flax.training import fine_tuning, restore
 
 Openness = dict[str, dict[str, list[tuple[str, float]]]]
 """By a run's label and moment: the mean of T of each gated layer, by its name."""
@@ -22,10 +22,10 @@ def openness_of_runs(outcomes: Sequence[Outcome]) -> Openness:
         config = outcome.run.config
         if outcome.failure or config.model.unit != "highway" or config.seed != outcomes[0].run.config.seed:
             continue
-        run = trained.load(config, outcome.run.workdir)
-        network, (images, _) = on_one_device(run.parts.network), run.parts.examples(_IMAGES)
+        run = restore.load_run(config, outcome.run.workdir)
+        network, (images, _) = on_one_device(run.setup.network), run.setup.examples(_IMAGES)
         moments = {
-            "at initialisation": fine_tuning.variables_at_start(config, run.parts.network, run.parts.image_shape),
+            "at initialisation": fine_tuning.variables_at_start(config, run.setup.network, run.setup.image_shape),
             "after training": jax.device_get(run.variables),
         }
         found[outcome.run.label] = {when: openness(network, v, images, train=True) for when, v in moments.items()}

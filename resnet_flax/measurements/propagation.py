@@ -10,22 +10,22 @@ from resnet_flax.networks import on_one_device
 from resnet_flax.reporting.propagation import Measured
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.sweeps.cases import Outcome, Run
-from resnet_flax.training import fine_tuning, trained
-from resnet_flax.training.parts import prepare
+from resnet_flax.training import fine_tuning, restore
+from resnet_flax.training.setup import prepare
 
 
 def at_initialization(config: ConfigDict, images: int) -> propagation.Propagation:
     """The propagation in a config's network as it starts, on so many of its training images."""
-    parts = prepare(config)
-    variables = fine_tuning.variables_at_start(config, parts.network, parts.image_shape)
-    return propagation.measure(on_one_device(parts.network), variables, *parts.examples(images))
+    setup = prepare(config)
+    variables = fine_tuning.variables_at_start(config, setup.network, setup.image_shape)
+    return propagation.measure(on_one_device(setup.network), variables, *setup.examples(images))
 
 
 def after_training(run: Run, images: int) -> propagation.Propagation:
     """The propagation in a finished run's network, on so many of its training images."""
-    found = trained.load(run.config, run.workdir)
+    found = restore.load_run(run.config, run.workdir)
     variables = jax.device_get(found.variables)
-    return propagation.measure(on_one_device(found.parts.network), variables, *found.parts.examples(images))
+    return propagation.measure(on_one_device(found.setup.network), variables, *found.setup.examples(images))
 
 
 def deviations_after_training(run: Run, images: int) -> list[float]:

@@ -27,10 +27,10 @@ from resnet_flax.measurements.chips import CHIPS, H100_CONFIG, Chip
 from resnet_flax.measurements.hlo import Counts, Program
 from resnet_flax.networks import on_one_device
 from resnet_flax.training.devices import replicated
-from resnet_flax.training.feeds import train_steps
-from resnet_flax.training.parts import Parts, assemble
+from resnet_flax.training.executor import train_steps
 from resnet_flax.training.readiness import check_settings
 from resnet_flax.training.recipe import Recipe
+from resnet_flax.training.setup import RunSetup, assemble
 from resnet_flax.training.state import State, abstract_state
 from resnet_flax.training.step import training_step
 
@@ -180,33 +180,33 @@ class TargetStep:
         side, channels = data.access.resize, data.access.image_shape[2]
         like = Images(np.arange(side * side * channels, dtype=np.uint8).reshape(1, side, side, channels), np.zeros(1))
         normalization = pixels.normalization(config.data.normalization, like)
-        self.parts: Parts = assemble(config, data, mesh, normalization)
+        self.setup: RunSetup = assemble(config, data, mesh, normalization)
         self._recipe = Recipe(config)
         self._optimizer = self._recipe.optimizer()
 
     @property
     def state(self) -> State:
         """Shapes of the run's state."""
-        parts, ema = self.parts, self.config.optimizer.ema
-        everywhere = replicated(parts.mesh)
-        return abstract_state(parts.network, self._optimizer, parts.image_shape, everywhere, ema, parts.metrics)
+        setup, ema = self.setup, self.config.optimizer.ema
+        everywhere = replicated(setup.mesh)
+        return abstract_state(setup.network, self._optimizer, setup.image_shape, everywhere, ema, setup.metrics)
 
     def trace(self) -> jax.stages.Traced:
         """Traces many steps in a call, exactly as a run does."""
-        access, batch_size = self.parts.dataset.access, self.config.train.batch_size
-        layout, arrays = access.training_shapes(self.parts.mesh, batch_size, self._images)
-        return train_steps(self.parts, self._recipe, layout).trace(self.state, arrays)
+        access, batch_size = self.setup.dataset.access, self.config.train.batch_size
+        layout, arrays = access.training_shapes(self.setup.mesh, batch_size, self._images)
+        return train_steps(self.setup, self._recipe, layout).trace(self.state, arrays)
 
     def work(self) -> Work:
         """Counts the work of a step."""
         config, state = self.config, self.state
         step = partial(
-            training_step, network=on_one_device(self.parts.network), optimizer=self._optimizer,
-            dropout_keys=jax.random.split(jax.random.key(0), self._share) if self.parts.network.dropout else None,
+            training_step, network=on_one_device(self.setup.network), optimizer=self._optimizer,
+            dropout_keys=jax.random.split(jax.random.key(0), self._share) if self.setup.network.dropout else None,
             label_smoothing=config.train.label_smoothing, accumulate=config.train.accumulate, ema=config.optimizer.ema,
-            metrics=self.parts.metrics,
+            metrics=self.setup.metrics,
         )  # fmt: skip
-        images = jax.ShapeDtypeStruct((self._share, *self.parts.image_shape), np.float32)
+        images = jax.ShapeDtypeStruct((self._share, *self.setup.image_shape), np.float32)
         arguments = state, images, jax.ShapeDtypeStruct((self._share,), np.int32)
         params = _bytes(state.params)
         kept = params + _bytes(state.opt_state) + _bytes(state.average)

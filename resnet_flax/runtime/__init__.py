@@ -1,1 +1,1 @@
-"""The surroundings of a command on its machine: processes, signals, streams, progress and the environment."""
+"""The process around a command: other processes of the run, signals, output streams, progress, environment."""

@@ -1,12 +1,12 @@
-"""The cache that keeps compiled programs from one process to the next."""
+"""Jax's persistent compilation cache."""
 
 import os
 from pathlib import Path
 
 
 def use_cache(folder: Path) -> None:
-    """Has jax keep compiled programs in a folder, unless the environment names one."""
-    import jax  # for which --help does not wait
+    """Sets the folder of jax's compilation cache, unless JAX_COMPILATION_CACHE_DIR is set."""
+    import jax  # imported late, so that --help does not wait for it
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(folder))

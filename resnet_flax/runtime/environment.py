@@ -1,4 +1,4 @@
-"""The environment of a run: what its results depend on beside its config."""
+"""Describes the environment of a run: everything besides the config that its results depend on."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ from resnet_flax.networks.cpu_convolution import CHUNK_ELEMENTS
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Returns versions, commit, devices, cores and precision: all that a result depends on beside its config."""
+    """Returns the versions, commit, devices, cores and precision that results depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "python": platform.python_version(),

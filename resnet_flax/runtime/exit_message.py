@@ -1,31 +1,31 @@
-"""A line on stderr for the case that this process ends without one: killed, or aborted by a library."""
+"""Prints a message on stderr if this process is killed, or aborted by a library."""
 
 import subprocess
 import sys
 
-_SPEAK = "import sys\nif sys.stdin.read() != 'done': print(sys.argv[1], file=sys.stderr)"
+_PROGRAM = "import sys\nif sys.stdin.read() != 'done': print(sys.argv[1], file=sys.stderr)"
 
-_speaker: subprocess.Popen | None = None
+_helper: subprocess.Popen | None = None
 
 
-def leave(text: str) -> None:
-    """Has that line printed if this process ends before :func:`cancel`.
+def register(text: str) -> None:
+    """Has a line printed if this process ends before :func:`cancel` is called; replaces an earlier line.
 
-    jax ends a process by ``abort`` where the one that holds the coordination service is gone, which no Python code
-    sees; so another process waits for the end of a pipe.
+    jax calls ``abort`` when the process with the coordination service is gone, and no Python code runs after that. So a
+    helper process waits until its stdin closes, and prints the line.
     """
-    global _speaker
+    global _helper
     cancel()
-    # In a session of its own: a signal to all of a terminal's processes is not for it.
-    command = [sys.executable, "-I", "-S", "-c", _SPEAK, text]
-    _speaker = subprocess.Popen(
+    # In a session of its own, so that a Ctrl-C on the terminal does not end it.
+    command = [sys.executable, "-I", "-S", "-c", _PROGRAM, text]
+    _helper = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
 
 
 def cancel() -> None:
-    """Cancels the message: this process ends by itself, and says why."""
-    global _speaker
-    if _speaker is not None:
-        _speaker.communicate("done")
-        _speaker = None
+    """Cancels the message, for a process that ends normally or prints its own."""
+    global _helper
+    if _helper is not None:
+        _helper.communicate("done")
+        _helper = None

@@ -1,4 +1,4 @@
-"""The hosts of one run: what they agree on, and how one of them ends where another fails or is lost."""
+"""Synchronises the hosts of a run, and ends a host when another one fails or is lost."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.runtime import exit_message
 
-# What errors of a collective operation say where another process is gone, by platform.
+# Matches errors of collective operations when another process is lost, on CPU (gloo), GPU (nccl) and in jax itself.
 _LOST = re.compile(
     "gloo.*(connection|read error|timed? ?out|reset)|nccl.*(remote|abort|closed)|heartbeat|barrier.*(timed out|failed)"
     "|closed by peer|reset by peer|unavailable|deadline_exceeded|coordination service", re.IGNORECASE | re.DOTALL,
@@ -23,12 +23,12 @@ _LOST = re.compile(
 
 
 class Hosts:
-    """The processes that compute one run together, each with its devices; often there is one.
+    """The processes that compute one run together, each with its own devices; usually there is only one.
 
     Attributes:
-      index: of this one, from 0.
-      count: of all of them.
-      first: whether this is the one that writes, and prints.
+      index: The index of this process, from 0.
+      count: The number of processes.
+      first: Whether this is process 0, which alone writes files and prints.
     """
 
     def __init__(self) -> None:
@@ -36,77 +36,80 @@ class Hosts:
         self.first = self.index == 0
 
     def say(self, line: str) -> None:
-        """Prints a line on stderr, once for all hosts."""
+        """Prints a line on stderr, on the first host only."""
         if self.first:
             print(line, file=sys.stderr, flush=True)
 
     def next_call(self, stop: bool, steps: int) -> tuple[bool, int]:
-        """Agrees on whether to stop (one host was told to), and on how many steps come next (as the first one says).
+        """Synchronises whether to stop (if any host was told to) and the number of steps (that of the first host).
 
-        Without it, hosts that measure different times, or of which one is signalled, would wait for each other for
-        ever.
+        Without this, the hosts would wait for each other for ever once they measure different times, or once a signal
+        reaches only one of them.
         """
         if self.count == 1:
             return stop, steps
-        everyone = multihost_utils.process_allgather(np.array([stop, steps], np.int32))
-        return bool(everyone[:, 0].any()), int(everyone[0, 1])
+        gathered = multihost_utils.process_allgather(np.array([stop, steps], np.int32))
+        return bool(gathered[:, 0].any()), int(gathered[0, 1])
 
     def any(self, happened: bool) -> bool:
-        """Tells all hosts whether something is so on any of them."""
+        """Returns, on all hosts, whether ``happened`` is true on any of them."""
         return self.next_call(happened, 0)[0]
 
     def raise_together(self, error: Exception | None) -> None:
-        """Raises what went wrong on one host on every host, so that none waits for the one that left."""
+        """Raises an error on every host if there is one on any host, so that none waits for a host that left."""
         if self.count > 1:
-            anywhere = multihost_utils.process_allgather(np.array([error is not None]))
-            if error is None and anywhere.any():
-                hosts = ", ".join(str(i) for i in np.flatnonzero(anywhere))
-                error = UserError(f"process {hosts} refused to start; its own message says why")
+            failed = multihost_utils.process_allgather(np.array([error is not None]))
+            if error is None and failed.any():
+                hosts = ", ".join(str(i) for i in np.flatnonzero(failed))
+                error = UserError(f"process {hosts} could not start; see its own error message")
         if error is not None:
             raise error
 
     def check_same(self, fingerprint: str, what: str) -> None:
-        """Refuses hosts that found different things: they would wait for each other, or learn from a mixture.
+        """Checks that all hosts read the same data; otherwise they would deadlock or train on a mixture.
 
         Args:
-          fingerprint: hexadecimal digits, at most 16.
-          what: it is of.
+          fingerprint: The fingerprint of the data on this host, at most 16 hexadecimal digits.
+          what: The name of the data, for the error message.
+
+        Raises:
+          UserError: A host has another fingerprint than process 0.
         """
         if self.count == 1:
             return
         halves = np.frombuffer(bytes.fromhex(fingerprint), np.int32)
-        everyone = multihost_utils.process_allgather(halves)
-        others = np.flatnonzero((everyone != everyone[0]).any(1))
+        gathered = multihost_utils.process_allgather(halves)
+        others = np.flatnonzero((gathered != gathered[0]).any(1))
         if len(others):
             raise UserError(
-                f"{what} of process {', '.join(map(str, others))} are not those of process 0; every host needs the "
-                f"same, in the same form"
+                f"{what} of process {', '.join(map(str, others))} differ from those of process 0; every host needs the "
+                f"same images in the same form"
             )
 
     def wait(self, name: str) -> None:
-        """Returns when every host has come to the place of that name."""
+        """Waits until every host has reached the barrier of this name."""
         if self.count > 1:
             multihost_utils.sync_global_devices(name)
 
     @contextlib.contextmanager
     def fail_fast(self, note: str) -> Iterator[None]:
-        """Ends this process at once where it fails alone, or finds another one lost.
+        """Ends this process at once if it fails or finds another process lost; does nothing if there is only one.
 
-        Otherwise it would wait for the others (in the checkpoint writer, in jax's own end), and they for it.
+        Otherwise it would wait for the others at its end (in the checkpoint writer and in jax), and they for it.
 
         Args:
-          note: what is said of the run that could go on.
+          note: How the run can be resumed, for the error message.
         """
         try:
             yield
         except (Interrupted, Diverged):
-            raise  # all of them end so, at the same step
+            raise  # raised on all hosts at the same step
         except (Exception, KeyboardInterrupt) as error:
             if self.count == 1:
                 raise
-            self._leave(error, note)
+            self._exit(error, note)
 
-    def _leave(self, error: BaseException, note: str) -> NoReturn:
+    def _exit(self, error: BaseException, note: str) -> NoReturn:
         who = f"process {self.index} of {self.count}"
         if isinstance(error, UserError):
             code, text = error.exit_code, f"error: {who}: {error}"
@@ -117,7 +120,8 @@ class Hosts:
             text = f"error: {who}: another process is lost ({str(error).splitlines()[0]:.200}). {note}"
         else:
             code, text = Failed.exit_code, f"{traceback.format_exc()}error: {who} failed. {note}"
-        sys.stderr.write(f"{text}\n")  # at once: print has two parts, between which other threads may print
+        # Not print, which writes the text and the newline separately, so that other threads may write in between.
+        sys.stderr.write(f"{text}\n")
         exit_message.cancel()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -125,5 +129,5 @@ class Hosts:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
+    """Whether an error means that another process is gone."""
     return isinstance(error, RuntimeError | ValueError) and bool(_LOST.search(str(error)))

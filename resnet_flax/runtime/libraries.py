@@ -1,4 +1,4 @@
-"""Keeps libraries from printing what this project says in a line, and from importing what nobody needs."""
+"""Suppresses output of libraries that repeats our own messages, and their slow imports."""
 
 import contextlib
 import sys
@@ -8,17 +8,17 @@ from absl import logging
 
 
 def quieten_orbax() -> None:
-    """Hides the tracebacks that orbax and TensorStore print of errors that are raised as well."""
-    # What made a thread of orbax fail: saving and waiting raise the same.
+    """Hides tracebacks that orbax and TensorStore print for errors that they also raise."""
+    # An error in a thread of orbax is raised again by save or wait.
     logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
-    # Of reads and writes that are given up when one fails, TensorStore's threads print a traceback each.
+    # When a read or write fails, TensorStore cancels the others, and each of their threads prints a traceback.
     before = sys.unraisablehook
     sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or before(what)
 
 
 @contextlib.contextmanager
 def errors_only() -> Iterator[None]:
-    """Hides absl's warnings, such as those in which orbax says that a folder opened for reading is not written to."""
+    """Hides absl's warnings, such as orbax's note that a folder opened for reading is not written to."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -29,10 +29,10 @@ def errors_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_torch() -> Iterator[None]:
-    """Hides PyTorch from what is imported meanwhile; libraries would import it, in seconds, where it is installed."""
+    """Keeps libraries from importing PyTorch if it is installed, which would take seconds."""
     hidden = "torch" not in sys.modules
     if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # what refuses the import of a name
+        sys.modules["torch"] = None  # type: ignore[assignment]  # None makes the import fail
     try:
         yield
     finally:

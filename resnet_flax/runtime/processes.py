@@ -1,4 +1,4 @@
-"""The flags by which a command joins the other processes of its run: those of other hosts, or of other GPUs."""
+"""Flags with which a command joins the other processes of its run, on other hosts or for other GPUs."""
 
 import contextlib
 import signal
@@ -11,29 +11,29 @@ from absl import flags
 from resnet_flax.errors import UserError
 from resnet_flax.runtime import exit_message
 
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only where it is not detected.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are; with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0; with --coordinator.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax detects (a cluster, TPU pods).")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; only if it is not detected.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0; with --coordinator.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the hosts that jax detects (on a cluster or TPU pod).")
 _TIMEOUT = flags.DEFINE_integer(
     "coordinator_timeout", 300, "Seconds to wait for the coordinator and the other processes.", lower_bound=1
 )
 _LOST_AFTER = flags.DEFINE_integer(
-    "lost_after", 100, "Seconds without a sign of life after which a process counts as lost.", lower_bound=10
+    "lost_after", 100, "Seconds without a heartbeat after which a process counts as lost.", lower_bound=10
 )
 
-_EVERY = 0.5  # seconds between two tries to reach the coordinator
-_AT_THE_END = 60  # seconds that a process which has ended waits for the others
+_RETRY_SECONDS = 0.5  # between two attempts to reach the coordinator
+_SHUTDOWN_SECONDS = 60  # that a finished process waits for the others
 
 
 def join() -> int:
-    """Joins the other processes, if the flags say that there are any. Before anything asks jax for devices.
+    """Joins the other processes if the flags name any; must be called before jax looks for devices.
 
     Returns:
-      which of them this is, from 0.
+      The index of this process, from 0.
 
     Raises:
-      UserError: the flags do not fit; the coordinator does not answer, or not every process comes, in time.
+      UserError: The flags are inconsistent, the coordinator does not answer, or a process does not join in time.
     """
     given = [f is not None for f in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)]
     if any(given) and not all(given):
@@ -43,39 +43,39 @@ def join() -> int:
     deadline = time.monotonic() + _TIMEOUT.value
     if _COORDINATOR.value is not None and _PROCESSES.value is not None and _PROCESS.value is not None:
         _check(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, deadline)
-    import jax  # for which --help does not wait
+    import jax  # imported late, so that --help does not wait for it
 
-    # jax aborts where they do not come.
-    exit_message.leave(
-        f"error: ended while waiting for the other processes, which takes {_TIMEOUT.value} s at most "
-        f"(--coordinator_timeout): not every one came, or what answers at "
+    # jax aborts the process if the others do not join in time.
+    exit_message.register(
+        f"error: gave up waiting for the other processes (at most {_TIMEOUT.value} s, --coordinator_timeout): "
+        f"a process did not join, or the program that answers at "
         f"{_COORDINATOR.value or 'the coordinator that jax found'} is not process 0 of this run"
     )
-    # It would take SIGTERM for itself, and say so only where it is asked.
+    # The preemption service would handle SIGTERM instead of us, and report it only on request.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        with _signals_end_it():
+        with _default_signal_handlers():
             jax.distributed.initialize(
                 _COORDINATOR.value, _PROCESSES.value, _PROCESS.value,
                 initialization_timeout=max(1, round(deadline - time.monotonic())),
                 heartbeat_timeout_seconds=_LOST_AFTER.value,
-                shutdown_timeout_seconds=_AT_THE_END,
-                # Who says which process this is, says which devices are its own, too: by CUDA_VISIBLE_DEVICES.
+                shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+                # With explicit flags the user also assigns the GPUs, with CUDA_VISIBLE_DEVICES.
                 cluster_detection_method="deactivate" if all(given) else None,
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise UserError(_refusal(error)) from None
-    exit_message.leave(
-        f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, or by jax because "
-        f"another process is lost (then lines above say so). Checkpoints are whole: the same command goes on, with as "
-        f"many processes or fewer"
+    exit_message.register(
+        f"error: process {jax.process_index()} of {jax.process_count()} was killed, or ended by jax because "
+        f"another process is lost (then lines above say so). The checkpoints are intact: the same command resumes the "
+        f"run, with as many processes or fewer"
     )
     return jax.process_index()
 
 
 @contextlib.contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """While jax waits, no handler of Python's runs."""
+def _default_signal_handlers() -> Iterator[None]:
+    """Restores the default signal handlers, because Python's do not run while jax waits."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -85,7 +85,7 @@ def _signals_end_it() -> Iterator[None]:
 
 
 def _check(coordinator: str, processes: int, process: int, deadline: float) -> None:
-    """Refuses flags that do not fit; waits until the coordinator's port is open."""
+    """Checks the flags, and waits until the coordinator's port is open."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UserError(f"--coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234")
@@ -93,7 +93,7 @@ def _check(coordinator: str, processes: int, process: int, deadline: float) -> N
         raise UserError(f"--process={process} must be from 0 to --processes - 1, which is {processes - 1}")
     if process == 0:
         return
-    # jax would try as long, but end in an abort.
+    # jax would wait as long, but then abort the process.
     while True:
         try:
             socket.create_connection(
@@ -101,13 +101,13 @@ def _check(coordinator: str, processes: int, process: int, deadline: float) -> N
             ).close()
             return
         except OSError as error:
-            if time.monotonic() + _EVERY >= deadline:
+            if time.monotonic() + _RETRY_SECONDS >= deadline:
                 reason = error.strerror or str(error) or type(error).__name__
                 raise UserError(
                     f"--coordinator={coordinator}: no answer within {_TIMEOUT.value} s ({reason}); does process 0 run "
                     f"on that host, and is the port open?"
                 ) from None
-            time.sleep(_EVERY)
+            time.sleep(_RETRY_SECONDS)
 
 
 def _refusal(error: Exception) -> str:

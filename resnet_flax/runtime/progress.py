@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, each with the rate and the time left."""
+"""Reports progress with the rate and the time left: a bar on a terminal, plain lines otherwise."""
 
 import sys
 import time
@@ -8,14 +8,14 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Counts up to ``total``; a context manager.
+    """Reports progress up to ``total`` units of work; a context manager.
 
     Args:
-      total: units of work in all.
-      description: what the work is.
-      unit: of the work, in the plural.
-      initial: units done before.
-      interval: seconds between two plain lines.
+      total: The total number of units.
+      description: The name of the work.
+      unit: The name of a unit, in the plural.
+      initial: The number of units done before.
+      interval: Seconds between two plain lines.
     """
 
     def __init__(self, total: int, description: str, unit: str, initial: int = 0, interval: float = 10.0) -> None:
@@ -30,7 +30,7 @@ class Progress:
             )
 
     def update(self, count: int, note: str = "") -> None:
-        """Adds to what is done; ``note`` stands beside it until the next one."""
+        """Adds ``count`` finished units; ``note`` is shown until the next note."""
         self._done += count
         self._note = note or self._note
         if self._bar is not None:
@@ -63,7 +63,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
+    """Formats seconds as ``1:02:03`` or ``2:03``."""
     if seconds == float("inf"):
         return "unknown time"
     minutes, seconds = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: save, then leave, or leave at once; and the end of a process whose threads go on."""
+"""Handles SIGTERM and SIGINT, and ends processes whose threads do not end."""
 
 import contextlib
 import os
@@ -11,15 +11,18 @@ from resnet_flax.errors import DONE, INTERRUPTED
 from resnet_flax.runtime import exit_message
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PATIENCE = 5.0  # seconds that other threads have to end, once the command has
-_left_behind: list[threading.Thread] = []
+_GRACE_SECONDS = 5.0  # for other threads to end after the command has ended
+_stuck_threads: list[threading.Thread] = []
 
 
 class StopRequest:
-    """While entered, remembers the first SIGTERM or SIGINT instead of ending the process.
+    """A context manager that remembers the first SIGTERM or SIGINT instead of ending the process.
 
-    A second SIGINT raises KeyboardInterrupt at once: the way out for someone who will not wait for the save.
-    Entered within another one, it knows what that one has received, and in the end tells it.
+    A second SIGINT raises KeyboardInterrupt at once, for users who do not want to wait until the run is saved. Nested
+    requests share the signal: the inner one takes over what the outer one has received, and passes on its own.
+
+    Attributes:
+      received: The name of the first signal, or None.
     """
 
     def __init__(self) -> None:
@@ -32,7 +35,7 @@ class StopRequest:
         self.received = signal.Signals(number).name
 
     def __enter__(self) -> "StopRequest":
-        # Python allows handlers in the main thread only; elsewhere the owner of that thread decides.
+        # Python allows signal handlers only in the main thread; in other threads, signals are left to its owner.
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._receive) for s in _SIGNALS}
             for handler in self._previous.values():
@@ -49,33 +52,33 @@ class StopRequest:
                 outer.received = outer.received or self.received
 
 
-def leave_at_once() -> None:
-    """Lets signals end the process at once; while there is something to save, :class:`StopRequest` handles them."""
+def exit_on_signal() -> None:
+    """Makes signals end the process at once, until a :class:`StopRequest` takes them over."""
     for number in _SIGNALS:
-        signal.signal(number, _leave)
+        signal.signal(number, _exit)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    # Not by an exception: in the middle of an import, one comes out as an ImportError of something else.
-    with contextlib.suppress(OSError):  # nobody may read it
+def _exit(number: int, frame: FrameType | None) -> None:
+    # Not with an exception: one raised in the middle of an import can surface as an unrelated ImportError.
+    with contextlib.suppress(OSError):  # stderr may be closed
         os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
     exit_message.cancel()
     os._exit(INTERRUPTED)
 
 
-def end_in_time(code: int) -> None:
-    """Ends the process soon: threads (of the checkpoint writer, of the distributed service) must not keep it alive."""
-    timer = threading.Timer(_PATIENCE, os._exit, [code])
+def exit_soon(code: int) -> None:
+    """Ends the process after a grace period, even if threads (of the checkpoint writer, of jax) are still alive."""
+    timer = threading.Timer(_GRACE_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()
 
 
-def leave_behind(thread: threading.Thread) -> None:
-    """Notes a thread that may never end, and keep libraries waiting at the end of the process."""
-    _left_behind.append(thread)
+def note_stuck_thread(thread: threading.Thread) -> None:
+    """Records a thread that may never end, for which libraries might wait at the end of the process."""
+    _stuck_threads.append(thread)
 
 
-def end_without_waiting() -> None:
-    """Ends a process whose work is done, if such a thread is still alive."""
-    if any(thread.is_alive() for thread in _left_behind):
-        end_in_time(DONE)
+def exit_despite_stuck_threads() -> None:
+    """Ends the process, whose work is done, after a grace period if a recorded thread is still alive."""
+    if any(thread.is_alive() for thread in _stuck_threads):
+        exit_soon(DONE)

@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be closed, full, or a pipe whose reader has gone."""
+"""Makes stdout and stderr safe to write to, even if they are closed, full, or a pipe without a reader."""
 
 import errno
 import io
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads a command's output any more."""
+    """The reader of the command's output pipe has ended."""
 
 
 class Stream:
-    """A standard stream whose writes do not fail: after the first that does, what is written is dropped.
+    """A standard stream whose writes do not raise; after a failed write, all further output is dropped.
 
     Attributes:
-      failure: why, or None.
+      failure: The error of the failed write, or None.
 
     Args:
-      stream: the one that it stands for.
-      ends_with_reader: whether a reader that has gone raises :class:`ReaderGoneError`.
+      stream: The wrapped stream.
+      ends_with_reader: Whether to raise :class:`ReaderGoneError` when the reader of a pipe has ended.
     """
 
     def __init__(self, stream: io.TextIOWrapper, ends_with_reader: bool = False) -> None:
@@ -41,13 +41,13 @@ class Stream:
 
     @property
     def reader_gone(self) -> bool:
-        """True where the stream was a pipe whose reader has ended."""
+        """Whether the stream was a pipe whose reader has ended."""
         return self.failure is not None and self.failure.errno == errno.EPIPE
 
     def _fail(self, error: OSError) -> None:
         self.failure = error
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # what is still in buffers, here or in libraries, goes there
+        os.dup2(nowhere, self._stream.fileno())  # also drops what is still buffered, here or in libraries
         os.close(nowhere)
         if self._ends_with_reader and self.reader_gone:
             raise ReaderGoneError from None
@@ -57,16 +57,16 @@ class Stream:
 
 
 def protect(ends_with_reader: bool = False) -> Stream:
-    """Puts a :class:`Stream` in place of both; returns that of standard output."""
-    for descriptor in range(3):  # a closed one would be given to the next file that is opened
+    """Replaces stdout and stderr by :class:`Stream`; returns the one of stdout."""
+    for descriptor in range(3):  # the next opened file would get the number of a closed descriptor
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    # A class or a file may have a name that is not UTF-8, or that the terminal's encoding lacks.
+    # Names of classes and files may not be valid UTF-8, or not exist in the terminal's encoding.
     found = {}
     for name in ("stdout", "stderr"):
-        before = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (to the end)
+        before = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (stays open)
         before.reconfigure(errors="backslashreplace")
         found[name] = Stream(before, ends_with_reader and name == "stdout")
         setattr(sys, name, found[name])
@@ -75,7 +75,7 @@ def protect(ends_with_reader: bool = False) -> Stream:
 
 
 def _replace_in_logging(before: Any, after: Stream) -> None:
-    """The handlers of absl and of Python keep the stream that they found when they were imported."""
+    """Replaces the stream in absl's log handler, which keeps the one that it found when it was imported."""
     absl = sys.modules.get("absl.logging")
     handlers = [absl.get_absl_handler().python_handler] if absl else []
     for handler in handlers:

@@ -43,7 +43,7 @@ class Background:
         if self._thread.is_alive():
             self._thread.join(_PATIENCE)
         if self._thread.is_alive():
-            stopping.leave_behind(self._thread)
+            stopping.note_stuck_thread(self._thread)
             self._say(f"is still busy after {_PATIENCE:g} s; the same command sends what it lacks")
 
     def _work(self, module: str) -> None:

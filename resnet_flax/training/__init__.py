@@ -1,1 +1,1 @@
-"""How a network learns: state, step, schedule, loop, checkpoints, metrics."""
+"""Training: state, step, learning-rate schedule, loop, evaluation and metrics."""

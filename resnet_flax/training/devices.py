@@ -1,4 +1,4 @@
-"""The mesh of all devices of all hosts, and whether a batch fits it."""
+"""Builds the mesh of all devices on all hosts, and checks that a batch can be split over it."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ from resnet_flax.errors import UserError
 
 
 def data_mesh() -> Mesh:
-    """All devices of all hosts along one axis, ``data``."""
-    # From jax 0.11 on the default is Explicit axes, under which a Linen step does not compile.
+    """Builds the mesh of all devices on all hosts, with one axis, ``data``."""
+    # Since jax 0.11, axes are Explicit by default, and a Linen step does not compile with those.
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Returns the sharding under which every device holds a full copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def on_host(tree: Any) -> Any:
-    """Returns the local copy of a replicated tree: arrays of one device of this host."""
+def local_copy(tree: Any) -> Any:
+    """Returns the copy of a replicated tree on one device of this host."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
-    """Refuses a batch, or a BN group, that the devices cannot share evenly."""
+    """Refuses a batch size or BN group size that does not divide evenly among the devices."""
     if batch_size % devices:
         below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
         nearest = " or ".join(str(b) for b in (below, above) if b)
@@ -42,7 +42,7 @@ def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
         )
 
 
-def check_parts(config: ConfigDict, devices: int) -> None:
+def check_accumulation(config: ConfigDict, devices: int) -> None:
     """Refuses a ``train.accumulate`` that does not divide a device's images, or whose parts would split a BN group."""
     parts, local = config.train.accumulate, config.train.batch_size // devices
     if local % parts:
@@ -50,6 +50,6 @@ def check_parts(config: ConfigDict, devices: int) -> None:
     group = config.train.bn_group or config.train.batch_size
     if parts > 1 and config.model.norm == "batch" and local // parts % group:
         raise UserError(
-            f"train.accumulate={parts} makes parts of {local // parts} images, and a BN would normalise {group} "
+            f"train.accumulate={parts} makes parts of {local // parts} images, but BN normalises {group} images "
             f"together; set train.bn_group to a divisor of {local // parts}"
         )

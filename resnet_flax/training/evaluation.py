@@ -1,4 +1,4 @@
-"""Loss, error and the other metrics of a network on a split: every image counts once."""
+"""Evaluates a network on a split: loss, error and other metrics, with every image counted once."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,23 +16,23 @@ from resnet_flax.data.transforms import Transform
 from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.compilation import jit
 from resnet_flax.training import metric_functions
-from resnet_flax.training.devices import on_host
+from resnet_flax.training.devices import local_copy
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split.
+    """The metrics of one split.
 
     Attributes:
-      sums: of each metric over the images, by name; whole numbers are counts.
-      images: how many there are.
+      sums: The sum of each metric over the images, by name; an int is a count of images.
+      images: The number of images.
     """
 
     sums: Mapping[str, float | int]
     images: int
 
     def mean(self, name: str) -> float:
-        """The metric of that name; of a count, the fraction of the images."""
+        """Returns the mean of a metric over the images; for a count, the fraction of images."""
         return self.sums[name] / max(self.images, 1)
 
     @property
@@ -42,21 +42,21 @@ class Evaluation:
 
     @property
     def errors(self) -> int:
-        """How many images are classified wrongly."""
+        """The number of misclassified images."""
         return int(self.sums["error"])
 
     @property
     def error(self) -> float:
-        """The fraction classified wrongly."""
+        """The fraction of misclassified images."""
         return self.mean("error")
 
     def lines(self, split: str) -> list[str]:
-        """The metrics in words, a line each, the usual one last: ``test error 8.27% (827 of 10000), loss 0.3012``."""
+        """Returns one line per metric; error and loss come last: ``test error 8.27% (827 of 10000), loss 0.3012``."""
         others = [name for name in self.sums if name not in ("loss", "error")]
         return [f"{split} {self._text(name)}" for name in others] + [f"{split} {self}"]
 
     def _text(self, name: str) -> str:
-        title = metric_functions.in_title(name)
+        title = metric_functions.display_name(name)
         if isinstance(self.sums[name], int):
             return f"{title} {self.mean(name):.2%} ({self.sums[name]} of {self.images})"
         return f"{title} {self.mean(name):.4f}"
@@ -70,8 +70,8 @@ class Evaluate:
     """Evaluates variables on blocks of arrays: ``(variables, blocks) -> Evaluation``.
 
     Attributes:
-      program: jitted, ``(variables, arrays) -> sums``.
-      metrics: names of what it sums beside ``images``.
+      program: The jitted function ``(variables, arrays) -> sums``.
+      metrics: The names of the metrics that it sums; it also counts ``images``.
     """
 
     program: Any
@@ -85,7 +85,7 @@ class Evaluate:
         return Evaluation(totals, totals.pop("images"))
 
     def compile(self, variables: dict[str, Any], arrays: Arrays) -> None:
-        """Compiles for arguments like these, which may be shapes alone; calls with such then find it compiled."""
+        """Compiles for arguments of these shapes, dtypes and shardings, so that later calls do not have to."""
         self.program.trace(_of_network(variables), arrays).lower().compile()
 
 
@@ -103,18 +103,18 @@ def make_evaluate(
 ) -> Evaluate:
     """Builds ``(variables, blocks) -> Evaluation``, with running statistics and no augmentation.
 
-    Batches are split over all devices. The last one is filled up with images that do not count, so the result is
-    that of the whole split whatever the batch size and the number of devices. Arrays come in blocks: one that holds a
-    whole split, or many of batches from the disk.
+    Batches are split over all devices. The last batch is padded with images that do not count, so the result does not
+    depend on the batch size or the number of devices. The arrays come in blocks: a single one that holds the whole
+    split, or one after the other as batches are read from disk.
 
     Args:
-      layout: how the batches lie in the arrays.
-      batch_size: of all devices together; it is rounded up to a multiple of their number.
-      metrics: names of metrics of examples.
+      layout: How the batches are arranged in the arrays.
+      batch_size: Images per batch on all devices together; rounded up to a multiple of their number.
+      metrics: Names of per-example metrics.
     """
     per_device, batches = -(-batch_size // mesh.size), layout.batches
-    assert batches is not None, "a layout of training"
-    everyone = PartitionSpec()
+    assert batches is not None, "this layout is for training"
+    unsplit = PartitionSpec()
 
     def batch_sums(variables: dict, batch: dict[str, Array]) -> dict[str, Array]:
         logits: Any = network.apply(variables, transform.evaluate(batch["images"]), train=False)
@@ -122,20 +122,20 @@ def make_evaluate(
         return metric_functions.summed(found, batch["mask"]) | {"images": batch["mask"].sum(dtype=jnp.int32)}
 
     @jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec), out_specs=everyone, check_vma=False)
+    @partial(jax.shard_map, mesh=mesh, in_specs=(unsplit, layout.spec), out_specs=unsplit, check_vma=False)
     def sums(variables: dict, arrays: Arrays) -> dict[str, Array]:
         def at(i: Array) -> dict[str, Array]:
             return batch_sums(variables, device_batch(layout, arrays, 0, i, per_device))
 
-        none = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: at(jnp.int32(0))))
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda: at(jnp.int32(0))))
         add = lambda i, totals: jax.tree.map(jnp.add, totals, at(i))  # noqa: E731
-        return lax.psum(lax.fori_loop(0, batches(arrays), add, none), DATA_AXIS)
+        return lax.psum(lax.fori_loop(0, batches(arrays), add, zeros), DATA_AXIS)
 
     return Evaluate(sums, metrics)
 
 
-def of_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Metrics by the logarithms of class probabilities [N, classes], such as averages over views."""
+def evaluate_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """Computes the metrics from log-probabilities [N, classes], for example averages over several views."""
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         logits, batch = jnp.asarray(scores, np.float64), {"labels": jnp.asarray(labels)}
         names = metric_functions.for_classes(logits.shape[1])
@@ -143,22 +143,23 @@ def of_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
         return Evaluation({name: total.item() for name, total in sums.items()}, len(labels))
 
 
-def not_finite(
+def nonfinite_images(
     network: Network, transform: Transform, variables: dict[str, Any], batches: Iterable[dict[str, np.ndarray]]
 ) -> np.ndarray:
-    """Finds the images of a split whose loss is not finite; returns their places [n], growing.
+    """Returns the indices in the split, ascending [n], of the images whose loss is not finite.
 
     Args:
-      batches: the images in order: ``images``, ``labels``, and which of them ``counts``.
+      batches: The split in order; each batch has ``images``, ``labels`` and ``counts``, which is False
+        for padding and unreadable images.
     """
-    alone = on_one_device(network)
+    single = on_one_device(network)
 
     @jit
     def losses(variables: dict, pixels: Array, labels: Array) -> Array:
-        logits = alone.apply(variables, transform.evaluate(pixels), train=False)
+        logits = single.apply(variables, transform.evaluate(pixels), train=False)
         return metric_functions.loss(logits, {"labels": labels})
 
-    variables, found = on_host(variables), []
+    variables, found = local_copy(variables), []
     for batch in batches:
         found.append(np.isfinite(losses(variables, batch["images"], batch["labels"])) | ~batch["counts"])
     return np.flatnonzero(~np.concatenate(found))

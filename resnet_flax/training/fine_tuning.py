@@ -1,4 +1,4 @@
-"""Training that starts from weights, its own or others', in place of random values (``init`` in a config)."""
+"""Starts training from given weights instead of random ones (the section ``init`` of a config)."""
 
 import sys
 from pathlib import Path
@@ -19,18 +19,18 @@ from resnet_flax.training.state import initial_variables
 
 
 def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """The config with the settings that belong to the weights in ``init.weights``, where ``init.adopt`` is on.
+    """Returns the config, with the settings that the weights in ``init.weights`` need if ``init.adopt`` is on.
 
     Args:
-      config: resolved.
-      workdir: a run that goes on there has them in its config.json.
+      config: A resolved config.
+      workdir: The run directory; a run that resumes there takes the settings from its config.json.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: The weights cannot be read.
     """
     if not config.init.weights:
         if config.init.reset_head:
-            raise UserError("init.reset_head=True: there are no weights to start from; name them in init.weights")
+            raise UserError("init.reset_head=True has no effect without weights to start from; set init.weights")
         return config
     if not config.init.adopt:
         return config
@@ -45,7 +45,7 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
 
 
 def _with_settings(config: ConfigDict, settings: dict[str, Any], source: Path) -> ConfigDict:
-    """A resolved config with these keys; says on stderr which of them changed."""
+    """Returns the config with these keys set, resolved; reports on stderr which of them changed."""
     flat = configs.flatten(config)
     changed = {key: value for key, value in settings.items() if flat[key] != value}
     if not changed:
@@ -53,18 +53,18 @@ def _with_settings(config: ConfigDict, settings: dict[str, Any], source: Path) -
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(changed)
     if jax.process_index() == 0:
-        print(f"{source}: so {', '.join(f'{key}={value}' for key, value in changed.items())}", file=sys.stderr)
+        print(f"{source} sets {', '.join(f'{key}={value}' for key, value in changed.items())}", file=sys.stderr)
     return configs.resolve(config)
 
 
 def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Reads ``init.weights`` as variables of the network; without its head where ``init.reset_head`` is on.
+    """Reads ``init.weights`` as variables of the network, without the head if ``init.reset_head`` is on.
 
     Args:
-      image_shape: (H, W, C).
+      image_shape: (H, W, C) of the network's input.
 
     Raises:
-      UserError: the file cannot be read, does not fit the network, or is not finite; it says what and where.
+      UserError: The file cannot be read, does not fit the network, or holds weights that are not finite.
     """
     file = interchange.read(expanded(config.init.weights), "init.weights")
     found = interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
@@ -74,13 +74,13 @@ def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]
 
 
 def variables_at_start(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The variables that a run of the config starts from: drawn by its seed, with ``init.weights`` where that is set.
+    """Returns the variables at step 0: drawn from the seed, and overwritten by ``init.weights`` if that is set.
 
     Args:
-      image_shape: (H, W, C).
+      image_shape: (H, W, C) of the network's input.
 
     Raises:
-      UserError: see :func:`load`.
+      UserError: The weights cannot be used; see :func:`load`.
     """
     weights = load(config, network, image_shape) if config.init.weights else None
     return initial_variables(network, config.seed, image_shape, weights=weights)

@@ -1,4 +1,4 @@
-"""Training: from a config and a folder to the last step, over as many stops as it takes."""
+"""The training loop: trains a run to its last step, and resumes it after any number of stops."""
 
 import contextlib
 import time
@@ -20,39 +20,39 @@ from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.tracking import table
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import fine_tuning
-from resnet_flax.training.feeds import Feed
+from resnet_flax.training.executor import Executor
 from resnet_flax.training.meter import Meter, Pace
-from resnet_flax.training.metric_functions import in_words
-from resnet_flax.training.parts import Parts, prepare
+from resnet_flax.training.metric_functions import progress_text
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.recipe import Recipe
-from resnet_flax.training.run import GOES_ON, Run, size_of
-from resnet_flax.training.schedule import without_end
-from resnet_flax.training.step import forget_sums
+from resnet_flax.training.run import RESUME_HINT, Run, parameter_count
+from resnet_flax.training.schedule import schedule_warning
+from resnet_flax.training.setup import RunSetup, prepare
+from resnet_flax.training.step import reset_sums
 
 
 def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOARD_ALONE) -> dict[str, Any]:
-    """Trains what the config says, in the folder; goes on where an earlier call was stopped.
+    """Trains a run to its last step; resumes it if an earlier call was stopped.
 
     Args:
-      config: of the run.
-      workdir: the run directory.
-      tracking: which trackers get its metrics.
+      config: The config of the run; it need not be resolved.
+      workdir: The run directory.
+      tracking: The trackers that receive the metrics.
 
     Returns:
       The last line of the run's metrics.
 
     Raises:
-      UserError: the user's mistake, before anything is compiled.
-      Interrupted: SIGTERM or SIGINT came; everything is saved.
-      Diverged: the loss is not finite any more; the last good checkpoint is kept.
+      UserError: The config, the data or the run directory cannot be used.
+      Interrupted: SIGTERM or SIGINT was received; everything is saved.
+      Diverged: The loss or a parameter is no longer finite; the last good checkpoint is kept.
     """
     directory, hosts = RunDirectory(expanded(workdir)), Hosts()
     with StopRequest() as stop, contextlib.ExitStack() as held, directory.report_full_disk():
-        parts, weights = _prepare(config, directory, hosts, held, tracking)
-        held.enter_context(hosts.fail_fast(GOES_ON))
-        if directory.is_finished(parts.config):
-            hosts.say(f"{directory.path}: finished before, at step {parts.config.train.steps}")
+        setup, weights = _prepare(config, directory, hosts, held, tracking)
+        held.enter_context(hosts.fail_fast(RESUME_HINT))
+        if directory.is_finished(setup.config):
+            hosts.say(f"{directory.path}: already finished, at step {setup.config.train.steps}")
             if not hosts.first:
                 return directory.mended()[0][-1]
             lines = directory.put_back()
@@ -60,18 +60,25 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
             return lines[-1]
         if hosts.first:
             if directory.note_checksums():
-                hosts.say(f"{directory.path}: begun by an earlier version without checksums of its files; they have "
-                          f"them now")  # fmt: skip
-            directory.write_config(parts.config)
-            directory.write_images(parts.preprocessing, photographs_of(parts.dataset))
-        return train(parts.config, Run(parts, weights, directory, hosts, stop, tracking))
+                hosts.say(f"{directory.path}: an earlier version started this run without checksums of its files; they "
+                          f"have been added")  # fmt: skip
+            directory.write_config(setup.config)
+            directory.write_images(setup.preprocessing, photographs_of(setup.dataset))
+        return train(setup.config, Run(setup, weights, directory, hosts, stop, tracking))
 
 
 def _prepare(
     config: ConfigDict, directory: RunDirectory, hosts: Hosts, held: contextlib.ExitStack, tracking: Tracking
-) -> tuple[Parts, dict[str, Any] | None]:
-    """Builds what the config names, and refuses on all hosts what does not fit on one of them; locks the folder."""
-    parts, weights, refusal = None, None, None
+) -> tuple[RunSetup, dict[str, Any] | None]:
+    """Checks the config, builds its data set and network, and locks the run directory.
+
+    Returns:
+      The setup, and the variables to start from; None for random ones.
+
+    Raises:
+      UserError: The run cannot start on at least one host; raised on all of them.
+    """
+    setup, weights, refusal = None, None, None
     try:
         table.check(tracking.trackers)
         config = fine_tuning.adopt(configs.resolve(config), directory.path)
@@ -79,48 +86,47 @@ def _prepare(
             held.enter_context(directory.locked())
         check_settings(config, directory if hosts.first else None, jax.device_count())
         memory.check_training(config, build(config.model, classes=1))
-        parts = prepare(config, directory.known_normalization(config))
+        setup = prepare(config, directory.known_normalization(config))
         if hosts.first:
-            check_images(directory, config, parts.dataset, parts.normalization)
+            check_images(directory, config, setup.dataset, setup.normalization)
         if config.init.weights and not directory.has_checkpoint():
-            weights = fine_tuning.load(config, parts.network, parts.image_shape)
+            weights = fine_tuning.load(config, setup.network, setup.image_shape)
     except Exception as error:
         refusal = error
     hosts.raise_together(refusal)
-    assert parts is not None, "what failed is raised above"
-    if (fingerprint := parts.dataset.fingerprint()) is not None:
-        hosts.check_same(fingerprint, f"{parts.dataset.where}: the photographs")
-    return parts, weights
+    assert setup is not None, "every failure is raised above"
+    if (fingerprint := setup.dataset.fingerprint()) is not None:
+        hosts.check_same(fingerprint, f"{setup.dataset.where}: the photographs")
+    return setup, weights
 
 
 def train(config: ConfigDict, run: Run) -> dict[str, Any]:
-    """Trains from where the run stands to its last step; returns the last line of metrics."""
-    started, parts, steps = time.perf_counter(), run.parts, config.train.steps
+    """Trains from the newest checkpoint, or from step 0, to the last step; returns the last line of metrics."""
+    started, setup, steps = time.perf_counter(), run.setup, config.train.steps
     recipe = Recipe(config)
-    feed = Feed(parts, recipe, run.path)
+    executor = Executor(setup, recipe, run.path)
     name = f"{configs.name_of(config.model)} on {config.data.name}"
-    with run.opened(feed):
-        run.say(f"{run.path}: {_images_of(parts.dataset)}")
-        if remark := without_end(config):
-            run.say(f"{run.path}: {remark}")
+    with run.opened(executor):
+        run.say(f"{run.path}: {_data_summary(setup.dataset)}")
+        if warning := schedule_warning(config):
+            run.say(f"{run.path}: {warning}")
         optimizer = recipe.optimizer()
         like = run.abstract_state(optimizer)
-        feed.compile(like)
+        executor.compile(like)
         state = run.restore(optimizer, like)
-        step, size = int(state.step), size_of(state)
-        with run.logging(step, size):
-            feed.begin(step)
-            on = f"{jax.device_count()} {jax.devices()[0].device_kind}"
-            run.say(
-                f"{run.path}: {name}, {size:,} parameters, on {on}; ready after {time.perf_counter() - started:.1f} s"
-            )
-            meter, pace, shown = Meter(parts, feed, recipe.rate(), state), Pace(), ""
+        step, parameters = int(state.step), parameter_count(state)
+        with run.logging(step, parameters):
+            executor.begin(step)
+            devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+            seconds = time.perf_counter() - started
+            run.say(f"{run.path}: {name}, {parameters:,} parameters, on {devices}; ready after {seconds:.1f} s")
+            meter, pace, shown = Meter(setup, executor, recipe.rate(), state), Pace(), ""
             line: dict[str, Any] = {}
             with Progress(steps, name, "steps", initial=step) as progress:
                 while step < steps:
                     count = run.next_call(state, step, min(steps_to_next(step, config.train), pace.steps))
                     with pace:
-                        state, count = run.advance(feed, state, step, count)
+                        state, count = run.advance(executor, state, step, count)
                         pace.count = count
                     step += count
                     sums = jax.device_get(state.sums)
@@ -128,13 +134,14 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
 
                     last = step == steps
                     saves = last or step % config.train.checkpoint_every == 0
-                    # A checkpoint that may become the best one needs its validation error.
-                    evaluates = last or step % config.train.eval_every == 0 or (saves and "validation" in feed.held_out)
+                    # The checkpoint with the lowest validation error is kept, so each one needs its error.
+                    validates = saves and "validation" in executor.held_out
+                    evaluates = last or step % config.train.eval_every == 0 or validates
                     if evaluates or saves:
                         run.check_parameters(state, step)
                     if evaluates or step % config.train.log_every == 0:
                         line, failure = meter.line(state, step, sums, evaluates)
-                        state = forget_sums(state)
+                        state = reset_sums(state)
                         if failure is not None:
                             run.stop_unevaluated(state, line, failure)
                         line = run.write(line)
@@ -142,19 +149,19 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
                         run.save(state, step, line.get("validation_error"))
                     if line.get("test_error") is not None:
                         shown = f", test error {line['test_error']:.2%}"
-                    progress.update(count, in_words(sums, parts.metrics, config.train.batch_size) + shown)
+                    progress.update(count, progress_text(sums, setup.metrics, config.train.batch_size) + shown)
         run.wait()
         return line
 
 
 def steps_to_next(step: int, train: ConfigDict) -> int:
-    """Steps to the next line of metrics, evaluation or checkpoint, or to the last step."""
+    """Returns the number of steps to the next line of metrics, evaluation, checkpoint or the end of the run."""
     every = (train.log_every, train.eval_every, train.checkpoint_every)
     return min(train.steps, *((step // n + 1) * n for n in every)) - step
 
 
-def _images_of(dataset: Data) -> str:
-    """Which classes were found, and how many images for training and for testing."""
+def _data_summary(dataset: Data) -> str:
+    """Summarises a data set in a line: its classes, and the number of training and test images."""
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
     aside = f", {len(dataset.validation)} set aside for validation" if len(dataset.validation) else ""

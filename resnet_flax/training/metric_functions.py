@@ -1,8 +1,10 @@
-"""The registry of metrics: each is one function, in one place.
+"""The registry of metrics; each metric is one function.
 
-A metric is of examples or of a step. Loss and error are always measured, in training and evaluation; the others where
-``train.metrics`` names them, and in the command ``evaluate``. A new one, here or in a file that runs first, such as a
-config file, appears in metrics.jsonl, TensorBoard, the bar of progress and tables by itself:
+There are two kinds: per example (computed from logits and labels) and per step (computed from gradients, parameters
+and updates). Loss and error are always measured, in training and in evaluation. The others are measured in a run if
+``train.metrics`` names them; the command ``evaluate`` measures all per-example metrics. A new metric, registered here
+or in a file that runs before training (such as a config file), then appears in metrics.jsonl, TensorBoard, the progress
+bar and tables:
 
     @of_examples
     def doubt(logits, batch):
@@ -27,27 +29,27 @@ from jax import Array
 from resnet_flax.networks.stages import is_stacked
 
 ALWAYS = ("loss", "error")  # measured whatever the config says
-SAVED_AS = {"error": "errors"}  # names of sums in a run's state and its checkpoints, where they are others
+SAVED_AS = {"error": "errors"}  # metrics whose sum has another name in a run's state and checkpoints
 
 Batch = Mapping[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class OfExamples:
-    """A metric of examples.
+    """A per-example metric.
 
     Attributes:
-      function: ``(logits [n, classes], batch) -> [n]``: numbers, or whether something is so, which is a count. Whoever
-        calls it masks, sums and adds over devices; reported is the mean over the images.
-      above: it is for data with more classes than this.
+      function: ``(logits [n, classes], batch) -> [n]``, numbers or booleans. The caller masks padding and sums over
+        images and devices. The mean over the images is reported, with the count for booleans.
+      above: The metric is defined only for data sets with more classes than this.
     """
 
     function: Callable[[Array, Batch], Array]
     above: int = 0
 
 
-# A metric of a step: ``(gradients, params, updates) -> numbers``, a scalar or a tree of them (:func:`by_layer`);
-# parameters are those before the update. Reported is the mean over the steps since the last line.
+# A per-step metric: ``(gradients, params, updates) -> numbers``, a scalar or a tree of them (:func:`by_layer`), where
+# ``params`` are the parameters before the update. The mean over the steps since the last line is reported.
 OfSteps = Callable[[Any, Any, Any], Any]
 
 OF_EXAMPLES: dict[str, OfExamples] = {}
@@ -55,7 +57,7 @@ OF_STEPS: dict[str, OfSteps] = {}
 
 
 def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, above: int = 0) -> Callable:
-    """Adds the decorated function to the registry, under its name; see :class:`OfExamples`."""
+    """Registers the decorated function as a per-example metric, under its name; see :class:`OfExamples`."""
 
     def add(function: Callable[[Array, Batch], Array]) -> Callable[[Array, Batch], Array]:
         OF_EXAMPLES[function.__name__] = OfExamples(function, above)
@@ -65,28 +67,28 @@ def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, abov
 
 
 def of_steps(function: OfSteps) -> OfSteps:
-    """Adds the decorated function to the registry, under its name; see :data:`OfSteps`."""
+    """Registers the decorated function as a per-step metric, under its name; see :data:`OfSteps`."""
     OF_STEPS[function.__name__] = function
     return function
 
 
 def choices() -> list[str]:
-    """The names that ``train.metrics`` may hold."""
+    """Returns the names that ``train.metrics`` may hold."""
     return [name for name in (*OF_EXAMPLES, *OF_STEPS) if name not in ALWAYS]
 
 
 def for_classes(classes: int) -> tuple[str, ...]:
-    """The names of the metrics of examples for data with so many classes."""
+    """Returns the names of the per-example metrics that are defined for this number of classes."""
     return tuple(name for name, metric in OF_EXAMPLES.items() if classes > metric.above)
 
 
 def measured(names: Sequence[str], logits: Array, batch: Batch) -> dict[str, Array]:
-    """Measures the metrics of examples of these names: for each, a number an example, [n]."""
+    """Computes the named per-example metrics; returns an array [n] for each."""
     return {name: OF_EXAMPLES[name].function(logits, batch) for name in names}
 
 
 def summed(found: Mapping[str, Array], mask: Array | bool = True) -> dict[str, Array]:
-    """Sums what metrics say of examples, [n], over those that count: numbers, or whole numbers of a condition."""
+    """Sums per-example metrics [n] over the examples in the mask; the sum of a boolean metric is an int32 count."""
 
     def total(values: Array) -> Array:
         if values.dtype == bool:
@@ -98,13 +100,13 @@ def summed(found: Mapping[str, Array], mask: Array | bool = True) -> dict[str, A
 
 @of_examples
 def loss(logits: Array, batch: Batch) -> Array:
-    """The cross-entropy. (In training it is the loss that is minimised, with ``train.label_smoothing``.)"""
+    """The cross-entropy. Training reports the minimised loss instead, which includes ``train.label_smoothing``."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
 
 
 @of_examples
 def error(logits: Array, batch: Batch) -> Array:
-    """Whether another class than the image's has the largest logit."""
+    """Whether the class with the largest logit is wrong."""
     return jnp.argmax(logits, -1) != batch["labels"]
 
 
@@ -112,8 +114,8 @@ def error(logits: Array, batch: Batch) -> Array:
 def top5_error(logits: Array, batch: Batch) -> Array:
     """Whether the image's class is not among the five with the largest logits.
 
-    Classes of equal logits come in their order, as ``argmax`` takes the first: so a network that gives the same to all
-    classes is right on the first five of them alone. NaN is wrong.
+    Equal logits are ranked by class index, as ``argmax`` takes the first: a network with equal logits for all classes
+    is right only on the first five classes. A NaN logit counts as an error.
     """
     labels = batch["labels"][:, None]
     own = jnp.take_along_axis(logits, labels, 1)
@@ -123,13 +125,13 @@ def top5_error(logits: Array, batch: Batch) -> Array:
 
 @of_steps
 def gradient_norm(gradients: Any, params: Any, updates: Any) -> Any:
-    """The norm of the loss's gradient with respect to each layer's parameters (without weight decay)."""
+    """The norm of the loss gradient (without weight decay) of each layer."""
     return jax.tree.map(jnp.sqrt, by_layer(gradients))
 
 
 @of_steps
 def update_ratio(gradients: Any, params: Any, updates: Any) -> Any:
-    """The norm of each layer's update relative to that of its parameters after it; 0 where nothing is updated."""
+    """The norm of each layer's update, divided by the norm of its updated parameters; 0 if nothing is updated."""
 
     def ratio(update: Array, after: Array) -> Array:
         return jnp.where(update == 0, 0, jnp.sqrt(update / jnp.where(update == 0, 1, after)))
@@ -138,7 +140,7 @@ def update_ratio(gradients: Any, params: Any, updates: Any) -> Any:
 
 
 def by_layer(tree: Any) -> Any:
-    """Sums of squares of a tree of parameters: a number a layer; of scanned units, [units] of each of their layers."""
+    """Returns the sum of squares of each layer's parameters: a scalar, or [units] for a layer of scanned units."""
 
     def squares(path: tuple, leaf: Array) -> Array:
         axes = tuple(range(1 if is_stacked(path) else 0, leaf.ndim))
@@ -153,12 +155,13 @@ def by_layer(tree: Any) -> Any:
     return layers(jax.tree_util.tree_map_with_path(squares, tree))
 
 
-def in_training(sums: Mapping[str, Any], metrics: Sequence[str], batch_size: int) -> dict[str, float]:
-    """The metrics of training since the last line, by their names in metrics.jsonl.
+def training_metrics(sums: Mapping[str, Any], metrics: Sequence[str], batch_size: int) -> dict[str, float]:
+    """Returns the training metrics since the last line, by their names in metrics.jsonl.
 
     Args:
-      sums: of the state, on the host.
-      metrics: names of ``train.metrics``.
+      sums: The state's sums, on the host.
+      metrics: The names in ``train.metrics``.
+      batch_size: Images per step.
     """
     images = int(sums["images"])
     found = {}
@@ -169,30 +172,30 @@ def in_training(sums: Mapping[str, Any], metrics: Sequence[str], batch_size: int
     return found
 
 
-def in_words(sums: Mapping[str, Any], metrics: Sequence[str], batch_size: int) -> str:
-    """The metrics of training for the bar of progress; of one of many layers, the least and the largest number."""
-    found, said = in_training(sums, metrics, batch_size), []
+def progress_text(sums: Mapping[str, Any], metrics: Sequence[str], batch_size: int) -> str:
+    """Formats the training metrics for the progress bar; shows the range of a metric with a value per layer."""
+    found, said = training_metrics(sums, metrics, batch_size), []
     for name in ("error", *metrics):
         values = [value for key, value in found.items() if key in (f"train_{name}", name) or key.startswith(f"{name}/")]
         if name.endswith("error"):
-            said.append(f"{in_title(name)} {values[0]:.2%}")
+            said.append(f"{display_name(name)} {values[0]:.2%}")
         else:
             said.append(
-                f"{in_title(name)} " + " to ".join(f"{v:.3g}" for v in dict.fromkeys((min(values), max(values))))
+                f"{display_name(name)} " + " to ".join(f"{v:.3g}" for v in dict.fromkeys((min(values), max(values))))
             )
     return "training " + ", ".join(said)
 
 
-def in_title(name: str) -> str:
-    """A metric's name for people: ``top-5 error``."""
+def display_name(name: str) -> str:
+    """Returns a metric's name as shown to users, such as ``top-5 error``."""
     return re.sub(r"top(\d)", r"top-\1", name.replace("_", " "))
 
 
 def numbers(name: str, values: Any) -> dict[str, float]:
-    """Names each number of a step's metric, as metrics.jsonl has it, in the order of the layers.
+    """Flattens a per-step metric into named numbers for metrics.jsonl, in the order of the layers.
 
-    ``{"gradient_norm/stem_conv": 0.1, "gradient_norm/stage1.1.conv1": 0.2, ...}``: unit 1 of stage 1. A metric that is
-    one number keeps its name.
+    For example ``{"gradient_norm/stem_conv": 0.1, "gradient_norm/stage1.1.conv1": 0.2, ...}``, where ``stage1.1`` is
+    unit 1 of stage 1. A scalar metric keeps its own name.
     """
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
@@ -200,10 +203,10 @@ def numbers(name: str, values: Any) -> dict[str, float]:
             places = {"first": "1", "rest": str(unit)}
             layer = ".".join(places.get(key.key, key.key) for key in path)
             found[f"{name}/{layer}" if layer else name] = float(value)
-    return dict(sorted(found.items(), key=lambda item: _place(item[0].rpartition("/")[2])))
+    return dict(sorted(found.items(), key=lambda item: _sort_key(item[0].rpartition("/")[2])))
 
 
-def _place(layer: str) -> tuple:
-    """Sorts layers: stem, stages and their units by number, the last layers."""
+def _sort_key(layer: str) -> tuple:
+    """Returns the sort key of a layer: the stem first, then stages and units by number, then the head."""
     group = next((i for i, begin in enumerate(("stem", "stage")) if layer.startswith(begin)), 2)
     return (group, layer == "dense", [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", layer)])

@@ -1,7 +1,7 @@
-"""The optimizer that a config names, made of optax's parts.
+"""Builds the optimizer that a config names from optax's transformations.
 
-To add one: write a function here, or anywhere, and name it in :data:`OPTIMIZERS`; a key of its own is a row in
-config/table.py.
+To add an optimizer, write a function and add it to :data:`OPTIMIZERS`. If it needs a config key of its own, add a row
+to config/table.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,28 +15,28 @@ from jax.typing import ArrayLike
 
 from resnet_flax.networks.stages import is_stacked
 
-Mask = Callable[[Any], Any] | None  # parameters -> which of them; None for all
+Mask = Callable[[Any], Any] | None  # parameters -> tree of booleans; None selects all
 
 
 def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum and coupled weight decay (the paper's), AdamW or LARS; of all parameters, or of the head.
+    """Builds SGD with momentum and coupled weight decay (as in the paper), AdamW or LARS.
 
     Coupled decay is L2 regularisation: ``weight_decay * w`` is added to the gradient before the momentum.
-    ``decay`` says which parameters decay: ``all`` (as in the framework of the paper, which does not say), or only
-    the ``kernels`` of convolutions and of the dense layer.
+    ``decay`` selects the parameters that decay: ``all``, or only the ``kernels`` of convolutions and of the dense
+    layer. The paper does not say; its framework decays ``all``.
 
-    ``momentum_form`` says what the momentum is of. ``gradient``: ``v = m v + g; w -= rate v``, as in PyTorch and optax.
-    ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ where the rate
-    changes: after a drop to a tenth, ``update`` goes on for some steps with what the large rate gathered.
+    ``momentum_form`` selects the quantity that is accumulated. ``gradient``: ``v = m v + g; w -= rate v``, as in
+    PyTorch and optax. ``update``: ``v = m v + rate g; w -= v``, as in Caffe, the framework of the paper. They differ
+    after a change of the rate: with ``update``, updates made at the old rate persist in the momentum for some steps.
 
-    LARS (arXiv:1708.03888) scales the update of each layer's kernel by its norm; other parameters take the rate as it
-    is. Each unit of a scanned stage has layers of its own, although their kernels are one array.
+    LARS (arXiv:1708.03888) scales the update of each kernel by the kernel's norm; other parameters use the plain rate.
+    The kernels of a scanned stage are stacked in one array, but each unit's slice is scaled on its own.
 
-    ``trainable`` is ``all``, or ``head``: the dense layers; the other parameters get no momentum and no decay.
+    ``trainable`` is ``all``, or ``head`` for the dense layers alone; the other parameters then stay as they are.
 
     Args:
-      optimizer: the section of a config; its numbers may be arrays that a compiled program is given.
-      rate: step -> learning rate.
+      optimizer: The section of a config; its numbers may be traced arrays.
+      rate: The schedule, step -> learning rate.
     """
     built = OPTIMIZERS[optimizer["name"]](optimizer, rate, _is_kernel if optimizer["decay"] == "kernels" else None)
     if optimizer["trainable"] == "head":
@@ -45,24 +45,25 @@ def build(optimizer: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientT
 
 
 def moving_average(average: Any, params: Any, step: Array, decay: ArrayLike) -> Any:
-    """The exponential moving average of the parameters (``optimizer.ema``) after a step.
+    """Updates the exponential moving average of the parameters (``optimizer.ema``) after a step.
 
     ``average = d average + (1 - d) params``, where the decay grows to its final value: ``d = min(decay, (1 + t) / (10 +
     t))``. With a constant decay of 0.999 the average of a run of 400 steps would be mostly the initial parameters.
 
-    BN's running statistics are not averaged again. An evaluation of the average uses those of the training steps, which
-    are themselves a moving average over the last batches; ``evaluate --reestimate_bn`` computes the average's own.
+    BN's running statistics are not averaged: evaluating the average uses the running statistics of training, which are
+    a moving average over the last batches. ``evaluate --reestimate_bn`` computes statistics for the averaged
+    parameters.
 
     Args:
-      average: before the step; at first the initial parameters.
-      params: after the step.
-      step: t, the steps taken before it.
-      decay: the final decay, in (0, 1).
+      average: The average before the step; at first the initial parameters.
+      params: The parameters after the step.
+      step: The number of steps taken before this one, t.
+      decay: The final decay, in (0, 1).
     """
 
     def one(average: Array, param: Array) -> Array:
         t = step.astype(average.dtype)
-        # In this form the average of a parameter that stays as it is (a frozen one) does too.
+        # In this form the average of a frozen parameter stays exactly equal to it.
         return average + (1 - jnp.minimum(decay, (1 + t) / (10 + t))) * (param - average)
 
     return jax.tree.map(one, average, params)
@@ -91,7 +92,7 @@ def _lars(optimizer: Mapping[str, Any], rate: optax.Schedule, decays: Mask) -> o
     )
 
 
-# The name in a config (`optimizer.name`), and the optimizer of that section, a schedule, and which parameters decay.
+# `optimizer.name` in a config -> function of that section, the schedule, and the mask of parameters that decay.
 OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], optax.Schedule, Mask], optax.GradientTransformation]] = {
     "sgd": _sgd,
     "adamw": _adamw,
@@ -100,7 +101,7 @@ OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], optax.Schedule, Mask], optax.
 
 
 def _layer_by_layer(scale: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A stateless transformation of whole arrays, applied to each unit's slice where units are stacked."""
+    """Applies a stateless transformation to each array, or to each unit's slice of a stacked array."""
 
     def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
         def of_layer(gradient: Array, param: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Checks whether runs could start, before the first of them does; nothing is compiled or written."""
+"""Checks that runs can start before the first of them does; nothing is compiled or written."""
 
 import json
 from pathlib import Path
@@ -17,34 +17,35 @@ from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
-from resnet_flax.training.devices import check_batch, check_parts
-from resnet_flax.training.parts import check_precision, check_registered, preprocessing
+from resnet_flax.training.devices import check_accumulation, check_batch
+from resnet_flax.training.setup import check_precision, check_registered, preprocessing
 from resnet_flax.training.state import abstract_variables
 
 
 def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -> None:
-    """Refuses a config that cannot run in a folder, or on that many devices, whatever its data are.
+    """Checks a config against its run directory and the number of devices, without loading the data.
 
     Args:
-      config: resolved, with what belongs to its weights (:func:`~.fine_tuning.adopt`).
-      run: None where another process looks at the folder.
+      config: A resolved config, with the settings of its weights (:func:`~.fine_tuning.adopt`).
+      run: The run directory; None if another process checks it.
+      devices: The number of devices of the run.
 
     Raises:
-      UserError: it says why.
+      UserError: The config cannot run.
     """
     if run is not None:
         resume.check_config(run, config)
         resume.check_rules(run, config)
     check_precision(config)
     check_batch(config.train.batch_size, config.train.bn_group, devices)
-    check_parts(config, devices)
+    check_accumulation(config, devices)
 
 
 def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalization: Normalization) -> None:
-    """Refuses to resume a run on other images than it was begun on.
+    """Checks that a run is resumed on the images with which it started.
 
     Raises:
-      UserError: it says in what they differ.
+      UserError: The images differ.
     """
     resume.check_images(run, preprocessing(config, data, normalization), photographs_of(data))
     if data.note.startswith(TESTED):
@@ -52,7 +53,7 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
 
 
 def photographs_of(data: Data) -> dict[str, Any] | None:
-    """Returns what photographs.json holds of a stream; None for images in memory."""
+    """Returns the content of photographs.json for images read from disk; None for images in memory."""
     fingerprint = data.fingerprint()
     if fingerprint is None:
         return None
@@ -60,10 +61,10 @@ def photographs_of(data: Data) -> dict[str, Any] | None:
 
 
 class Readiness:
-    """Checks runs one after the other; what several have in common, data or weights, is read once.
+    """Checks runs one after the other; data and weights that consecutive runs share are read once.
 
     Args:
-      devices: of a run; None where they are not this process's, such as on a cluster.
+      devices: The number of devices of each run; None if the runs use another machine, such as a cluster.
     """
 
     def __init__(self, devices: int | None) -> None:
@@ -71,10 +72,10 @@ class Readiness:
         self._known: dict[tuple[str, ...], Any] = {}
 
     def check(self, config: ConfigDict, workdir: Path) -> None:
-        """Refuses a run that could not start: its settings, data set, network, memory or weights do not fit.
+        """Checks the settings, data set, network, memory and weights of a run.
 
         Raises:
-          UserError: it says why.
+          UserError: The run cannot start.
         """
         run = RunDirectory(workdir)
         check_settings(config, run, self._devices or 1)
@@ -93,13 +94,13 @@ class Readiness:
             check_images(run, config, data, normalization)
         if self._devices is not None:
             memory.check_training(config, network)
-            self._fits(config, network, data)
+            self._check_shapes(config, network, data)
         if config.init.weights and not run.has_checkpoint():
             what = (*_network_of(config, data), config.init.weights, str(config.init.reset_head))
             self._once("weights", *what, lambda: fine_tuning.load(config, network, data.access.image_shape) and None)
 
-    def _fits(self, config: ConfigDict, network: Network, data: Data) -> None:
-        """Refuses a network that the images do not fit."""
+    def _check_shapes(self, config: ConfigDict, network: Network, data: Data) -> None:
+        """Checks that the network can be applied to the images, by tracing it."""
 
         def trace() -> None:
             try:
@@ -110,9 +111,9 @@ class Readiness:
         self._once("network", *_network_of(config, data), trace)
 
     def _once(self, *key_and_make: Any) -> Any:
-        """Returns, or raises, what the function at the end did for the first run with this key."""
+        """Calls the function in the last argument once per key; later calls repeat its result or its UserError."""
         *key, make = key_and_make
-        if key[0] == "data" and tuple(key) not in self._known:  # one data set at a time is kept
+        if key[0] == "data" and tuple(key) not in self._known:  # keeps only one data set in memory
             self._known = {known: found for known, found in self._known.items() if known[0] != "data"}
         if tuple(key) not in self._known:
             try:

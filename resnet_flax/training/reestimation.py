@@ -1,7 +1,8 @@
-"""BN statistics estimated anew after training: a true average over the training set, not a moving one.
+"""Re-estimates BN statistics after training, as an average over the training set instead of a moving average.
 
-So the authors of arXiv:1512.03385 did for the networks they released (github.com/KaimingHe/deep-residual-networks,
-"Disclaimer and known issues"): parameters stay, and each BN's mean and variance become the averages of what it sees.
+The authors of arXiv:1512.03385 did this for the networks they released (github.com/KaimingHe/deep-residual-networks,
+"Disclaimer and known issues"). Parameters stay as they are; the mean and variance of each BN become averages over the
+training images.
 """
 
 import dataclasses
@@ -21,29 +22,29 @@ from resnet_flax.networks.compilation import jit
 
 
 def reestimate(network: Network, params: Any, transform: Transform, batches: Iterable[Array | np.ndarray]) -> Any:
-    """Returns the ``batch_stats`` that average what BN sees in these batches, [n, H, W, C] uint8.
+    """Returns ``batch_stats`` that are averages of the batch statistics over the given batches, [n, H, W, C] uint8.
 
-    Images are normalised with their batch's own statistics, as in training, and not augmented. A batch weighs as much
-    as it has images: the last one, or one with broken images, may be smaller, and is computed at its own size.
+    BN normalises each batch by its own statistics, as in training; images are not augmented. Batches are weighted by
+    their number of images, because the last one, or one with unreadable images, may be smaller.
 
     Args:
-      network: with or without an axis name; one device computes the whole.
+      network: The network, with or without an axis name; one device computes everything.
 
     Raises:
-      UserError: there is no image.
+      UserError: There are no images.
     """
-    seen = _seen_by(network)
+    weighted_stats = _make_weighted_stats(network)
 
     @partial(jit, donate_argnums=0)
     def add(totals: Any, params: Any, images: Array) -> Any:
-        return jax.tree.map(jnp.add, totals, seen(params, transform.evaluate(images)))
+        return jax.tree.map(jnp.add, totals, weighted_stats(params, transform.evaluate(images)))
 
     totals, count = None, 0
     for images in batches:
         if not len(images):
             continue
         if totals is None:
-            shapes = jax.eval_shape(lambda p, i: seen(p, transform.evaluate(i)), params, images)
+            shapes = jax.eval_shape(lambda p, i: weighted_stats(p, transform.evaluate(i)), params, images)
             totals = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         totals, count = add(totals, params, images), count + len(images)
     if not count:
@@ -51,18 +52,17 @@ def reestimate(network: Network, params: Any, transform: Transform, batches: Ite
     return jax.tree.map(lambda a: a / count, totals)
 
 
-def _seen_by(network: Network) -> Callable[[Any, Array], Any]:
-    """``(params, images) -> batch_stats`` of that batch alone, times its images."""
-    alone = on_one_device(network)
-    # A frozen network would leave its statistics as they are. With momentum 0, what a BN leaves in them is what it saw
-    # last.
-    alone = alone.clone(layers=dataclasses.replace(alone.layers, bn_momentum=0.0), dropout=0.0, frozen=False)
+def _make_weighted_stats(network: Network) -> Callable[[Any, Array], Any]:
+    """Builds ``(params, images) -> batch statistics``, multiplied by the number of images."""
+    single = on_one_device(network)
+    # With momentum 0, BN's running statistics become those of the batch. A frozen network would not update them.
+    single = single.clone(layers=dataclasses.replace(single.layers, bn_momentum=0.0), dropout=0.0, frozen=False)
 
-    def seen(params: Any, images: Array) -> Any:
-        # The running statistics that go in do not matter: only their shapes.
-        start = jax.eval_shape(alone.init, jax.random.key(0), images[:1])["batch_stats"]
+    def weighted_stats(params: Any, images: Array) -> Any:
+        # With momentum 0 the initial statistics have no effect; only their shapes are needed.
+        start = jax.eval_shape(single.init, jax.random.key(0), images[:1])["batch_stats"]
         start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), start)
-        _, new = alone.apply({"params": params, "batch_stats": start}, images, train=True, mutable=["batch_stats"])
+        _, new = single.apply({"params": params, "batch_stats": start}, images, train=True, mutable=["batch_stats"])
         return jax.tree.map(lambda a: a * images.shape[0], new["batch_stats"])
 
-    return seen
+    return weighted_stats

@@ -1,4 +1,4 @@
-"""A run on its way: its directory, hosts and checkpoints; how it is saved, and how it ends before its last step."""
+"""A run in progress: restores and saves its state, writes its metrics, and ends it early if necessary."""
 
 import contextlib
 import math
@@ -18,101 +18,103 @@ from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training.devices import replicated
-from resnet_flax.training.feeds import Feed
-from resnet_flax.training.parts import Parts
+from resnet_flax.training.executor import Executor
+from resnet_flax.training.setup import RunSetup
 from resnet_flax.training.state import State, abstract_state, initial_state, restored
 from resnet_flax.training.step import all_finite
 
-GOES_ON = "Checkpoints are whole: the same command goes on, with as many processes or fewer"
+RESUME_HINT = "The checkpoints are intact: the same command resumes the run, with as many processes or fewer"
 
 
 class Run:
-    """A run on its way: what all its hosts agree on, and what it leaves behind, from its start to its last step.
+    """A run in progress, on all its hosts.
 
     Attributes:
-      path: of its directory.
-      say: prints a line, once for all hosts.
+      path: The path of the run directory.
+      say: Prints a line on stderr, once for all hosts.
 
     Args:
-      parts: what its config names.
-      weights: variables to start from, in place of random ones.
-      directory: where it lies; the first host holds it.
-      hosts: that compute it.
-      stop: by a signal.
-      tracking: which trackers get its metrics.
+      setup: The data set, network and mesh of the run.
+      weights: The variables to start from; None for random ones.
+      directory: The run directory; the first host has locked it.
+      hosts: The processes that compute the run.
+      stop: Knows whether a signal asked the run to stop.
+      tracking: The trackers that receive the metrics.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        setup: RunSetup,
         weights: Mapping[str, Any] | None,
         directory: RunDirectory,
         hosts: Hosts,
         stop: StopRequest,
         tracking: Tracking,
     ) -> None:
-        self.parts, self._weights, self.directory, self.hosts, self.stop = parts, weights, directory, hosts, stop
-        self.path, self.say, self._last = directory.path, hosts.say, parts.config.train.steps
+        self.setup, self._weights, self.directory, self.hosts, self.stop = setup, weights, directory, hosts, stop
+        self.path, self.say, self._last = directory.path, hosts.say, setup.config.train.steps
         self._tracking = tracking
         self._log: MetricsLog | NoMetricsLog = NoMetricsLog()
 
     @contextlib.contextmanager
-    def opened(self, feed: Feed) -> Iterator[None]:
-        """Opens the checkpoints; in the end they are on disk, and the feed is closed."""
-        keep, validates = self.parts.config.train.keep_checkpoints, "validation" in feed.held_out
+    def opened(self, executor: Executor) -> Iterator[None]:
+        """Opens the checkpoints; on exit, waits until they are on disk and closes the executor."""
+        keep, validates = self.setup.config.train.keep_checkpoints, "validation" in executor.held_out
         with (
             Checkpoints(self.path, keep, validates) as self._checkpoints,
-            contextlib.closing(feed),
-            self.hosts.fail_fast(GOES_ON),  # before the checkpoints are closed, which waits for the others
+            contextlib.closing(executor),
+            self.hosts.fail_fast(RESUME_HINT),  # inside Checkpoints, whose end waits for the other hosts
             self.directory.report_full_disk(),
         ):
             yield
 
     def abstract_state(self, optimizer: optax.GradientTransformation) -> State:
-        """Shapes, dtypes and places of the state's arrays."""
-        parts = self.parts
-        everywhere, ema = replicated(parts.mesh), parts.config.optimizer.ema
-        return abstract_state(parts.network, optimizer, parts.image_shape, everywhere, ema, parts.metrics)
+        """Returns the shapes, dtypes and shardings of the state."""
+        setup = self.setup
+        sharding, ema = replicated(setup.mesh), setup.config.optimizer.ema
+        return abstract_state(setup.network, optimizer, setup.image_shape, sharding, ema, setup.metrics)
 
     def restore(self, optimizer: optax.GradientTransformation, like: State) -> State:
-        """The state of the newest checkpoint; without one, that of step 0.
+        """Returns the state of the newest checkpoint, or the initial state if there is none.
 
         Args:
-          like: of :meth:`abstract_state`.
+          like: The result of :meth:`abstract_state`.
 
         Raises:
-          UserError: it is that of the last step, whose metrics are lost; or no checkpoint can be read.
+          UserError: No checkpoint can be read, or the newest one is of the last step but its metrics are lost.
         """
-        parts, config = self.parts, self.parts.config
+        setup, config = self.setup, self.setup.config
         items = self._checkpoints.restore(like.items, partly=("sums",))
         if items is None:
             state = initial_state(
-                parts.network, optimizer, config.seed, parts.image_shape, replicated(parts.mesh), config.optimizer.ema,
-                self._weights, parts.metrics,
+                setup.network, optimizer, config.seed, setup.image_shape, replicated(setup.mesh), config.optimizer.ema,
+                self._weights, setup.metrics,
             )  # fmt: skip
         else:
             state = restored(items, like)
-        self._weights = None  # their memory is not needed any more
+        self._weights = None  # frees their memory
         step = int(state.step)
         self._checkpoints.set_aside_after(step)
         if not step and (reached := self.directory.reached()) > 0:
-            self.say(f"{self.path}: its metrics reach step {reached}, but its checkpoints are gone; it starts anew")
-        self.say(f"{self.path}: {'starts' if items is None else 'goes on'} at step {step} of {self._last}")
+            self.say(
+                f"{self.path}: its metrics reach step {reached}, but its checkpoints are gone; restarting at step 0"
+            )
+        self.say(f"{self.path}: {'starting' if items is None else 'resuming'} at step {step} of {self._last}")
         if step >= self._last:
             raise UserError(
                 f"{self.path} holds the checkpoint of the last step, {step}, but its metrics.jsonl does not reach it; "
-                f"to run it anew, move the folder away"
+                f"to restart the run, move the folder away"
             )
         return state
 
     @contextlib.contextmanager
     def logging(self, step: int, parameters: int) -> Iterator[MetricsLog | NoMetricsLog]:
-        """Records the start, and opens the log of metrics after that step."""
+        """Records this start of the run, and opens the log for the metrics after ``step``."""
         if not self.hosts.first:
             yield self._log
             return
-        data = self.parts.dataset
-        computed = environment() | {"onednn": self.parts.onednn}
+        data = self.setup.dataset
+        computed = environment() | {"onednn": self.setup.onednn}
         changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note)
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
@@ -120,33 +122,33 @@ class Run:
             yield self._log
 
     def next_call(self, state: State, step: int, wanted: int) -> int:
-        """How many steps come next, on all hosts; at most as many as the first one wants.
+        """Returns the number of steps of the next call, the same on all hosts; at most what the first host wants.
 
         Raises:
-          Interrupted: a signal came, to whichever of them; what was learned is saved.
+          Interrupted: A host received a signal; the state is saved.
         """
         stop, count = self.hosts.next_call(self.stop.received is not None, wanted)
         if stop:
-            self._leave(state, step)
+            self._interrupt(state, step)
         return count
 
-    def advance(self, feed: Feed, state: State, step: int, count: int) -> tuple[State, int]:
-        """Takes at most that many steps; the state after them, and how many they were.
+    def advance(self, executor: Executor, state: State, step: int, count: int) -> tuple[State, int]:
+        """Takes at most ``count`` steps; returns the new state and the number of steps taken.
 
         Raises:
-          UserError: a batch cannot be made; what was learned until then is saved.
+          UserError: A batch cannot be made; the state before it is saved, unless there are several hosts.
         """
         try:
-            return feed.advance(state, count)
-        except UserError as error:  # of the data: what was learned so far is not lost with them
+            return executor.advance(state, count)
+        except UserError as error:
             if self.hosts.count > 1:
-                raise  # the others are in a step that needs this one, and save nothing
+                raise  # the other hosts wait in a step for this one, so the state cannot be saved
             if self.stop.received is not None:
-                self._leave(state, step)  # the signal has ended workers that were only starting
-            self._stop(state, step, error)
+                self._interrupt(state, step)  # the error is probably that the signal ended a worker process
+            self._stop_on_error(state, step, error)
 
     def save(self, state: State, step: int, validation_error: float | None = None) -> None:
-        """Starts to write a checkpoint."""
+        """Starts to write a checkpoint in the background."""
         self._checkpoints.save(step, state.items, validation_error, self._log.texts)
 
     def wait(self) -> None:
@@ -154,44 +156,44 @@ class Run:
         self._checkpoints.wait()
 
     def write(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes a line of metrics, with None for what is not finite, after saying so; returns it.
+        """Writes a line of metrics and returns it as written: values that are not finite are reported and become None.
 
-        The run goes on: it ends only where a parameter is not finite.
+        Such a value does not end the run; only the training loss or a parameter that is not finite does.
         """
         bad = [name for name, value in line.items() if not math.isfinite(value)]
         if bad:
             self.say(
-                f"{self.path}: step {line['step']}: not finite: {', '.join(bad)} (null in {METRICS}); training goes on "
-                f"while the parameters are finite"
+                f"{self.path}: step {line['step']}: not finite: {', '.join(bad)} (null in {METRICS}); training "
+                f"continues while the parameters are finite"
             )
         written = {name: None if name in bad else value for name, value in line.items()}
         self._log.write(written)
         return written
 
     def stop_unevaluated(self, state: State, line: Mapping[str, Any], failure: UserError) -> NoReturn:
-        """A test image cannot be read: what was learned is saved, but for the last step, which is to be evaluated."""
+        """Ends a run whose evaluation failed; saves it, except at the last step, which a resume has to evaluate."""
         step = line["step"]
         if step == self._last or self.hosts.count > 1:
             raise failure
         self.write(line)
-        self._stop(state, step, failure, ", which was not evaluated")
+        self._stop_on_error(state, step, failure, ", which was not evaluated")
 
     def check_loss(self, first_bad_step: int) -> None:
-        """Ends a run whose loss was not finite at a step; -1 for none."""
+        """Ends the run if its loss was not finite; ``first_bad_step`` is -1 if it always was."""
         if first_bad_step >= 0:
             self._diverge(first_bad_step, "the loss is")
 
     def check_parameters(self, state: State, step: int) -> None:
-        """Ends a run with a parameter that is not finite after a step."""
+        """Ends the run if a parameter or running statistic is not finite after ``step`` steps."""
         if not all_finite(state):
             self._diverge(step - 1, "after the update, a parameter is")
 
-    def _stop(self, state: State, step: int, error: UserError, more: str = "") -> NoReturn:
+    def _stop_on_error(self, state: State, step: int, error: UserError, more: str = "") -> NoReturn:
         self.save(state, step)
         self.wait()
         raise UserError(f"{error} (stopped and saved at step {step} of {self._last}{more})") from None
 
-    def _leave(self, state: State, step: int) -> NoReturn:
+    def _interrupt(self, state: State, step: int) -> NoReturn:
         if all_finite(state):
             self.save(state, step)
         self.wait()
@@ -199,7 +201,7 @@ class Run:
             self.directory.write_interrupted(step)
         raise Interrupted(
             f"{self.path}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step} "
-            f"of {self._last}; the same command goes on from there"
+            f"of {self._last}; the same command resumes it"
         )
 
     def _diverge(self, step: int, what: str) -> NoReturn:
@@ -212,6 +214,6 @@ class Run:
         raise Diverged(message)
 
 
-def size_of(state: State) -> int:
-    """How many parameters there are."""
+def parameter_count(state: State) -> int:
+    """Returns the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

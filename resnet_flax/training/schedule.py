@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step."""
+"""Learning-rate schedules."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,21 +10,22 @@ from ml_collections import ConfigDict
 
 
 def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> optax.Schedule:
-    """The schedule that the sections ``optimizer`` and ``schedule`` of a config name.
+    """Builds the schedule of the sections ``optimizer`` and ``schedule`` of a config.
 
     ``piecewise``: multiplied by ``factor`` at each of ``milestones``, counted in steps (arXiv:1512.03385, section
-    4.2: a tenth at 32k and at 48k). ``cosine``: half a cosine down to 0 at ``decay_steps``. ``constant``.
+    4.2: a tenth at 32k and at 48k). ``cosine``: half a cosine down to 0 at ``decay_steps``. ``constant``: the same rate
+    at every step.
 
-    The first ``warmup_steps`` are at ``warmup_learning_rate`` instead or, where ``warmup`` is ``linear``, at the
-    schedule's own rate times (step + 1) / ``warmup_steps`` (arXiv:1706.02677, section 2.2). The paper
-    starts ResNet-110 at 0.01 until the training error is below 80%, about 400 steps; here they are a number, so
-    that the rate is a function of the step. The schedule's own steps count from 0 all the same.
+    The first ``warmup_steps`` steps use ``warmup_learning_rate`` instead. If ``warmup`` is ``linear``, they use the
+    schedule's own rate times (step + 1) / ``warmup_steps`` (arXiv:1706.02677, section 2.2). The paper trains ResNet-110
+    at 0.01 until the training error is below 80%, about 400 steps; here the number of steps is fixed, so that the rate
+    depends on the step only. Milestones and ``decay_steps`` count from step 0, warm-up included.
 
-    Numbers may be arrays that a compiled program is given (:mod:`~.recipe`), which optax's own schedules compare in
-    Python; ``warmup_steps`` is 0 or one of them.
+    Numbers may be traced arrays (:mod:`~.recipe`), for which optax's own schedules do not work: they compare numbers in
+    Python. ``warmup_steps`` is the int 0 or such an array.
 
     Returns:
-      step (int32) -> learning rate.
+      The function step (int32) -> learning rate.
     """
     main = SCHEDULES[schedule["name"]](jnp.asarray(optimizer["learning_rate"]), schedule)
     steps = schedule["warmup_steps"]
@@ -39,8 +40,8 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
     return with_warmup
 
 
-def without_end(config: ConfigDict) -> str:
-    """Says that a run ends before its learning rate is lowered as the schedule means it; "" where it does not."""
+def schedule_warning(config: ConfigDict) -> str:
+    """Returns a warning if the run ends before its schedule has lowered the learning rate; else an empty string."""
     schedule, steps = config.schedule, config.train.steps
     if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps:
         return (
@@ -70,7 +71,7 @@ def _cosine(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
     return at
 
 
-# The name in a config (`schedule.name`), and the schedule of a rate and that section.
+# `schedule.name` in a config -> function of the initial rate and that section.
 SCHEDULES: dict[str, Callable[[Array, Mapping[str, Any]], optax.Schedule]] = {
     "piecewise": _piecewise,
     "cosine": _cosine,

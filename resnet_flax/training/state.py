@@ -1,4 +1,4 @@
-"""The state of a run at a step: all that has to be saved for a resume with the same bits."""
+"""The state of a run at a step: everything that a checkpoint must hold for a bit-exact resume."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +21,17 @@ from resnet_flax.training import metric_functions
 
 @flax.struct.dataclass
 class State:
-    """A run at a step. No random key is among it: randomness is a function of the seed and the step.
+    """The state of a run at a step. It holds no random key: randomness is a function of the seed and the step.
 
     Attributes:
-      sums: what training has shown since the last line of metrics: ``loss``, summed over images of the global batch;
-        ``errors``, images classified wrongly, on the augmented stream with batch statistics; ``images``, how many there
-        were; ``first_bad_step``, the first step whose loss was not finite, or -1; and the sums of the metrics in
-        ``train.metrics``, over images or over steps.
-      average: the moving average of ``params``, beside them: None where ``optimizer.ema`` is 0.
+      sums: Training metrics accumulated since the last line of metrics: ``loss``, summed over the images of the global
+        batches; ``errors``, the number of misclassified images (augmented, with batch statistics); ``images``, the
+        number of images; ``first_bad_step``, the first step whose loss was not finite, or -1; and the sums of the
+        metrics in ``train.metrics``, over images or over steps.
+      average: The moving average of ``params``; None if ``optimizer.ema`` is 0.
     """
 
-    step: Array  # int32: steps taken
+    step: Array  # int32, number of steps taken
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -40,31 +40,33 @@ class State:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The network's variables as training has left them: ``params`` and ``batch_stats``."""
+        """The variables that training updates: ``params`` and ``batch_stats``."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def eval_variables(self) -> dict[str, Any]:
-        """The variables that are evaluated: the moving average in place of ``params`` where one is kept."""
+        """The variables for evaluation: like ``variables``, with the moving average as ``params`` if there is one."""
         return self.variables if self.average is None else {**self.variables, "params": self.average}
 
     @property
     def items(self) -> dict[str, Any]:
-        """The parts by name, as a checkpoint holds them; without the average where there is none."""
+        """The fields by name, as saved in a checkpoint; ``average`` is left out if it is None."""
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 def restored(items: Mapping[str, Any], like: State) -> State:
-    """The state of a checkpoint's items, of which ``sums`` may lack some: None for each.
+    """Builds a state from the items of a checkpoint, in which some ``sums`` may be missing (None).
 
-    A metric that was not measured since the last line is unknown until the next one: NaN, or zero right after a line.
+    A sum is missing if its metric was added to ``train.metrics`` later. It becomes 0 if the checkpoint was written
+    right after a line of metrics. Otherwise it becomes NaN, because a part of the sum is unknown.
 
     Args:
-      like: of :func:`abstract_state`.
+      items: The fields of the state by name.
+      like: The result of :func:`abstract_state`.
 
     Raises:
-      UserError: what is lacking is a whole number, which cannot be NaN.
+      UserError: The missing sum is an integer, which cannot be NaN.
     """
     images = items["sums"]["images"]
     between_lines = images is None or int(images) > 0
@@ -73,7 +75,7 @@ def restored(items: Mapping[str, Any], like: State) -> State:
         if found is not None:
             return found
         if between_lines and not jnp.issubdtype(wanted.dtype, jnp.floating):
-            raise UserError(f"the checkpoint lacks sums{jax.tree_util.keystr(path)}; so the run cannot be resumed")
+            raise UserError(f"the checkpoint lacks sums{jax.tree_util.keystr(path)}, so the run cannot be resumed")
         fill = jnp.nan if between_lines else 0
         return jax.jit(lambda: jnp.full(wanted.shape, fill, wanted.dtype), out_shardings=wanted.sharding)()
 
@@ -81,12 +83,13 @@ def restored(items: Mapping[str, Any], like: State) -> State:
     return State(**{**items, "sums": sums})
 
 
-def no_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """Sums over nothing, on the host or as constants of a compiled function.
+def zero_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns sums of metrics at zero.
 
     Args:
-      dtype: of sums that are no whole numbers.
-      params: of the network, where there are ``metrics``: names of ``train.metrics``.
+      dtype: The dtype of sums that are not counts.
+      params: The network's parameters; needed if there are ``metrics``.
+      metrics: The names in ``train.metrics``.
     """
     sums: dict[str, DTypeLike] = {"loss": dtype, "errors": jnp.int32, "images": jnp.int32}
     zeros = {name: jnp.zeros((), kind) for name, kind in sums.items()}
@@ -107,22 +110,22 @@ def initial_state(
     weights: Mapping[str, Any] | None = None,
     metrics: Sequence[str] = (),
 ) -> State:
-    """The state at step 0; parameters are drawn from the stream ``parameters`` of the seed.
+    """Returns the state at step 0, with parameters drawn from the random stream ``parameters`` of the seed.
 
     Args:
-      network: built without an axis name, or with one: parameters do not depend on it.
-      image_shape: (H, W, C).
-      sharding: where every array goes; None for the default device.
-      ema: whether a moving average of the parameters is kept: 0 for none.
-      weights: variables to start from; what they lack stays as it was drawn.
-      metrics: of :func:`no_sums`.
+      network: The network, with or without an axis name; the parameters do not depend on it.
+      image_shape: (H, W, C) of the network's input.
+      sharding: The sharding of every array; None for the default device.
+      ema: The final decay of the moving average of the parameters; 0 for no average.
+      weights: Variables to start from; variables that are missing in it stay random.
+      metrics: The names in ``train.metrics``.
     """
-    draw, begin = _drawer(network, image_shape), _beginner(network, optimizer, ema, metrics)
-    # The seed is an argument, so that runs which differ in nothing else share a compiled program.
+    draw, begin = _make_draw(network, image_shape), _make_begin(network, optimizer, ema, metrics)
+    # The seed is an argument, so that runs that differ only in it share a compiled program.
     if weights is None:
-        return _once(lambda seed: begin(draw(seed)), sharding)(np.uint32(seed))
-    # The average and the optimizer's state are derived from the parameters, so these have to be final before.
-    return _once(begin, sharding)(initial_variables(network, seed, image_shape, sharding, weights))
+        return _jit_once(lambda seed: begin(draw(seed)), sharding)(np.uint32(seed))
+    # The average and the optimizer's state are derived from the parameters, so the weights have to be in place first.
+    return _jit_once(begin, sharding)(initial_variables(network, seed, image_shape, sharding, weights))
 
 
 def initial_variables(
@@ -132,8 +135,8 @@ def initial_variables(
     sharding: jax.sharding.Sharding | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The network's ``params`` and ``batch_stats`` at step 0; arguments as of :func:`initial_state`."""
-    drawn = _once(_drawer(network, image_shape), sharding)(np.uint32(seed))
+    """Returns ``params`` and ``batch_stats`` at step 0; see :func:`initial_state` for the arguments."""
+    drawn = _jit_once(_make_draw(network, image_shape), sharding)(np.uint32(seed))
 
     def put(path: Any, array: Array) -> Array:
         value: Any = weights
@@ -154,16 +157,16 @@ def abstract_state(
     ema: float = 0.0,
     metrics: Sequence[str] = (),
 ) -> State:
-    """Shapes, dtypes and places of a state's arrays, and no arrays: what a checkpoint is restored as."""
-    begin = _beginner(network, optimizer, ema, metrics)
-    return _abstract(lambda seed: begin(_drawer(network, image_shape)(seed)), sharding)
+    """Returns the shapes, dtypes and shardings of a state, for restoring a checkpoint; allocates nothing."""
+    begin = _make_begin(network, optimizer, ema, metrics)
+    return _abstract(lambda seed: begin(_make_draw(network, image_shape)(seed)), sharding)
 
 
 def abstract_variables(
     network: Network, image_shape: tuple[int, int, int], sharding: jax.sharding.Sharding | None
 ) -> dict[str, Any]:
-    """Shapes, dtypes and places of ``params`` and ``batch_stats``, and no arrays."""
-    return _abstract(_drawer(network, image_shape), sharding)
+    """Returns the shapes, dtypes and shardings of ``params`` and ``batch_stats``; allocates nothing."""
+    return _abstract(_make_draw(network, image_shape), sharding)
 
 
 def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Sharding | None) -> Any:
@@ -171,25 +174,25 @@ def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Shardin
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), shapes)
 
 
-def _once(initialize: Callable[[Any], Any], sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
-    """Compiles what runs once: on a CPU, all that LLVM could do for random numbers takes seconds and changes no bit."""
+def _jit_once(initialize: Callable[[Any], Any], sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
+    """Jits a function that runs once; on a CPU with few optimizations, which would take seconds and change no bit."""
     options = not_set({"xla_backend_optimization_level": 1}) if jax.default_backend() == "cpu" else None
     return jax.jit(initialize, out_shardings=sharding, compiler_options=options)
 
 
-def _drawer(network: Network, image_shape: tuple[int, int, int]) -> Callable[[Array], dict[str, Any]]:
-    # One device's view of the network: initialisation sees no batch that is split.
-    alone = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
+def _make_draw(network: Network, image_shape: tuple[int, int, int]) -> Callable[[Array], dict[str, Any]]:
+    # Without the axis name: initialisation runs outside of shard_map.
+    single = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
     def draw(seed: Array) -> dict[str, Any]:
         images = jnp.zeros((1, *image_shape), network.layers.param_dtype)
-        variables = alone.init(stream_key(seed, "parameters"), images, train=False)
+        variables = single.init(stream_key(seed, "parameters"), images, train=False)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
     return draw
 
 
-def _beginner(
+def _make_begin(
     network: Network, optimizer: optax.GradientTransformation, ema: float, metrics: Sequence[str]
 ) -> Callable[[dict[str, Any]], State]:
     def begin(variables: dict[str, Any]) -> State:
@@ -199,7 +202,7 @@ def _beginner(
             params=params,
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(params),
-            sums=no_sums(jnp.promote_types(network.layers.param_dtype, jnp.float32), params, metrics),
+            sums=zero_sums(jnp.promote_types(network.layers.param_dtype, jnp.float32), params, metrics),
             average=jax.tree.map(jnp.array, params) if ema else None,
         )
 

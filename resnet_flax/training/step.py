@@ -1,4 +1,4 @@
-"""One training step, and many of them in one call."""
+"""The training step, and a compiled program that takes many steps in one call."""
 
 import dataclasses
 import operator
@@ -19,7 +19,7 @@ from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.training import metric_functions
-from resnet_flax.training.devices import on_host, replicated
+from resnet_flax.training.devices import local_copy, replicated
 from resnet_flax.training.optimizer import moving_average
 from resnet_flax.training.recipe import Numbers, Recipe
 from resnet_flax.training.state import State
@@ -27,39 +27,40 @@ from resnet_flax.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class TrainSteps:
-    """``(state, arrays, count) -> state``: that many steps; the state is donated.
+    """The function ``(state, arrays, count) -> state`` that takes ``count`` steps; the state is donated.
 
     Attributes:
-      program: jitted; the seed and the recipe's numbers are its last arguments, so that runs that differ in nothing
-        else share a compiled one.
-      seed, numbers: of the run.
-      everywhere: the sharding of what every device holds whole.
+      program: The jitted function. The seed and the recipe's numbers are its last arguments, so that runs that differ
+        only in these share a compiled program.
+      seed: The seed of the run.
+      numbers: The numbers of its recipe.
+      replicated: The sharding of arrays of which every device holds a full copy.
     """
 
     program: Any
     seed: int
     numbers: Numbers
-    everywhere: jax.sharding.Sharding
+    replicated: jax.sharding.Sharding
 
     def __call__(self, state: State, arrays: Arrays, count: int) -> State:
         return self.program(state, arrays, *self._arguments(count))
 
     def compile(self, state: State, arrays: Arrays) -> "TrainSteps":
-        """Compiles the steps now, for arguments like these."""
+        """Returns the steps, compiled for arguments of these shapes, dtypes and shardings."""
         return dataclasses.replace(self, program=self.trace(state, arrays).lower().compile())
 
     def trace(self, state: State, arrays: Arrays) -> jax.stages.Traced:
-        """Traces the program for arguments like these, which may be shapes alone, of devices that are not here."""
+        """Traces the program; the arguments may be ``ShapeDtypeStruct``s, even of devices that are not present."""
         others = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.everywhere),
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self.replicated),
             (np.int32(1), np.uint32(self.seed), dict(self.numbers)),
         )
         return self.program.trace(state, arrays, *others)
 
     def _arguments(self, count: int) -> tuple[Array, Array, dict[str, Array]]:
-        """The count, whose transfer to all devices is the only one of a call, and what is the same in every call."""
-        if count not in self._counts:  # from disk, every step has the same one
-            self._counts[count] = _on_all_devices(np.int32(count), self.everywhere)
+        """Returns the last arguments on all devices; only a new count needs a host-to-device transfer."""
+        if count not in self._counts:
+            self._counts[count] = _on_all_devices(np.int32(count), self.replicated)
         return self._counts[count], *self._constant
 
     @cached_property
@@ -68,16 +69,16 @@ class TrainSteps:
 
     @cached_property
     def _constant(self) -> tuple[Array, dict[str, Array]]:
-        numbers = {name: _on_all_devices(number, self.everywhere) for name, number in self.numbers.items()}
-        return _on_all_devices(np.uint32(self.seed), self.everywhere), numbers
+        numbers = {name: _on_all_devices(number, self.replicated) for name, number in self.numbers.items()}
+        return _on_all_devices(np.uint32(self.seed), self.replicated), numbers
 
 
-def _on_all_devices(number: np.ndarray | np.generic, everywhere: jax.sharding.Sharding) -> Array:
-    """An array of the host on every device of a (replicated) sharding."""
-    # Device by device: a device_put to all would have several hosts compare what each of them gives.
-    devices = sorted(everywhere.addressable_devices, key=operator.attrgetter("id"))
+def _on_all_devices(number: np.ndarray | np.generic, sharding: jax.sharding.Sharding) -> Array:
+    """Copies an array to every local device of a replicated sharding."""
+    # Device by device: with several hosts, a device_put to the whole sharding would compare the value across hosts.
+    devices = sorted(sharding.addressable_devices, key=operator.attrgetter("id"))
     return jax.make_array_from_single_device_arrays(
-        number.shape, everywhere, [jax.device_put(number, d) for d in devices]
+        number.shape, sharding, [jax.device_put(number, d) for d in devices]
     )
 
 
@@ -95,21 +96,22 @@ def training_step(
     ema: ArrayLike = 0.0,
     metrics: Sequence[str] = (),
 ) -> State:
-    """The state one step later. A pure function, of one device's share of the batch.
+    """Takes one training step on one device's share of the batch; a pure function that returns the new state.
 
-    The loss is the mean cross-entropy over the global batch. Gradients and sums are those of the global batch on
-    every device.
+    The loss is the mean cross-entropy over the global batch. Every device gets the gradients and the sums of metrics of
+    the global batch.
 
     Args:
+      state: The state before the step.
       images: [n, H, W, C], this device's images.
       labels: [n] int32.
-      axis_name: the mesh axis that the batch is split over, or None on one device.
-      dropout_keys: [n], where the network drops features: a random key for each image.
-      label_smoothing: the part of each target that is spread over all classes (arXiv:1512.00567, section 7).
-      accumulate: parts that n is computed in, one after the other, for the memory of one: the result is that of the
-        whole where BN's groups lie within parts.
-      ema: final decay of :func:`~.optimizer.moving_average`, where the state has one.
-      metrics: names of metrics beside loss and error (:mod:`~.metric_functions`) whose sums the state has.
+      axis_name: The mesh axis over which the batch is split; None on one device.
+      dropout_keys: [n], a random key for each image; needed if the network has dropout.
+      label_smoothing: The part of each target that is spread over all classes (arXiv:1512.00567, section 7).
+      accumulate: The number of parts of the n images that are computed one after the other, which needs the memory of
+        one part. The result is that of the whole batch if each BN group lies within a part.
+      ema: The final decay of :func:`~.optimizer.moving_average`, if the state has an average.
+      metrics: The names in ``train.metrics``, whose sums the state has.
     """
     of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
 
@@ -129,7 +131,7 @@ def training_step(
         )
     count = jnp.int32(labels.shape[0])
     if axis_name is not None:
-        # Where BN groups lie within devices, each device has seen other groups: their statistics are averaged too.
+        # If BN groups lie within devices, each device has statistics of its own groups, so these are averaged too.
         gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
         found, count = lax.psum((found, count), axis_name)
 
@@ -147,7 +149,7 @@ def training_step(
 
 
 def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
-    """[n, classes], [n] -> [n]."""
+    """Computes the loss of each example [n] from logits [n, classes] and labels [n]."""
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
@@ -155,9 +157,9 @@ def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
 
 
 def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array | None, ...]) -> Any:
-    """Returns what ``differentiate`` gives for a batch, from ``count`` calls in a loop: means, and sums of metrics."""
+    """Accumulates ``differentiate`` over ``count`` parts of a batch: averages all results but the sums of metrics."""
 
-    # Not optax.microbatch: it deals images out by turns, and BN's groups are of images that follow one another.
+    # Not optax.microbatch: it puts every count-th image into a part, but a BN group is of consecutive images.
     def part(array: Array) -> Array:
         return array.reshape(count, array.shape[0] // count, *array.shape[1:])
 
@@ -185,17 +187,19 @@ def make_train_steps(
     metrics: Sequence[str] = (),
     onednn: bool = False,
 ) -> TrainSteps:
-    """Compiles ``(state, arrays, count) -> state`` once for every count: that many steps, the state donated.
+    """Builds ``(state, arrays, count) -> state``, one program for all counts; the state is donated.
 
-    The batch is split over the mesh axis ``data``; the rest is the same on every device. How steps are split into
-    calls changes no bit.
+    The batch is split over the mesh axis ``data``; everything else is replicated. The results are the same bits however
+    the steps are split into calls.
 
     Args:
-      network: built with ``axis_name=DATA_AXIS``.
-      layout: how the batches lie in the arrays.
-      batch_size: images a step, of all devices together.
-      label_smoothing, accumulate, metrics: of :func:`training_step`.
-      onednn: whether oneDNN computes what it can (:func:`~.networks.compilation.onednn_pays`).
+      network: A network built with ``axis_name=DATA_AXIS``.
+      layout: How the batches are arranged in the arrays.
+      batch_size: Images per step, on all devices together.
+      label_smoothing: See :func:`training_step`.
+      accumulate: See :func:`training_step`.
+      metrics: See :func:`training_step`.
+      onednn: Whether oneDNN computes the operations that it can (:func:`~.networks.compilation.onednn_pays`).
     """
     per_device = batch_size // mesh.size
 
@@ -208,10 +212,10 @@ def make_train_steps(
             label_smoothing=label_smoothing, accumulate=accumulate, ema=numbers["optimizer.ema"], metrics=metrics,
         )  # fmt: skip
 
-    everyone = PartitionSpec()
+    unsplit = PartitionSpec()
 
     @partial(
-        jax.shard_map, mesh=mesh, in_specs=(everyone, layout.spec, everyone, everyone, everyone), out_specs=everyone,
+        jax.shard_map, mesh=mesh, in_specs=(unsplit, layout.spec, unsplit, unsplit, unsplit), out_specs=unsplit,
         check_vma=False,
     )  # fmt: skip
     def steps(state: State, arrays: Arrays, count: Array, seed: Array, numbers: Numbers) -> State:
@@ -224,16 +228,16 @@ def make_train_steps(
 
 
 @partial(jax.jit, donate_argnums=0)
-def forget_sums(state: State) -> State:
-    """Resets the sums of metrics, after a line of them was written."""
+def reset_sums(state: State) -> State:
+    """Resets the sums of metrics after a line was written."""
     zeros = jax.tree.map(jnp.zeros_like, state.sums)
     return dataclasses.replace(state, sums=zeros | {"first_bad_step": jnp.full_like(zeros["first_bad_step"], -1)})
 
 
 def all_finite(state: State) -> bool:
-    """Whether every parameter, its average and every running statistic is finite: what a checkpoint must be.
+    """Whether every parameter, average and running statistic is finite; only such states are saved.
 
-    On the host: a program that looks at a hundred arrays takes longer to compile than most runs to look at them.
+    Checked on the host: for a hundred arrays, compiling a program would take longer than all the checks of most runs.
     """
     leaves = jax.tree.leaves((state.params, state.average, state.batch_stats))
-    return all(np.isfinite(leaf).all() for leaf in jax.device_get(on_host(leaves)))
+    return all(np.isfinite(leaf).all() for leaf in jax.device_get(local_copy(leaves)))

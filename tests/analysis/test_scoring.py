@@ -13,7 +13,7 @@ from resnet_flax.data import views
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import Diverged, UserError
-from resnet_flax.training.evaluation import of_log_probabilities
+from resnet_flax.training.evaluation import evaluate_log_probabilities
 from tests.marks import slow
 from tests.networks import small
 
@@ -181,7 +181,7 @@ def test_a_loss_is_of_logits_and_of_the_average_of_views(network, monkeypatch):
     monkeypatch.setattr(scoring, "views_of", lambda path, preprocessing, view: [np.zeros((2, 32, 32, 3), np.float32)])
     monkeypatch.setattr(scoring, "_log_softmax", lambda net: lambda variables, images: jax.nn.log_softmax(logits))
     found = scoring.log_probabilities(*network, PREPROCESSING, ["any"], "10crop", 2)
-    wrong, right = (of_log_probabilities(found, [label]) for label in (5, 3))
+    wrong, right = (evaluate_log_probabilities(found, [label]) for label in (5, 3))
     assert wrong.loss == pytest.approx(4020 - np.log((1 + np.exp(-2)) / 2), abs=1e-3)
     assert (wrong.errors, right.errors) == (1, 0)
     assert right.loss == pytest.approx(0, abs=1e-6)

@@ -53,7 +53,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     for name in finished:  # seconds and all: nothing of them was written again
         assert lines(tmp_path / "runs" / name, without=()) == before[name]
         assert started(tmp_path)[name] == 1
-    assert output.count("finished before, at step 12") == len(finished)
+    assert output.count("already finished, at step 12") == len(finished)
     assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in all", output)
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert len(record["runs"]) == 12

@@ -94,7 +94,7 @@ def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
     assert code == 0, output
     assert [line["step"] for line in lines(folder("local"))] == list(range(20, STEPS + 1, 20))
     assert lines(folder("ray")) == lines(folder("local"))
-    assert f"goes on at step {begun[folder('ray').name][1]} of" in (folder("ray") / "run.log").read_text()
+    assert f"resuming at step {begun[folder('ray').name][1]} of" in (folder("ray") / "run.log").read_text()
 
 
 @needs_ray

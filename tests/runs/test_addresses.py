@@ -45,7 +45,7 @@ QUICK = (0, 4, 6, 7, 9, 11, 12, 15, 17, 20, 21)
 def test_an_address_is_no_path(tmp_path, given):
     code, output = command(*(argument.format(tmp_path) for argument in given))
     assert code == 2, output
-    assert "an address is no path; mount what gs:// names" in output
+    assert "URLs are not supported; mount the gs:// storage" in output
     assert len(output.splitlines()) == 1, output
     assert not list(ROOT.glob("gs:*"))
 

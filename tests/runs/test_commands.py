@@ -47,7 +47,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, WORKDIR, "--steps=100"], "unknown flag --steps; did you mean --config.train.steps?"),
         ([DIGITS, WORKDIR, "--lr=0.1"], "unknown flag --lr; did you mean --config.optimizer.learning_rate?"),
         ([DIGITS, WORKDIR, "extra"], "argument 'extra' is not a flag"),
-        ([DIGITS], "--workdir is missing: Folder of the run"),
+        ([DIGITS], "--workdir is missing: Run directory"),
         ([WORKDIR], "--config is missing: FILE:UNIT-DEPTH, such as configs/digits.py:plain-56"),
         ([WORKDIR, "--config.train.steps=9"], "--config.train.steps sets a key of a config: .* by --config=FILE$"),
         ([DIGITS, WORKDIR, "--processes=2"], "--coordinator, --processes and --process belong together"),
@@ -148,7 +148,7 @@ def test_divergence(tmp_path):
         "--config.optimizer.weight_decay=1",
     )
     said = []
-    for began_at in ("starts at step 0", "goes on at step "):
+    for began_at in ("starting at step 0", "resuming at step "):
         code, output = finish(train(workdir, *SHORT, rate, *every_step))
         assert code == 4, output
         assert began_at in output

@@ -113,20 +113,20 @@ def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, v
     assert time.monotonic() - began < 30
     for i, (code, output) in enumerate(results):
         if i == victim:
-            assert f"error: process {i} of {count} was ended from outside" in output.splitlines()[-1]
+            assert f"error: process {i} of {count} was killed, or ended by jax" in output.splitlines()[-1]
             continue
         # Where process 0 is gone, jax may abort before Python knows.
         assert code == 3 or (victim == 0 and code == -signal.SIGABRT), output
         assert f"error: process {i} of {count}" in output
         assert "another process is lost" in output
-        assert "Checkpoints are whole: the same command goes on" in output
+        assert "checkpoints are intact: the same command resumes the run" in output
         assert "Traceback" not in output
 
     stopped_at = stop(processes(2, workdir, *arguments, **keys), workdir, 15) if count == 2 else None
     results = [finish(p) for p in processes(2, workdir, *arguments, **keys)]
     assert [code for code, _ in results] == [0, 0], results
     assert "on 2 cpu" in results[0][1]
-    went_on_at = int(re.search(r"goes on at step (\d+) of 30", results[0][1])[1])
+    went_on_at = int(re.search(r"resuming at step (\d+) of 30", results[0][1])[1])
     assert went_on_at == stopped_at or (stopped_at is None and went_on_at in (5, 10, 15, 20, 25))
     assert_losses(workdir, expected, tolerance)
 
@@ -134,7 +134,7 @@ def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, v
 REFUSED = [
     (["--processes=2", "--process=1"], "no answer within 1 s (Connection refused); does process 0 run on that host"),
     (["--processes=2", "--process=2"], "--process=2 must be from 0 to --processes - 1, which is 1"),
-    (["--processes=2", "--process=0"], "waiting for the other processes, which takes 1 s at most"),
+    (["--processes=2", "--process=0"], "waiting for the other processes (at most 1 s"),
     (["--processes=2"], "--coordinator, --processes and --process belong together"),
 ]
 
@@ -162,4 +162,4 @@ def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     results = [finish(p) for p in processes(2, tmp_path / "file" / "run")]
     assert [code for code, _ in results] == [2, 2]
     assert "cannot be made: Not a directory" in results[0][1]
-    assert "process 0 refused to start; its own message says why" in results[1][1]
+    assert "process 0 could not start; see its own error message" in results[1][1]

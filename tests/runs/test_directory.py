@@ -13,7 +13,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CONFIG, METRICS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
-from resnet_flax.training.parts import prepare
+from resnet_flax.training.setup import prepare
 from tests.training.small import small_config
 
 

@@ -52,7 +52,7 @@ def test_a_run_is_resumed(begun_with_items, capfd, name):
     whole = workdir / "metrics.jsonl"
     (workdir / "whole.jsonl").replace(begun_with_items / "metrics.jsonl")
     last = loop.run(RunDirectory(workdir).config(), workdir)
-    assert "goes on at step 6 of 12" in capfd.readouterr().err
+    assert "resuming at step 6 of 12" in capfd.readouterr().err
     assert last["step"] == 12
     ours, theirs = lines(workdir), lines(begun_with_items)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]

@@ -67,7 +67,7 @@ def test_while_saving(tmp_path, no_larger_than):
     no_larger_than(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     code, output = finish(train(run, *RUN, "--config.train.steps=12"))
     assert code == 0, output
-    assert "goes on at step 4 of 12" in output
+    assert "resuming at step 4 of 12" in output
     assert lines(run) == lines(tmp_path / "whole")
 
 

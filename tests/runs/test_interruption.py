@@ -49,7 +49,7 @@ def read_until(process, text):
     step, seen = None, []
     for line in process.stdout:
         seen.append(line)
-        if found := re.search(r"(?:starts|goes on) at step (\d+) of", line):
+        if found := re.search(r"(?:starting|resuming) at step (\d+) of", line):
             step = int(found[1])
         if text in line:
             return line, step
@@ -90,7 +90,7 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
         if kill == 0:  # while it reads the data, compiles, or draws the parameters
             time.sleep(moments.uniform(0, 1))
         elif kill == 3:  # while it gets ready, after it has read the checkpoint
-            began_at.append(read_until(process, "goes on at step")[1])
+            began_at.append(read_until(process, "resuming at step")[1])
             time.sleep(moments.uniform(0, 0.5))
         else:
             began_at.append(read_until(process, "ready after")[1])
@@ -151,13 +151,13 @@ def test_signals_save_and_leave(tmp_path, uninterrupted):
 def test_sigkill_before_the_first_checkpoint_and_a_folder_in_use(tmp_path, uninterrupted):
     workdir = tmp_path / "run"
     process = begin(workdir)
-    read_until(process, "starts at step 0")
+    read_until(process, "starting at step 0")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert saved(workdir) == []
 
     process = begin(workdir)  # the lock of the one that was killed is gone
-    assert read_until(process, "starts at step")[1] == 0
+    assert read_until(process, "starting at step")[1] == 0
     code, output = finish(begin(workdir))
     assert process.poll() is None, "the first had ended before the second was refused; make the run longer"
     assert code == 2
@@ -174,7 +174,7 @@ def test_a_finished_run_is_not_run_again(uninterrupted):
     before = times()
     code, output = finish(begin(uninterrupted))
     assert code == 0
-    assert f"finished before, at step {STEPS}" in output
+    assert f"already finished, at step {STEPS}" in output
     assert before == times()
 
 
@@ -186,7 +186,7 @@ def test_a_finished_run_that_is_given_more_steps_is_one_of_that_length(tmp_path,
     assert code == 0, output
     code, output = finish(begin(workdir))
     assert code == 0, output
-    assert f"goes on at step {half} of {STEPS}" in output
+    assert f"resuming at step {half} of {STEPS}" in output
     assert_same_bits(workdir, uninterrupted)
     code, output = finish(begin(workdir, half))
     assert code == 2

@@ -76,7 +76,7 @@ def test_a_test_loss_that_is_not_finite_is_said_and_training_goes_on(begun_befor
     workdir = tmp_path / "run"
     c = small_config(init__weights=str(weights), train__steps=8, model__bn_momentum=0.9999)
     loop.run(c, workdir)
-    assert "step 4: not finite: test_loss (null in metrics.jsonl); training goes on" in capfd.readouterr().err
+    assert "step 4: not finite: test_loss (null in metrics.jsonl); training continues" in capfd.readouterr().err
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")

@@ -166,7 +166,7 @@ def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
 
     code, output = finish(train(folder, tmp_path / "run", *arguments, "--config.data.broken=skip"))
     assert code == 0, output
-    assert f"goes on at step {said[1]} of 12" in output
+    assert f"resuming at step {said[1]} of 12" in output
     assert f"{broken}: cannot be read as an image" in output
     (noted,) = [json.loads(line) for line in (tmp_path / "run" / "broken_images.jsonl").read_text().splitlines()]
     assert (noted["image"], noted["split"]) == (str(broken), "train")
@@ -188,7 +188,7 @@ def test_a_broken_test_image(photos, tmp_path):
 
     code, output = finish(train(folder, run, *arguments, "--config.data.broken=skip"))
     assert code == 0, output
-    assert "goes on at step 4 of 8" in output
+    assert "resuming at step 4 of 8" in output
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run}", "--reestimate_bn")
     assert code == 0, output
@@ -221,7 +221,7 @@ def test_hosts_of_which_one_finds_something_else(photos, tmp_path):
 
     results = both(photos, folder)
     assert [code for code, _ in results] == [2, 2], results
-    assert all("the photographs of process 1 are not those of process 0" in output for _, output in results)
+    assert all("the photographs of process 1 differ from those of process 0" in output for _, output in results)
 
     (folder / "dog" / "new.jpg").unlink()
     for path in sorted((folder / "dog").iterdir())[:3]:

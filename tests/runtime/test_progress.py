@@ -1,4 +1,4 @@
-"""A bar on a terminal, plain lines elsewhere; the rate and the time left in both."""
+"""Tests of progress reports: a bar on a terminal, plain lines otherwise, both with the rate and the time left."""
 
 import os
 import pty
@@ -16,29 +16,30 @@ from resnet_flax.runtime.progress import Progress, duration
 
 
 class Clock:
-    """Stands in for time.monotonic, so that a rate is a number and not a range."""
+    """A fake time.monotonic, so that rates are exact."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def test_plain_lines_where_stderr_is_no_terminal(monkeypatch, capsys):
+def test_plain_lines_if_stderr_is_not_a_terminal(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with Progress(1000, "training", "steps", initial=200, interval=10) as progress:
-        for seconds in (4, 5, 1, 9, 1):  # lines are due after 10 and after 20
+        for seconds in (4, 5, 1, 9, 1):  # lines are printed after 10 and 20 s
             clock.now += seconds
             progress.update(40, "error 5%" if seconds == 1 else "")
     printed = capsys.readouterr()
     assert printed.out == ""
-    # 120 steps in 10 s leave 680, 57 s; 200 in 20 s leave 600, 60 s. What was done before does not count.
+    # After 120 steps in 10 s, 680 are left, which take 57 s; after 200 in 20 s, 600 are left, which take 60 s. The
+    # initial 200 steps do not count for the rate.
     assert printed.err.splitlines() == [
         "training: 320/1000 steps, 12 steps/s, 0:57 left, error 5%",
         "training: 400/1000 steps, 10 steps/s, 1:00 left, error 5%",
     ]
 
 
-def test_nothing_done_yet_leaves_an_unknown_time(monkeypatch, capsys):
+def test_the_time_left_is_unknown_before_anything_is_done(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with Progress(10, "fetching", "KiB", interval=1) as progress:
         clock.now += 2
@@ -46,7 +47,7 @@ def test_nothing_done_yet_leaves_an_unknown_time(monkeypatch, capsys):
     assert capsys.readouterr().err == "fetching: 0/10 KiB, 0 KiB/s, unknown time left\n"
 
 
-def test_a_bar_where_stderr_is_a_terminal(monkeypatch):
+def test_a_bar_if_stderr_is_a_terminal(monkeypatch):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     with open(theirs, "w") as terminal:
@@ -59,11 +60,11 @@ def test_a_bar_where_stderr_is_a_terminal(monkeypatch):
                     progress.write("a line between")
         terminal.flush()
         shown = b""
-        while b"40/40" not in shown and select.select([ours], [], [], 10)[0]:  # a read returns what has come so far
+        while b"40/40" not in shown and select.select([ours], [], [], 10)[0]:  # a read may return only a part
             shown += os.read(ours, 1 << 16)
     os.close(ours)
     shown = shown.decode()
-    assert "training:  25%|" in shown  # what was done before, at once
+    assert "training:  25%|" in shown  # the initial steps are shown at once
     assert "training: 100%|" in shown
     assert re.search(r"40/40 \[00:0\d<00:00, +\d+\.\d+ ?steps/s, error 5%\]", shown)
     assert re.search(r"30/40 \[00:0\d<00:0\d, ", shown)

@@ -1,4 +1,4 @@
-"""The first signal is remembered, the second SIGINT is at once, and the handlers before come back."""
+"""Tests that the first signal is remembered, a second SIGINT acts at once, and earlier handlers are restored."""
 
 import os
 import signal
@@ -11,18 +11,18 @@ from tests import commands
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_is_remembered(number):
+def test_the_first_signal_is_remembered(number):
     before = signal.getsignal(number)
     with StopRequest() as stop:
         assert stop.received is None
         os.kill(os.getpid(), number)
         assert stop.received == number.name
-        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler that repeats itself changes nothing
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler may repeat its signal
         assert stop.received is not None
     assert signal.getsignal(number) is before
 
 
-def test_a_second_sigint_is_at_once():
+def test_a_second_sigint_raises_at_once():
     def twice():
         with StopRequest():
             os.kill(os.getpid(), signal.SIGINT)
@@ -45,13 +45,13 @@ def test_in_another_thread_signals_are_left_alone():
     assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_a_library_that_waits_for_a_thread_does_not_keep_the_process(tmp_path):
-    """Such as that of a tracker, whose server does not answer any more."""
+def test_a_library_that_waits_for_a_thread_does_not_keep_the_process_alive(tmp_path):
+    """An example is the thread of a tracker whose server no longer answers."""
     program = (
         "import atexit, threading, time; from resnet_flax import command; from resnet_flax.runtime import stopping\n"
-        "stopping._PATIENCE = 0.1; atexit.register(time.sleep, 60)\n"
+        "stopping._GRACE_SECONDS = 0.1; atexit.register(time.sleep, 60)\n"
         "thread = threading.Thread(target=time.sleep, args=[60], daemon=True); thread.start()\n"
-        "def main(): stopping.leave_behind(thread); print('done')\n"
+        "def main(): stopping.note_stuck_thread(thread); print('done')\n"
         "command.run(main)"
     )
     assert commands.command("-c", program, timeout=30) == (0, "done\n")

@@ -1,4 +1,4 @@
-"""A run small enough for a test: 8 layers, a quarter of the width, digits."""
+"""A config small enough for tests: 8 layers, a quarter of the width, the digits."""
 
 from resnet_flax import config
 

@@ -1,4 +1,4 @@
-"""The moving average of the parameters: where it starts, how close it stays, and where earlier commits kept it."""
+"""Tests of the moving average of the parameters: its start, its accuracy, and where checkpoints hold it."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from tests.training.small import small_config
 
 @pytest.fixture(scope="module")
 def run_of_400_steps(tmp_path_factory):
-    """On the digits from scratch, with a decay of 0.999."""
+    """A run on the digits, from random weights, with a decay of 0.999."""
     workdir = tmp_path_factory.mktemp("average") / "run"
     code, output = finish(train(
         workdir, "--config.optimizer.ema=0.999", "--config.train.steps=400", "--config.train.eval_every=200",
@@ -42,8 +42,8 @@ def export(run):
 
 
 @pytest.mark.slow
-def test_it_is_close_to_the_parameters_after_400_steps(run_of_400_steps):
-    """The average was at 90.1% test error, mostly the initial parameters, where these were at 4.2%."""
+def test_the_average_is_close_to_the_parameters_after_400_steps(run_of_400_steps):
+    """Regression test: the average had 90.1% test error, mostly initial parameters, while the parameters had 4.2%."""
     final = RunDirectory(run_of_400_steps).metrics()[-1]
     assert final["test_error_raw"] < 0.08
     assert abs(final["test_error"] - final["test_error_raw"]) < 0.02
@@ -51,8 +51,8 @@ def test_it_is_close_to_the_parameters_after_400_steps(run_of_400_steps):
 
 
 @pytest.mark.slow
-def test_it_starts_from_weights_that_are_loaded(run_of_400_steps, tmp_path):
-    """The average was at 90.4% test error throughout: it started from what was drawn before the weights were put in."""
+def test_the_average_starts_from_loaded_weights(run_of_400_steps, tmp_path):
+    """Regression test: the average had 90.4% test error throughout, because it started from random weights."""
     c = small_config(train__steps=8, train__eval_every=2, train__batch_size=32, optimizer__learning_rate=0.001)
     c.model.width, c.optimizer.ema, c.init.weights = 1.0, 0.999, str(export(run_of_400_steps))
     loop.run(c, tmp_path / "run")
@@ -63,8 +63,8 @@ def test_it_starts_from_weights_that_are_loaded(run_of_400_steps, tmp_path):
         assert abs(line["test_error"] - line["test_error_raw"]) < 0.02
 
 
-def test_nothing_is_derived_from_parameters_that_are_not_final(run):
-    """The average and what an optimizer keeps are of the loaded weights and, for the rest, of those that were drawn."""
+def test_the_average_and_the_optimizer_state_derive_from_the_loaded_weights(run):
+    """Both use the loaded weights and, for the head that is reset, the random ones."""
     c = small_config(init__weights=str(export(run)), init__reset_head=True)
     network = build(c.model, 10)
     remembers = optax.GradientTransformation(lambda params: jax.tree.map(lambda p: 2 * p, params), None)
@@ -79,7 +79,7 @@ def test_nothing_is_derived_from_parameters_that_are_not_final(run):
     np.testing.assert_array_equal(state.params["dense"]["kernel"], drawn)
 
 
-def test_a_checkpoint_holds_it_beside_the_parameters(run):
+def test_a_checkpoint_holds_the_average_and_the_parameters(run):
     there = arrays(run, 4)
     average = {name for name in there if name.startswith("['average']")}
     params = {name for name in there if name.startswith("['params']")}
@@ -90,13 +90,13 @@ def test_a_checkpoint_holds_it_beside_the_parameters(run):
     assert not np.array_equal(found, there["['params']['dense']['kernel']"])
 
 
-def test_a_run_without_it_has_none(tmp_path):
+def test_a_run_without_an_average_saves_none(tmp_path):
     c = small_config(model__stage_units=(1,), train__steps=4)
     assert not any(name.endswith("_raw") for name in loop.run(c, tmp_path))
     assert not any("average" in name for name in arrays(tmp_path, 4))
 
 
-def test_it_is_resumed_in_the_same_bits(tmp_path):
+def test_the_average_resumes_bit_for_bit(tmp_path):
     whole, part = (small_config(model__stage_units=(1,), optimizer__ema=0.99, train__steps=n) for n in (8, 4))
     loop.run(whole, tmp_path / "whole")
     loop.run(part, tmp_path / "split")
@@ -107,8 +107,8 @@ def test_it_is_resumed_in_the_same_bits(tmp_path):
         np.testing.assert_array_equal(once[name], again[name], err_msg=name)
 
 
-def test_one_inside_the_state_of_the_optimizer_is_found(begun_before):
-    """As commit 4cfe0ac saved it; nothing but the checkpoint is asked where it is."""
+def test_an_average_inside_the_optimizer_state_is_found(begun_before):
+    """Commit 4cfe0ac saved it there; only the checkpoint itself tells where it is."""
     workdir = begun_before / "finished_average"
     (workdir / "starts.jsonl").unlink()
     there, found = arrays(workdir, 20), model.from_run(workdir).variables

@@ -1,4 +1,4 @@
-"""An evaluation counts every image once."""
+"""Tests that an evaluation counts every image exactly once."""
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ def example():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 53, 500])
-def test_any_batch_size_on_eight_devices(example, batch_size):
-    """53 images, a prime: no batch size of 8 devices divides it."""
+def test_the_result_does_not_depend_on_the_batch_size(example, batch_size):
+    """The number of images, 53, is a prime, so no batch on 8 devices divides it."""
     data, network, normalization, variables, loss, errors = example
     mesh = data_mesh()
     assert mesh.size == 8
@@ -44,5 +44,5 @@ def test_any_batch_size_on_eight_devices(example, batch_size):
     assert result.loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_how_it_is_printed():
+def test_an_evaluation_is_printed_with_error_and_loss():
     assert str(Evaluation({"loss": 3012.3, "error": 827}, 10_000)) == "error 8.27% (827 of 10000), loss 0.3012"

@@ -1,4 +1,4 @@
-"""Runs that start from weights: what is taken from the file, what stays at random, and what is trained."""
+"""Tests of runs that start from weights: what comes from the file, what is random, and what is trained."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def tiny_config(**overrides):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A run's weights as a file, and the model in it."""
+    """A file with the weights of a run, and the model of that run."""
     folder = tmp_path_factory.mktemp("before")
     loop.run(tiny_config(model__bn_epsilon=2e-5), folder / "run")
     net = model.from_run(folder / "run")
@@ -36,7 +36,7 @@ def exported(tmp_path_factory):
 
 
 def trained(workdir, **overrides):
-    """A run with almost no learning rate, so that what it ends with is what it started from."""
+    """Trains with almost no learning rate, so that the final weights are the initial ones; returns the model."""
     c = tiny_config(train__steps=1, optimizer__learning_rate=1e-12, **overrides)
     loop.run(c, workdir)
     return model.from_run(workdir)
@@ -46,15 +46,15 @@ def test_training_starts_from_the_weights_and_takes_their_settings(exported, tmp
     path, before = exported
     found = trained(tmp_path / "run", init__weights=str(path))
     assert found.config.model.bn_epsilon == 2e-5
-    assert "so model.bn_epsilon=2e-05" in capfd.readouterr().err
+    assert "sets model.bn_epsilon=2e-05" in capfd.readouterr().err
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.variables["params"], before.variables["params"]
     )
-    as_it_was = trained(tmp_path / "own", init__weights=str(path), init__adopt=False)
-    assert as_it_was.config.model.bn_epsilon == 1e-5
+    not_adopted = trained(tmp_path / "own", init__weights=str(path), init__adopt=False)
+    assert not_adopted.config.model.bn_epsilon == 1e-5
 
 
-def test_a_head_that_is_reset_is_that_of_the_seed(exported, tmp_path):
+def test_a_reset_head_is_drawn_from_the_seed(exported, tmp_path):
     path, before = exported
     found = trained(tmp_path / "reset", init__weights=str(path), init__reset_head=True, seed=3)
     fresh = trained(tmp_path / "fresh", seed=3)
@@ -66,8 +66,8 @@ def test_a_head_that_is_reset_is_that_of_the_seed(exported, tmp_path):
     )
 
 
-def test_a_run_goes_on_without_the_file(exported, tmp_path):
-    """Interrupted at step 4 of 8, with the file gone since: the metrics of one that was never stopped."""
+def test_a_run_resumes_without_the_file_of_weights(exported, tmp_path):
+    """A run that stops at step 4 of 8 and resumes without the file has the metrics of an uninterrupted run."""
     copy = shutil.copy(exported[0], tmp_path / "weights.safetensors")
     whole = tiny_config(train__steps=8, init__weights=str(copy))
     loop.run(whole, tmp_path / "whole")
@@ -86,14 +86,14 @@ def test_a_run_goes_on_without_the_file(exported, tmp_path):
 def test_weights_that_do_not_fit_are_refused(exported, tmp_path):
     with pytest.raises(UserError, match="does not fit cifar residual-8: missing: "):
         loop.run(tiny_config(model__stage_units=(3,), init__weights=str(exported[0])), tmp_path / "deeper")
-    # Nothing was written, so that the command, put right, may use the folder.
+    # Nothing was written, so the corrected command can use the folder.
     assert [p.name for p in (tmp_path / "deeper").iterdir()] == [".lock"]
-    with pytest.raises(UserError, match="there are no weights to start from"):
+    with pytest.raises(UserError, match="no effect without weights to start from"):
         loop.run(tiny_config(init__reset_head=True), tmp_path / "none")
 
 
 def test_a_frozen_network_trains_its_head_alone():
-    """Every other parameter and BN's statistics keep their bits, decay included; the loss falls nonetheless."""
+    """All other parameters and BN's statistics stay bit-identical, despite weight decay, and the loss still falls."""
     c = config.load("configs/digits.py", "residual-8")
     c.optimizer.trainable, c.optimizer.weight_decay = "head", 0.1
     network = build(c.model, 10).clone(frozen=True)

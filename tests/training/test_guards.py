@@ -1,4 +1,4 @@
-"""What must not creep into the loop: compiling again, transfers from the host, more arithmetic than the network's."""
+"""Guards against slow loops: repeated compilation, host-to-device transfers, and superfluous arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ from tests.training.small import small_config
 
 
 def long_config():
-    """Steps in calls of all lengths, evaluations and checkpoints at different steps."""
+    """A config with calls of all lengths, and with evaluations and checkpoints at different steps."""
     return small_config(
         model__stage_units=(2,), train__steps=40, train__log_every=3, train__eval_every=10, train__checkpoint_every=8
     )
 
 
-def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
-    """The first checkpoint and the first evaluation are the last new calls; the programs compiled until then do."""
+def test_nothing_is_compiled_after_the_first_checkpoint_and_evaluation(tmp_path, monkeypatch):
+    """By then every kind of call has been made, so all programs exist."""
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
@@ -39,7 +39,7 @@ def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
             seen[int(state.step)] = len(compiled)
             return call(self, state, data, count)
 
-        def evaluated(self, variables, blocks):
+        def counted_evaluate(self, variables, blocks):
             nonlocal in_evaluations
             before = len(compiled)
             result = evaluate(self, variables, blocks)
@@ -47,7 +47,7 @@ def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
             return result
 
         monkeypatch.setattr(TrainSteps, "__call__", counted)
-        monkeypatch.setattr(Evaluate, "__call__", evaluated)
+        monkeypatch.setattr(Evaluate, "__call__", counted_evaluate)
         loop.run(long_config(), tmp_path / "run")
     finally:
         jax.monitoring.clear_event_listeners()
@@ -55,11 +55,11 @@ def test_nothing_is_compiled_once_every_call_was_made(tmp_path, monkeypatch):
     assert seen[warm] > 0
     assert len([step for step in seen if step > warm]) >= 5
     assert len(compiled) == seen[warm]
-    assert in_evaluations == 0  # they were compiled in the background
+    assert in_evaluations == 0  # evaluations are compiled in the background
 
 
 def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
-    """In the loop, only what says so (the number of steps); in a call of the steps, nothing at all."""
+    """The loop makes only explicit transfers (the number of steps), and a call of the steps makes none at all."""
     calls = []
 
     def guarded(self, state, data, count):
@@ -69,7 +69,7 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
             return jax.block_until_ready(self.program(state, data, *numbers))
 
     class Guarded(loop.Progress):
-        """It is entered for the loop."""
+        """Progress is entered around the loop, so it can hold the guard."""
 
         def __enter__(self):
             self.guard = jax.transfer_guard_host_to_device("disallow")
@@ -87,7 +87,7 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
 
 
 def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
-    """One that is put into the loop on purpose."""
+    """A transfer that is put into the loop on purpose is found."""
 
     def careless(self, state, data, count):
         jnp.asarray(np.ones(3)) + 1
@@ -110,8 +110,8 @@ def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
         slow("imagenet", "vgg-16", (224, 224, 3)),
     ],
 )
-def test_a_step_multiplies_three_times_what_the_network_does(file, name, image):
-    """Once forward, once for the gradient of each input but the images, once for that of each kernel: within 3%."""
+def test_a_step_has_three_times_the_multiply_adds_of_the_network(file, name, image):
+    """One pass is forward, one for gradients of the layers' inputs, one for gradients of kernels; within 3%."""
     c = config.load(f"configs/{file}.py", name)
     network, batch = build(c.model, 10), 4
     optimizer = optimizers.build(c.optimizer, lambda step: 0.1)

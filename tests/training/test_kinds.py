@@ -1,4 +1,4 @@
-"""Runs of every kind of network: they learn, stop, go on to the same bits, and are evaluated."""
+"""Tests that runs of every kind of network train, stop, resume bit for bit, and are evaluated."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", [slow(k) if k != "without normalisation" else k for k in KINDS])
-def test_a_run_stopped_half_way(kind, tmp_path):
+def test_a_run_stopped_half_way_resumes_bit_for_bit(kind, tmp_path):
     name, keys = KINDS[kind]
     keys = dict(train__steps=8, schedule__name="constant", optimizer__learning_rate=0.01) | keys
     once = loop.run(small_config(name, **keys), tmp_path / "once")

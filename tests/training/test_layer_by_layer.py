@@ -1,4 +1,4 @@
-"""Units that are scanned are one array a layer; each is optimised as if it had arrays of its own."""
+"""Tests that scanned units, whose layers are stacked in one array, are optimised as if each had its own arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ OPTIMIZERS = {
 
 
 def unstacked(params):
-    """The units behind the first of each stage as ``unit2``, ``unit3``, ..., each with arrays of its own."""
+    """Splits the stacked units of each stage into ``unit2``, ``unit3``, ..., each with its own arrays."""
     found = dict(params)
     for stage in (name for name in params if name.startswith("stage")):
         found[stage] = {"first": params[stage]["first"]}
@@ -33,8 +33,8 @@ def unstacked(params):
 @pytest.mark.parametrize("ema", [slow(0.0), 0.9])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("unit", [slow("residual"), "highway"])
-def test_an_update_is_that_of_the_network_with_units_of_their_own(double, unit, name, ema):
-    """The parameters, and their average, after three steps with gradients of other sizes for each unit."""
+def test_stacked_units_are_updated_like_separate_ones(double, unit, name, ema):
+    """Compares parameters and their average after three steps, with gradients of a different size for each unit."""
     c = config.base().optimizer
     c.update(OPTIMIZERS[name])
     network, optimizer = small.network(unit, width=0.25, stage_units=(3,)), optimizers.build(c, lambda step: 0.1)
@@ -67,8 +67,8 @@ def test_an_update_is_that_of_the_network_with_units_of_their_own(double, unit, 
     assert np.abs(moved).max((1, 2, 3, 4)).min() > 1e-6
 
 
-def test_lars_gives_each_stacked_layer_its_own_step(double):
-    """Gradients of 1 to 100 gave steps of 1.4% and 141% of a layer's own."""
+def test_lars_scales_each_stacked_layer_on_its_own(double):
+    """Regression test: gradients of 1 and 100 gave steps of 1.4% and 141% of the right size."""
     c = config.base().optimizer
     c.update(name="lars", weight_decay=0.0, momentum=0.0, trust_coefficient=0.02)
     optimizer = optimizers.build(c, lambda step: 0.5)

@@ -1,4 +1,4 @@
-"""A run, from its first line of metrics to its last checkpoint."""
+"""Tests of a run, from its first line of metrics to its last checkpoint."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED
 from resnet_flax.runs.metrics import WALL_CLOCK
-from resnet_flax.training import loop, trained
+from resnet_flax.training import loop, restore
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import State, abstract_state
@@ -29,7 +29,7 @@ from tests.training.small import small_config
 
 
 def tiny_config(**overrides):
-    """One stage of two units: compiled in seconds."""
+    """A config with one stage of two units, which compiles in seconds."""
     return small_config(
         **{
             "model__stage_units": (2,), "train__steps": 16, "train__log_every": 2, "train__eval_every": 4,
@@ -41,7 +41,7 @@ def tiny_config(**overrides):
 
 
 def steady(workdir):
-    """The run's metrics, less what a clock gives."""
+    """Returns the run's metrics without wall-clock times."""
     return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in RunDirectory(workdir).metrics()]
 
 
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
     return workdir, config.resolve(c), returned
 
 
-def test_the_lines(run):
+def test_lines_of_metrics_have_every_key(run):
     workdir, _, returned = run
     lines = RunDirectory(workdir).metrics()
     assert returned == lines[-1]
@@ -71,12 +71,12 @@ def test_the_lines(run):
         assert line["learning_rate"] == pytest.approx(0.1 * 0.1 ** ((line["step"] > 5) + (line["step"] > 9)))
         assert 0 <= line["train_error"] <= 1
         assert line["images_per_second"] == pytest.approx(32 / line["seconds"])
-        evaluated = {"test_loss", "test_error", "validation_loss", "validation_error", "train_error_clean"}
-        assert evaluated & line.keys() == (evaluated if line["step"] % 4 == 0 else set())
+        at_evaluations = {"test_loss", "test_error", "validation_loss", "validation_error", "train_error_clean"}
+        assert at_evaluations & line.keys() == (at_evaluations if line["step"] % 4 == 0 else set())
 
 
 def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
-    """Image by image, with a network that knows of no mesh."""
+    """Compared with a network without a mesh, image by image."""
     workdir, c, _ = run
     state, data = restored(workdir, c), datasets.load(c.data)
     normalization = pixels.normalization(c.data.normalization, data.train)
@@ -90,7 +90,7 @@ def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     wrong = np.argmax(forward(data.train.images), -1) != data.train.labels
     assert final["train_error_clean"] == wrong.mean()
     assert state.step == 16
-    assert state.sums["images"] == 0  # forgotten with the last line
+    assert state.sums["images"] == 0  # reset with the last line
 
 
 def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):
@@ -106,7 +106,7 @@ def test_a_line_is_the_mean_since_the_line_before(run, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored(tmp_path, c).params, restored(workdir, c).params)
 
 
-def test_the_best_by_validation_error_is_kept(run):
+def test_the_checkpoint_with_the_lowest_validation_error_is_kept(run):
     workdir, _, _ = run
     errors = {
         line["step"]: line["validation_error"] for line in RunDirectory(workdir).metrics() if "validation_error" in line
@@ -117,8 +117,8 @@ def test_the_best_by_validation_error_is_kept(run):
         assert set(checkpoints.steps()) == {best, 16}
 
 
-def test_the_test_set_chooses_nothing(run, tmp_path, monkeypatch):
-    """With other labels on the test images, all but the test loss and error stays as it was."""
+def test_the_test_set_influences_only_test_metrics(run, tmp_path, monkeypatch):
+    """With other labels on the test images, only the test loss and error change."""
     workdir, c, _ = run
     load = datasets.load
 
@@ -158,7 +158,7 @@ def test_config_json_is_enough_to_run_again(run, tmp_path):
 
 
 @abandoned_reads
-def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
+def test_a_damaged_checkpoint_costs_only_its_own_steps(run, tmp_path, capfd):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
     newest = tmp_path / "run" / CHECKPOINTS / "16"
@@ -169,18 +169,18 @@ def test_a_damaged_checkpoint_costs_its_steps_and_no_more(run, tmp_path, capfd):
         "".join(json.dumps(line) + "\n" for line in RunDirectory(workdir).metrics() if line["step"] < 16)
     )
     steps = sorted(int(p.name) for p in (workdir / CHECKPOINTS).iterdir())
-    if len(steps) == 1:  # the last was the best, too
+    if len(steps) == 1:  # the last checkpoint is also the best
         with pytest.raises(UserError, match=r"none of its checkpoints \(16\) can be read"):
             loop.run(c, tmp_path / "run")
         return
     loop.run(c, tmp_path / "run")
-    assert f"goes on at step {steps[0]} of 16" in capfd.readouterr().err
+    assert f"resuming at step {steps[0]} of 16" in capfd.readouterr().err
     assert (tmp_path / "run" / DAMAGED / "16").is_dir()
     assert steady(tmp_path / "run") == steady(workdir)
     jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "run", c, 16), restored(workdir, c, 16))
 
 
-def test_a_folder_whose_metrics_are_lost_gets_them_back(run, tmp_path, capfd):
+def test_lost_metrics_are_restored_from_the_checkpoint(run, tmp_path, capfd):
     workdir, c, last = run
     shutil.copytree(workdir, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
@@ -190,8 +190,8 @@ def test_a_folder_whose_metrics_are_lost_gets_them_back(run, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("lost", [slow("middle"), slow("changed"), "all but the last"])
-def test_lines_of_metrics_that_were_damaged_are_put_back_by_a_resume(run, tmp_path, capfd, lost):
-    """A run ended with 0 and 25 of its 36 lines."""
+def test_a_resume_restores_damaged_lines_of_metrics(run, tmp_path, capfd, lost):
+    """Regression test: runs ended with 0 and 25 of their 36 lines."""
     workdir, _c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -211,7 +211,7 @@ def test_lines_of_metrics_that_were_damaged_are_put_back_by_a_resume(run, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessing.json", "starts.jsonl"])
-def test_a_file_that_was_edited_is_named_with_what_to_do(run, tmp_path, name):
+def test_an_edited_file_is_named_with_advice(run, tmp_path, name):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
     path = tmp_path / "run" / name
@@ -222,7 +222,7 @@ def test_a_file_that_was_edited_is_named_with_what_to_do(run, tmp_path, name):
         f"{path}: is not as the run wrote it (edited, or damaged), by its checksum in sums.json; put it back, or "
         f"delete {tmp_path / 'run' / 'sums.json'} to take the folder as it is"
     )
-    if name == "starts.jsonl":  # the advice
+    if name == "starts.jsonl":  # following the advice
         (tmp_path / "run" / "sums.json").unlink()
         loop.run(c, tmp_path / "run")
 
@@ -237,7 +237,9 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     ):
         checkpoints.choose("latest")
     loop.run(c, tmp_path / "run")
-    assert "run: its metrics reach step 16, but its checkpoints are gone; it starts anew" in capfd.readouterr().err
+    assert (
+        "run: its metrics reach step 16, but its checkpoints are gone; restarting at step 0" in capfd.readouterr().err
+    )
     assert steady(tmp_path / "run") == steady(workdir)
 
 
@@ -245,17 +247,17 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     ("classes", "channels", "said"),
     [(3, 1, ", 3) here"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) here")],
 )
-def test_a_network_for_other_data_is_said_to_be_one(run, classes, channels, said):
-    """The message said that no checkpoint can be read, and to move the folder away."""
+def test_the_message_says_that_the_network_is_for_other_data(run, classes, channels, said):
+    """Regression test: the message said that no checkpoint can be read, and to move the folder away."""
     workdir, c, _ = run
     with pytest.raises(UserError, match="its checkpoints are whole, and of a network for other data: ") as error:
-        trained.restore(build(c.model, classes), (8, 8, channels), workdir)
+        restore.load_variables(build(c.model, classes), (8, 8, channels), workdir)
     assert said in str(error.value)
     assert "move" not in str(error.value)
 
 
-def test_events_that_cannot_be_written_are_said_once(run, tmp_path, capfd, monkeypatch):
-    """The thread of tensorboardX's usual writer died, and the run waited for it for ever."""
+def test_a_failure_of_tensorboard_is_reported_once(run, tmp_path, capfd, monkeypatch):
+    """Regression test: the thread of tensorboardX's usual writer died, and the run waited for it for ever."""
     _workdir, c, last = run
     from tensorboardX.record_writer import RecordWriter
 

@@ -1,4 +1,4 @@
-"""Optimizers against their update rules, written out."""
+"""Tests optimizers against their update rules, written out in NumPy."""
 
 import inspect
 
@@ -71,7 +71,7 @@ def test_momentum_of_the_update(double, nesterov):
 
 
 def test_adamw(double):
-    """Loshchilov & Hutter (arXiv:1711.05101), algorithm 2."""
+    """Compared with algorithm 2 of Loshchilov & Hutter (arXiv:1711.05101)."""
     ours = run(lambda step: 0.1, name="adamw", weight_decay=0.05, decay="kernels")
     for layer, leaves in PARAMS.items():
         for name, w in leaves.items():
@@ -90,8 +90,8 @@ def lion(optimizer, rate, decays):
     return optax.lion(rate, *betas, weight_decay=optimizer["weight_decay"], mask=decays)
 
 
-def test_an_optimizer_of_ones_own_is_a_function_and_a_line(double, monkeypatch):
-    """docs/extending.md shows it. Algorithm 2 of its paper, whose step comes before the average is updated."""
+def test_a_user_can_register_an_optimizer(double, monkeypatch):
+    """Uses the example in docs/extending.md. Lion takes its step before it updates the average (algorithm 2)."""
     c = config.base()
     c.optimizer.name = "lion"
     with pytest.raises(UserError, match="optimizer.name='lion' is not known; choose one of sgd, adamw, lars"):

@@ -1,4 +1,4 @@
-"""The numbers of a recipe are arguments of the step, so that runs that differ in them share a compiled one."""
+"""Tests that the numbers of a recipe are arguments of the compiled step, so that runs share it."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def recipe(**keys):
 
 
 def parameters(optimizer_of, numbers=None):
-    """After 12 steps in a compiled loop with the optimizer of these numbers, which are its argument."""
+    """Returns parameters and state after 12 compiled steps; the numbers are arguments of the program."""
     rng = np.random.default_rng(0)
     draw = lambda: jax.tree.map(  # noqa: E731
         lambda shape: rng.standard_normal(shape).astype(np.float32), SHAPES, is_leaf=lambda x: isinstance(x, tuple)
@@ -42,7 +42,7 @@ def parameters(optimizer_of, numbers=None):
 
 @pytest.mark.parametrize("momentum_form", ["gradient", "update"])
 @pytest.mark.parametrize("milestones", [(), (4, 9)])
-def test_sgd_has_the_bits_of_optaxs_schedule_with_constants(momentum_form, milestones):
+def test_sgd_is_bit_identical_to_optax_with_constants(momentum_form, milestones):
     made = recipe(optimizer__momentum_form=momentum_form, schedule__milestones=milestones)
     theirs = optax.piecewise_constant_schedule(0.1, dict.fromkeys(milestones, 0.1))
     constants = parameters(lambda _: optimizers.build(made.config.optimizer, theirs))
@@ -59,18 +59,18 @@ def test_sgd_has_the_bits_of_optaxs_schedule_with_constants(momentum_form, miles
         {"optimizer__weight_decay": 0.0, "optimizer__momentum": 0.0},
     ],
 )
-def test_other_recipes_are_the_same_to_rounding(keys):
+def test_other_recipes_agree_with_constants_up_to_rounding(keys):
     made = recipe(**keys)
     given, own = parameters(made.optimizer, made.numbers), parameters(made.optimizer)
-    # 1 - beta2 is a thousandth, the difference of two numbers near 1: in float32 it is right to 1e-5. Each of twelve
-    # steps of adamw changes a parameter by the rate, 0.1.
+    # In float32, 1 - beta2 = 0.001 has a relative error of 1e-5, and each of the twelve steps of adamw changes a
+    # parameter by the rate, 0.1.
     tolerance = 1e-5 if made.config.optimizer.name == "adamw" else 1e-6
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), given, own)
     assert jax.tree.structure(given) == jax.tree.structure(own)  # no number is part of the state
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_numbers_are_those_of_the_config_in_the_parameters_precision(dtype):
+def test_numbers_have_the_dtype_of_the_parameters(dtype):
     numbers = recipe(model__param_dtype=dtype, model__dtype=dtype, schedule__warmup_steps=400).numbers
     assert numbers["optimizer.learning_rate"] == np.asarray(0.1, dtype)
     assert {name: array.dtype.name for name, array in numbers.items() if array.dtype != dtype} == {
@@ -79,8 +79,8 @@ def test_numbers_are_those_of_the_config_in_the_parameters_precision(dtype):
     np.testing.assert_array_equal(numbers["schedule.milestones"], [32_000, 48_000])
 
 
-def test_schedules_are_optaxs():
-    """Written out here, since optax's own compare their numbers in Python."""
+def test_schedules_agree_with_optax():
+    """The project has its own schedules because optax's compare numbers in Python."""
     steps = jnp.arange(0, 130, 7)
     piecewise = recipe(schedule__milestones=(21, 60), schedule__factor=0.3)
     cosine = recipe(schedule__name="cosine", schedule__decay_steps=100)
@@ -92,7 +92,7 @@ def test_schedules_are_optaxs():
         np.testing.assert_allclose(ours, jax.vmap(theirs)(steps), rtol=1e-6, atol=1e-9)
 
 
-def test_one_program_for_every_number_and_another_for_another_structure():
+def test_the_program_depends_on_the_structure_and_not_on_numbers():
     def lowered(**keys):
         made = recipe(**keys)
         gradients = jax.tree.map(np.zeros, SHAPES, is_leaf=lambda x: isinstance(x, tuple))

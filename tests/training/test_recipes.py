@@ -1,4 +1,4 @@
-"""Settings of newer recipes: parts of a batch, label smoothing, an average of the parameters, LARS."""
+"""Tests of settings that newer recipes use: accumulation, label smoothing, an average of the parameters, LARS."""
 
 import functools
 
@@ -12,7 +12,7 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer as optimizers
-from resnet_flax.training.devices import check_parts
+from resnet_flax.training.devices import check_accumulation
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
 from tests.marks import slow
@@ -24,7 +24,7 @@ def plain_states():
 
 
 def states(classes=10, group=4, optimizer=None, **keys):
-    """The state at the start and after each of three steps of 16 images in float64."""
+    """Returns the initial state and the states after three steps of 16 images, in float64."""
     c = config.base()
     c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
     network = build(c.model, classes, group)
@@ -42,29 +42,29 @@ def states(classes=10, group=4, optimizer=None, **keys):
 
 
 @pytest.mark.parametrize("accumulate", [slow(2), 4])
-def test_a_batch_in_parts_is_the_batch(double, accumulate):
-    """Parameters, momentum, BN's statistics, loss and errors, where BN's groups lie within parts."""
+def test_accumulation_gives_the_result_of_the_whole_batch(double, accumulate):
+    """Compares parameters, momentum, BN's statistics, loss and errors; each BN group lies within a part."""
     whole, parts = plain_states()[3], states(accumulate=accumulate)[3]
     assert whole.sums["errors"] == parts.sums["errors"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), whole, parts)
 
 
-def test_parts_that_would_change_the_result_are_refused():
+def test_accumulation_that_would_change_the_result_is_refused():
     c = config.load("configs/digits.py", "residual-8")
     c.train.batch_size, c.train.bn_group = 32, 8
     for parts in (1, 2, 4):
         c.train.accumulate = parts
-        check_parts(c, 1)
+        check_accumulation(c, 1)
     c.train.accumulate = 8
-    with pytest.raises(UserError, match="makes parts of 4 images, and a BN would normalise 8 together"):
-        check_parts(c, 1)
+    with pytest.raises(UserError, match="makes parts of 4 images, but BN normalises 8 images together"):
+        check_accumulation(c, 1)
     c.train.accumulate = 3
     with pytest.raises(UserError, match="train.accumulate=3 must divide the 16 images of a device"):
-        check_parts(c, 2)
+        check_accumulation(c, 2)
 
 
 def test_label_smoothing_by_its_formula(double):
-    """(1 - s) of the cross-entropy of the label, s of the mean over all classes (arXiv:1512.00567, section 7)."""
+    """Checks (1 - s) times the cross-entropy plus s times the mean over classes (arXiv:1512.00567, section 7)."""
     smoothing, plain, smooth = 0.1, plain_states()[1], states(label_smoothing=0.1)[1]
     c = config.base()
     c.model.update(unit="residual", depth=8, width=0.25, dtype="float64", param_dtype="float64", shortcut="B")
@@ -86,7 +86,7 @@ def test_label_smoothing_by_its_formula(double):
 def test_the_average_of_the_parameters(double):
     """e = d e + (1 - d) w with d = min(0.15, (1 + t) / (10 + t)) = 0.1, 0.15, 0.15 after steps t = 0, 1, 2.
 
-    It starts from the first parameters, is what is evaluated, and changes no step.
+    It starts from the initial parameters, is used in evaluation, and does not affect training.
     """
     plain = plain_states()
     averaged = states(optimizer={"ema": 0.15})[3]
@@ -100,7 +100,7 @@ def test_the_average_of_the_parameters(double):
 
 
 def test_lars_by_its_formula(double):
-    """Kernels: rate t |w| / |g + d w|; others: rate (arXiv:1708.03888, eq. 6 and algorithm 1)."""
+    """Kernels: rate t |w| / |g + d w|; other parameters: the plain rate (arXiv:1708.03888, eq. 6, algorithm 1)."""
     c = config.base().optimizer
     c.update(name="lars", weight_decay=0.05, momentum=0.0, trust_coefficient=0.02)
     built = optimizers.build(c, lambda step: 0.3)

@@ -1,4 +1,4 @@
-"""Re-estimated BN statistics, against a loop over batches by hand."""
+"""Tests re-estimated BN statistics against a plain loop over batches."""
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,10 @@ from tests.networks.small import network, variables_of
         (5, True),
     ],
 )
-def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
-    """23 images, in batches of 5 (the last of 3), in one, and in one that is larger than there are images.
+def test_statistics_are_averages_over_the_batches(double, batch_size, frozen):
+    """Tests 23 images in batches of 5 (the last has 3), in one batch, and in a batch larger than the data set.
 
-    Of a network whose head alone was trained as well, which keeps its statistics in training.
+    A frozen network is also tested, which does not update its statistics in training.
     """
     rng = np.random.default_rng(0)
     data = Images(rng.integers(0, 256, (23, 8, 8, 3), np.uint8), np.zeros(23, np.int32))
@@ -41,7 +41,7 @@ def test_the_average_of_what_each_batch_shows(double, batch_size, frozen):
 
     expected = jax.tree.map(np.zeros_like, variables["batch_stats"])
     apply = jax.jit(lambda variables, batch: net.apply(variables, batch, True, mutable=["batch_stats"]))
-    # A running statistic moves by a tenth towards what the batch shows.
+    # A running statistic moves by a tenth towards that of the batch.
     for i in range(0, 23, batch_size):
         batch = x[i : i + batch_size]
         share = len(batch) / 23

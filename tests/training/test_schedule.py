@@ -1,4 +1,4 @@
-"""Learning rates at the steps the paper names."""
+"""Tests of learning-rate schedules at the steps that the paper gives."""
 
 import math
 import re
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.training.schedule import learning_rate, without_end
+from resnet_flax.training.schedule import learning_rate, schedule_warning
 
 
 def rates(steps, **schedule):
@@ -17,13 +17,13 @@ def rates(steps, **schedule):
     return [float(rate(s)) for s in steps]
 
 
-def test_the_papers():
-    """0.1, divided by 10 at 32k and 48k (section 4.2)."""
+def test_the_schedule_of_the_paper():
+    """The rate is 0.1, divided by 10 at 32k and 48k steps (section 4.2)."""
     steps = [0, 31_999, 32_000, 47_999, 48_000, 63_999]
     np.testing.assert_allclose(rates(steps), [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
 
 
-def test_resnet_110_warms_up_and_then_is_the_same():
+def test_resnet_110_has_a_warm_up_before_the_usual_schedule():
     steps = [0, 399, 400, 31_999, 32_000]
     np.testing.assert_allclose(rates(steps, warmup_steps=400), [0.01, 0.01, 0.1, 0.1, 0.01], rtol=1e-6)
 
@@ -44,10 +44,10 @@ def test_cosine():
         ({"schedule.name": "cosine", "schedule.decay_steps": 90_000}, "not reach 0: schedule.decay_steps=90000, train"),
     ],
 )
-def test_a_run_that_ends_before_its_schedule_says_so(given, message):
+def test_a_run_that_ends_before_its_schedule_gets_a_warning(given, message):
     c = config.base()
     c.update_from_flattened_dict(given)
-    said = without_end(config.resolve(c))
+    said = schedule_warning(config.resolve(c))
     assert re.search(message, said) if message else said == ""
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds as the state of a run: a metric that it lacks is unknown, and no other number."""
+"""Tests of restoring a state from a checkpoint without some metrics, and of drawing parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ import pytest
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training.devices import data_mesh, replicated
-from resnet_flax.training.state import State, initial_variables, no_sums, restored
+from resnet_flax.training.state import State, initial_variables, restored, zero_sums
 from tests.training.small import small_config
 
 
 @pytest.mark.parametrize(("images", "expected"), [(0, 0), (7, np.nan)])
-def test_a_metric_that_the_checkpoint_lacks(images, expected):
-    """Zero right after a line, when nothing has been summed; else NaN, which is null in the next line."""
+def test_a_missing_sum_becomes_nan_or_zero(images, expected):
+    """Right after a line it is zero, as nothing has been summed; otherwise NaN, which is null in the next line."""
     state = jax.device_put(
-        State(jnp.int32(3), {}, {}, (), no_sums(jnp.float32) | {"images": jnp.int32(images)}), replicated(data_mesh())
+        State(jnp.int32(3), {}, {}, (), zero_sums(jnp.float32) | {"images": jnp.int32(images)}), replicated(data_mesh())
     )
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
     found = restored(state.items | {"sums": {**state.sums, "loss": None}}, like)
@@ -25,14 +25,14 @@ def test_a_metric_that_the_checkpoint_lacks(images, expected):
     assert int(found.sums["images"]) == images
     lacking = state.items | {"sums": {**state.sums, "errors": None}}
     if images:
-        with pytest.raises(UserError, match=r"lacks sums\['errors'\]; so the run cannot be resumed"):
+        with pytest.raises(UserError, match=r"lacks sums\['errors'\], so the run cannot be resumed"):
             restored(lacking, like)
     else:
         assert int(restored(lacking, like).sums["errors"]) == 0
 
 
 @pytest.mark.parametrize(("flags", "level"), [("", 1), ("--xla_backend_optimization_level=0", None)])
-def test_parameters_are_drawn_by_a_program_compiled_quickly_or_as_the_user_says(monkeypatch, flags, level):
+def test_the_program_that_draws_parameters_is_compiled_quickly_unless_the_user_sets_a_level(monkeypatch, flags, level):
     options, jit = [], jax.jit
     monkeypatch.setattr(
         jax, "jit", lambda f, compiler_options=None, **keys: options.append(compiler_options) or jit(f, **keys)

@@ -1,4 +1,4 @@
-"""The step: against PyTorch, against itself on other numbers of devices, and in the size of its program."""
+"""Tests of the training step: against PyTorch, on different numbers of devices, and of the size of its program."""
 
 import dataclasses
 from functools import partial
@@ -18,7 +18,7 @@ from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import abstract_state, initial_state
-from resnet_flax.training.step import forget_sums, make_train_steps, training_step
+from resnet_flax.training.step import make_train_steps, reset_sums, training_step
 from tests.marks import slow
 
 
@@ -38,11 +38,11 @@ def network_of(unit, depth, dtype="float32", **keys):
         slow("residual", "float32", 1e-4, 1e-4),
     ],
 )
-def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
-    """Losses and parameters after ten SGD steps of 14 layers: convolutions, padding, option A, BN, decay, momentum.
+def test_ten_steps_agree_with_pytorch(unit, dtype, rate, tolerance):
+    """Compares losses and parameters after ten SGD steps of 14 layers.
 
-    At the paper's rate in float64; at smaller ones in float32, whose rounding errors the first steps multiply, above
-    all those of a plain net.
+    This covers convolutions, padding, option A, BN, weight decay and momentum. In float64 the rate is the paper's; in
+    float32 it is smaller, because the first steps amplify rounding errors, most of all in a plain network.
     """
     torch = pytest.importorskip("torch")
     from tests.peer import cifar_network, from_flax, steps
@@ -64,7 +64,7 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
         step = jax.jit(lambda s, x, y: training_step(s, x, y, network=network, optimizer=optimizer))
         ours = []
         for images, labels in batches:
-            state = step(forget_sums(state), images, labels)
+            state = step(reset_sums(state), images, labels)
             ours.append(float(state.sums["loss"]) / 16)
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)
 
@@ -76,7 +76,7 @@ def test_ten_steps_are_pytorchs(unit, dtype, rate, tolerance):
 
 
 def run_on(devices, split, *rest, **keys):
-    """State after the calls of ``split`` steps each; other arguments as of :func:`made_for`."""
+    """Returns the state after calls of ``split`` steps each; see :func:`made_for` for the other arguments."""
     steps, begin, arrays = made_for(devices, *rest, **keys)
     return after(steps, begin(), arrays, split)
 
@@ -88,7 +88,7 @@ def after(steps, state, arrays, split):
 
 
 def made_for(devices, bn_group=0, dtype="float32", unit="residual", **keys):
-    """Steps on the first ``devices`` devices, what makes a state for them to begin with, and the digits."""
+    """Returns steps on the first ``devices`` devices, a function that makes their initial state, and the digits."""
     c, _ = network_of(unit, 8, dtype, width=0.25, stage_units=(1, 1), **keys)
     network = build(c.model, 10, bn_group, DATA_AXIS)
     data = datasets.load(config.load("configs/digits.py").data).train
@@ -110,8 +110,8 @@ def made_for(devices, bn_group=0, dtype="float32", unit="residual", **keys):
         slow("highway", 0),
     ],
 )
-def test_eight_devices_are_one(double, unit, bn_group):
-    """BN over the global batch, over two devices' shares, and within a device's."""
+def test_eight_devices_agree_with_one(double, unit, bn_group):
+    """Covers BN over the global batch, over the shares of two devices, and within a device."""
     one = run_on(1, [10], bn_group, "float64", unit)
     eight = run_on(8, [10], bn_group, "float64", unit)
     assert one.sums["images"] == eight.sums["images"] == 320
@@ -119,7 +119,7 @@ def test_eight_devices_are_one(double, unit, bn_group):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
 
 
-@pytest.mark.slow  # test_layouts.py and test_dropout.py: nothing that is drawn depends on the device
+@pytest.mark.slow  # test_layouts.py and test_dropout.py test that random numbers do not depend on the device
 def test_eight_devices_drop_the_same_features_as_one(double):
     one, eight = (run_on(devices, [10], 0, "float64", dropout=0.3, hidden=(12,)) for devices in (1, 8))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
@@ -146,11 +146,11 @@ def test_one_program_for_every_number_of_steps():
     state = initial_state(network, optimizer, 0, (8, 8, 1), replicated(mesh))
     on_device = layouts.put(data, replicated(mesh))
     for count in (1, 3, 2):
-        state = forget_sums(steps(state, on_device, np.int32(count)))
+        state = reset_sums(steps(state, on_device, np.int32(count)))
     assert steps.program._cache_size() == 1
 
 
-def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
+def test_the_first_step_with_a_nonfinite_loss_is_recorded():
     c, network = network_of("residual", 8, width=0.25)
     optimizer = optimizers.build(c.optimizer, lambda step: 0.01)
     state = initial_state(network, optimizer, 0, (8, 8, 1))
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_is_noticed_at_its_step():
 
 
 def test_without_dropout_no_mask_is_drawn(monkeypatch):
-    """Neither masks nor the keys for them are in the program."""
+    """The program then contains neither masks nor their random keys."""
     drawn = []
     keys = transforms.example_keys
     for module in (transforms, steps):
@@ -183,7 +183,7 @@ def test_without_dropout_no_mask_is_drawn(monkeypatch):
 
 
 def equations(jaxpr):
-    """How many equations a program has, those of inner programs included."""
+    """Counts the equations of a program, including those of inner programs."""
     total = 0
     for equation in jaxpr.eqns:
         total += 1
@@ -196,7 +196,7 @@ def equations(jaxpr):
 
 @pytest.mark.parametrize("unit", ["highway", *(slow(u) for u in sorted(UNITS) if u != "highway")])
 def test_the_program_does_not_grow_with_depth(unit):
-    """ResNet-1202's step has as many equations as ResNet-20's, so compiling takes as long; unrolled it has more."""
+    """The steps of ResNet-1202 and ResNet-20 have equally many equations, so compiling takes equally long."""
 
     def size(depth, unroll=False):
         c, network = network_of(unit, depth, unroll=unroll)

@@ -1,4 +1,4 @@
-"""Metrics of a step, against gradients and updates taken layer by layer; a run that measures them is the same run."""
+"""Tests per-step metrics against gradients and updates of each layer, and that measuring them does not affect a run."""
 
 import json
 
@@ -26,14 +26,14 @@ def flat(tree):
 
 
 def norm_of(arrays, layer, unit=None):
-    """The norm of a layer's arrays together; of scanned units, those of one."""
+    """Returns the norm of all arrays of a layer; ``unit`` selects one of several scanned units."""
     own = [array if unit is None else array[unit] for name, array in arrays.items() if name.startswith(layer + ".")]
     return float(np.sqrt(sum((array**2).sum() for array in own)))
 
 
 @pytest.fixture(scope="module")
 def step():
-    """A network with units in a loop, its gradients, and its parameters and sums after a step of SGD."""
+    """The states of a network with scanned units before and after a step of SGD, and the gradients between them."""
     c = config.load("configs/digits.py", "residual-26")
     c.model.width = 0.25
     network, optimizer = build(c.model, 10), optax.sgd(0.1)
@@ -54,7 +54,7 @@ def step():
 
 def test_norms_are_those_of_each_layer_and_unit(step):
     before, gradients, after = step
-    found = metric_functions.in_training(after.sums, METRICS, 8)
+    found = metric_functions.training_metrics(after.sums, METRICS, 8)
     gradients, old, new = map(flat, (gradients, before.params, after.params))
     updates = {name: new[name] - old[name] for name in old}
     for name, layer, unit in [
@@ -73,7 +73,7 @@ def test_norms_are_those_of_each_layer_and_unit(step):
                                                                   for u in (1, 2, 3, 4)]  # fmt: skip
 
 
-def test_an_update_of_nothing_is_none():
+def test_the_update_ratio_is_zero_without_an_update():
     tree = {"bn1": {"scale": jnp.zeros(3)}, "dense": {"kernel": jnp.ones((2, 2))}}
     updates = {"bn1": {"scale": jnp.zeros(3)}, "dense": {"kernel": jnp.full((2, 2), -0.5)}}
     assert metric_functions.update_ratio(None, tree, updates) == {"bn1": 0, "dense": 1}
@@ -86,8 +86,8 @@ def run(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow  # a resumed one, below, is the same
-def test_a_run_that_measures_more_is_the_same_run(run, tmp_path):
+@pytest.mark.slow  # the test of a resumed run, below, covers the same
+def test_measuring_more_does_not_affect_a_run(run, tmp_path):
     c = small_config(train__metrics=",".join(METRICS))
     loop.run(c, tmp_path)
     usual, found = lines(run), lines(tmp_path)

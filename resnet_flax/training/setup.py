@@ -24,11 +24,11 @@ from resnet_flax.training.devices import data_mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """Everything a run needs but its state.
+class RunSetup:
+    """Everything that a run needs except its state.
 
     Attributes:
-      normalization: of whole images; of photographs, of their central square of ``data.resize``.
+      normalization: Statistics of whole images; for photographs, of their centre crop of ``data.resize`` pixels.
     """
 
     config: ConfigDict
@@ -39,7 +39,7 @@ class Parts:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the network sees."""
+        """(H, W, C) of the network's input."""
         return self.dataset.access.image_shape
 
     @property
@@ -54,13 +54,13 @@ class Parts:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics that are measured in training beside loss and error."""
+        """The names in ``train.metrics``, which are measured in addition to loss and error."""
         return configs.names_in(self.config.train.metrics)
 
     def examples(self, count: int) -> tuple[Array, Array]:
-        """The first training images as the network sees them in evaluation: [n, H, W, C] normalised, [n] int32.
+        """Returns the first training images, normalised [n, H, W, C] and not augmented, and their labels [n] int32.
 
-        Fewer than ``count`` where there are no more, or a stream passes broken ones over.
+        There are fewer than ``count`` if the training set is smaller, or if unreadable images were skipped.
         """
         train = self.dataset.train
         first = train.take(np.arange(min(count, len(train))))
@@ -71,12 +71,12 @@ class Parts:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How any image is brought to what the network sees."""
+        """The preprocessing that turns any image into network input."""
         return preprocessing(self.config, self.dataset, self.normalization)
 
 
 def image_dtype(config: ConfigDict) -> jnp.dtype:
-    """The type of the images that a config's network sees."""
+    """Returns the dtype of the network's input images."""
     return jnp.promote_types(config.model.param_dtype, jnp.float32)
 
 
@@ -87,11 +87,11 @@ def uses_onednn(config: ConfigDict, image_shape: tuple[int, int, int]) -> bool:
 
 
 def preprocessing(config: ConfigDict, data: Data, normalization: Normalization) -> Preprocessing:
-    """How any image is brought to what a network that is trained on these data sees."""
+    """Returns the preprocessing that turns any image into input for a network trained on this data set."""
     height, width, channels = data.access.image_shape
     classes = data.classes
     if config.data.name == datasets.IMAGENET and len(classes) == len(imagenet_classes()):
-        classes = imagenet_classes()  # in place of WordNet's numbers, whose order is theirs
+        classes = imagenet_classes()  # names instead of WordNet numbers, in the same order
     return Preprocessing(
         resize=data.access.resize,
         image_size=height,
@@ -103,11 +103,14 @@ def preprocessing(config: ConfigDict, data: Data, normalization: Normalization) 
     )
 
 
-def prepare(config: ConfigDict, normalization: Normalization | None = None) -> Parts:
-    """Builds what a resolved config names; refuses what does not fit, before anything is compiled.
+def prepare(config: ConfigDict, normalization: Normalization | None = None) -> RunSetup:
+    """Builds the data set, network and mesh of a resolved config.
 
     Args:
-      normalization: where it is known already, so that statistics of photographs are not computed again.
+      normalization: Statistics that are already known, which saves computing those of photographs again.
+
+    Raises:
+      UserError: The config does not fit its data; nothing has been compiled yet.
     """
     check_precision(config)
     with configs.saying_module(config):
@@ -116,19 +119,20 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
     return assemble(config, data, data_mesh(), normalization)
 
 
-def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalization: Normalization) -> Parts:
-    """Builds the network of a resolved config beside its data set; the devices of the mesh may be elsewhere."""
+def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalization: Normalization) -> RunSetup:
+    """Builds the network for a data set that is loaded; the mesh may hold devices of another machine."""
     check_registered(config, len(data.classes))
     network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
-    # Rematerialisation is for memory, and sums in pairs take some: ResNet-50, 1,024 images an H100, 33 GiB and not 27.
+    # Paired sums cost memory (ResNet-50, 1,024 images on an H100: 33 GiB instead of 27), which rematerialisation is
+    # there to save.
     gpu = mesh.devices.flat[0].platform == "gpu" and config.model.remat == "none"
     layers = dataclasses.replace(network.layers, gpu=gpu)
     network = network.clone(frozen=config.optimizer.trainable == "head", layers=layers)
-    return Parts(config, data, network, mesh, normalization)
+    return RunSetup(config, data, network, mesh, normalization)
 
 
 def check_registered(config: ConfigDict, classes: int) -> None:
-    """Refuses names of augmentations and metrics that are not registered, or not for so many classes."""
+    """Refuses augmentations and metrics that are not registered, and metrics that need more classes."""
     with configs.saying_module(config):
         configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
         configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
@@ -136,12 +140,12 @@ def check_registered(config: ConfigDict, classes: int) -> None:
         metric = metric_functions.OF_EXAMPLES.get(name)
         if metric is not None and classes <= metric.above:
             raise UserError(
-                f"train.metrics={config.train.metrics!r}: {name} is for more than {metric.above} classes; the data "
-                f"have {classes}"
+                f"train.metrics={config.train.metrics!r}: {name} needs more than {metric.above} classes; the data set "
+                f"has {classes}"
             )
 
 
 def check_precision(config: ConfigDict) -> None:
-    """Refuses 64-bit numbers where jax has been told to do without."""
+    """Refuses float64 unless jax has 64-bit types enabled."""
     if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.values["jax_enable_x64"]:
         raise UserError("model.dtype or model.param_dtype is float64: set JAX_ENABLE_X64=1 in the environment")
