@@ -43,7 +43,7 @@ def measure(depth: int, unroll: bool = False) -> Seconds:
 
     jax.clear_caches()
     start, processor = time.perf_counter(), time.process_time()
-    config = ours.named(f"cifar10:residual-{depth}", **{"model.unroll": unroll})
+    config = ours.load_config(f"cifar10:residual-{depth}", **{"model.unroll": unroll})
     training = ours.training(config, images=config.train.batch_size)
     jax.block_until_ready(training.state)
     training.compile()
@@ -98,7 +98,7 @@ def main() -> None:
             (f"ResNet-{depth}", "unrolled" if unroll else "scanned", "cached" if cached else "none", *times,
              f"{median(s.processor for s in all_seconds):.3g}", f"{median(clock) / shallow[cached]:.3g}")
         )  # fmt: skip
-    options.hand_over((*_HEADER, f"times ResNet-{cases[0][0]}'s scanned"), rows)
+    options.print_and_write((*_HEADER, f"times ResNet-{cases[0][0]}'s scanned"), rows)
 
 
 if __name__ == "__main__":

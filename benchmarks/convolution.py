@@ -41,21 +41,21 @@ class Layer(NamedTuple):
 
 def main() -> None:
     """Measures every formulation of every layer by turns, and hands over the table."""
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     layers, rows = [_layer(text) for text in _LAYERS.value], []
     with Progress(len(layers), "convolutions", "layers") as progress:
         for layer in layers:
             calls = _calls(layer, _BATCH.value)
-            spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
+            spreads = time_in_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
             flops = 2 * 9 * _BATCH.value * (-(-layer.side // layer.stride)) ** 2 * layer.channels * layer.filters
             for (what, how), s in spreads.items():
                 times = (f"{1e3 * seconds:.3g}" for seconds in (s.median, s.least, s.most))
                 ratio = s.over(spreads[what, "ours"]).text()
                 rows.append((layer.name, what, how, *times, f"{flops / s.median / 1e9:.4g}", ratio))
             progress.update(1, layer.name)
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _layer(text: str) -> Layer:
@@ -95,7 +95,7 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
         ("kernel gradient", "9 shifts, whole batch"): partial(_by_shifts_of_the_input, stride=stride),
     }
     if stride > 1:
-        ways["input gradient", "zeros put between"] = partial(_from_spread_gradient, stride=stride)
+        ways["input gradient", "zeros put between"] = partial(_from_dilated_gradient, stride=stride)
     else:
         ways |= {
             ("forward", "pairs"): lambda x, kernel, dy: cpu.paired_forward(x, kernel),
@@ -114,15 +114,15 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
     return dict(sorted(calls.items(), key=lambda item: item[0][0]))  # forward, input's, kernel's gradient
 
 
-def _from_spread_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
+def _from_dilated_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
     """The input's gradient as a forward convolution of the output's with zeros between its positions."""
     import jax.numpy as jnp
 
     from resnet_flax.networks import cpu_convolution as cpu
     from resnet_flax.networks import xla_convolution as xla
 
-    spread = cpu.spread(dy, stride, x.shape[1:3])
-    return xla.forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
+    dilated = cpu.dilate(dy, stride, x.shape[1:3])
+    return xla.forward(dilated, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
 def _by_shifts_of_the_input(x: Any, kernel: Any, dy: Any, stride: int) -> Any:

@@ -24,18 +24,18 @@ _HEADER = ("what", "batch", "images/s", "least", "most", "times what the step ea
 
 def main() -> None:
     """Measures the input and the step by turns, and hands over the table."""
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
 
     rows = []
     for batch in options.numbers(_BATCHES):
         calls = _calls(batch)
-        spreads = by_turns(calls, options.ROUNDS.value, 1.0, lambda _: None)
+        spreads = time_in_turns(calls, options.ROUNDS.value, 1.0, lambda _: None)
         for name, spread in spreads.items():
             images = [batch / seconds for seconds in (spread.median, spread.most, spread.least)]
             times = spreads["step"].over(spread).text()
             rows.append((name, str(batch), *(f"{i:.4g}" for i in images), times))
     rows += _start()
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _calls(batch: int) -> dict:
@@ -45,7 +45,7 @@ def _calls(batch: int) -> dict:
 
     from benchmarks import ours
 
-    config = ours.named(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
+    config = ours.load_config(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
     training = ours.training(config)
     layout, transform, seed = training.layout, training.transform, config.seed
     step = np.int32(0)

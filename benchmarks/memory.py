@@ -41,7 +41,7 @@ def main() -> None:
             sizes = (f"{planned / 2**20:.0f}", f"{temporaries / 2**20:.0f}")
             rows.append((f"ResNet-{depth}", remat, str(_BATCH.value), *sizes, *step))
             progress.update(1, f"ResNet-{depth}, {remat}")
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _in_a_process(*case: Any) -> tuple[int, int, int]:
@@ -60,7 +60,7 @@ def measure(depth: int, remat: str, batch: int, step_batch: int) -> tuple[int, i
 
     def training(size: int) -> ours.Training:
         keys = {"model.remat": remat, "train.batch_size": size, "train.bn_group": 0}
-        return ours.training(ours.named(f"cifar10:residual-{depth}", **keys), images=size)
+        return ours.training(ours.load_config(f"cifar10:residual-{depth}", **keys), images=size)
 
     plan = training(batch).compile().memory_analysis()
     planned = (

@@ -36,7 +36,7 @@ def choices(flag: flags.FlagHolder, known: Sequence[str], default: Sequence[str]
     return list(flag.value)
 
 
-def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequence[str] = ()) -> None:
+def print_and_write(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequence[str] = ()) -> None:
     """Prints the table and where it was measured; writes both where ``--output`` says.
 
     The CSV begins with comment lines (``# key: value``): command, date, machine, versions, commit.
@@ -54,7 +54,7 @@ def hand_over(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Se
 
 
 def write(header: Sequence[str], rows: Sequence[Sequence[str]], packages: Sequence[str] = ()) -> None:
-    """Writes the table where ``--output`` says, if it says so; arguments as of :func:`hand_over`."""
+    """Writes the table where ``--output`` says, if it says so; arguments as of :func:`print_and_write`."""
     if not OUTPUT.value:
         return
     path = expanded(OUTPUT.value)

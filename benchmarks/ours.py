@@ -53,7 +53,7 @@ class Training:
         return self.state.sums
 
 
-def named(name: str, **keys: Any) -> ConfigDict:
+def load_config(name: str, **keys: Any) -> ConfigDict:
     """The config of ``FILE:NAME`` in configs/, such as ``cifar10:residual-20``, with these keys set.
 
     The peers' bottlenecks have their stride on the 3x3, as torchvision's, and so have these.

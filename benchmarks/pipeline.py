@@ -92,7 +92,7 @@ def main() -> None:
                 file.read()
         for augmentation in augmentations:
             rows += _measure(photographs, augmentation, workers, torch)
-    options.hand_over(_HEADER, rows, ("grain", "pillow", *(["torch"] if torch else [])))
+    options.print_and_write(_HEADER, rows, ("grain", "pillow", *(["torch"] if torch else [])))
 
 
 def _numbers_of_workers() -> list[int]:
@@ -115,7 +115,7 @@ def _measure(photographs: "Photographs", augmentation: str, workers: list[int], 
             for who, floats in peers.items():
                 processes = count or fastest.get(who, (0.0, os.cpu_count() or 1))[1]
                 there[who] = _peer(photographs, augmentation, processes, floats)
-            times, used = _by_turns(there, lambda who: progress.update(1, who))
+            times, used = _time_in_turns(there, lambda who: progress.update(1, who))
             for who, spread in times.items():
                 rate = 1 / spread.median
                 fastest[who] = max(fastest.get(who, (0.0, 0)), (rate, there[who].workers))
@@ -128,7 +128,7 @@ def _measure(photographs: "Photographs", augmentation: str, workers: list[int], 
     return rows
 
 
-def _by_turns(
+def _time_in_turns(
     there: dict[str, _Contestant], done: Callable[[str], None]
 ) -> tuple[dict[str, "Spread"], dict[str, "Spread"]]:
     """Seconds an image, of each round: by the clock, and of CPU time."""

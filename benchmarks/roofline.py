@@ -36,24 +36,24 @@ def main() -> None:
     for dtype in options.choices(_DTYPES, ("float32", "bfloat16")):
         for name in _NETWORKS.value:
             rows += [_row(name, dtype, batch) for batch in options.numbers(_BATCHES)]
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
     import jax
 
     from benchmarks import ours
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     gpu = jax.default_backend() == "gpu"
     count, side = _STEPS_A_CALL.value or (50 if gpu else 4), _MATRIX.value or (8192 if gpu else 2048)
     keys = {"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0}
-    training = ours.training(ours.named(name, **keys))
-    flops, moved = 2 * multiply_adds(training), bytes_moved(ours.named(name, **keys, **{"model.unroll": True}))
+    training = ours.training(ours.load_config(name, **keys))
+    flops, moved = 2 * multiply_adds(training), bytes_moved(ours.load_config(name, **keys, **{"model.unroll": True}))
     calls = {"step": partial(training.run, count), "matrix": _matrix_product(side, dtype), "copy": _copy(gpu)}
     with Progress(3 * options.ROUNDS.value, f"{name}, {dtype}, batch {batch}", "turns") as progress:
-        seconds = by_turns(calls, options.ROUNDS.value, 1.0, lambda what: progress.update(1, what))
+        seconds = time_in_turns(calls, options.ROUNDS.value, 1.0, lambda what: progress.update(1, what))
     step = seconds["step"].median / count
     matrix_rate = 2 * side**3 / seconds["matrix"].median
     copy_rate = _copied(gpu) / seconds["copy"].median

@@ -87,7 +87,7 @@ def main() -> None:
                  *(f"{1e3 * seconds:.3g}" for seconds in host), *(f"{1e3 * seconds:.4g}" for seconds in clock))
             )  # fmt: skip
             progress.update(1, f"{case.processes} processes, {case.devices} devices each, batch {case.batch}")
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def cases() -> Iterator[Case]:
@@ -144,7 +144,7 @@ def measure(network: str, batch: int, group: int | None, count: int, rounds: int
     from resnet_flax.runtime.hosts import Hosts
 
     keys = {"train.batch_size": batch, "train.bn_group": group or batch // jax.device_count()}
-    training, hosts = ours.training(ours.named(network, **keys), images=max(batch, 1024)), Hosts()
+    training, hosts = ours.training(ours.load_config(network, **keys), images=max(batch, 1024)), Hosts()
     counts = Program(training.compile().as_text()).step()
 
     def call(steps: int, transfers: str) -> tuple[float, float]:

@@ -100,7 +100,7 @@ def main() -> None:
                 rows = dict(sorted(rows.items(), key=lambda item: order.get(item[0], len(order))))
                 options.write((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()])
             progress.update(1, " ".join(case.text))
-    options.hand_over((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()], ("jaxlib",))
+    options.print_and_write((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()], ("jaxlib",))
 
 
 def _written() -> dict[tuple[str, ...], list[str]]:
@@ -137,7 +137,7 @@ def measure(case: Case) -> list[str]:
     from benchmarks import ours
 
     keys = {"model.dtype": case.dtype, "train.batch_size": case.batch, "model.remat": case.remat}
-    config = ours.named(case.network, **keys, **{"model.unroll": case.units == "unrolled"})
+    config = ours.load_config(case.network, **keys, **{"model.unroll": case.units == "unrolled"})
     target = targets.parse(case.target)
     step = targets.TargetStep(config, target, target.mesh(), _IMAGES)
     work, compiled = step.work(), step.compile()

@@ -33,7 +33,7 @@ def main() -> None:
         phases = phases_of(_lines_of(Path(folder), list(_ARGUMENTS.value)))
     total = sum(seconds for _, seconds in phases)
     rows = [(name, f"{seconds:.1f}", f"{seconds / total:.0%}") for name, seconds in phases]
-    options.hand_over(_HEADER, [*rows, ("total", f"{total:.1f}", "100%")])
+    options.print_and_write(_HEADER, [*rows, ("total", f"{total:.1f}", "100%")])
 
 
 def phases_of(lines: list[tuple[float, str]]) -> list[tuple[str, float]]:

@@ -53,7 +53,7 @@ def main() -> None:
         jax.clear_caches()
     measured_torch = any(peer.startswith("pytorch") for peer in peers)
     packages = [p for p in ("torch", "torchvision") if measured_torch and importlib.util.find_spec(p)]
-    options.hand_over(_HEADER, rows, packages)
+    options.print_and_write(_HEADER, rows, packages)
 
 
 def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
@@ -70,7 +70,7 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
     import jax
 
     from benchmarks import ours
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 8)
@@ -87,8 +87,8 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
         calls[who] = lambda run=run: run(count)
     title = f"{name}, {dtype}, batch {batch}"
     with Progress(len(calls) * options.ROUNDS.value, title, "turns") as progress:
-        spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
-    rows, steps = [], ours.named(name).train.steps
+        spreads = time_in_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
+    rows, steps = [], ours.load_config(name).train.steps
     for who, spread in spreads.items():
         images = [batch * count / seconds for seconds in (spread.median, spread.most, spread.least)]
         ratio = spread.over(spreads["ours"]).text()
@@ -105,19 +105,19 @@ def _contestants(
     """Who, and what makes its ``run(count)``."""
     from benchmarks import ours
     from benchmarks.peers import flax_obvious
-    from benchmarks.peers.networks import layout_of
+    from benchmarks.peers.network_sizes import sizes_of
 
-    config = ours.named(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
+    config = ours.load_config(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
     shape, classes = ours.shape_and_classes(config)
-    layout = layout_of(config, classes, shape[0])
+    sizes = sizes_of(config, classes, shape[0])
     yield "ours", lambda: ours.run(config)
     if "flax" in peers:
-        yield "flax", lambda: flax_obvious.training(layout, dtype, batch)
+        yield "flax", lambda: flax_obvious.training(sizes, dtype, batch)
     for peer in peers:
         if peer.startswith("pytorch"):
             from benchmarks.peers import pytorch
 
-            yield peer, lambda peer=peer: pytorch.training(layout, dtype, batch, peer == "pytorch-compiled")
+            yield peer, lambda peer=peer: pytorch.training(sizes, dtype, batch, peer == "pytorch-compiled")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from resnet_flax.analysis.in_order import in_order
+from resnet_flax.analysis.layer_order import layers_in_order
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 
@@ -25,4 +25,4 @@ def openness(
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
     look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
     gates = jax.device_get(look(variables, images))
-    return [(name, float(value)) for name, value in in_order(gates, "openness")]
+    return [(name, float(value)) for name, value in layers_in_order(gates, "openness")]

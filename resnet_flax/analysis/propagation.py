@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from resnet_flax.analysis.in_order import in_order, reduce_layers
+from resnet_flax.analysis.layer_order import layers_in_order, reduce_layers
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 
@@ -21,7 +21,7 @@ from resnet_flax.networks.compilation import jit
 _WEIGHTS = r"stem_conv|conv\d+|last_conv|hidden\d+|dense"
 _RESPONSES = r"stem_response|response\d+"
 
-Layers = list[tuple[str, float]]
+LayerValues = list[tuple[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Propagation:
     """
 
     loss: float
-    weights: Layers
-    activations: Layers
-    responses: Layers
+    weights: LayerValues
+    activations: LayerValues
+    responses: LayerValues
 
 
 def measure(network: Network, variables: Mapping[str, Any], images: Array, labels: Array) -> Propagation:
@@ -55,8 +55,8 @@ def measure(network: Network, variables: Mapping[str, Any], images: Array, label
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
     loss, found = jax.device_get(jit(_statistics, static_argnums=0)(network, variables, images, labels))
 
-    def listed(what: str, leaf: str, layers: str) -> Layers:
-        return [(name, float(value)) for name, value in in_order(found[what], leaf, layers)]
+    def listed(what: str, leaf: str, layers: str) -> LayerValues:
+        return [(name, float(value)) for name, value in layers_in_order(found[what], leaf, layers)]
 
     return Propagation(
         float(loss),

@@ -11,7 +11,7 @@ from resnet_flax import config
 from resnet_flax.networks import units_of
 
 # Keys of the section `model` that change neither parameters nor multiply-adds.
-_NO_MATTER = {
+_NO_EFFECT_ON_SIZE = {
     "stage_units", "initialization", "gate_bias", "zero_init_last", "dropout", "shortcut_padding", "bn_momentum",
     "bn_epsilon", "dtype", "param_dtype", "unroll", "remat",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def published(model: Mapping[str, Any], image_shape: tuple[int, int, int], class
     return [
         PublishedSize(**{name: row[name] for name in fields})
         for row in rows()
-        if (tuple(row["image"]), row["classes"]) == (image_shape, classes) and _is_of(row["model"], model)
+        if (tuple(row["image"]), row["classes"]) == (image_shape, classes) and _describes(row["model"], model)
     ]
 
 
@@ -60,12 +60,12 @@ def rows() -> list[dict[str, Any]]:
     return json.loads((resources.files(__package__) / "published_sizes.json").read_text())
 
 
-def _is_of(row: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+def _describes(row: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     expected = {**config.base().model, **row}
     for key, value in model.items():
         fitting = expected[key] if isinstance(expected[key], list) else [expected[key]]
         # What is a tuple in a config is a list in JSON.
-        if key not in _NO_MATTER and value not in [tuple(v) if isinstance(v, list) else v for v in fitting]:
+        if key not in _NO_EFFECT_ON_SIZE and value not in [tuple(v) if isinstance(v, list) else v for v in fitting]:
             return False
     stage_units = tuple(model["stage_units"])
     return not stage_units or stage_units == units_of(model["family"], model["block"], model["depth"])

@@ -38,7 +38,7 @@ def log_probabilities(
     batch_size: int = 32,
     unreadable: Callable[[UserError], None] | None = None,
 ) -> np.ndarray:
-    """Gathers what :func:`scored` gives for each photograph in one array.
+    """Gathers what :func:`stream_log_probabilities` gives for each photograph in one array.
 
     Args:
       unreadable: called for a file that cannot be read as an image, which has NaN for its row; None raises instead.
@@ -51,7 +51,7 @@ def log_probabilities(
       Diverged: see there.
     """
     found = np.zeros((len(paths), network.classes))
-    with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
+    with closing(stream_log_probabilities(network, variables, preprocessing, paths, view, batch_size)) as rows:
         for place, row in enumerate(rows):
             if not isinstance(row, UserError):
                 found[place] = row
@@ -63,7 +63,7 @@ def log_probabilities(
     return found
 
 
-def scored(
+def stream_log_probabilities(
     network: Network,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
@@ -182,7 +182,9 @@ class _Sums:
 
     def add(self, place: int, row: np.ndarray) -> None:
         """The answer to one view."""
-        with np.errstate(invalid="ignore"):  # of NaN, which `scored` refuses with the photograph's name
+        with np.errstate(
+            invalid="ignore"
+        ):  # of NaN, which `stream_log_probabilities` refuses with the photograph's name
             self._rows[place] = np.logaddexp(self._rows[place], row)
         self._missing[place] -= 1
 

@@ -109,7 +109,7 @@ class Program:
             raise ValueError("the compiled program has no loop over steps")
         return self._count(self._steps.called[0])
 
-    def around(self) -> Counts:
+    def outside_step(self) -> Counts:
         """Counts of what a call starts before and after its steps."""
         return self._count(self._entry) + self.step().times(-1)
 

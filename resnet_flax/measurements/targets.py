@@ -235,7 +235,7 @@ class TargetStep:
         program = Program(compiled.as_text())
         counts = program.step()
         if self.config.data.pipeline == "stream":  # each batch is a call
-            counts += program.around()
+            counts += program.outside_step()
         arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return Compiled(seconds, arguments + memory.temp_size_in_bytes, arguments, memory.temp_size_in_bytes, counts)
 

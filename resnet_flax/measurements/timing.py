@@ -44,7 +44,7 @@ class Spread:
         return f"{self.median:.{digits}g} ({self.least:.{digits}g} to {self.most:.{digits}g})"
 
 
-def by_turns(
+def time_in_turns(
     calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, done: Callable[[str], None]
 ) -> dict[str, Spread]:
     """Seconds that each call takes, in each of ``rounds`` rounds in which all have their turn.

@@ -52,7 +52,7 @@ def jit(function: Callable[..., Any], platform: str | None = None, onednn: bool 
         finally:
             _traces_for_onednn.reset(token)
 
-    return _NotKept(jax.jit(traced, compiler_options=(options or {}) | {_ONEDNN: True}, **keys))
+    return _Uncached(jax.jit(traced, compiler_options=(options or {}) | {_ONEDNN: True}, **keys))
 
 
 def traces_for_onednn() -> bool:
@@ -79,7 +79,7 @@ def has_onednn() -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class _NotKept:
+class _Uncached:
     """A jitted, traced or lowered function whose compiled program jax does not put into its persistent cache.
 
     jaxlib cannot write a program with oneDNN in it: it reads it as one of another kind, and where that goes well, runs
@@ -89,25 +89,25 @@ class _NotKept:
     stage: Any
 
     def __call__(self, *arguments: Any) -> Any:
-        with _nothing_kept():
+        with _cache_disabled():
             return self.stage(*arguments)
 
-    def trace(self, *arguments: Any) -> "_NotKept":
-        return _NotKept(self.stage.trace(*arguments))
+    def trace(self, *arguments: Any) -> "_Uncached":
+        return _Uncached(self.stage.trace(*arguments))
 
-    def lower(self, *arguments: Any, **keys: Any) -> "_NotKept":
-        return _NotKept(self.stage.lower(*arguments, **keys))
+    def lower(self, *arguments: Any, **keys: Any) -> "_Uncached":
+        return _Uncached(self.stage.lower(*arguments, **keys))
 
     def as_text(self) -> str:
         return self.stage.as_text()
 
     def compile(self) -> jax.stages.Compiled:
-        with _nothing_kept():
+        with _cache_disabled():
             return self.stage.compile()
 
 
 @contextlib.contextmanager
-def _nothing_kept() -> Iterator[None]:
+def _cache_disabled() -> Iterator[None]:
     """Keeps jax from writing what is compiled meanwhile into its persistent cache."""
     name = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, name)
@@ -127,10 +127,10 @@ def compiler_options(platform: str | None = None) -> dict[str, str] | None:
     """
     if (platform or jax.default_backend()) != "cpu":
         return None
-    return {name: value for name, value in not_set(_OPTIONS).items() if _is_known(name, value)} or None
+    return {name: value for name, value in unset_by_user(_OPTIONS).items() if _is_known(name, value)} or None
 
 
-def not_set(options: Mapping[str, Any]) -> dict[str, Any]:
+def unset_by_user(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of XLA's options that the user has not set in ``XLA_FLAGS``."""
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in options.items() if name not in flags}

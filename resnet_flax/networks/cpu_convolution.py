@@ -168,13 +168,13 @@ def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array | int], Ar
 def input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
     """Returns the gradient of the images, of the shape of x, from the output's."""
     if kernel.shape[0] == 1:
-        return spread(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
+        return dilate(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
     if stride > 1:
         return strided_input_gradient(kernel, dy, stride, x.shape[1:3])
     return forward(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
-def spread(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
+def dilate(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
     """Puts ``stride - 1`` zeros between the positions of dy, so that its sides are those of the input."""
     if stride == 1:
         return dy
@@ -244,9 +244,9 @@ def product_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> 
 
     def product(x: Array, dy: Array) -> Array:
         if stride == 1:
-            x, dy = _laid_out(_shifted(x, size, 1)), _laid_out(_shifted(dy, size, 2))
+            x, dy = _concatenated_channels(_shifted(x, size, 1)), _concatenated_channels(_shifted(dy, size, 2))
         else:
-            x = _laid_out(_shifted_both_ways(x, size, stride))
+            x = _concatenated_channels(_shifted_both_ways(x, size, stride))
         x, dy = x.reshape(-1, left), dy.reshape(-1, right)
         return jnp.dot(x.T, dy, preferred_element_type=jnp.promote_types(kernel.dtype, jnp.float32))
 
@@ -294,7 +294,7 @@ def _shifted_both_ways(images: Array, size: int, stride: int) -> list[Array]:
     return [padded[:, a : a + height : stride, b : b + width : stride] for a in range(size) for b in range(size)]
 
 
-def _laid_out(arrays: Sequence[Array]) -> Array:
+def _concatenated_channels(arrays: Sequence[Array]) -> Array:
     """Returns ``jnp.concatenate(arrays, axis=-1)`` in one pass over memory.
 
     XLA fuses what makes the arrays into a concatenation, but not into one along the last axis: there it would write

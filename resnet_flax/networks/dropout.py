@@ -5,21 +5,21 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def dropout(x: Array, rate: float, keys: Array, place: int) -> Array:
+def dropout(x: Array, rate: float, keys: Array, layer: int) -> Array:
     """Sets features to zero with probability ``rate`` and divides the others by ``1 - rate`` (arXiv:1207.0580).
 
     Args:
       x: [N, F].
       rate: in [0, 1).
       keys: [N], a random key for each example.
-      place: tells several dropouts of a network apart.
+      layer: tells several dropouts of a network apart.
 
     Returns:
       [N, F] of the dtype of x.
     """
 
     def bits_of(key: Array) -> Array:
-        return jax.random.bits(jax.random.fold_in(key, place), x.shape[1:], jnp.uint32)
+        return jax.random.bits(jax.random.fold_in(key, layer), x.shape[1:], jnp.uint32)
 
     # Raw bits, not floats: the same masks with and without 64-bit types.
     kept = jax.vmap(bits_of)(keys) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))

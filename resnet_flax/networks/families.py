@@ -27,7 +27,7 @@ from resnet_flax.networks.network import Network, Stem
 from resnet_flax.networks.units import UNITS
 
 BLOCKS = ("basic", "bottleneck", "single")
-_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
+_LAYERS_PER_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
 
 # Units in each stage, by block and depth.
 IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
@@ -48,7 +48,7 @@ class Family:
       strides: of each stage.
       other_layers: layers with weights outside of units.
       units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
-      filters_of: depths with filters of their own.
+      filters_by_depth: depths with filters of their own.
       stem: size and stride of its convolution, and whether max pooling follows; None for no stem.
       convolution_bias: whether convolutions have a bias beside that of their BN.
       pools, flattens, last_pointwise: of :class:`Network`.
@@ -59,7 +59,7 @@ class Family:
     strides: tuple[int, ...]
     other_layers: int
     units: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
-    filters_of: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    filters_by_depth: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     stem: tuple[int, int, bool] | None = (3, 1, False)
     convolution_bias: bool = False
     pools: bool = False
@@ -99,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         strides=(1, 1, 2, 2),
         other_layers=3,  # the stem, the 1x1 convolution, the dense layer
         units=HIGHWAY_UNITS,
-        filters_of={32: (20, 28, 44, 70)},
+        filters_by_depth={32: (20, 28, 44, 70)},
         pools=True,
         last_pointwise=True,
     ),
@@ -114,14 +114,14 @@ def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
     Raises:
       ValueError: the family or block is not known, or has no network of that depth; says which there are.
     """
-    form = _family(family, block)
-    if form.units is not None:
-        depths = form.units[block]
+    spec = _family(family, block)
+    if spec.units is not None:
+        depths = spec.units[block]
         if depth not in depths:
-            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in form.units.items())
+            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in spec.units.items())
             raise ValueError(f"model.depth={depth} is no {block} network of the {family} family, which has {there_are}")
         return depths[depth]
-    a_unit = 3 * _LAYERS_A_UNIT[block]
+    a_unit = 3 * _LAYERS_PER_UNIT[block]
     n, remainder = divmod(depth - 2, a_unit)
     if n < 1 or remainder:
         near = sorted({max(n, 1), max(n, 0) + 1})
@@ -135,7 +135,7 @@ def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
 
 def depth_of(family: str, block: str, stage_units: tuple[int, ...]) -> int:
     """Layers with weights: those of the units, and the family's others (the stem, the dense layer, ...)."""
-    return sum(stage_units) * _LAYERS_A_UNIT[block] + _family(family, block).other_layers
+    return sum(stage_units) * _LAYERS_PER_UNIT[block] + _family(family, block).other_layers
 
 
 def _family(family: str, block: str) -> Family:
@@ -161,28 +161,28 @@ def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: 
     Raises:
       ValueError: what does not fit, and what would.
     """
-    form = _family(model["family"], model["block"])
+    spec = _family(model["family"], model["block"])
     _check_unit(model)
     stage_units = tuple(model["stage_units"]) or units_of(model["family"], model["block"], model["depth"])
     stages = len(stage_units)
-    if stages > len(form.filters) or min(stage_units) < 1:
+    if stages > len(spec.filters) or min(stage_units) < 1:
         raise ValueError(
-            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(form.filters)} "
+            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(spec.filters)} "
             f"stages of at least one unit"
         )
     expansion = 4 if model["block"] == "bottleneck" else 1
-    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, form, stages)]
+    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, spec, stages)]
     return Network(
-        stem=None if form.stem is None else Stem(filters[0], *form.stem),
+        stem=None if spec.stem is None else Stem(filters[0], *spec.stem),
         unit=UNITS[model["unit"]],
         stage_units=stage_units,
         stage_filters=tuple(f * expansion for f in filters),
-        stage_strides=form.strides[:stages],
+        stage_strides=spec.strides[:stages],
         classes=classes,
-        layers=_layers(model, form, bn_group, axis_name),
-        pools=form.pools,
-        flattens=form.flattens,
-        last_pointwise=form.last_pointwise,
+        layers=_layers(model, spec, bn_group, axis_name),
+        pools=spec.pools,
+        flattens=spec.flattens,
+        last_pointwise=spec.last_pointwise,
         hidden=tuple(model["hidden"]),
         dropout=model["dropout"],
         unroll=model["unroll"],
@@ -196,7 +196,7 @@ def _check_unit(model: Mapping[str, Any]) -> None:
         raise ValueError(f"model.unit={name!r} is not known; choose one of {', '.join(UNITS)}")
     if block not in UNITS[name].blocks:
         raise ValueError(
-            f"model.unit={name!r} has no {block} form; choose model.block {' or '.join(UNITS[name].blocks)}"
+            f"model.unit={name!r} has no {block} spec; choose model.block {' or '.join(UNITS[name].blocks)}"
         )
     if model["zero_init_last"] and not UNITS[name].can_start_as_identity:
         fitting = ", ".join(other for other in UNITS if UNITS[other].can_start_as_identity)
@@ -213,14 +213,14 @@ def _check_unit(model: Mapping[str, Any]) -> None:
         raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
 
 
-def _stage_filters(model: Mapping[str, Any], form: Family, stages: int) -> tuple[int, ...]:
+def _stage_filters(model: Mapping[str, Any], spec: Family, stages: int) -> tuple[int, ...]:
     given = tuple(model["stage_filters"])
     if given and len(given) != stages:
         raise ValueError(f"model.stage_filters={given} is of {len(given)} stages; the network has {stages}")
     if given:
         return given
-    named = None if model["stage_units"] else form.filters_of.get(model["depth"])
-    return (named or form.filters)[:stages]
+    named = None if model["stage_units"] else spec.filters_by_depth.get(model["depth"])
+    return (named or spec.filters)[:stages]
 
 
 def _gate_bias(model: Mapping[str, Any]) -> float:
@@ -230,7 +230,7 @@ def _gate_bias(model: Mapping[str, Any]) -> float:
     return gate_bias(depth_of(model["family"], model["block"], stage_units) if stage_units else model["depth"])
 
 
-def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: str | None) -> Layers:
+def _layers(model: Mapping[str, Any], spec: Family, bn_group: int, axis_name: str | None) -> Layers:
     return Layers(
         kernel_init=initializer(model["initialization"]),
         dtype=jnp.dtype(model["dtype"]),
@@ -241,7 +241,7 @@ def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: st
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
         # Without BN the bias in its place is the convolution's.
-        convolution_bias=form.convolution_bias and model["norm"] == "batch",
+        convolution_bias=spec.convolution_bias and model["norm"] == "batch",
         normalize=model["norm"] == "batch",
         gate_bias=_gate_bias(model),
         bn_group=bn_group,

@@ -11,7 +11,7 @@ from resnet_flax.networks.stages import is_stacked
 _NAMED = 3  # arrays at most
 
 
-def not_finite(variables: Mapping[str, Any]) -> str:
+def non_finite_layers(variables: Mapping[str, Any]) -> str:
     """Says in which layers there are numbers that are not finite; empty where all are finite.
 
     Args:

@@ -44,7 +44,7 @@ class Gate(nn.Module):
         )
         bias = self.param("bias", initializers.constant(layers.gate_bias), (self.filters,), layers.param_dtype)
         t = nn.sigmoid(convolution(x) + bias.astype(layers.dtype))
-        if probes.is_asked(self, "gates"):
+        if probes.is_requested(self, "gates"):
             probes.record(self, "gates", "openness", probes.mean_over_batch(t, layers.axis_name))
         return t
 

@@ -96,7 +96,7 @@ class Network(nn.Module):
             zip(self.stage_units, self.stage_filters, self.stage_strides, strict=True), start=1
         ):
             if self.pools and stride == 2:
-                x, stride = halve(x), 1
+                x, stride = max_pool_2x2(x), 1
             stage = Stage(
                 self.unit, units, filters, stride, self.layers, self.unroll, self.remat != "none", i == 1,
                 name=f"stage{i}",
@@ -133,7 +133,7 @@ class Network(nn.Module):
     def _head(self, x: Array, drop: Callable[[Array, int], Array]) -> tuple[Array, Array]:
         """[N, H, W, C] -> the features that pooling gives, and the input of the last dense layer."""
         if self.flattens:
-            x = halve(x)
+            x = max_pool_2x2(x)
             x = x.reshape(x.shape[0], -1)
         else:
             x = x.astype(_at_least_float32(x)).mean((1, 2))
@@ -155,7 +155,7 @@ def on_one_device(network: Network) -> Network:
     return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
 
-def halve(x: Array) -> Array:
+def max_pool_2x2(x: Array) -> Array:
     """2x2 max pooling of stride 2, the last row and column of odd sides on their own (PyTorch's ``ceil_mode``).
 
     [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C].
@@ -163,12 +163,12 @@ def halve(x: Array) -> Array:
     # The maximum of four shifts: its gradient is 15 times as fast on a CPU as that of XLA's window reduction, and on
     # a GPU deterministic.
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf)
-    rows = _larger(x[:, ::2], x[:, 1::2])
-    return _larger(rows[:, :, ::2], rows[:, :, 1::2])
+    rows = _maximum(x[:, ::2], x[:, 1::2])
+    return _maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 @jax.custom_jvp
-def _larger(a: Array, b: Array) -> Array:
+def _maximum(a: Array, b: Array) -> Array:
     """``jnp.maximum``, whose gradient compares the two entries with each other; equal ones share it.
 
     That of ``jnp.maximum`` compares them with their maximum. XLA may compute an entry twice, in two fusions whose
@@ -177,8 +177,8 @@ def _larger(a: Array, b: Array) -> Array:
     return jnp.maximum(a, b)
 
 
-@_larger.defjvp
-def _larger_jvp(entries: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+@_maximum.defjvp
+def _maximum_jvp(entries: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     a, b = entries
     share = jnp.where(a == b, 0.5, a > b).astype(a.dtype)
-    return _larger(a, b), share * tangents[0] + (1 - share) * tangents[1]
+    return _maximum(a, b), share * tangents[0] + (1 - share) * tangents[1]

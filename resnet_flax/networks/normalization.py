@@ -12,7 +12,9 @@ from resnet_flax.networks import paired_sums
 from resnet_flax.networks.initialization import Initializer, ones, zeros
 
 FLOAT32 = jnp.dtype("float32")
-KEPT = "normalised"  # name of what a loop over units keeps for its backward pass on a GPU: BN's input and statistics
+SAVED_NAME = (
+    "normalised"  # name of what a loop over units keeps for its backward pass on a GPU: BN's input and statistics
+)
 
 
 class BatchNorm(nn.Module):
@@ -58,10 +60,10 @@ class BatchNorm(nn.Module):
         if not train:
             mean, var = running_mean.value, running_var.value
         else:
-            x = self._kept(x)
+            x = self._mark_saved(x)
             moments = partial(paired_sums.moments if self.gpu else _moments, dtype=statistics_dtype)
             mean, var, count = _group_statistics(x, self.group, self.axis_name, moments)
-            mean, var = self._kept(mean), self._kept(var)
+            mean, var = self._mark_saved(mean), self._mark_saved(var)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 for running, value in ((running_mean, mean), (running_var, unbiased)):
@@ -80,8 +82,8 @@ class BatchNorm(nn.Module):
             multiplier, offset = multiplier[None, None, None], offset[None, None, None]
         return scale_and_shift(x, multiplier, offset).astype(self.dtype)
 
-    def _kept(self, x: Array) -> Array:
-        return checkpoint_name(x, KEPT) if self.gpu else x
+    def _mark_saved(self, x: Array) -> Array:
+        return checkpoint_name(x, SAVED_NAME) if self.gpu else x
 
 
 class Bias(nn.Module):

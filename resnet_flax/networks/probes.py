@@ -24,13 +24,13 @@ from jax import Array, lax
 COLLECTIONS = ("responses", "perturbations", "gates")
 
 
-def is_asked(module: nn.Module, collection: str) -> bool:
+def is_requested(module: nn.Module, collection: str) -> bool:
     """Whether the caller made the collection mutable; ``init``, which makes all of them so, does not ask."""
     return module.is_mutable_collection(collection) and not module.is_initializing()
 
 
 def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
-    """Puts a value into a collection that :func:`is_asked` for, in place of an earlier one."""
+    """Puts a value into a collection that :func:`is_requested` for, in place of an earlier one."""
     module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
@@ -59,9 +59,9 @@ class Probe(nn.Module):
         ``responses`` gets ``deviation``, a scalar of at least float32: the standard deviation over the global batch,
         positions and channels. ``perturbations`` holds ``response``, [N, H, W, C], which is added to x.
         """
-        if is_asked(self, "perturbations") or self.has_variable("perturbations", "response"):
+        if is_requested(self, "perturbations") or self.has_variable("perturbations", "response"):
             x = self.perturb("response", x)
-        if is_asked(self, "responses"):
+        if is_requested(self, "responses"):
             values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             centred = values - mean_over_batch(values, self.axis_name)
             record(self, "responses", "deviation", jnp.sqrt(mean_over_batch(jnp.square(centred), self.axis_name)))

@@ -9,16 +9,16 @@ from jax import Array
 
 from resnet_flax.networks import probes
 from resnet_flax.networks.layers import Layers
-from resnet_flax.networks.normalization import KEPT
+from resnet_flax.networks.normalization import SAVED_NAME
 from resnet_flax.networks.units import Unit
 
 # A loop over so few units costs more than it saves: on a CPU a training step of ResNet-20 takes 7 % longer with it, and
 # as long to compile. Over four units (ResNet-32) it saves 3 s of compiling and costs 3 %.
-_FEW = 2
+_UNROLL_AT_MOST = 2
 # On a GPU a loop over units stores what each leaves for the backward pass, and every kernel's start counts. For an
 # H100, ResNet-110's step starts 3,648 kernels with loops and 1,526 without, which move 14.9 and 9.4 GB; compiling takes
 # 47 s in place of 18. (Larger networks would compile for minutes without loops.)
-_FEW_ON_GPU = 35
+_UNROLL_AT_MOST_ON_GPU = 35
 
 
 def is_stacked(path: Sequence[Any]) -> bool:
@@ -66,11 +66,11 @@ class Stage(nn.Module):
             return unit(x, train), None
 
         rest = self.units - 1
-        unroll = self.unroll or rest <= (_FEW_ON_GPU if self.layers.gpu else _FEW)
+        unroll = self.unroll or rest <= (_UNROLL_AT_MOST_ON_GPU if self.layers.gpu else _UNROLL_AT_MOST)
         in_loop = apply
         if self.layers.gpu and not unroll:
             # What stands between convolutions is computed again: that takes less than to store it and read it back.
-            kept = jax.checkpoint_policies.save_only_these_names(KEPT)
+            kept = jax.checkpoint_policies.save_only_these_names(SAVED_NAME)
             in_loop = nn.remat(apply, prevent_cse=False, policy=kept)
         if self.remat:
             # Outside of a loop, XLA would find that a unit is computed twice, and keep what it knows of the first time.

@@ -8,7 +8,7 @@ from jax import lax
 from resnet_flax import config
 from resnet_flax.analysis import counts
 from resnet_flax.analysis.activations import kept_bytes
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer, state
 from resnet_flax.training.step import training_step
@@ -80,6 +80,6 @@ def test_xla_sets_aside_as_much(name, batch, keys):
     images = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     memory = step.lower(at_start, images, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile().memory_analysis()
 
-    counted = sum(stage.activation_bytes for stage in by_stage(network, image, batch))
+    counted = sum(stage.activation_bytes for stage in stage_costs(network, image, batch))
     gradients = FLOAT * counts.parameters(network, image)
     assert 0.85 < (memory.temp_size_in_bytes - gradients) / counted < 1.2

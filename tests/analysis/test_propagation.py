@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from resnet_flax.analysis import propagation
-from resnet_flax.analysis.in_order import in_order
+from resnet_flax.analysis.layer_order import layers_in_order
 from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
@@ -34,7 +34,7 @@ class Copy:
         return (x - mean) / jnp.sqrt(var + 1e-5) * p["scale"] + p["bias"]
 
     def run(self, kernels, taps, x, labels):
-        """Loss, and the responses; kernels and taps are dicts by the names of :func:`in_order`."""
+        """Loss, and the responses; kernels and taps are dicts by the names of :func:`layers_in_order`."""
         self.kernels, self.taps, self.responses = kernels, taps, {}
         relu = jax.nn.relu
         x = self.normalize(self.convolve(x, kernels["stem_conv"], 1), self.params["stem_bn"])
@@ -92,7 +92,7 @@ def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
     found = propagation.measure(net, variables, x, labels)
 
     copy = Copy(unit, norm, variables["params"])
-    kernels = {n: k for n, k in in_order(variables["params"], "kernel", r"stem_conv|conv\d|dense")}
+    kernels = {n: k for n, k in layers_in_order(variables["params"], "kernel", r"stem_conv|conv\d|dense")}
     assert len(kernels) == 12  # stem, five units of two, dense
     shapes = jax.eval_shape(lambda: copy.run(kernels, {}, x, labels)[1])
     taps = {name: jnp.zeros(s.shape) for name, s in shapes.items()}
@@ -147,7 +147,7 @@ def test_layers_come_in_the_order_of_the_network():
             "rest": {"conv1": {"kernel": np.array([2, 4])}, "conv2": {"kernel": np.array([3, 5])}},
         },
     }  # fmt: skip
-    assert in_order(tree, "kernel") == [
+    assert layers_in_order(tree, "kernel") == [
         ("stem_conv", 0), ("stage2.1.conv1", 1), ("stage2.2.conv1", 2), ("stage2.2.conv2", 3), ("stage2.3.conv1", 4),
         ("stage2.3.conv2", 5), ("stage10.1.conv1", 8), ("last_conv", 8.2), ("hidden1", 8.5), ("dense", 9),
     ]  # fmt: skip

@@ -92,11 +92,11 @@ def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
 
     monkeypatch.setattr(scoring, "views_of", views_of)
     monkeypatch.setattr(scoring, "_WAITING_FILES", 64)
-    rows = scoring.scored(*network, PREPROCESSING, range(1000), "center", 4)
+    rows = scoring.stream_log_probabilities(*network, PREPROCESSING, range(1000), "center", 4)
     next(rows)
     assert 64 < len(read) < 90
     assert 1 + sum(1 for _ in rows) == 1000
-    rows = scoring.scored(*network, PREPROCESSING, range(1, 1000), "center", 4)
+    rows = scoring.stream_log_probabilities(*network, PREPROCESSING, range(1, 1000), "center", 4)
     read.clear()
     next(rows)
     assert len(read) < 25
@@ -139,7 +139,7 @@ def test_unreadable_files(network, paths, expected, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     given = [*paths[:2], broken, *paths[2:]]
-    found = list(scoring.scored(*network, PREPROCESSING, given, "10crop", 8))
+    found = list(scoring.stream_log_probabilities(*network, PREPROCESSING, given, "10crop", 8))
     error = found.pop(2)
     assert isinstance(error, UserError)
     assert str(error).startswith(f"{broken}: ")

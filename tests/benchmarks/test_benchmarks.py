@@ -135,7 +135,7 @@ def test_scaling(tmp_path):
     assert {row["collectives"] for row in rows} == {"2"}
     (given,) = {int(row["bytes given to them"]) for row in rows}
     # Gradients, BN's running statistics, the loss; and the number of errors.
-    config = ours.named("digits:residual-8")
+    config = ours.load_config("digits:residual-8")
     shape, classes = ours.shape_and_classes(config)
     variables = jax.eval_shape(
         lambda x: build(config.model, classes).init(jax.random.key(0), x, train=False), np.zeros((1, *shape), "float32")
@@ -184,13 +184,13 @@ def test_mistakes_are_one_line(arguments, message):
 def test_the_peers_have_our_parameters(name):
     """As many as ours, in Flax and in PyTorch, and logits of the right shape."""
     from benchmarks.peers import flax_obvious
-    from benchmarks.peers.networks import layout_of
+    from benchmarks.peers.network_sizes import sizes_of
 
-    config = ours.named(name)
+    config = ours.load_config(name)
     shape, classes = ours.shape_and_classes(config)
-    layout = layout_of(config, classes, shape[0])
+    sizes = sizes_of(config, classes, shape[0])
     expected = parameters(build(config.model, classes), shape)
-    network = flax_obvious.ResNet(layout, "float32")
+    network = flax_obvious.ResNet(sizes, "float32")
     images = jax.ShapeDtypeStruct((2, *shape), "float32")
     logits, variables = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), images)
     assert logits.shape == (2, classes)
@@ -200,6 +200,6 @@ def test_the_peers_have_our_parameters(name):
     from benchmarks.peers import pytorch
 
     with torch.device("meta"):
-        model = pytorch.ResNet(layout)
+        model = pytorch.ResNet(sizes)
         assert model(torch.zeros(2, shape[2], *shape[:2])).shape == (2, classes)
     assert sum(p.numel() for p in model.parameters()) == expected

@@ -35,7 +35,9 @@ def step(config, target="h100:8", images=64):
 @pytest.mark.parametrize(("where", "layers"), [("memory", 1 + 6), ("disk", 1 + 16 + 3)])
 def test_the_step_lowers(where, layers, platform):
     """Each layer is XLA's own convolution and its two gradients; only the images need none (which XLA may find out)."""
-    config = ours.named("imagenet:residual-18", **STREAMED) if where == "disk" else small_config(train__bn_group=2)
+    config = (
+        ours.load_config("imagenet:residual-18", **STREAMED) if where == "disk" else small_config(train__bn_group=2)
+    )
     text = step(config).trace().lower(lowering_platforms=(platform,)).as_text()
     assert text.count("stablehlo.convolution(") in (3 * layers - 1, 3 * layers)
     assert text.count("stablehlo.while") >= 1
@@ -43,11 +45,11 @@ def test_the_step_lowers(where, layers, platform):
 
 def test_the_work_of_a_step():
     """ResNet-50: 4.089e9 multiply-adds an image forward, as published, twice that backward but for the images' part."""
-    counted = step(ours.named("imagenet:residual-50", **{"train.batch_size": 256})).work()
+    counted = step(ours.load_config("imagenet:residual-50", **{"train.batch_size": 256})).work()
     stem = 112 * 112 * 64 * 49 * 3
     assert counted.flops == pytest.approx(2 * 32 * (3 * 4.089e9 - stem), rel=1e-3)
     assert counted.gradient_bytes == 4 * 25_557_032
-    again = step(ours.named("imagenet:residual-50", **{"train.batch_size": 256, "model.remat": "unit"})).work()
+    again = step(ours.load_config("imagenet:residual-50", **{"train.batch_size": 256, "model.remat": "unit"})).work()
     units = 4.089e9 - stem - 2048 * 1000
     assert again.flops == pytest.approx(counted.flops + 2 * 32 * units, rel=1e-3)
 
@@ -137,7 +139,7 @@ def test_a_programs_text():
     assert (counts.collectives, counts.collective_bytes, counts.launches) == (1, array, 8)
     # What is sliced counts by the slice: read and written, and the place. The others read and write an array each.
     assert counts.bytes == (2 * 64 + 4) + (2 + 1 + 3 + 1) * 2 * array
-    assert (program.around().kernels, program.around().bytes) == (1, 2 * array)
+    assert (program.outside_step().kernels, program.outside_step().bytes) == (1, 2 * array)
     assert size("(bf16[3,5]{1,0:T(8,128)(2,1)}, pred[7]{0}, f8e4m3fn[2]{0}, s32[])") == 30 + 7 + 2 + 4
     assert size("f32[8]{0:T(256)S(1)}") == 0  # in a TPU's own memory
     with pytest.raises(ValueError, match="no loop"):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from resnet_flax import config
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.networks import build, stages
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
@@ -49,7 +49,7 @@ def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
 @pytest.mark.parametrize("most_unrolled", [0, slow(35)])
 def test_gpus_compute_the_same(double, monkeypatch, most_unrolled):
     """Sums in pairs, and loops that keep less or are none: where each runs, but computed on the CPU here."""
-    monkeypatch.setattr(stages, "_FEW_ON_GPU", most_unrolled)
+    monkeypatch.setattr(stages, "_UNROLL_AT_MOST_ON_GPU", most_unrolled)
     x, labels = images_and_labels()
     plainly = network("preactivation", bn_group=4)
     on_gpu = plainly.clone(layers=dataclasses.replace(plainly.layers, gpu=True))
@@ -102,7 +102,7 @@ def test_what_is_kept_is_a_stage_s_or_each_unit_s_input():
     for remat in ("unit", "stage"):
         c = config.base()
         c.model.update(depth=56, remat=remat)
-        kept[remat] = {s.name: s.activation_bytes for s in by_stage(build(c.model, 10), (side, side, 3), batch)}
+        kept[remat] = {s.name: s.activation_bytes for s in stage_costs(build(c.model, 10), (side, side, 3), batch)}
     unit_outputs = [4 * batch * side**2 * 16 // 2**i for i in range(3)]
     assert [kept["unit"][f"stage{i}"] for i in (1, 2)] == [9 * size for size in unit_outputs[:2]]
     assert kept["unit"]["stage3"] == 8 * unit_outputs[2]  # its output is only averaged

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_flax.networks.network import halve
+from resnet_flax.networks.network import max_pool_2x2
 from tests.networks.small import images_and_labels, network, variables_of
 
 
@@ -28,14 +28,14 @@ def test_halving_is_max_pooling_in_ceil_mode(seed, height, width):
         y, pull = jax.vjp(pool, x)
         return y, pull(dy)[0]
 
-    ours, expected = (with_gradient(p, x, dy) for p in (halve, lambda x: nn.max_pool(x, (2, 2), (2, 2), "SAME")))
+    ours, expected = (with_gradient(p, x, dy) for p in (max_pool_2x2, lambda x: nn.max_pool(x, (2, 2), (2, 2), "SAME")))
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
 def test_halving_of_bfloat16():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 7, 3)), jnp.bfloat16)
-    assert halve(x).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(halve(x).astype(np.float32), halve(x.astype(jnp.float32)))
+    assert max_pool_2x2(x).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(max_pool_2x2(x).astype(np.float32), max_pool_2x2(x.astype(jnp.float32)))
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

@@ -9,7 +9,7 @@ from resnet_flax.networks import build
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class NetworkSizes:
     """A residual network as a list of sizes.
 
     Attributes:
@@ -33,7 +33,7 @@ class Layout:
     side: int
 
 
-def layout_of(config: ConfigDict, classes: int, side: int) -> Layout:
+def sizes_of(config: ConfigDict, classes: int, side: int) -> NetworkSizes:
     """The layout of a config's network.
 
     Raises:
@@ -47,7 +47,7 @@ def layout_of(config: ConfigDict, classes: int, side: int) -> Layout:
         )
     network = build(m, classes)
     bottleneck = m.block == "bottleneck"
-    return Layout(
+    return NetworkSizes(
         stage_units=network.stage_units,
         filters=tuple(f // (4 if bottleneck else 1) for f in network.stage_filters),
         bottleneck=bottleneck,

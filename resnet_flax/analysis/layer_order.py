@@ -19,7 +19,7 @@ def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
+def layers_in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
     """Layers that have a leaf of that name: ``[("stem_conv", x), ("stage1.1.conv1", x), ("stage1.2.conv1", x), ...]``.
 
     Args:

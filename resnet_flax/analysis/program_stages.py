@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jax.extend import core
 
 
-def stages_of(
+def assign_stages(
     jaxpr: core.Jaxpr, data: Sequence[core.Var], cuts: Sequence[core.Var | core.Literal]
 ) -> dict[core.Var, int]:
     """The stage of every variable of a program; loops and calls are single steps here.

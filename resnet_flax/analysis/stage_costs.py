@@ -11,7 +11,7 @@ from jax import Array
 
 from resnet_flax.analysis.activations import kept_bytes
 from resnet_flax.analysis.counts import multiply_adds_of_equation, shaped, variables_of
-from resnet_flax.analysis.stages import stages_of
+from resnet_flax.analysis.program_stages import assign_stages
 from resnet_flax.networks import Network
 
 
@@ -36,7 +36,7 @@ class StageCost:
     activation_bytes: int
 
 
-def by_stage(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
+def stage_costs(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
     """The stages of a network in their order, the head last; the parts add up to the network's counts.
 
     Args:
@@ -70,7 +70,7 @@ def _inference(
     jaxpr = jax.make_jaxpr(logits_and_named)(variables, image).jaxpr
     names = [name for name, a in named.items() if a.ndim == 4]
     made = dict(zip(named, jaxpr.outvars[1:], strict=True))
-    stage = stages_of(jaxpr, [jaxpr.invars[-1]], [made[name] for name in names])
+    stage = assign_stages(jaxpr, [jaxpr.invars[-1]], [made[name] for name in names])
 
     head = len(names)
     parameters, multiply_adds = [0] * (head + 1), [0] * (head + 1)
@@ -114,7 +114,7 @@ def _training(
     labels = jax.ShapeDtypeStruct(images_shape[:1], jnp.int32)
     jaxpr = jax.make_jaxpr(forward)(variables, images, labels).jaxpr
     cuts, residuals = jaxpr.outvars[: len(names)], jaxpr.outvars[len(names) :]
-    stage = stages_of(jaxpr, [jaxpr.invars[-2]], cuts)
+    stage = assign_stages(jaxpr, [jaxpr.invars[-2]], cuts)
     kept = [0] * (len(names) + 1)
     for v, count in kept_bytes(jaxpr, residuals).items():
         kept[stage.get(v, len(names))] += count

@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.errors import UserError
 from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import Network, build
@@ -97,7 +97,7 @@ def cost(
 ) -> Cost:
     """The counts of a network beside its times."""
     network: Network = build(config.model, classes)
-    stages = by_stage(network, image, batch)
+    stages = stage_costs(network, image, batch)
     return Cost(
         label=configs.name_of(config.model),
         unit=config.model.unit,
