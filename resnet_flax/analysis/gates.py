@@ -14,13 +14,15 @@ from resnet_flax.networks.compilation import jit
 def openness(
     network: Network, variables: Mapping[str, Any], images: Array, train: bool = False
 ) -> list[tuple[str, float]]:
-    """The mean of T over images, positions and channels, of each gated layer in order; 0 carries, 1 transforms.
+    """Returns each gated layer's name and the mean of its T over images, positions and channels, in the layers' order.
+
+    A gate of 0 carries its input unchanged, and a gate of 1 transforms it.
 
     Args:
-      network: built without an axis name.
-      variables: of the network.
+      network: A network without a mesh axis (:func:`~.networks.on_one_device`).
+      variables: The network's variables.
       images: [N, H, W, C], normalised.
-      train: whether BN uses the batch's statistics.
+      train: Whether BN uses the batch's statistics.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
     look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))

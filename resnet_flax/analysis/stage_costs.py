@@ -1,4 +1,4 @@
-"""The cost of each stage of a network: parameters, multiply-adds, activation memory; nothing is run or compiled."""
+"""Parameters, multiply-adds and activation memory of each stage of a network, without running or compiling it."""
 
 import dataclasses
 import math
@@ -17,15 +17,16 @@ from resnet_flax.networks import Network
 
 @dataclasses.dataclass(frozen=True)
 class StageCost:
-    """One stage of a network: the stem, ``stage1``, ..., or the head, which is all that follows.
+    """The cost of one stage of a network: the stem, ``stage1``, ..., or the head, which is everything after them.
 
     Attributes:
-      name: of its output, as the network names it.
-      output: shape of its output for one image: (H, W, C), or (classes,) of the head.
-      units: how many it has; 0 for the stem and the head.
-      parameters: numbers trained.
-      multiply_adds: of classifying one image: convolutions and matrix products.
-      activation_bytes: kept for the backward pass of a batch; ``resnet_flax/analysis/activations.py`` defines it.
+      name: ``stem``, ``stage1``, ... or ``head``.
+      output: Shape of the stage's output for one image: (H, W, C), or (classes,) for the head.
+      units: Number of units; 0 for the stem and the head.
+      parameters: Number of trained values.
+      multiply_adds: Multiply-adds for classifying one image, in convolutions and matrix products.
+      activation_bytes: Bytes stored for the backward pass of a batch, as ``resnet_flax/analysis/activations.py`` counts
+        them.
     """
 
     name: str
@@ -37,12 +38,12 @@ class StageCost:
 
 
 def stage_costs(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
-    """The stages of a network in their order, the head last; the parts add up to the network's counts.
+    """Returns the cost of each stage of a network, in their order, the head last; they add up to the network's counts.
 
     Args:
-      network: any; its BN groups and mesh axis play no part.
+      network: The network; its BN groups and mesh axis do not matter.
       image_shape: (H, W, C).
-      batch: images whose activations are counted.
+      batch: Number of images whose activations are counted.
     """
     network = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
     variables = variables_of(network, image_shape)
@@ -58,12 +59,12 @@ def stage_costs(network: Network, image_shape: tuple[int, int, int], batch: int)
 def _inference(
     network: Network, variables: dict[str, Any], image_shape: tuple[int, int, int]
 ) -> tuple[list[str], list[tuple[int, ...]], list[int], list[int]]:
-    """The stages' names; and, with those of the head: shapes of outputs, parameters, multiply-adds of one image."""
+    """Returns the stages' names; and for each stage, then the head, the output's shape, parameters, multiply-adds."""
     named: dict[str, Array] = {}
 
     def logits_and_named(variables: dict[str, Any], images: Array) -> tuple[Array, list[Array]]:
         logits, named_here = network.apply(variables, images, train=False, intermediates=True)
-        named.update(named_here)  # a dict that is returned would come back sorted
+        named.update(named_here)  # jax would sort the keys of a returned dict
         return logits, list(named_here.values())
 
     image = jax.ShapeDtypeStruct((1, *image_shape), network.layers.param_dtype)
@@ -89,7 +90,7 @@ def _inference(
 def _training(
     network: Network, variables: dict[str, Any], names: list[str], images_shape: tuple[int, ...]
 ) -> list[int]:
-    """Bytes that each stage, and the head with the loss, keeps for the backward pass of a batch."""
+    """Counts the bytes that each stage, and then the head with the loss, stores for the backward pass of a batch."""
 
     def forward(variables: dict[str, Any], images: Array, labels: Array) -> tuple[list[Array], list[Array]]:
         state = {name: value for name, value in variables.items() if name != "params"}

@@ -200,7 +200,10 @@ def test_depths_there_are_not(block, depth):
         (dict(family="highway", block="single", depth=20), "the highway family, which has single: 19, 32"),
         (dict(family="vgg"), "model.block='basic' does not fit the vgg family; choose single"),
         (dict(block="single"), "does not fit the cifar family; choose basic or bottleneck"),
-        (dict(stage_filters=(16, 32)), r"model.stage_filters=\(16, 32\) is of 2 stages; the network has 3"),
+        (
+            dict(stage_filters=(16, 32)),
+            r"model.stage_filters=\(16, 32\) has filters for 2 stages, but the network has 3",
+        ),
         (dict(family="svhn"), "choose one of cifar, imagenet, vgg, highway"),
         (dict(block="wide"), "choose one of basic, bottleneck, single"),
         (dict(initialization="kaiming"), "choose one of he, "),
