@@ -1,4 +1,4 @@
-"""Times of networks and layers, measured by turns, so that other work of the machine falls on all of them."""
+"""Measures the costs of networks and of stacks of convolutions, in turns, so that other load affects all of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,20 +18,20 @@ def measure(
     rounds: int,
     turn_seconds: float,
 ) -> tuple[list[network_cost.Cost], Mapping[str, timing.Spread]]:
-    """Times the training step of each config's network, and the stacks of ``layers.py``.
+    """Times the training step of each config's network, and the stacks of ``convolution_stacks.py``.
 
     Args:
-      configs: of the networks.
-      image: H, W and C of an image.
-      classes: of the data.
-      batch: images a step.
-      rounds: how often each is measured.
-      turn_seconds: a measurement repeats its step for about so long.
+      configs: Configs of the networks.
+      image: Shape (H, W, C) of an image.
+      classes: Number of classes.
+      batch: Number of images per step.
+      rounds: Number of measurements of each.
+      turn_seconds: Approximate duration of a measurement, which repeats its step.
 
     Returns:
-      The costs of the networks, and seconds by the name of a stack.
+      The costs of the networks; and the seconds of each call, by the names of :func:`.convolution_stacks.name_of`.
     """
-    jax.config.update("jax_enable_compilation_cache", False)  # a cached program would take no time to compile
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     work = len(configs) * (1 + rounds) + len(convolution_stacks.STACKS) * (1 + 2 * rounds)
     with Progress(work, "measuring costs", "measurements") as progress:
 
@@ -39,7 +39,7 @@ def measure(
             progress.update(1, name)
 
         compiled = {}
-        # Depth after depth of a unit: what else the machine does then does not fall on one depth alone.
+        # Unit by unit, so that other load during compilation does not affect the same depth of all units.
         for c in sorted(configs, key=lambda c: c.model.unit):
             label = name_of(c.model)
             compiled[label] = network_cost.training_call(c, image, classes, batch)

@@ -177,7 +177,7 @@ def test_a_target_whose_compiler_is_not_installed():
     assert "not compiled: whether it fits, and how many kernels it starts, is not known" in out
     assert "this is a bound by published rates, not a measurement" in out
     extra = "cuda13" if missing[0].startswith("h100") else "tpu"
-    assert f"error: --target={missing[0]}: nothing here compiles for it; pip install -e '.[{extra}]'" in error
+    assert f"error: --target={missing[0]}: no compiler for it is installed; pip install -e '.[{extra}]'" in error
     assert "Traceback" not in error
 
 
