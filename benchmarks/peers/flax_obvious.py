@@ -1,4 +1,4 @@
-"""The obvious Flax version: ``nn.Conv`` and ``nn.BatchNorm``, units one after the other, one step a call."""
+"""The obvious Flax version: ``nn.Conv`` and ``nn.BatchNorm``, units in a Python loop, one step per call."""
 
 from collections.abc import Callable
 from functools import partial
@@ -41,7 +41,7 @@ class _Unit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of that sizes, in training."""
+    """A residual network of the given sizes, in training mode."""
 
     sizes: NetworkSizes
     dtype: jnp.dtype
@@ -49,21 +49,21 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, 3] -> logits [N, classes]."""
-        form, x = self.sizes, x.astype(self.dtype)
-        size, stride = (7, 2) if form.large_stem else (3, 1)
-        x = nn.Conv(form.filters[0], (size, size), stride, padding=size // 2, use_bias=False, dtype=self.dtype)(x)
+        sizes, x = self.sizes, x.astype(self.dtype)
+        size, stride = (7, 2) if sizes.large_stem else (3, 1)
+        x = nn.Conv(sizes.filters[0], (size, size), stride, padding=size // 2, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=self.dtype)(x))
-        if form.large_stem:
+        if sizes.large_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for stage, (units, filters) in enumerate(zip(form.stage_units, form.filters, strict=True)):
+        for stage, (units, filters) in enumerate(zip(sizes.stage_units, sizes.filters, strict=True)):
             for i in range(units):
                 stride = 2 if stage and i == 0 else 1
-                x = _Unit(filters, stride, form, self.dtype)(x)
-        return nn.Dense(form.classes)(x.mean((1, 2), dtype=jnp.float32))
+                x = _Unit(filters, stride, sizes, self.dtype)(x)
+        return nn.Dense(sizes.classes)(x.mean((1, 2), dtype=jnp.float32))
 
 
 def training(sizes: NetworkSizes, dtype: str, batch: int) -> Callable[[int], Any]:
-    """``run(count)``: that many SGD steps (momentum 0.9, decay 1e-4) on one random batch, one step a call."""
+    """Returns ``run(count)``: ``count`` SGD steps (momentum 0.9, decay 1e-4) on one random batch, one step per call."""
     network = ResNet(sizes, jnp.dtype(dtype))
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
     images = jax.random.normal(jax.random.key(0), (batch, sizes.side, sizes.side, 3))

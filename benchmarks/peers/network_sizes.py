@@ -1,4 +1,4 @@
-"""Sizes that a peer has to know of a network of ours to build the same; no code."""
+"""The sizes that a peer needs to build the same network as ours."""
 
 import dataclasses
 
@@ -10,17 +10,17 @@ from resnet_flax.networks import build
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSizes:
-    """A residual network as a list of sizes.
+    """The sizes of a residual network.
 
     Attributes:
-      stage_units: units of each stage.
-      filters: of each stage's 3x3 convolutions; a bottleneck puts out four times as many.
-      bottleneck: whether a unit is 1x1, 3x3, 1x1, else 3x3, 3x3.
-      stride_on_3x3: where a bottleneck's stride is, else on the first 1x1.
-      large_stem: 7x7 of stride 2 and max pooling (ImageNet's), else 3x3.
-      projection: option B, else option A.
-      classes: of the output.
-      side: of the images.
+      stage_units: Number of units in each stage.
+      filters: Filters of the 3x3 convolutions in each stage; a bottleneck has four times as many output channels.
+      bottleneck: Whether a unit is 1x1, 3x3, 1x1; otherwise it is 3x3, 3x3.
+      stride_on_3x3: Whether the 3x3 of a bottleneck has the stride; otherwise the first 1x1 has it.
+      large_stem: Whether the stem is ImageNet's 7x7 of stride 2 with max pooling; otherwise it is a 3x3.
+      projection: Whether shortcuts use option B; otherwise option A.
+      classes: Number of logits.
+      side: Height and width of the images.
     """
 
     stage_units: tuple[int, ...]
@@ -34,16 +34,16 @@ class NetworkSizes:
 
 
 def sizes_of(config: ConfigDict, classes: int, side: int) -> NetworkSizes:
-    """The layout of a config's network.
+    """Returns the sizes of a config's network.
 
     Raises:
-      UserError: the peers do not have that network.
+      UserError: The peers do not support this network.
     """
     m = config.model
     if (m.unit, m.norm) != ("residual", "batch") or m.family not in ("cifar", "imagenet") or m.shortcut == "C":
         raise UserError(
-            f"the peers are residual networks of the CIFAR and ImageNet families, with BN and option A or B; "
-            f"this is {m.family} {m.unit}-{m.depth} with option {m.shortcut} and norm {m.norm}"
+            f"the peers are residual networks of the CIFAR and ImageNet families, with BN and option A or B; they do "
+            f"not support {m.unit}-{m.depth} of the family {m.family} with option {m.shortcut} and norm {m.norm}"
         )
     network = build(m, classes)
     bottleneck = m.block == "bottleneck"

@@ -1,4 +1,4 @@
-"""The networks and the step in PyTorch: channels_last, autocast in bfloat16, compiled where asked for."""
+"""The networks and the training step in PyTorch: channels_last, autocast to bfloat16, optionally compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from benchmarks.peers.network_sizes import NetworkSizes
 
 
 def convolution(channels: int, filters: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
-    """Padded by half its size, no bias."""
+    """Returns a convolution with padding ``size // 2``, without bias."""
     return nn.Conv2d(channels, filters, size, stride, padding=size // 2, bias=False)
 
 
 def option_a(x: Tensor, filters: int, stride: int) -> Tensor:
-    """The shortcut without parameters: every stride-th position, zeros as further channels."""
+    """Applies the shortcut without parameters: every stride-th position, with zeros for new channels."""
     return functional.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, filters - x.shape[1]))
 
 
@@ -47,7 +47,7 @@ class _Unit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of that sizes."""
+    """A residual network of the given sizes."""
 
     def __init__(self, sizes: NetworkSizes) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
 
 
 def network_of(sizes: NetworkSizes) -> nn.Module:
-    """Torchvision's where it is installed and has this network, else the one above."""
+    """Returns torchvision's network if it is installed and has this one, else :class:`ResNet`."""
     if sizes.stage_units == (3, 4, 6, 3) and sizes.large_stem and sizes.bottleneck and sizes.stride_on_3x3:
         try:
             from torchvision.models import resnet50
@@ -81,7 +81,7 @@ def network_of(sizes: NetworkSizes) -> nn.Module:
 
 
 class _Done:
-    """Waits for the device; jax.block_until_ready calls it."""
+    """Result of a step on which ``jax.block_until_ready`` can wait."""
 
     def __init__(self, loss: Tensor) -> None:
         self.loss = loss
@@ -92,9 +92,9 @@ class _Done:
 
 
 def training(sizes: NetworkSizes, dtype: str, batch: int, compiled: bool) -> Callable[[int], Any]:
-    """``run(count)``: that many SGD steps (momentum 0.9, decay 1e-4) on one random batch.
+    """Returns ``run(count)``: ``count`` SGD steps (momentum 0.9, decay 1e-4) on one random batch.
 
-    On a GPU where there is one, in float32 with TF32 (as XLA computes there).
+    They run on a GPU if there is one. There float32 uses TF32, as in XLA.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True

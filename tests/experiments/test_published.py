@@ -132,7 +132,7 @@ def write(folder, *rows, **fields):
         ({"statistic": "luck"}, "statistic 'luck' is not one of"),
         ({"address": "see the paper"}, "neither arXiv:NUMBER nor https"),
         ({"address": ""}, "neither arXiv:NUMBER nor https"),
-        ({"source": ""}, "lacks by, source, where, or data"),
+        ({"source": ""}, "by, source, where and data must not be empty"),
         ({"variant": "x", "config": {"model.shortcuts": "A"}}, "keys that no config has: model.shortcuts"),
         ({"config": {"model.shortcut": "A"}}, "variant and config must be given together"),
         ({"colour": "red"}, "not a table of published numbers"),
