@@ -116,17 +116,17 @@ def _measure(photographs: "Photographs", augmentation: str, workers: list[int], 
     title = f"{augmentation}, {len(photographs)} photographs"
     with Progress(len(workers) * (1 + len(peers)) * options.ROUNDS.value, title, "turns") as progress:
         for count in workers:
-            there = {"ours": _ours(photographs, augmentation, count)}
+            contestants = {"ours": _ours(photographs, augmentation, count)}
             for who, floats in peers.items():
                 processes = count or fastest.get(who, (0.0, os.cpu_count() or 1))[1]
-                there[who] = _peer(photographs, augmentation, processes, floats)
-            times, used = _time_in_turns(there, lambda who: progress.update(1, who))
+                contestants[who] = _peer(photographs, augmentation, processes, floats)
+            times, used = _time_in_turns(contestants, lambda who: progress.update(1, who))
             for who, spread in times.items():
                 rate = 1 / spread.median
-                fastest[who] = max(fastest.get(who, (0.0, 0)), (rate, there[who].workers))
+                fastest[who] = max(fastest.get(who, (0.0, 0)), (rate, contestants[who].workers))
                 rates = (1 / seconds for seconds in (spread.median, spread.most, spread.least))
                 ratio = spread.over(times["ours"]).text()
-                name = str(there[who].workers or "0 (threads)")
+                name = str(contestants[who].workers or "0 (threads)")
                 cpu = f"{1e3 * used[who].median:.3g}", used[who].over(used["ours"]).text()
                 rows.append((augmentation, who, name, *(f"{r:.4g}" for r in rates), ratio, *cpu))
                 progress.write("  ".join(rows[-1]))
@@ -134,15 +134,15 @@ def _measure(photographs: "Photographs", augmentation: str, workers: list[int], 
 
 
 def _time_in_turns(
-    there: dict[str, _Contestant], done: Callable[[str], None]
+    contestants: dict[str, _Contestant], done: Callable[[str], None]
 ) -> tuple[dict[str, "Spread"], dict[str, "Spread"]]:
     """Measures the contestants in turns; returns the seconds per image, of the clock and of CPU time."""
     from resnet_flax.measurements.timing import Spread
 
-    measured: dict[str, list[tuple[float, float]]] = {who: [] for who in there}
+    measured: dict[str, list[tuple[float, float]]] = {who: [] for who in contestants}
     for i in range(options.ROUNDS.value):
-        for who in list(there)[:: 1 if i % 2 == 0 else -1]:
-            measured[who].append(there[who].seconds_an_image())
+        for who in list(contestants)[:: 1 if i % 2 == 0 else -1]:
+            measured[who].append(contestants[who].seconds_an_image())
             done(who)
     clock, used = ({who: Spread(tuple(m[i] for m in of)) for who, of in measured.items()} for i in (0, 1))
     return clock, used
@@ -181,7 +181,7 @@ def _peer(photographs: "Photographs", augmentation: str, workers: int, floats: b
 
 
 def _make_photographs(folder: Path) -> None:
-    """Makes JPEG files of 500x375 pixels and about 100 KB, a third of them upright: clouds of all sizes, and noise."""
+    """Makes JPEG files of 500x375 pixels and about 100 KB, a third of them upright: clouds of 3 sizes, and noise."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
