@@ -44,7 +44,7 @@ def test_the_step_lowers(where, layers, platform):
 
 
 def test_the_work_of_a_step():
-    """ResNet-50 has the published 4.089e9 multiply-adds per image forward, and twice as many backward, less the stem."""
+    """ResNet-50 has the published 4.089e9 multiply-adds per image forward, and twice that backward, less the stem."""
     counted = step(ours.load_config("imagenet:residual-50", **{"train.batch_size": 256})).work()
     stem = 112 * 112 * 64 * 49 * 3
     assert counted.flops == pytest.approx(2 * 32 * (3 * 4.089e9 - stem), rel=1e-3)
