@@ -114,7 +114,7 @@ class PreactivationUnit(Unit):
     the network's last unit. The network's first unit begins with its convolution, since the stem has already activated
     its input (the paper's appendix).
 
-    Where the shape changes, option A subsamples and pads x, not its activation: elsewhere the identity carries x, too.
+    Where the shape changes, option A subsamples and pads x, not its activation, since the identity carries x elsewhere.
     The paper does not specify this. A projection (options B and C) is a 1x1 convolution of the activated x, without BN.
     """
 
