@@ -91,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         if _FOLDER.value is None:
             _make_photographs(Path(made))
-        photographs = imagenet.of_folder(expanded(_FOLDER.value or made))[2]
+        photographs = imagenet.of_folder(expanded(_FOLDER.value or made)).train
         for photo in photographs:
             with photo.open() as file:
                 file.read()
