@@ -1,1 +1,1 @@
-"""Speed and memory, measured beside a peer in the same run; each module is a command that prints one table."""
+"""Benchmarks of speed and memory; each module is a command that prints one table, beside a peer where there is one."""

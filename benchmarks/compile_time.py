@@ -1,10 +1,10 @@
-"""Seconds from nothing to a training step that is ready, by depth: scanned and unrolled, with a cache and without.
+"""Seconds until a training step is ready, by depth: scanned and unrolled, with and without the compilation cache.
 
 python -m benchmarks.compile_time [--depths=20,56,110,1202] [--unrolled=20,56,110] [--rounds=3] [--output=FILE.csv]
 
-The CIFAR-10 recipe at batch 128: tracing, initialising, compiling. "scanned" is the default, where a stage of few units
-(ResNet-20) has no loop either. "cached" is the same again, the compiled programs
-read from jax's persistent cache. About 6 minutes on 2 CPU cores.
+Measures tracing, initialising and compiling for the CIFAR-10 recipe at batch 128. "scanned" is the default; it unrolls
+stages of few units (ResNet-20), too. "cached" reads the compiled programs from jax's persistent cache. Takes about 6
+minutes on 2 CPU cores.
 """
 
 import dataclasses
@@ -18,24 +18,24 @@ from absl import flags
 from benchmarks import options
 from resnet_flax import command
 
-_DEPTHS = flags.DEFINE_list("depths", ["20", "56", "110", "1202"], "Depths, scanned.")
-_UNROLLED = flags.DEFINE_list("unrolled", ["20", "56", "110"], "Depths that are measured unrolled, too.")
+_DEPTHS = flags.DEFINE_list("depths", ["20", "56", "110", "1202"], "Depths of the scanned networks.")
+_UNROLLED = flags.DEFINE_list("unrolled", ["20", "56", "110"], "Depths of the unrolled networks.")
 
 _HEADER = ("network", "program", "cache", "seconds", "least", "most", "processor seconds")
 
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Time to get ready for the first step: on the clock, and of all cores' processor time."""
+    """Time until the first step can start: wall-clock time, and processor time of all cores."""
 
     clock: float
     processor: float
 
 
 def measure(depth: int, unroll: bool = False) -> Seconds:
-    """Config, network, parameters, compiled training step: everything that a run waits for but its data.
+    """Builds config, network, parameters and compiled training step: all that a run waits for, except its data.
 
-    Whatever jax has in memory is forgotten first; a persistent cache is used where one is set.
+    Clears jax's caches in memory first. The persistent cache is used if it is set.
     """
     import jax
 
@@ -43,7 +43,7 @@ def measure(depth: int, unroll: bool = False) -> Seconds:
 
     jax.clear_caches()
     start, processor = time.perf_counter(), time.process_time()
-    config = ours.named(f"cifar10:residual-{depth}", **{"model.unroll": unroll})
+    config = ours.load_config(f"cifar10:residual-{depth}", **{"model.unroll": unroll})
     training = ours.training(config, images=config.train.batch_size)
     jax.block_until_ready(training.state)
     training.compile()
@@ -52,7 +52,7 @@ def measure(depth: int, unroll: bool = False) -> Seconds:
 
 @contextmanager
 def cache_in(folder: str | None) -> Iterator[None]:
-    """Jax's persistent cache in that folder, everything kept; None for no cache."""
+    """Lets jax use a persistent cache in the folder, for all programs; None disables the cache."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -70,7 +70,7 @@ def cache_in(folder: str | None) -> Iterator[None]:
 
 
 def main() -> None:
-    """Measures all by turns, and hands over the table."""
+    """Measures all cases in turns, and prints the table."""
     from statistics import median
 
     from resnet_flax.runtime.progress import Progress
@@ -86,7 +86,7 @@ def main() -> None:
                         measured.setdefault((depth, unroll, False), []).append(measure(depth, unroll))
                     progress.update(1, f"ResNet-{depth}")
                     with cache_in(folder):
-                        measure(depth, unroll)  # fills it
+                        measure(depth, unroll)  # fills the cache
                         measured.setdefault((depth, unroll, True), []).append(measure(depth, unroll))
                     progress.update(1, f"ResNet-{depth}, cached")
     shallow = {cached: median(s.clock for s in measured[(cases[0][0], False, cached)]) for cached in (False, True)}
@@ -98,7 +98,7 @@ def main() -> None:
             (f"ResNet-{depth}", "unrolled" if unroll else "scanned", "cached" if cached else "none", *times,
              f"{median(s.processor for s in all_seconds):.3g}", f"{median(clock) / shallow[cached]:.3g}")
         )  # fmt: skip
-    options.hand_over((*_HEADER, f"times ResNet-{cases[0][0]}'s scanned"), rows)
+    options.print_and_write((*_HEADER, f"times ResNet-{cases[0][0]}'s scanned"), rows)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The convolution and its two gradients, layer by layer: ours beside XLA's own and beside other formulations.
+"""Times of the convolution and its two gradients, layer by layer: ours, XLA's own, and other formulations.
 
 python -m benchmarks.convolution [--layers=32x16x16,32x16x32/2] [--batch=128] [--rounds=5] [--output=FILE.csv]
 
-A layer is SIDExCHANNELSxFILTERS, a stride behind a slash; kernels are 3x3. "ours" is what resnet_flax/networks/
-cpu_convolution.py chooses (on a GPU it is XLA's own), all with its compiler options but for those that say
-otherwise; "oneDNN" is as the steps of long runs are compiled where jaxlib has it inside. About 2 minutes on 2 CPU
-cores.
+A layer is written SIDExCHANNELSxFILTERS, or SIDExCHANNELSxFILTERS/STRIDE; kernels are 3x3. "ours" is the formulation
+that resnet_flax/networks/cpu_convolution.py chooses (on a GPU, XLA's own). All are compiled with this project's
+options, except "default options"; "oneDNN" is compiled as in long runs, if jaxlib contains oneDNN. Takes about 2
+minutes on 2 CPU cores.
 """
 
 import re
@@ -21,16 +21,16 @@ from resnet_flax.errors import UserError
 
 _LAYERS = flags.DEFINE_list(
     "layers", ["32x16x16", "16x32x32", "8x64x64", "32x16x32/2", "16x32x64/2"],
-    "Default: those of the CIFAR networks.",
+    "Layers, each SIDExCHANNELSxFILTERS or SIDExCHANNELSxFILTERS/STRIDE. Default: those of the CIFAR networks.",
 )  # fmt: skip
-_BATCH = flags.DEFINE_integer("batch", 128, "Images.", lower_bound=1)
-_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 0.2, "A turn takes about so long.", lower_bound=0)
+_BATCH = flags.DEFINE_integer("batch", 128, "Images per call.", lower_bound=1)
+_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 0.2, "Approximate seconds of a turn.", lower_bound=0)
 
 _HEADER = ("layer", "what", "how", "ms", "least", "most", "GFLOP/s", "ours over it")
 
 
 class Layer(NamedTuple):
-    """A 3x3 convolution of square images."""
+    """Sizes of a 3x3 convolution of square images."""
 
     name: str
     side: int
@@ -40,33 +40,35 @@ class Layer(NamedTuple):
 
 
 def main() -> None:
-    """Measures every formulation of every layer by turns, and hands over the table."""
-    from resnet_flax.measurements.timing import by_turns
+    """Measures every formulation of each layer in turns, and prints the table."""
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     layers, rows = [_layer(text) for text in _LAYERS.value], []
     with Progress(len(layers), "convolutions", "layers") as progress:
         for layer in layers:
             calls = _calls(layer, _BATCH.value)
-            spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
+            spreads = time_in_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda _: None)
             flops = 2 * 9 * _BATCH.value * (-(-layer.side // layer.stride)) ** 2 * layer.channels * layer.filters
             for (what, how), s in spreads.items():
                 times = (f"{1e3 * seconds:.3g}" for seconds in (s.median, s.least, s.most))
                 ratio = s.over(spreads[what, "ours"]).text()
                 rows.append((layer.name, what, how, *times, f"{flops / s.median / 1e9:.4g}", ratio))
             progress.update(1, layer.name)
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _layer(text: str) -> Layer:
     found = re.fullmatch(r"(\d+)x(\d+)x(\d+)(?:/(\d))?", text)
     if not found or not all(int(number) for number in found.groups("1")):
-        raise UserError(f"--layers={text}: must be SIDExCHANNELSxFILTERS, or that with /STRIDE, such as 32x16x32/2")
+        raise UserError(
+            f"--layers={text}: must be SIDExCHANNELSxFILTERS or SIDExCHANNELSxFILTERS/STRIDE, such as 32x16x32/2"
+        )
     return Layer(text, *(int(number) for number in found.groups("1")))
 
 
 def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]:
-    """Compiled calls by what is computed and how."""
+    """Returns compiled calls by (result, formulation)."""
     import jax
 
     from resnet_flax.networks import compilation
@@ -95,7 +97,7 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
         ("kernel gradient", "9 shifts, whole batch"): partial(_by_shifts_of_the_input, stride=stride),
     }
     if stride > 1:
-        ways["input gradient", "zeros put between"] = partial(_from_spread_gradient, stride=stride)
+        ways["input gradient", "zeros put between"] = partial(_from_dilated_gradient, stride=stride)
     else:
         ways |= {
             ("forward", "pairs"): lambda x, kernel, dy: cpu.paired_forward(x, kernel),
@@ -105,28 +107,28 @@ def _calls(layer: Layer, batch: int) -> dict[tuple[str, str], Callable[[], Any]]
         }
     ways["kernel gradient", "products"] = partial(cpu.product_kernel_gradient, stride=stride)
     calls = {name: partial(jit(way), x, kernel, dy) for name, way in ways.items()}
-    if compilation.has_onednn():  # which long runs are computed with
+    if compilation.has_onednn():  # long runs use it
         for (what, how), way in ways.items():
             if how in ("ours", "XLA's"):
                 calls[what, f"{how}, oneDNN"] = partial(jit(way, onednn=True), x, kernel, dy)
-    # A plain jax.jit, without our options.
+    # jax.jit without this project's compiler options.
     calls["forward", "XLA's, default options"] = partial(jax.jit(ways["forward", "XLA's"]), x, kernel, dy)
-    return dict(sorted(calls.items(), key=lambda item: item[0][0]))  # forward, input's, kernel's gradient
+    return dict(sorted(calls.items(), key=lambda item: item[0][0]))  # forward, input gradient, kernel gradient
 
 
-def _from_spread_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
-    """The input's gradient as a forward convolution of the output's with zeros between its positions."""
+def _from_dilated_gradient(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
+    """Computes the input's gradient by a forward convolution of the output's gradient, dilated with zeros."""
     import jax.numpy as jnp
 
     from resnet_flax.networks import cpu_convolution as cpu
     from resnet_flax.networks import xla_convolution as xla
 
-    spread = cpu.spread(dy, stride, x.shape[1:3])
-    return xla.forward(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
+    dilated = cpu.dilate(dy, stride, x.shape[1:3])
+    return xla.forward(dilated, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
 def _by_shifts_of_the_input(x: Any, kernel: Any, dy: Any, stride: int) -> Any:
-    """The kernel's gradient as one matrix product of all shifts of all images."""
+    """Computes the kernel's gradient by one matrix product with all shifts of all images."""
     from resnet_flax.networks import cpu_convolution as cpu
 
     columns = cpu.shifts(x, 3, stride).reshape(-1, 9 * x.shape[-1])

@@ -1,10 +1,10 @@
-"""Images a second that the data paths deliver, beside what a training step eats.
+"""Images per second that the input pipeline delivers, beside those that a training step consumes.
 
 python -m benchmarks.input [--network=cifar10:residual-20] [--batches=128] [--rounds=5] [--output=FILE.csv]
 
-"resident" is the path of data sets that live on the device: order, gather, mean, crop and flip, compiled alone. "start"
-is CIFAR-10 from its cache to the device, the mean image included, where data.data_dir or TFDS_DATA_DIR has it. Under a
-minute on 2 CPU cores.
+"resident" is the pipeline of data sets that are kept on the device: order, gather, mean, crop and flip, compiled
+without the network. "start" loads CIFAR-10 from its cache to the device and computes its mean image, if data.data_dir
+or TFDS_DATA_DIR contains CIFAR-10. Takes less than a minute on 2 CPU cores.
 """
 
 import sys
@@ -16,26 +16,26 @@ from benchmarks import options
 from resnet_flax import command
 from resnet_flax.errors import UserError
 
-_NETWORK = flags.DEFINE_string("network", "cifar10:residual-20", "FILE:NAME of the config that eats.")
-_BATCHES = flags.DEFINE_list("batches", ["128"], "Images a step.")
+_NETWORK = flags.DEFINE_string("network", "cifar10:residual-20", "FILE:NAME of the config whose step is measured.")
+_BATCHES = flags.DEFINE_list("batches", ["128"], "Images per step.")
 
 _HEADER = ("what", "batch", "images/s", "least", "most", "times what the step eats")
 
 
 def main() -> None:
-    """Measures the input and the step by turns, and hands over the table."""
-    from resnet_flax.measurements.timing import by_turns
+    """Measures the input pipeline and the step in turns, and prints the table."""
+    from resnet_flax.measurements.timing import time_in_turns
 
     rows = []
     for batch in options.numbers(_BATCHES):
         calls = _calls(batch)
-        spreads = by_turns(calls, options.ROUNDS.value, 1.0, lambda _: None)
+        spreads = time_in_turns(calls, options.ROUNDS.value, 1.0, lambda _: None)
         for name, spread in spreads.items():
             images = [batch / seconds for seconds in (spread.median, spread.most, spread.least)]
             times = spreads["step"].over(spread).text()
             rows.append((name, str(batch), *(f"{i:.4g}" for i in images), times))
     rows += _start()
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _calls(batch: int) -> dict:
@@ -45,7 +45,7 @@ def _calls(batch: int) -> dict:
 
     from benchmarks import ours
 
-    config = ours.named(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
+    config = ours.load_config(_NETWORK.value, **{"train.batch_size": batch, "train.bn_group": 0})
     training = ours.training(config)
     layout, transform, seed = training.layout, training.transform, config.seed
     step = np.int32(0)
@@ -65,7 +65,7 @@ def _calls(batch: int) -> dict:
 
 
 def _start() -> list[tuple[str, ...]]:
-    """A row for CIFAR-10 from the cache of decoded images to the device; none where CIFAR-10 is not there."""
+    """Returns a row for loading CIFAR-10 from its cache to the device; no row if CIFAR-10 is not available."""
     import jax
 
     from resnet_flax import config as configs
@@ -74,14 +74,14 @@ def _start() -> list[tuple[str, ...]]:
 
     data = dict(configs.base().data) | {"download": False}
     try:
-        datasets.load(data)  # decodes it the first time
+        datasets.load(data)  # decodes the images and fills the cache the first time
         start = time.perf_counter()
         images = datasets.load(data)
         pixels.normalization(data["normalization"], images.train)
         splits = [layouts.put(split, replicated(data_mesh())) for split in (images.train, images.test)]
         jax.block_until_ready(splits)
     except UserError as error:
-        print(f"not measured: {error}", file=sys.stderr)
+        print(f"start is not measured: {error}", file=sys.stderr)
         return []
     seconds = time.perf_counter() - start
     count = len(images.train) + len(images.test)

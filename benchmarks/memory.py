@@ -2,9 +2,10 @@
 
 python -m benchmarks.memory [--depths=20,56,110,1202] [--remats=none,unit,stage] [--batch=128] [--step_batch=8]
 
-"planned" is what XLA sets aside for a training step at --batch: temporaries, arguments and outputs less what they
-share. "peak" is that of a process that takes one real step at --step_batch (on a GPU, of the device): each in a process
-of its own, less what it held before. 0 for --step_batch takes none. About 5 minutes on 2 CPU cores.
+"planned" is the memory that XLA allocates for a training step at --batch: temporaries, arguments and outputs, less what
+they share. "peak" is the peak memory while one real step runs at --step_batch, less the memory in use before: of the
+process, or on a GPU of the device. Each case runs in a process of its own. --step_batch=0 runs no real step. Takes
+about 5 minutes on 2 CPU cores.
 """
 
 import json
@@ -22,14 +23,14 @@ REMATS = ("none", "unit", "stage")
 
 _DEPTHS = flags.DEFINE_list("depths", ["20", "56", "110", "1202"], "Depths of the residual networks.")
 _REMATS = flags.DEFINE_list("remats", list(REMATS), "Values of model.remat.")
-_BATCH = flags.DEFINE_integer("batch", 128, "Images a step, planned.", lower_bound=1)
-_STEP_BATCH = flags.DEFINE_integer("step_batch", 8, "Images of the real step; 0 for none.", lower_bound=0)
+_BATCH = flags.DEFINE_integer("batch", 128, "Images per planned step.", lower_bound=1)
+_STEP_BATCH = flags.DEFINE_integer("step_batch", 8, "Images of the real step; 0 for no real step.", lower_bound=0)
 
 _HEADER = ("network", "remat", "batch", "planned MiB", "of which temporaries", "batch of a real step", "its peak MiB")
 
 
 def main() -> None:
-    """Measures each in a process of its own, and hands over the table."""
+    """Measures each case in a process of its own, and prints the table."""
     from resnet_flax.runtime.progress import Progress
 
     cases = [(depth, remat) for depth in options.numbers(_DEPTHS) for remat in options.choices(_REMATS, REMATS)]
@@ -41,7 +42,7 @@ def main() -> None:
             sizes = (f"{planned / 2**20:.0f}", f"{temporaries / 2**20:.0f}")
             rows.append((f"ResNet-{depth}", remat, str(_BATCH.value), *sizes, *step))
             progress.update(1, f"ResNet-{depth}, {remat}")
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _in_a_process(*case: Any) -> tuple[int, int, int]:
@@ -53,14 +54,14 @@ def _in_a_process(*case: Any) -> tuple[int, int, int]:
 
 
 def measure(depth: int, remat: str, batch: int, step_batch: int) -> tuple[int, int, int]:
-    """Bytes that XLA plans for a step, the temporaries among them, and the peak of a real step at ``step_batch``."""
+    """Returns the bytes that XLA plans for a step, those of its temporaries, and the peak of a real step."""
     import jax
 
     from benchmarks import ours
 
     def training(size: int) -> ours.Training:
         keys = {"model.remat": remat, "train.batch_size": size, "train.bn_group": 0}
-        return ours.training(ours.named(f"cifar10:residual-{depth}", **keys), images=size)
+        return ours.training(ours.load_config(f"cifar10:residual-{depth}", **keys), images=size)
 
     plan = training(batch).compile().memory_analysis()
     planned = (
@@ -76,7 +77,7 @@ def measure(depth: int, remat: str, batch: int, step_batch: int) -> tuple[int, i
 
 
 def _held() -> int:
-    """Bytes that the device, or on a CPU the process, holds now."""
+    """Returns the bytes in use by the device, or on a CPU by the process."""
     import jax
 
     if stats := jax.devices()[0].memory_stats():
@@ -85,7 +86,7 @@ def _held() -> int:
 
 
 def _peak() -> int:
-    """The most that it has held."""
+    """Returns the peak of :func:`_held` so far."""
     import jax
 
     if stats := jax.devices()[0].memory_stats():
@@ -94,6 +95,7 @@ def _peak() -> int:
 
 
 def _status(key: str) -> int:
+    """Returns the kilobytes that Linux reports for this process under a key."""
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith(key)).split()[1])
 

@@ -1,4 +1,4 @@
-"""Our training step as a run takes it: many steps a call, data and augmentation on the device."""
+"""This project's training step as in a run: many steps per call, with data and augmentation on the device."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,14 +25,15 @@ from resnet_flax.training.step import TrainSteps, make_train_steps
 
 @dataclasses.dataclass
 class Training:
-    """A training step, its state, and random images to train on.
+    """A training step, its state, and random images for training.
 
     Attributes:
-      config: resolved.
+      config: The resolved config.
       steps: ``(state, data, count) -> state``.
-      state: of the run; donated at each call.
-      data: on the device.
-      layout, transform: how batches lie in the data, and what happens to their images.
+      state: The run's state, which is donated at each call.
+      data: The images and labels on the device.
+      layout: How batches are taken from the data.
+      transform: Augmentation and normalisation of the images.
     """
 
     config: ConfigDict
@@ -43,20 +44,20 @@ class Training:
     transform: Transform
 
     def compile(self) -> jax.stages.Compiled:
-        """Compiles the steps; further calls use what comes out."""
+        """Compiles the steps, and uses the compiled program from then on."""
         self.steps = self.steps.compile(self.state, self.data)
         return self.steps.program
 
     def run(self, count: int) -> Any:
-        """That many steps in one call."""
+        """Takes ``count`` steps in one call; returns the sums of their metrics."""
         self.state = self.steps(self.state, self.data, count)
         return self.state.sums
 
 
-def named(name: str, **keys: Any) -> ConfigDict:
-    """The config of ``FILE:NAME`` in configs/, such as ``cifar10:residual-20``, with these keys set.
+def load_config(name: str, **keys: Any) -> ConfigDict:
+    """Loads the config ``FILE:NAME`` of configs/, such as ``cifar10:residual-20``, and sets the given keys.
 
-    The peers' bottlenecks have their stride on the 3x3, as torchvision's, and so have these.
+    Bottlenecks have their stride on the 3x3 by default here, as those of the peers and of torchvision.
     """
     file, _, network = name.partition(":")
     config = configs.load(f"configs/{file}.py", network or None)
@@ -67,13 +68,13 @@ def named(name: str, **keys: Any) -> ConfigDict:
 
 
 def shape_and_classes(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
-    """The shape (H, W, C) of the images of the config's data set, and how many classes it has, without reading it."""
+    """Returns the image shape (H, W, C) and the number of classes of the config's data set, without reading it."""
     data = datasets.unread(config.data)
     return data.access.image_shape, len(data.classes)
 
 
 def training(config: ConfigDict, images: int = 1024) -> Training:
-    """Ready to compile or to run, by the config's recipe, on that many random images in place of its data set."""
+    """Builds the training of a config on random images in place of its data set, ready to compile or to run."""
     shape, classes = shape_and_classes(config)
     mesh = data_mesh()
     network = build(config.model, classes, config.train.bn_group, DATA_AXIS)
@@ -95,5 +96,5 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
 
 
 def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:
-    """``run(count)``: that many steps in one call, compiled at the first."""
+    """Returns ``run(count)``, which takes ``count`` steps in one call; the first call compiles them."""
     return training(config, images).run

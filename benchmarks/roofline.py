@@ -1,12 +1,12 @@
-"""How near a training step comes to what the machine can do: its arithmetic and its traffic against measured rates.
+"""Roofline of a training step: its arithmetic and memory traffic, as fractions of the machine's measured rates.
 
 python -m benchmarks.roofline [--networks=cifar10:residual-20] [--batches=128] [--dtypes=float32] [--output=FILE.csv]
 
-Multiply-adds are counted from the program (loops as often as they run, zeros between the positions of a strided
-convolution's gradient not at all) and set beside a large matrix product of the same dtype; bytes are what XLA counts
-for the unrolled program, set beside a large copy. (On a CPU, XLA counts the rounds of the kernel gradient's own loops
-once, so bytes are too few there.) The fraction nearer to 1 is what bounds the step, if any does. Under 2 minutes on 2
-CPU cores.
+Multiply-adds are counted from the program: loops as often as they run, without the zeros between the positions of a
+strided convolution's gradient. They are compared with a large matrix product of the same dtype. Bytes are those that
+XLA counts for the unrolled program, and are compared with a large copy. (On a CPU, XLA counts the kernel gradient's own
+loops as if they ran once, so there bytes are too few.) The fraction nearer to 1 tells what bounds the step, if either
+does. Takes less than 2 minutes on 2 CPU cores.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,12 @@ from absl import flags
 from benchmarks import options
 from resnet_flax import command
 
-_NETWORKS = flags.DEFINE_list("networks", ["cifar10:residual-20"], "FILE:NAME of configs.")
-_BATCHES = flags.DEFINE_list("batches", ["128"], "Images a step.")
-_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Of the computation: float32, bfloat16.")
-_STEPS_A_CALL = flags.DEFINE_integer("steps_a_call", None, "Default: 4 on a CPU, 50 on a GPU.", lower_bound=1)
+_NETWORKS = flags.DEFINE_list("networks", ["cifar10:residual-20"], "FILE:NAME of each config.")
+_BATCHES = flags.DEFINE_list("batches", ["128"], "Images per step.")
+_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Types of the computation: float32, bfloat16.")
+_STEPS_A_CALL = flags.DEFINE_integer(
+    "steps_a_call", None, "Steps per call. Default: 4 on a CPU, 50 on a GPU.", lower_bound=1
+)
 _MATRIX = flags.DEFINE_integer("matrix", None, "Side of the matrices. Default: 2048 on a CPU, 8192 on a GPU.", 1)
 
 _HEADER = (
@@ -31,29 +33,29 @@ _HEADER = (
 
 
 def main() -> None:
-    """Measures the machine and each step by turns, and hands over the table."""
+    """Measures the machine and each step in turns, and prints the table."""
     rows = []
     for dtype in options.choices(_DTYPES, ("float32", "bfloat16")):
         for name in _NETWORKS.value:
             rows += [_row(name, dtype, batch) for batch in options.numbers(_BATCHES)]
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
     import jax
 
     from benchmarks import ours
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     gpu = jax.default_backend() == "gpu"
     count, side = _STEPS_A_CALL.value or (50 if gpu else 4), _MATRIX.value or (8192 if gpu else 2048)
     keys = {"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0}
-    training = ours.training(ours.named(name, **keys))
-    flops, moved = 2 * multiply_adds(training), bytes_moved(ours.named(name, **keys, **{"model.unroll": True}))
+    training = ours.training(ours.load_config(name, **keys))
+    flops, moved = 2 * multiply_adds(training), bytes_moved(ours.load_config(name, **keys, **{"model.unroll": True}))
     calls = {"step": partial(training.run, count), "matrix": _matrix_product(side, dtype), "copy": _copy(gpu)}
     with Progress(3 * options.ROUNDS.value, f"{name}, {dtype}, batch {batch}", "turns") as progress:
-        seconds = by_turns(calls, options.ROUNDS.value, 1.0, lambda what: progress.update(1, what))
+        seconds = time_in_turns(calls, options.ROUNDS.value, 1.0, lambda what: progress.update(1, what))
     step = seconds["step"].median / count
     matrix_rate = 2 * side**3 / seconds["matrix"].median
     copy_rate = _copied(gpu) / seconds["copy"].median
@@ -64,12 +66,12 @@ def _row(name: str, dtype: str, batch: int) -> tuple[str, ...]:
 
 
 def _against(work: float, seconds: float, rate: float) -> tuple[str, ...]:
-    """The work, its rate, the machine's, and the fraction of it."""
+    """Formats the work of a step, its rate, the machine's rate, and the percentage of it."""
     return f"{work:.4g}", f"{work / seconds:.4g}", f"{rate:.4g}", f"{100 * work / seconds / rate:.1f}"
 
 
 def multiply_adds(training: Any) -> int:
-    """Those of one training step, counted from its program."""
+    """Counts the multiply-adds of one training step from its program."""
     import jax
     import numpy as np
 
@@ -92,7 +94,7 @@ def multiply_adds(training: Any) -> int:
 
 
 def bytes_moved(config: Any) -> float:
-    """Returns the bytes that a compiled step reads and writes by XLA's count; the body of a loop counts once."""
+    """Returns XLA's count of the bytes that a compiled step reads and writes; the body of a loop counts once."""
     from benchmarks import ours
 
     analysis = ours.training(config, images=config.train.batch_size).compile().cost_analysis()
@@ -108,7 +110,7 @@ def _matrix_product(side: int, dtype: str) -> Callable[[], Any]:
 
 
 def _copied(gpu: bool) -> int:
-    """Bytes read and written by a copy, far more than caches hold."""
+    """Returns the bytes that a copy reads and writes, which are far more than caches hold."""
     return 2 * (4 << 30 if gpu else 256 << 20)
 
 
@@ -117,7 +119,7 @@ def _copy(gpu: bool) -> Callable[[], Any]:
     import jax.numpy as jnp
 
     x = jnp.zeros(_copied(gpu) // 2 // 4, jnp.float32)
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place: no time goes to finding new memory
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)  # in place, so that no time is spent on allocating memory
 
     def copy() -> Any:
         nonlocal x

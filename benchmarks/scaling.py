@@ -1,18 +1,19 @@
-"""Scaling at a fixed global batch: a device's program, its collectives, and the host's work, by devices and processes.
+"""Scaling at a fixed global batch: a device's program, its collectives and the host's work, by devices and processes.
 
 python -m benchmarks.scaling [--batch=128] [--device_counts=1,2,4,8] [--process_counts=2,4] [--output=FILE.csv]
 
-The devices are CPU devices of one process, or processes with one each, joined as those of a run are. Kernels, copies,
-collectives and bytes are read from the compiled program: of one training step, on one device, each loop's body as often
-as it runs. A device with fewer images runs fewer rounds of the convolution's loops, so its program is to be compared
-with the row of one device that trains on as many images alone, which stands below it. BN normalises as many images
-together as the smallest share has.
+The devices are CPU devices of one process, or processes with one device each, joined as in a run. Kernels, copies,
+collectives and bytes are read from the compiled program, for one training step on one device; the body of a loop counts
+as often as it runs. A device with fewer images runs fewer iterations of the convolution's loops. So compare its program
+with the row of a single device that trains on as many images, which is below it. BN normalises as many images together
+as the smallest share has.
 
-"host ms a call" is the processor time of the thread that starts the calls, for everything that a run does in a call
-of --steps_a_call: agreeing with the other processes, starting it, fetching the sums. "ms of no steps" is the clock's,
-of a call that takes none: what a call costs beside its steps. Neither sends anything to the devices: a transfer would
-be refused. (The number of steps, 4 bytes a device, was sent when it was new.) "ms a step" is the clock's, too. Devices
-that share cores share them; what more hardware would give is not to be seen here. About 5 minutes on 2 CPU cores.
+"host ms a call" is the processor time of the thread that launches the calls. It covers all that a run does in a call of
+--steps_a_call steps: synchronising with the other processes, launching, and fetching the metrics' sums. "ms of no
+steps" is the wall-clock time of a call without steps, which is the overhead of a call. During both, a transfer to a
+device would raise an error. (The number of steps, 4 bytes per device, is sent once, before the measurement.) "ms a
+step" is wall-clock time, too. All devices share the cores of this machine, so the table does not show what more
+hardware would gain. Takes about 5 minutes on 2 CPU cores.
 """
 
 import json
@@ -32,13 +33,15 @@ from benchmarks import options
 from resnet_flax import command
 from resnet_flax.errors import Failed, UserError
 
-_NETWORK = flags.DEFINE_string("network", "cifar10:residual-20", "FILE:NAME of configs.")
-_BATCH = flags.DEFINE_integer("batch", 128, "Images a step, of all devices together.", lower_bound=1)
-_DEVICES = flags.DEFINE_list("device_counts", ["1", "2", "4", "8"], "Devices of one process.")
-_PROCESSES = flags.DEFINE_list("process_counts", ["2", "4"], "Processes with a device each.")
-_STEPS = flags.DEFINE_integer("steps_a_call", 4, "Steps of the calls that are measured.", lower_bound=1)
-_GROUP = flags.DEFINE_integer("bn_group", None, "With --here: train.bn_group.")
-_HERE = flags.DEFINE_bool("here", False, "Measure the devices that are here; prints JSON. The benchmark starts these.")
+_NETWORK = flags.DEFINE_string("network", "cifar10:residual-20", "FILE:NAME of the config.")
+_BATCH = flags.DEFINE_integer("batch", 128, "Images per step, over all devices.", lower_bound=1)
+_DEVICES = flags.DEFINE_list("device_counts", ["1", "2", "4", "8"], "Numbers of devices of one process.")
+_PROCESSES = flags.DEFINE_list("process_counts", ["2", "4"], "Numbers of processes with one device each.")
+_STEPS = flags.DEFINE_integer("steps_a_call", 4, "Steps per measured call.", lower_bound=1)
+_GROUP = flags.DEFINE_integer("bn_group", None, "Value of train.bn_group, with --here.")
+_HERE = flags.DEFINE_bool(
+    "here", False, "Measures this process's devices and prints JSON; used by the benchmark itself."
+)
 
 _HEADER = (
     "batch", "processes", "devices", "images a device", "kernels", "copies", "MB moved", "collectives",
@@ -47,20 +50,20 @@ _HEADER = (
 
 
 class Case(NamedTuple):
-    """Devices that share a batch."""
+    """Processes and devices that share a batch."""
 
     processes: int
-    devices: int  # of each process
+    devices: int  # per process
     batch: int
 
     @property
     def images(self) -> int:
-        """Images of a device."""
+        """The number of images per device."""
         return self.batch // (self.processes * self.devices)
 
 
 def main() -> None:
-    """Measures each case in processes of its own, and hands over the table; or with ``--here`` this process's."""
+    """Measures each case in processes of its own, and prints the table; with ``--here``, measures this process."""
     if _HERE.value:
         print(json.dumps(measure(_NETWORK.value, _BATCH.value, _GROUP.value, _STEPS.value, options.ROUNDS.value)))
         return
@@ -87,14 +90,14 @@ def main() -> None:
                  *(f"{1e3 * seconds:.3g}" for seconds in host), *(f"{1e3 * seconds:.4g}" for seconds in clock))
             )  # fmt: skip
             progress.update(1, f"{case.processes} processes, {case.devices} devices each, batch {case.batch}")
-    options.hand_over(_HEADER, rows)
+    options.print_and_write(_HEADER, rows)
 
 
 def cases() -> Iterator[Case]:
-    """Yields the cases that the flags name.
+    """Yields the cases that the flags define.
 
     Raises:
-      UserError: a number of devices does not divide the batch.
+      UserError: A number of devices does not divide the batch.
     """
     for flag, of_processes in ((_DEVICES, False), (_PROCESSES, True)):
         for count in options.numbers(flag) if flag.value else ():
@@ -104,7 +107,7 @@ def cases() -> Iterator[Case]:
 
 
 def _in_processes(case: Case, group: int) -> dict[str, Any]:
-    """Starts the processes of a case; returns what the first one printed."""
+    """Starts the processes of a case; returns the measurements that the first one prints."""
     kept = re.sub(r"--xla_force_host_platform_device_count=\S*", "", os.environ.get("XLA_FLAGS", ""))
     given = {"XLA_FLAGS": f"{kept} --xla_force_host_platform_device_count={case.devices}", "JAX_PLATFORMS": "cpu"}
     command_line = [
@@ -119,7 +122,7 @@ def _in_processes(case: Case, group: int) -> dict[str, Any]:
     joined = [[f"--process={i}"] if case.processes > 1 else [] for i in range(case.processes)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | given}
     started = [subprocess.Popen([*command_line, *one], **pipes) for one in joined]
-    said = [process.communicate() for process in started]  # where one fails, the others lose it and end, too
+    said = [process.communicate() for process in started]  # if one fails, the others end, too
     for process, (_, error) in zip(started, said, strict=True):
         if process.returncode:
             raise Failed(f"{' '.join(process.args[1:])}: {(error.strip().splitlines() or ['killed'])[-1]}")
@@ -130,8 +133,8 @@ def measure(network: str, batch: int, group: int | None, count: int, rounds: int
     """Compiles the training step for the devices of all processes, and calls it as a run does.
 
     Returns:
-      ``counts`` of a step's program, and by round the seconds of the ``host`` a call, of a call of ``no_steps``, and of
-      a ``step``; of several processes, the longest.
+      ``counts`` of a step's program; and in each round the seconds of the ``host`` per call, of a call with
+      ``no_steps``, and of a ``step``. With several processes, these are the longest.
     """
     import dataclasses
 
@@ -144,7 +147,7 @@ def measure(network: str, batch: int, group: int | None, count: int, rounds: int
     from resnet_flax.runtime.hosts import Hosts
 
     keys = {"train.batch_size": batch, "train.bn_group": group or batch // jax.device_count()}
-    training, hosts = ours.training(ours.named(network, **keys), images=max(batch, 1024)), Hosts()
+    training, hosts = ours.training(ours.load_config(network, **keys), images=max(batch, 1024)), Hosts()
     counts = Program(training.compile().as_text()).step()
 
     def call(steps: int, transfers: str) -> tuple[float, float]:

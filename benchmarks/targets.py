@@ -1,14 +1,17 @@
-"""The training step compiled for accelerators that are not here: what it needs, and the least time of a step.
+"""Compiles the training step for accelerators that this machine does not have; counts memory, kernels and least time.
 
 python -m benchmarks.targets --output=results/benchmarks/targets.csv [--rows=residual-50,v5e] [--seconds=600]
 
-Needs Python 3.12 or later and the compilers: pip install -e '.[cuda13,tpu]'. Each row is compiled in a process of its
-own, which is stopped after --seconds; that, too, is a row. The file is written after each row, and what it holds is not
-compiled again: a stopped command goes on. Nothing is run: "ms at best" is a bound by published rates
-(resnet_flax/measurements/chips.py), and "binds" says which. Operations and "least GB" are counted from the step's
-equations; kernels, calls, copies, collectives and "program's GB" are read from the compiled program, of one step on one
-device. The time that these GB take is no bound, since a cache may hold some of them, but nearer to what a step takes.
-"units" are scanned or unrolled by default, or all unrolled. About an hour and a half on one CPU core.
+Requires Python 3.12 or later and the compilers: pip install -e '.[cuda13,tpu]'. Each row is compiled in a process of
+its own, which is stopped after --seconds; its row then says so. The file is written after each row. If the command is
+repeated, it resumes: rows in the file are not compiled again.
+
+Nothing is run. "ms at best" is a lower bound by published rates (resnet_flax/measurements/chips.py), and "binds" names
+the rate that gives it. Operations and "least GB" are counted from the step's equations. Kernels, calls, copies,
+collectives and "program's GB" are read from the compiled program, for one step on one device. "ms for these" is the
+time that the program's GB take in the device's memory. It is not a bound, since a cache may hold some of them, but
+nearer to the time of a real step. "units" is "default" (scanned, or unrolled if few) or "unrolled". Takes about an hour
+and a half on one CPU core.
 """
 
 import csv
@@ -26,11 +29,11 @@ from resnet_flax import command
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
-_ROWS = flags.DEFINE_list("rows", [], "Parts of the names of rows that are compiled; default: all.")
-_SECONDS = flags.DEFINE_integer("seconds", 600, "Seconds after which a row is stopped.", lower_bound=1)
+_ROWS = flags.DEFINE_list("rows", [], "Compiles only rows whose first columns contain all of these. Default: all rows.")
+_SECONDS = flags.DEFINE_integer("seconds", 600, "Seconds after which a row's process is stopped.", lower_bound=1)
 
 _GIB = 2**30
-_IMAGES = 50_000  # for training in CIFAR-10
+_IMAGES = 50_000  # CIFAR-10's training images
 _STEP = (
     "compile s", "GiB a device", "temporaries", "fits", "kernels", "library calls", "copies", "layout changes",
     "collectives", "MB given to them", "GFLOP", "least GB", "program's GB", "ms for these", "compute ms", "memory ms",
@@ -39,7 +42,7 @@ _STEP = (
 
 
 class Case(NamedTuple):
-    """A row: a network of configs/, the target, and what its config sets."""
+    """A row of the table: a network of configs/, the target, and the config's settings."""
 
     network: str
     target: str
@@ -50,12 +53,12 @@ class Case(NamedTuple):
 
     @property
     def text(self) -> tuple[str, ...]:
-        """The row's first columns."""
+        """The row's first columns, as text."""
         return tuple(map(str, self))
 
 
 def cases() -> Iterator[Case]:
-    """Yields the rows, the most telling first."""
+    """Yields the rows, the most informative first."""
     r20, r110, r1202, r50 = (
         "cifar10:residual-20", "cifar10:residual-110", "cifar10:residual-1202", "imagenet:residual-50",
     )  # fmt: skip
@@ -85,10 +88,10 @@ def cases() -> Iterator[Case]:
 
 
 def main() -> None:
-    """Compiles what the table lacks, and hands it over after each row."""
+    """Compiles the rows that the file lacks, writes it after each, and prints the table."""
     wanted = [case for case in cases() if all(any(part in t for t in case.text) for part in _ROWS.value)]
     if not wanted:
-        raise UserError(f"--rows={','.join(_ROWS.value)}: no row has all of these in its first columns")
+        raise UserError(f"--rows={','.join(_ROWS.value)}: no row has all of these in its first columns; name fewer")
     from resnet_flax.runtime.progress import Progress
 
     rows = _written()
@@ -100,18 +103,18 @@ def main() -> None:
                 rows = dict(sorted(rows.items(), key=lambda item: order.get(item[0], len(order))))
                 options.write((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()])
             progress.update(1, " ".join(case.text))
-    options.hand_over((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()], ("jaxlib",))
+    options.print_and_write((*Case._fields, *_STEP), [(*text, *row) for text, row in rows.items()], ("jaxlib",))
 
 
 def _written() -> dict[tuple[str, ...], list[str]]:
-    """The rows that the file of ``--output`` holds."""
+    """Reads the rows that the file of ``--output`` contains."""
     if not options.OUTPUT.value or not expanded(options.OUTPUT.value).exists():
         return {}
     lines = itertools.filterfalse(lambda line: line.startswith("# "), expanded(options.OUTPUT.value).open())
     count = len(Case._fields)
     header, *found = csv.reader(lines)
     if tuple(header) != (*Case._fields, *_STEP):
-        raise UserError(f"--output={options.OUTPUT.value}: it holds another table; name a new file")
+        raise UserError(f"--output={options.OUTPUT.value}: the file contains another table; name a new file")
     return {tuple(row[:count]): row[count:] for row in found}
 
 
@@ -130,14 +133,14 @@ def _in_a_process(case: Case, seconds: int) -> Sequence[str]:
 
 
 def measure(case: Case) -> list[str]:
-    """Compiles a row's step in this process, which has not used jax before; returns the row's other columns."""
+    """Compiles a row's step and returns the row's other columns. This process must not have used jax before."""
     from resnet_flax.measurements import targets
 
     targets.set_up()
     from benchmarks import ours
 
     keys = {"model.dtype": case.dtype, "train.batch_size": case.batch, "model.remat": case.remat}
-    config = ours.named(case.network, **keys, **{"model.unroll": case.units == "unrolled"})
+    config = ours.load_config(case.network, **keys, **{"model.unroll": case.units == "unrolled"})
     target = targets.parse(case.target)
     step = targets.TargetStep(config, target, target.mesh(), _IMAGES)
     work, compiled = step.work(), step.compile()

@@ -1,9 +1,9 @@
-"""The whole of ``make curves``, by phase: starting, compiling, training, and what comes after the last run.
+"""Seconds of each phase of ``make curves``: starting, getting ready, training.
 
 python -m benchmarks.time_to_figure [--output=FILE.csv] [--argument=--depths=8 --argument=--config.train.steps=100]
 
-Runs experiments.plain_vs_residual in an empty folder with an empty cache of compiled programs, and reads the time of
-each line that it prints. About 2 minutes on 2 CPU cores.
+Runs experiments.plain_vs_residual in an empty folder with an empty compilation cache, and notes when it prints each
+line. Takes about 2 minutes on 2 CPU cores.
 """
 
 import os
@@ -20,7 +20,7 @@ from benchmarks import options
 from resnet_flax import command
 from resnet_flax.errors import Failed
 
-_ARGUMENTS = flags.DEFINE_multi_string("argument", [], "Passed on to experiments.plain_vs_residual; may be repeated.")
+_ARGUMENTS = flags.DEFINE_multi_string("argument", [], "Argument of experiments.plain_vs_residual; may be repeated.")
 
 _HEADER = ("phase", "seconds", "share")
 _START = re.compile(r"run \d+ of \d+: (.+?)(;|$)")
@@ -28,18 +28,21 @@ _READY = re.compile(r".*; ready after [\d.]+ s$")
 
 
 def main() -> None:
-    """Runs it once, and hands over the table."""
+    """Runs the experiment once, and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         phases = phases_of(_lines_of(Path(folder), list(_ARGUMENTS.value)))
     total = sum(seconds for _, seconds in phases)
     rows = [(name, f"{seconds:.1f}", f"{seconds / total:.0%}") for name, seconds in phases]
-    options.hand_over(_HEADER, [*rows, ("total", f"{total:.1f}", "100%")])
+    options.print_and_write(_HEADER, [*rows, ("total", f"{total:.1f}", "100%")])
 
 
 def phases_of(lines: list[tuple[float, str]]) -> list[tuple[str, float]]:
-    """Names and seconds of the phases, from each line and the second at which it came; the last line is the end.
+    """Returns names and seconds of the phases.
 
-    Of each run: until it is ready to train (data, network, compiling), and until the next one or the end of training.
+    A run has two phases: until it is ready to train (data, network, compiling), and until the next run or the end.
+
+    Args:
+      lines: The experiment's lines, each with the second at which it was printed; the last one marks the end.
     """
     marks = [(0.0, "starting Python and the libraries")]
     for at, line in lines:
@@ -65,7 +68,7 @@ def _lines_of(folder: Path, arguments: list[str]) -> list[tuple[float, str]]:
             print(line, end="", file=sys.stderr, flush=True)
     lines.append((time.perf_counter() - start, "end"))
     if process.returncode:
-        raise Failed(f"experiments.plain_vs_residual ended with exit code {process.returncode}; its lines are above")
+        raise Failed(f"experiments.plain_vs_residual ended with exit code {process.returncode}; see its output above")
     return lines
 
 

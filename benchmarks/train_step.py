@@ -1,13 +1,14 @@
-"""Images a second of a whole training step: ours beside PyTorch and the obvious Flax version, all by turns in one run.
+"""Images per second of a whole training step: ours, PyTorch and the obvious Flax version, in turns in one run.
 
 python -m benchmarks.train_step [--networks=cifar10:residual-20,imagenet:residual-50] [--batches=32,128]
     [--dtypes=float32,bfloat16] [--peers=flax,pytorch,pytorch-compiled] [--rounds=5] [--output=FILE.csv]
 
-Forward, backward, optimizer and BN statistics; ours draws, crops and flips its batch on the device besides, the peers
-are given one that is there. PyTorch is channels_last, in bfloat16 by autocast, and measured where it is installed
-(requirements-peer.txt); torchvision's own ResNet-50 where that is. BN normalises the batch, in ours too.
-The last column projects the steps that the config trains for (cifar10: the paper's 64,000), evaluation left out.
-Defaults on a CPU: ResNet-20, batch 128, float32, 3 to 5 minutes on 2 cores. On a GPU: everything.
+A step includes forward and backward pass, optimizer and BN statistics. Ours also draws, crops and flips its batch on
+the device, whereas the peers train on one fixed batch there. BN normalises the whole batch in all of them. PyTorch is
+measured if it is installed (requirements-peer.txt), with channels_last, and autocast for bfloat16; its ResNet-50 is
+torchvision's if that is installed. The last column projects the time of all steps of the config (64,000 for cifar10, as
+in the paper), without evaluation. Default on a CPU: ResNet-20, batch 128, float32, which takes 3 to 5 minutes on 2
+cores. Default on a GPU: everything.
 """
 
 import importlib.util
@@ -24,14 +25,15 @@ CIFAR = ("cifar10:residual-20", "cifar10:residual-56", "cifar10:residual-110")
 IMAGENET = ("imagenet:residual-18", "imagenet:residual-50")
 PEERS = ("flax", "pytorch", "pytorch-compiled")
 
-_NETWORKS = flags.DEFINE_list("networks", None, "FILE:NAME of configs. Default: ResNet-20 on a CPU, all on a GPU.")
-_BATCHES = flags.DEFINE_list("batches", None, "Images a step. Default: 128 on a CPU; on a GPU also larger ones.")
-_DTYPES = flags.DEFINE_list("dtypes", None, "Of the computation. Default: float32 on a CPU, bfloat16 too on a GPU.")
-_PEERS = flags.DEFINE_list("peers", list(PEERS), "Whom to measure beside.")
-_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 2.0, "A turn takes about so long.", lower_bound=0)
+_NETWORKS = flags.DEFINE_list("networks", None, "FILE:NAME of each config. Default: ResNet-20 on a CPU, all on a GPU.")
+_BATCHES = flags.DEFINE_list("batches", None, "Images per step. Default: 128 on a CPU, 64 to 512 on a GPU.")
+_DTYPES = flags.DEFINE_list("dtypes", None, "Types of the computation. Default: float32; on a GPU, bfloat16, too.")
+_PEERS = flags.DEFINE_list("peers", list(PEERS), "Peers to measure beside ours.")
+_TURN_SECONDS = flags.DEFINE_float("turn_seconds", 2.0, "Approximate seconds of a turn.", lower_bound=0)
 _STEPS_A_CALL = flags.DEFINE_integer(
-    "steps_a_call", None, "Default: 8 on a CPU (a run's calls take two seconds, too), 50 on a GPU.", lower_bound=1
-)
+    "steps_a_call", None, "Steps per call. Default: 8 on a CPU (about two seconds, as in a run), 50 on a GPU.",
+    lower_bound=1,
+)  # fmt: skip
 
 _HEADER = (
     "network", "dtype", "batch", "who", "images/s", "least", "most", "ms a step", "ours over it",
@@ -40,20 +42,20 @@ _HEADER = (
 
 
 def main() -> None:
-    """Measures every combination, and hands over one table; its rows are shown as they come, too."""
+    """Measures every combination, prints each row as soon as it is known, and at last the table."""
     peers = options.choices(_PEERS, PEERS)
     import jax
 
     if importlib.util.find_spec("torch") is None:
         peers = [peer for peer in peers if not peer.startswith("pytorch")]
-        print("PyTorch is not installed: measured without it", file=sys.stderr)
+        print("PyTorch is not installed, so it is not measured", file=sys.stderr)
     rows = []
     for name, dtype, batch in _cases(jax.default_backend() == "gpu"):
         rows += _measure(name, dtype, batch, peers)
         jax.clear_caches()
     measured_torch = any(peer.startswith("pytorch") for peer in peers)
     packages = [p for p in ("torch", "torchvision") if measured_torch and importlib.util.find_spec(p)]
-    options.hand_over(_HEADER, rows, packages)
+    options.print_and_write(_HEADER, rows, packages)
 
 
 def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
@@ -66,11 +68,11 @@ def _cases(gpu: bool) -> Iterator[tuple[str, str, int]]:
 
 
 def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[str, ...]]:
-    """A row for each of those measured; none for a peer that fails, whose reason goes to stderr."""
+    """Returns a row for ours and for each peer. A peer that fails has no row, and its error goes to stderr."""
     import jax
 
     from benchmarks import ours
-    from resnet_flax.measurements.timing import by_turns
+    from resnet_flax.measurements.timing import time_in_turns
     from resnet_flax.runtime.progress import Progress
 
     count = _STEPS_A_CALL.value or (50 if jax.default_backend() == "gpu" else 8)
@@ -79,7 +81,7 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
         try:
             run = make()
             jax.block_until_ready(run(1))
-        except Exception as error:  # what a peer's compiler raises where it does not work; ours must
+        except Exception as error:  # a peer's compiler may raise anything; ours must work
             if who == "ours":
                 raise
             print(f"{who} cannot run {name}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
@@ -87,8 +89,8 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
         calls[who] = lambda run=run: run(count)
     title = f"{name}, {dtype}, batch {batch}"
     with Progress(len(calls) * options.ROUNDS.value, title, "turns") as progress:
-        spreads = by_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
-    rows, steps = [], ours.named(name).train.steps
+        spreads = time_in_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
+    rows, steps = [], ours.load_config(name).train.steps
     for who, spread in spreads.items():
         images = [batch * count / seconds for seconds in (spread.median, spread.most, spread.least)]
         ratio = spread.over(spreads["ours"]).text()
@@ -102,22 +104,22 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
 def _contestants(
     name: str, dtype: str, batch: int, peers: list[str]
 ) -> Iterator[tuple[str, Callable[[], Callable[[int], Any]]]]:
-    """Who, and what makes its ``run(count)``."""
+    """Yields each contestant's name, and a function that builds its ``run(count)``."""
     from benchmarks import ours
     from benchmarks.peers import flax_obvious
-    from benchmarks.peers.networks import layout_of
+    from benchmarks.peers.network_sizes import sizes_of
 
-    config = ours.named(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
+    config = ours.load_config(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
     shape, classes = ours.shape_and_classes(config)
-    layout = layout_of(config, classes, shape[0])
+    sizes = sizes_of(config, classes, shape[0])
     yield "ours", lambda: ours.run(config)
     if "flax" in peers:
-        yield "flax", lambda: flax_obvious.training(layout, dtype, batch)
+        yield "flax", lambda: flax_obvious.training(sizes, dtype, batch)
     for peer in peers:
         if peer.startswith("pytorch"):
             from benchmarks.peers import pytorch
 
-            yield peer, lambda peer=peer: pytorch.training(layout, dtype, batch, peer == "pytorch-compiled")
+            yield peer, lambda peer=peer: pytorch.training(sizes, dtype, batch, peer == "pytorch-compiled")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from resnet_flax.sweeps.plan import plan
 
 def configs(asked: Asked) -> list[ConfigDict]:
     """Unit by unit at each depth."""
-    from resnet_flax.measurements import networks  # with jax, for which --help does not wait
+    from resnet_flax.measurements import network_cost  # with jax, for which --help does not wait
 
-    units = asked.settings.units or networks.units_with_a_basic_form()
+    units = asked.settings.units or network_cost.units_with_a_basic_form()
     cases = [Case(f"{u}-basic-{d}", label=f"{u}-{d}") for d in asked.settings.depths for u in units]
     return [run.config for run in plan(cases, dataclasses.replace(asked, seeds=asked.seeds[:1]))]
 
@@ -40,13 +40,13 @@ def data_of(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
 
 def measures(asked: Asked) -> list[str]:
     """A line for each network and each stack of layers."""
-    from resnet_flax.measurements import layers  # with jax, for which --help does not wait
+    from resnet_flax.measurements import convolution_stacks  # with jax, for which --help does not wait
 
     given, found = asked.settings, configs(asked)
     what = _what(data_of(found[0])[0], given.batch)
     return [
         *(f"{name_of(c.model)}: {what}, {given.rounds} rounds" for c in found),
-        *(f"{stack.name}: batch {given.batch}, {given.rounds} rounds" for stack in layers.STACKS),
+        *(f"{stack.name}: batch {given.batch}, {given.rounds} rounds" for stack in convolution_stacks.STACKS),
     ]
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from resnet_flax import config as configs
-from resnet_flax.analysis.scoring import scored
+from resnet_flax.analysis.scoring import stream_log_probabilities
 from resnet_flax.data import pixels
 from resnet_flax.data.datasets import image_shape
 from resnet_flax.data.decoding import Readable
@@ -34,7 +34,7 @@ from resnet_flax.interchange.files import Weights, read
 from resnet_flax.interchange.weights import config_of, variables
 from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
-from resnet_flax.networks.finite import not_finite
+from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.paths import expanded
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
@@ -84,7 +84,7 @@ class Model:
         Raises:
           UserError: it says in which layers they are.
         """
-        if bad := not_finite(self.variables):
+        if bad := non_finite_layers(self.variables):
             raise UserError(f"the network has weights that are not finite: {bad}")
 
     @property
@@ -143,7 +143,7 @@ class Model:
         self.check_classifies()
         self.check_finite()
         what, classes = (self.network, self.variables, self.preprocessing), self.preprocessing.classes
-        for row in scored(*what, images, view, batch_size):
+        for row in stream_log_probabilities(*what, images, view, batch_size):
             yield row if isinstance(row, UserError) else _top(row, classes, top)
 
     @cached_property

@@ -20,7 +20,7 @@ from resnet_flax.data.views import View
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.model import Model
-from resnet_flax.networks.finite import not_finite
+from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.training import evaluation, metric_functions
 from resnet_flax.training.devices import data_mesh, replicated
@@ -191,7 +191,7 @@ def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
 
 def _check_finite(variables: dict[str, Any]) -> None:
     """Ends the command where weights are not finite: their loss may be finite all the same, and means nothing."""
-    if bad := not_finite(variables):
+    if bad := non_finite_layers(variables):
         raise Diverged(f"the network has weights that are not finite: {bad}; so there is no loss and no error")
 
 

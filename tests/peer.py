@@ -1,10 +1,10 @@
-"""CIFAR networks in PyTorch, written apart from ours: what ours are compared with."""
+"""CIFAR networks in PyTorch, written independently, with which ours are compared."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-torch.set_num_threads(1)  # its threads wait by spinning, which takes the cores from other tests
+torch.set_num_threads(1)  # PyTorch's threads spin while they wait, which takes the cores from other tests
 
 
 def convolution(channels, filters, stride=1, size=3):
@@ -16,7 +16,7 @@ def option_a(x, filters, stride):
 
 
 class Unit(nn.Module):
-    """Plain or residual (arXiv:1512.03385)."""
+    """A plain or residual unit (arXiv:1512.03385)."""
 
     def __init__(self, channels, filters, stride, residual):
         super().__init__()
@@ -32,7 +32,7 @@ class Unit(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """arXiv:1603.05027, with option A, or where `projection` with option B."""
+    """A pre-activation unit (arXiv:1603.05027), with option B if ``projection`` is true, else option A."""
 
     def __init__(self, channels, filters, stride, projection, first):
         super().__init__()
@@ -53,7 +53,7 @@ class PreActivation(nn.Module):
 
 
 class Highway(nn.Module):
-    """Two layers y = H T + x (1 - T) (arXiv:1507.06228); one that changes the shape is plain."""
+    """A highway unit of two layers y = H T + x (1 - T) (arXiv:1507.06228); a layer that changes the shape is plain."""
 
     def __init__(self, channels, filters, stride):
         super().__init__()
@@ -97,7 +97,7 @@ class CifarNetwork(nn.Module):
 
 
 def cifar_network(unit, n, shortcut="A"):
-    """The network of 6n+2 layers."""
+    """Builds the network of 6n+2 layers."""
     units = {
         "plain": lambda c, f, s, first: Unit(c, f, s, residual=False),
         "residual": lambda c, f, s, first: Unit(c, f, s, residual=True),
@@ -108,7 +108,7 @@ def cifar_network(unit, n, shortcut="A"):
 
 
 def from_flax(model, params, batch_stats=None):
-    """Copies our variables (or gradients, which have the same shapes) into a peer, layer by layer of the same name."""
+    """Copies our variables (or gradients, which have the same shapes) to the peer's layers of the same names."""
     import jax
     import numpy as np
 
@@ -142,11 +142,11 @@ def _copy(layers, params, batch_stats):
             assert getattr(layer, key).shape == value.shape, (name, key)
             getattr(layer, key).data = torch.tensor(value.copy())
     ours = {k for k in params if not k.startswith("stage")}
-    assert {name for name, _ in layers} == ours, "layers that only one of the two has"
+    assert {name for name, _ in layers} == ours, "the two networks have different layers"
 
 
 def loss_and_gradients(model, images, labels):
-    """The loss in training, and each parameter's gradient by name."""
+    """Returns the loss in training, and each parameter's gradient by name."""
     model.train()
     loss = functional.cross_entropy(
         model(torch.tensor(images).permute(0, 3, 1, 2)), torch.tensor(labels, dtype=torch.long)
@@ -156,7 +156,7 @@ def loss_and_gradients(model, images, labels):
 
 
 def steps(model, batches, rate):
-    """Losses of SGD steps: momentum 0.9, weight decay 1e-4 on every parameter."""
+    """Takes SGD steps (momentum 0.9, weight decay 1e-4 on every parameter); returns their losses."""
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
     losses = []
     for images, labels in batches:

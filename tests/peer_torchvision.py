@@ -1,4 +1,4 @@
-"""torchvision as a peer, also where its operators, built for CUDA, cannot be loaded beside a PyTorch for the CPU."""
+"""Imports torchvision as a peer, even if its operators (built for CUDA) do not load with a PyTorch for the CPU."""
 
 import importlib.util
 import sys
@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-_defined = []  # libraries of operators; PyTorch forgets what nobody holds
+_defined = []  # keeps the libraries of operators alive; PyTorch removes their operators with them
 
 
 def torchvision() -> ModuleType:
@@ -20,7 +20,7 @@ def torchvision() -> ModuleType:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         _defined.append(torch.library.Library("torchvision", "DEF"))
-        for operator in ("nms", "qnms"):  # those that torchvision asks for when it is imported
+        for operator in ("nms", "qnms"):  # importing torchvision requires these
             _defined[0].define(f"{operator}() -> Tensor")
         import torchvision
     return torchvision

@@ -1,4 +1,4 @@
-"""The imports of the package, read from its syntax trees: at the top, in no circle, in one direction."""
+"""Rules of the package, read from syntax trees: imports at the top, without cycles, in one direction; docstrings."""
 
 import ast
 import functools
@@ -10,12 +10,14 @@ from pathlib import Path
 from resnet_flax.sweeps.registry import ORDER
 
 ROOT = Path(__file__).parents[1]
-MOST_INSIDE = 25  # of launchers, optional packages, worker processes, and what neither --help nor a report waits for
+# Limit on imports inside functions: launchers, optional packages, worker processes, slow imports that --help or a
+# report does not need.
+MOST_INSIDE = 25
 
 
 @functools.cache
 def modules():
-    """Path and tree of each module of the package and of the experiments, by its dotted name."""
+    """Returns the path and the syntax tree of each module of the package and the experiments, by dotted name."""
     found = {}
     for folder in ("resnet_flax", "experiments"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -25,21 +27,21 @@ def modules():
 
 
 def imported(node):
-    """The modules of ours that an import names."""
+    """Returns the modules of this project that a node imports."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
         names = [f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in modules() else node.module
                  for a in node.names]  # fmt: skip
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        names = [node.value]  # of what is imported by its name, once flags are parsed
+        names = [node.value]  # a module that is imported by its name, after flags are parsed
     else:
         names = []
     return {name for name in names if name in modules()}
 
 
-def test_imports_stand_at_the_top():
-    """But for a few, each with its reason in a comment on its line, or above it and its neighbours."""
+def test_imports_are_at_the_top():
+    """A few are inside functions, each with its reason in a comment on its line or above its block of imports."""
     inside, without_reason = [], []
     for path, tree in modules().values():
         lines = path.read_text().splitlines()
@@ -71,7 +73,7 @@ def test_no_module_imports_itself_through_others():
     assert [name for name in edges if name in reached(name)] == []
 
 
-def test_the_package_knows_no_experiment_and_no_config_file():
+def test_the_package_imports_no_experiment_config_file_or_test():
     for name, (_, tree) in modules().items():
         if name.startswith("resnet_flax"):
             named = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
@@ -79,21 +81,21 @@ def test_the_package_knows_no_experiment_and_no_config_file():
             assert not {m for m in named if m.partition(".")[0] in ("experiments", "configs", "tests")}, name
 
 
-def test_private_names_are_read_in_their_module_alone():
+def test_private_names_are_imported_by_no_other_module():
     for name, (_, tree) in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("resnet_flax", "experiments")):
                 assert not [a.name for a in node.names if a.name.startswith("_")], name
 
 
-def test_neither_help_nor_a_refusal_waits_for_jax():
+def test_commands_parse_their_flags_without_importing_jax():
     named = ", ".join(f"experiments.{name}" for name in (*ORDER, "all", "report"))
     program = f"import sys, {named}, resnet_flax.command, benchmarks.options; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_a_docstring_says_what_the_thing_is_or_does():
-    """Its first word is no answer to a question that nobody has asked."""
+    """Its first word does not begin an answer to an unasked question, such as "Of" or "Where"."""
     ellipsis = re.compile(r"(Of|The same|That of|What|It|Where|Whether it|Not)\b")
     found = []
     for folder in ("resnet_flax", "experiments", "benchmarks", "configs"):

@@ -1,1 +1,1 @@
-"""The networks as others would write them: what ours are measured against."""
+"""The networks and input pipelines as others would write them, beside which ours are measured."""

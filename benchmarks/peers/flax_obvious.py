@@ -1,4 +1,4 @@
-"""The obvious Flax version: ``nn.Conv`` and ``nn.BatchNorm``, units one after the other, one step a call."""
+"""The obvious Flax version: ``nn.Conv`` and ``nn.BatchNorm``, units in a Python loop, one step per call."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from benchmarks.peers.networks import Layout
+from benchmarks.peers.network_sizes import NetworkSizes
 
 
 class _Unit(nn.Module):
     filters: int
     stride: int
-    layout: Layout
+    sizes: NetworkSizes
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(nn.BatchNorm, use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
-        if self.layout.bottleneck:
-            first, second = (1, self.stride) if self.layout.stride_on_3x3 else (self.stride, 1)
+        if self.sizes.bottleneck:
+            first, second = (1, self.stride) if self.sizes.stride_on_3x3 else (self.stride, 1)
             y = nn.relu(norm()(conv(self.filters, (1, 1), first)(x)))
             y = nn.relu(norm()(conv(self.filters, (3, 3), second, padding=1)(y)))
             y = norm()(conv(4 * self.filters, (1, 1))(y))
@@ -32,7 +32,7 @@ class _Unit(nn.Module):
             y = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(x)))
             y = norm()(conv(self.filters, (3, 3), padding=1)(y))
         if x.shape != y.shape:
-            if self.layout.projection:
+            if self.sizes.projection:
                 x = norm()(conv(y.shape[-1], (1, 1), self.stride)(x))
             else:
                 x = x[:, :: self.stride, :: self.stride]
@@ -41,33 +41,33 @@ class _Unit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network of that layout, in training."""
+    """A residual network of the given sizes, in training mode."""
 
-    layout: Layout
+    sizes: NetworkSizes
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[N, H, W, 3] -> logits [N, classes]."""
-        form, x = self.layout, x.astype(self.dtype)
-        size, stride = (7, 2) if form.large_stem else (3, 1)
-        x = nn.Conv(form.filters[0], (size, size), stride, padding=size // 2, use_bias=False, dtype=self.dtype)(x)
+        sizes, x = self.sizes, x.astype(self.dtype)
+        size, stride = (7, 2) if sizes.large_stem else (3, 1)
+        x = nn.Conv(sizes.filters[0], (size, size), stride, padding=size // 2, use_bias=False, dtype=self.dtype)(x)
         x = nn.relu(nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, dtype=self.dtype)(x))
-        if form.large_stem:
+        if sizes.large_stem:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for stage, (units, filters) in enumerate(zip(form.stage_units, form.filters, strict=True)):
+        for stage, (units, filters) in enumerate(zip(sizes.stage_units, sizes.filters, strict=True)):
             for i in range(units):
                 stride = 2 if stage and i == 0 else 1
-                x = _Unit(filters, stride, form, self.dtype)(x)
-        return nn.Dense(form.classes)(x.mean((1, 2), dtype=jnp.float32))
+                x = _Unit(filters, stride, sizes, self.dtype)(x)
+        return nn.Dense(sizes.classes)(x.mean((1, 2), dtype=jnp.float32))
 
 
-def training(layout: Layout, dtype: str, batch: int) -> Callable[[int], Any]:
-    """``run(count)``: that many SGD steps (momentum 0.9, decay 1e-4) on one random batch, one step a call."""
-    network = ResNet(layout, jnp.dtype(dtype))
+def training(sizes: NetworkSizes, dtype: str, batch: int) -> Callable[[int], Any]:
+    """Returns ``run(count)``: ``count`` SGD steps (momentum 0.9, decay 1e-4) on one random batch, one step per call."""
+    network = ResNet(sizes, jnp.dtype(dtype))
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
-    images = jax.random.normal(jax.random.key(0), (batch, layout.side, layout.side, 3))
-    labels = jax.random.randint(jax.random.key(1), (batch,), 0, layout.classes)
+    images = jax.random.normal(jax.random.key(0), (batch, sizes.side, sizes.side, 3))
+    labels = jax.random.randint(jax.random.key(1), (batch,), 0, sizes.classes)
     variables = jax.jit(network.init)(jax.random.key(2), images[:2])
     state = variables["params"], variables["batch_stats"], optimizer.init(variables["params"])
 

@@ -1,8 +1,8 @@
-"""PyTorch's ``DataLoader`` over files of photographs, with torchvision's transforms written out.
+"""PyTorch's ``DataLoader`` for files of photographs, with torchvision's transforms reimplemented.
 
-As ``torchvision.datasets.ImageFolder``, ``RandomResizedCrop`` or ``Resize`` and ``RandomCrop``,
-``RandomHorizontalFlip``, ``PILToTensor`` or ``ToTensor`` and ``Normalize`` do it with PIL images (torchvision 0.20,
-transforms/transforms.py and functional.py), so that torchvision itself need not be there.
+The transforms follow torchvision 0.20 on PIL images (transforms/transforms.py and functional.py): ``ImageFolder``,
+``RandomResizedCrop`` or ``Resize`` and ``RandomCrop``, ``RandomHorizontalFlip``, ``PILToTensor`` or ``ToTensor`` and
+``Normalize``. So torchvision need not be installed.
 """
 
 import math
@@ -53,7 +53,7 @@ class RandomResizedCrop:
 
 
 class RandomScaleCrop:
-    """The shorter side brought to a random one, then a random crop: ``Resize`` and ``RandomCrop``."""
+    """A resize to a random shorter side, then a random crop: ``Resize`` and ``RandomCrop``."""
 
     def __init__(self, side: int, scales: tuple[int, int]) -> None:
         self.side, self.scales = side, scales
@@ -70,7 +70,7 @@ class RandomScaleCrop:
 
 
 class Photographs(Dataset):
-    """Files and labels; ``floats`` is the usual recipe, float32 and normalised, else uint8."""
+    """Files and labels as a data set; with ``floats``, images are float32 and normalised (as usual), else uint8."""
 
     def __init__(self, files: Sequence[str], labels: Sequence[int], transform: Transform, floats: bool) -> None:
         self.files, self.labels, self.transform, self.floats = files, labels, transform, floats
@@ -93,8 +93,12 @@ class Photographs(Dataset):
 
 
 def batches(dataset: Photographs, batch: int, workers: int) -> Iterator[list[Tensor]]:
-    """Endless batches in random order, from that many processes, each two batches ahead (the default); to be closed."""
-    # One process that has PyTorch is forked: the usual way of forking this one does not go with JAX's threads.
+    """Yields endless batches in random order, from ``workers`` processes that are each two batches ahead (the default).
+
+    Close the generator to end the processes.
+    """
+    # Workers are forked from a server process that has imported PyTorch, since forking this process does not work with
+    # jax's threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     yield from DataLoader(

@@ -1,1 +1,1 @@
-"""Measurements of a network: counts, gradients, layer responses, gates."""
+"""Analyses of a network: counts, costs of stages, gradients, layer responses, gates, class probabilities."""

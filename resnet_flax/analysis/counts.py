@@ -21,39 +21,44 @@ def shaped(v: core.Var | core.Literal) -> jax.core.ShapedArray:
 
 
 def parameters(network: Network, image_shape: tuple[int, int, int]) -> int:
-    """How many numbers are trained: kernels, BN's scales and biases, the dense layer's bias."""
+    """Counts the trained values: kernels, BN's scales and biases, the dense layer's bias."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables_of(network, image_shape)["params"]))
 
 
 def multiply_adds(network: Network, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-adds of classifying one image: those of convolutions and of the dense layer, as in Table 1."""
+    """Counts the multiply-adds of classifying one image, in convolutions and the dense layer.
+
+    Table 1 of arXiv:1512.03385 gives them as FLOPs.
+    """
     variables = variables_of(network, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return multiply_adds_of(lambda v, x: network.apply(v, x, train=False), variables, image)
 
 
 def multiply_adds_of(function: Callable[..., Any], *arguments: Any) -> int:
-    """Multiply-adds of the convolutions and matrix products in a function, counted from its jaxpr.
+    """Counts the multiply-adds of the convolutions and matrix products in a function, from its jaxpr.
 
-    The body of a scan counts as often as it runs; XLA's own count takes it once. Zeros that a convolution is padded
-    with count like images, as everyone counts; zeros that are put between the positions of a strided convolution's
-    gradient do not. Of branches the one with the most counts; where the platform chooses, the one for other platforms
-    than those named (that of GPUs and TPUs, in this project). What no result depends on does not count.
+    * The body of a scan counts as often as it runs (XLA's own count takes it once).
+    * Zeros that pad a convolution's input count like other values, as is usual. Zeros between the positions of a
+      strided convolution's gradient do not count.
+    * Of a conditional, the branch with the most multiply-adds counts. Of a choice by platform, the default branch
+      counts, which in this project is the one for GPUs and TPUs.
+    * Operations on which no result depends do not count.
 
     Raises:
-      ValueError: the function holds a loop whose length is not known before it runs.
+      ValueError: The function contains a loop whose length is unknown before it runs.
     """
     return _count(_needed(function, *arguments), _multiply_adds)
 
 
 def least_bytes_of(function: Callable[..., Any], *arguments: Any, on_chip: float = 0) -> float:
-    """Bytes that the convolutions and matrix products in a function read and write, each operand and result once.
+    """Counts the bytes that the convolutions and matrix products in a function read and write at least.
 
-    No program moves less, however well it fuses what stands between convolutions: BN, ReLU, additions. Loops and
-    branches count as in :func:`multiply_adds_of`.
+    Each operand and each result counts once. No program moves less, however well it fuses the operations between
+    convolutions (BN, ReLU, additions). Loops and branches count as in :func:`multiply_adds_of`.
 
     Args:
-      on_chip: bytes of each array that may be on the chip already, or stay there.
+      on_chip: Bytes of each array that may already be on the chip, or stay there.
     """
 
     def of_layer(equation: core.JaxprEqn) -> float:
@@ -64,14 +69,14 @@ def least_bytes_of(function: Callable[..., Any], *arguments: Any, on_chip: float
 
 
 def variables_of(network: Network, image_shape: tuple[int, int, int]) -> Any:
-    """Shapes and dtypes of a network's variables (``params``, ``batch_stats``), and no arrays."""
+    """Returns the shapes and dtypes of a network's variables (``params``, ``batch_stats``), without computing them."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    # The key is made inside: made here, it would be compiled and run.
+    # The key is created inside the abstract evaluation; outside, jax would compile and run a program for it.
     return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
 
 
 def _needed(function: Callable[..., Any], *arguments: Any) -> core.Jaxpr:
-    """Returns the jaxpr of a function, without what none of its results depends on."""
+    """Returns the jaxpr of a function, without operations on which no result depends."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
@@ -81,12 +86,12 @@ def _count(jaxpr: core.Jaxpr, of_layer: Callable[[core.JaxprEqn], _Number]) -> _
 
 
 def multiply_adds_of_equation(equation: core.JaxprEqn) -> int:
-    """Multiply-adds of one step of a jaxpr, with all that runs inside it; see :func:`multiply_adds_of`."""
+    """Counts the multiply-adds of one equation of a jaxpr and of all jaxprs in it, as :func:`multiply_adds_of` does."""
     return _count_equation(equation, _multiply_adds)
 
 
 def _count_equation(equation: core.JaxprEqn, of_layer: Callable[[core.JaxprEqn], _Number]) -> _Number:
-    """Sums ``of_layer`` over the convolutions and matrix products that run in one step of a jaxpr."""
+    """Sums ``of_layer`` over the convolutions and matrix products that run in one equation of a jaxpr."""
     name, params = equation.primitive.name, equation.params
     if name in ("conv_general_dilated", "dot_general"):
         return of_layer(equation)
@@ -113,7 +118,7 @@ def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
     found = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(item, "jaxpr", item)  # that of a closed one; newer versions of jax have no other
+            inner = getattr(item, "jaxpr", item)  # a ClosedJaxpr contains the Jaxpr
             if isinstance(inner, core.Jaxpr):
                 found.append(inner)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from resnet_flax.analysis.in_order import in_order
+from resnet_flax.analysis.layer_order import layers_in_order
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 
@@ -14,15 +14,17 @@ from resnet_flax.networks.compilation import jit
 def openness(
     network: Network, variables: Mapping[str, Any], images: Array, train: bool = False
 ) -> list[tuple[str, float]]:
-    """The mean of T over images, positions and channels, of each gated layer in order; 0 carries, 1 transforms.
+    """Returns each gated layer's name and the mean of its T over images, positions and channels, in the layers' order.
+
+    A gate of 0 carries its input unchanged, and a gate of 1 transforms it.
 
     Args:
-      network: built without an axis name.
-      variables: of the network.
+      network: A network without a mesh axis (:func:`~.networks.on_one_device`).
+      variables: The network's variables.
       images: [N, H, W, C], normalised.
-      train: whether BN uses the batch's statistics.
+      train: Whether BN uses the batch's statistics.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
     look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
     gates = jax.device_get(look(variables, images))
-    return [(name, float(value)) for name, value in in_order(gates, "openness")]
+    return [(name, float(value)) for name, value in layers_in_order(gates, "openness")]

@@ -1,6 +1,6 @@
-"""How signals and gradients travel through a network: layer by layer, out of the compiled, scanned program.
+"""Propagation of signals and gradients through a network, layer by layer, measured in the compiled, scanned program.
 
-"Deep Residual Learning for Image Recognition" (arXiv:1512.03385): section 4.1 holds that with BN neither forward nor
+"Deep Residual Learning for Image Recognition" (arXiv:1512.03385): section 4.1 argues that with BN neither forward nor
 backward signals vanish, and Fig. 7 shows the standard deviations of layer responses.
 """
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from resnet_flax.analysis.in_order import in_order, reduce_layers
+from resnet_flax.analysis.layer_order import layers_in_order, reduce_layers
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 
@@ -21,42 +21,44 @@ from resnet_flax.networks.compilation import jit
 _WEIGHTS = r"stem_conv|conv\d+|last_conv|hidden\d+|dense"
 _RESPONSES = r"stem_response|response\d+"
 
-Layers = list[tuple[str, float]]
+LayerValues = list[tuple[str, float]]  # a layer's name and its value, in the network's order
 
 
 @dataclasses.dataclass(frozen=True)
 class Propagation:
-    """Norms and deviations of one batch: a number for each layer, with its name, in the order of the network.
+    """Gradient norms and response deviations of each layer, for one batch.
+
+    A layer's response is its output after BN, before the nonlinearity or the addition (Fig. 7). In pre-activation units
+    it is the convolution's output.
 
     Attributes:
-      loss: mean cross-entropy.
-      weights: the L2 norm of the loss's gradient with respect to the layer's kernel.
-      activations: the L2 norm of its gradient with respect to the response of each 3x3 layer, over the batch,
-        positions and channels. The response is taken after BN and before the nonlinearity or the addition; in
-        pre-activation units it is the convolution's output.
-      responses: the standard deviation of each 3x3 layer's response over the same (Fig. 7).
+      loss: Mean cross-entropy.
+      weights: L2 norm of the loss's gradient with respect to each layer's kernel.
+      activations: L2 norm of the loss's gradient with respect to each 3x3 layer's response, over the batch, positions
+        and channels.
+      responses: Standard deviation of each 3x3 layer's response, over the batch, positions and channels.
     """
 
     loss: float
-    weights: Layers
-    activations: Layers
-    responses: Layers
+    weights: LayerValues
+    activations: LayerValues
+    responses: LayerValues
 
 
 def measure(network: Network, variables: Mapping[str, Any], images: Array, labels: Array) -> Propagation:
-    """Gradients and responses of a network, with the batch's own BN statistics as in training; no dropout.
+    """Measures gradients and responses of a network, with the batch's BN statistics as in training, without dropout.
 
     Args:
-      network: built without an axis name.
-      variables: ``params``, and ``batch_stats`` where the network has BN.
+      network: A network without a mesh axis (:func:`~.networks.on_one_device`).
+      variables: ``params``, and ``batch_stats`` if the network has BN.
       images: [N, H, W, C], normalised.
       labels: [N] int32.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
     loss, found = jax.device_get(jit(_statistics, static_argnums=0)(network, variables, images, labels))
 
-    def listed(what: str, leaf: str, layers: str) -> Layers:
-        return [(name, float(value)) for name, value in in_order(found[what], leaf, layers)]
+    def listed(what: str, leaf: str, layers: str) -> LayerValues:
+        return [(name, float(value)) for name, value in layers_in_order(found[what], leaf, layers)]
 
     return Propagation(
         float(loss),
@@ -74,7 +76,7 @@ def _statistics(network: Network, variables: dict, images: Array, labels: Array)
         logits, seen = network.apply(given, images, True, mutable=["batch_stats", "responses"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), seen["responses"]
 
-    # Zeros of each response's shape: the gradient with respect to them is the one with respect to the response.
+    # Zeros of each response's shape are added to it: their gradient is the gradient with respect to the response.
     _, asked = jax.eval_shape(
         lambda v: network.apply(v, images, True, mutable=["batch_stats", "perturbations"]), variables
     )

@@ -1,4 +1,4 @@
-"""The sizes that papers and torchvision publish, for the networks that are theirs to the last setting."""
+"""Published parameters and multiply-adds of networks, from papers and torchvision, matched to configs exactly."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from resnet_flax import config
 from resnet_flax.networks import units_of
 
 # Keys of the section `model` that change neither parameters nor multiply-adds.
-_NO_MATTER = {
+_NO_EFFECT_ON_SIZE = {
     "stage_units", "initialization", "gate_bias", "zero_init_last", "dropout", "shortcut_padding", "bn_momentum",
     "bn_epsilon", "dtype", "param_dtype", "unroll", "remat",
 }  # fmt: skip
@@ -19,14 +19,14 @@ _NO_MATTER = {
 
 @dataclasses.dataclass(frozen=True)
 class PublishedSize:
-    """A published number.
+    """A published number of parameters or multiply-adds.
 
     Attributes:
-      name: of the network, there.
-      quantity: ``"parameters"`` or ``"multiply_adds"`` (of one image; a paper may call them FLOPs).
-      value: the number.
-      printed: as printed, to as many digits.
-      source: where.
+      name: The network's name in the source.
+      quantity: ``"parameters"`` or ``"multiply_adds"`` (for one image; a paper may call them FLOPs).
+      value: The number.
+      printed: The number as the source prints it, with as many digits.
+      source: The source, such as a paper and its table.
     """
 
     name: str
@@ -37,35 +37,37 @@ class PublishedSize:
 
 
 def published(model: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int) -> list[PublishedSize]:
-    """Returns what is published about the network of a resolved config's section ``model``; often nothing.
+    """Returns the published sizes of a config's network; the list is often empty.
 
     Args:
-      model: of a resolved config: its depth is that of its stages.
+      model: Section ``model`` of a resolved config.
       image_shape: (H, W, C).
-      classes: length of the output.
+      classes: Number of classes.
     """
     fields = [field.name for field in dataclasses.fields(PublishedSize)]
     return [
         PublishedSize(**{name: row[name] for name in fields})
         for row in rows()
-        if (tuple(row["image"]), row["classes"]) == (image_shape, classes) and _is_of(row["model"], model)
+        if (tuple(row["image"]), row["classes"]) == (image_shape, classes) and _describes(row["model"], model)
     ]
 
 
 @functools.cache
 def rows() -> list[dict[str, Any]]:
-    """``published_sizes.json``: a number a row, and which networks it is of: values of ``model``'s keys, or lists of
-    them; keys that are not there have their defaults.
+    """Reads ``published_sizes.json``, which has one number per row.
+
+    A row's ``model`` describes the networks with this number, by the keys of a config's section ``model``. A list
+    allows several values, and a missing key means its default.
     """
     return json.loads((resources.files(__package__) / "published_sizes.json").read_text())
 
 
-def _is_of(row: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+def _describes(row: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
     expected = {**config.base().model, **row}
     for key, value in model.items():
         fitting = expected[key] if isinstance(expected[key], list) else [expected[key]]
-        # What is a tuple in a config is a list in JSON.
-        if key not in _NO_MATTER and value not in [tuple(v) if isinstance(v, list) else v for v in fitting]:
+        # JSON has lists where a config has tuples.
+        if key not in _NO_EFFECT_ON_SIZE and value not in [tuple(v) if isinstance(v, list) else v for v in fitting]:
             return False
     stage_units = tuple(model["stage_units"])
     return not stage_units or stage_units == units_of(model["family"], model["block"], model["depth"])

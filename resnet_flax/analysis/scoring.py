@@ -1,4 +1,4 @@
-"""Probabilities of classes that a network gives to many photographs, averaged over views of each."""
+"""Class probabilities of many photographs, averaged over the views of each photograph."""
 
 import os
 from collections import deque
@@ -21,10 +21,10 @@ from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.runtime.progress import Progress
 
-_THREADS = 16  # at most, one a core
-_BATCH_BYTES = 2**26  # of the views in a batch, at most, unless a single one has more
-_WAITING_BYTES = 2**28  # of the views in batches that are not full yet
-_WAITING_FILES = 256  # that an image may be behind those that were read after it, where its batch does not become full
+_THREADS = 16  # at most this many decode files, one per core
+_BATCH_BYTES = 2**26  # limit on the views of a batch, unless a single view is larger
+_WAITING_BYTES = 2**28  # limit on the views in batches that are not full yet
+_WAITING_FILES = 256  # after so many later files, a file's batch is computed though it is not full
 
 Shape = tuple[int, int, int]
 
@@ -38,20 +38,21 @@ def log_probabilities(
     batch_size: int = 32,
     unreadable: Callable[[UserError], None] | None = None,
 ) -> np.ndarray:
-    """Gathers what :func:`scored` gives for each photograph in one array.
+    """Returns the log-probabilities of all photographs in one array; see :func:`stream_log_probabilities`.
 
     Args:
-      unreadable: called for a file that cannot be read as an image, which has NaN for its row; None raises instead.
+      unreadable: Called with the error of each file that cannot be read as an image; the file's row is then NaN. With
+        None, the error is raised instead.
 
     Returns:
       [N, classes] float64, in the order of the paths.
 
     Raises:
-      UserError: see there; or a file cannot be read as an image.
-      Diverged: see there.
+      UserError: As :func:`stream_log_probabilities`; or a file cannot be read as an image.
+      Diverged: A photograph's probabilities are not finite.
     """
     found = np.zeros((len(paths), network.classes))
-    with closing(scored(network, variables, preprocessing, paths, view, batch_size)) as rows:
+    with closing(stream_log_probabilities(network, variables, preprocessing, paths, view, batch_size)) as rows:
         for place, row in enumerate(rows):
             if not isinstance(row, UserError):
                 found[place] = row
@@ -63,7 +64,7 @@ def log_probabilities(
     return found
 
 
-def scored(
+def stream_log_probabilities(
     network: Network,
     variables: dict[str, Any],
     preprocessing: Preprocessing,
@@ -71,27 +72,30 @@ def scored(
     view: View = "center",
     batch_size: int = 32,
 ) -> Generator[np.ndarray | UserError]:
-    """Logarithms of probabilities: of the softmax, averaged over a photograph's views (arXiv:1512.03385, section 3.4).
+    """Yields the log-probabilities of each photograph: the softmax's average over its views (arXiv:1512.03385, 3.4).
 
-    They come from the logits without leaving logarithms, in which no class's probability becomes 0.
+    All computations are in logarithms, so that no class's probability underflows to 0.
 
-    Views of one shape share batches, each filled up with zeros to that shape's size, so that each shape compiles once.
-    Files are decoded in a few threads ahead of the network; how much waits in memory does not grow with their number.
+    Views of the same shape share batches. Batches of a shape have the same size, padded with zeros, so that the network
+    is compiled once per shape. Threads decode the files ahead of the network; memory use does not grow with the number
+    of files.
 
     Args:
-      network: on one device.
-      variables: ``params`` and ``batch_stats``; arrays of NumPy or JAX.
-      paths: image files.
-      batch_size: views at most in a batch; of whole images that are larger than ``image_size``, in proportion fewer.
+      network: A network for a single device.
+      variables: ``params`` and ``batch_stats``, with arrays of NumPy or JAX.
+      preprocessing: The network's preprocessing of photographs.
+      paths: The image files.
+      view: The views of each photograph (``resnet_flax/data/views.py``).
+      batch_size: Number of views in a batch, at most. For views larger than ``image_size`` it is reduced in proportion.
 
     Yields:
-      for each photograph, in the order of the paths and as soon as it is known: [classes] float64; or why the file
-      cannot be read as an image.
+      For each photograph, in the order of the paths and as soon as it is known, [classes] float64; or the error, if the
+      file cannot be read as an image.
 
     Raises:
-      UserError: the network does not take images of any size (VGG's dense layers) and ``view`` is ``multiscale``; or it
-        was trained on images that are no squares.
-      Diverged: a photograph's probabilities are not finite; it says which.
+      UserError: ``view`` is ``multiscale``, and the network takes images of one size only (VGG's dense layers); or the
+        network was trained on images that are not squares.
+      Diverged: A photograph's probabilities are not finite. The message names it.
     """
     preprocessing.check_square()
     if view == "multiscale" and network.flattens:
@@ -118,7 +122,7 @@ def scored(
                 for full in batches.put(place, array):
                     add(full)
             if place - sums.first >= _WAITING_FILES:
-                for late in batches.of(sums.first):
+                for late in batches.holding(sums.first):
                     add(late)
             progress.update(1)
             yield from known()
@@ -129,7 +133,7 @@ def scored(
 
 @cache
 def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array | np.ndarray], Array]:
-    """Compiles ``(variables, images) -> logarithms of probabilities``, in float32 at least."""
+    """Compiles ``(variables, images) -> log-probabilities``, computed in float32 at least."""
 
     def apply(variables: dict[str, Any], images: Array | np.ndarray) -> Array:
         logits: Any = network.apply(variables, images, train=False)
@@ -141,7 +145,7 @@ def _log_softmax(network: Network) -> Callable[[dict[str, Any], Array | np.ndarr
 def _decoded(
     paths: Sequence[Readable], read: Callable[[Readable], list[np.ndarray]]
 ) -> Generator[tuple[int, list[np.ndarray] | UserError]]:
-    """Places and views in order, decoded by threads that are a few files ahead."""
+    """Yields each file's place and its views, in order; threads decode a few files ahead."""
 
     def attempt(path: Readable) -> list[np.ndarray] | UserError:
         try:
@@ -162,18 +166,18 @@ def _decoded(
 
 
 class _Sums:
-    """Adds up the probabilities of photographs' views, as logarithms; knows of which all have come."""
+    """Sums the probabilities of each photograph's views, in logarithms, and tells when a photograph is complete."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
-        self.first = 0  # of the photographs that were not given out yet
+        self.first = 0  # place of the first photograph that was not yielded yet
         self._rows: dict[int, np.ndarray] = {}
         self._unreadable: dict[int, UserError] = {}
-        self._views: dict[int, int] = {}  # how many there are of a photograph
-        self._missing: dict[int, int] = {}  # how many of these have not come yet
+        self._views: dict[int, int] = {}  # number of views of a photograph
+        self._missing: dict[int, int] = {}  # number of views whose probabilities are not known yet
 
     def begin(self, place: int, views: list[np.ndarray] | UserError) -> None:
-        """Says of which views a photograph's row is to be; or why there is none."""
+        """Registers a photograph with its views; or with the error, if it cannot be read."""
         if isinstance(views, UserError):
             self._unreadable[place], self._missing[place] = views, 0
             return
@@ -181,13 +185,13 @@ class _Sums:
         self._views[place] = self._missing[place] = sum(map(len, views))
 
     def add(self, place: int, row: np.ndarray) -> None:
-        """The answer to one view."""
-        with np.errstate(invalid="ignore"):  # of NaN, which `scored` refuses with the photograph's name
+        """Adds the log-probabilities of one view to its photograph's sum."""
+        with np.errstate(invalid="ignore"):  # NaN is reported later, with the photograph's name
             self._rows[place] = np.logaddexp(self._rows[place], row)
         self._missing[place] -= 1
 
     def known(self) -> Iterator[np.ndarray | UserError]:
-        """The averages that are whole by now and were not given out yet, in order."""
+        """Yields the averages that are complete and were not yielded before, in order."""
         while self._missing.get(self.first) == 0:
             del self._missing[self.first]
             if self.first in self._unreadable:
@@ -198,7 +202,7 @@ class _Sums:
 
 
 class _Batch:
-    """Views of one shape, and the places of the photographs they belong to."""
+    """Views of one shape, and the places of the photographs to which they belong."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -207,7 +211,7 @@ class _Batch:
 
     @property
     def images(self) -> np.ndarray:
-        """[size, H, W, C], zeros behind the last one."""
+        """The views [size, H, W, C], padded with zeros after the last one."""
         images = np.zeros((self.size, *self.views[0].shape), np.float32)
         images[: len(self.views)] = self.views
         return images
@@ -219,10 +223,10 @@ class _Batches:
     def __init__(self, batch_size: int, image_size: int, photographs: int) -> None:
         self._batch_size, self._pixels, self._photographs = batch_size, image_size**2, photographs
         self._waiting: dict[Shape, _Batch] = {}
-        self._held = 0  # bytes that wait
+        self._held = 0  # bytes of the waiting views
 
     def put(self, place: int, views: np.ndarray) -> Iterator[_Batch]:
-        """Takes views [V, H, W, C] of a photograph; gives the batches that are to be computed now."""
+        """Adds views [V, H, W, C] of a photograph, and yields the batches that should be computed now."""
         shape = views.shape[1:]
         for image in views:
             batch = self._waiting.setdefault(shape, _Batch(self._size(len(views), image)))
@@ -231,17 +235,17 @@ class _Batches:
             self._held += image.nbytes
             if len(batch.views) == batch.size:
                 yield self._take(shape)
-        # Where shapes are many, the fullest goes before its time rather than that memory grows.
+        # With many shapes, the fullest batches are computed early to bound the memory.
         while self._held > _WAITING_BYTES:
             yield self._take(max(self._waiting, key=lambda s: len(self._waiting[s].views) / self._waiting[s].size))
 
-    def of(self, place: int) -> Iterator[_Batch]:
-        """The batches in which views of a photograph wait."""
+    def holding(self, place: int) -> Iterator[_Batch]:
+        """Yields the batches in which views of a photograph wait."""
         for shape in [s for s, batch in self._waiting.items() if place in batch.places]:
             yield self._take(shape)
 
     def rest(self) -> Iterator[_Batch]:
-        """The batches that did not become full."""
+        """Yields the batches that did not become full."""
         for shape in list(self._waiting):
             yield self._take(shape)
 
@@ -251,6 +255,6 @@ class _Batches:
         return batch
 
     def _size(self, views: int, image: np.ndarray) -> int:
-        """Images of a batch: as many of a shape as the pixels of ``batch_size`` central crops, and memory, allow."""
+        """Returns a batch's number of images: at most the pixels of ``batch_size`` centre crops, and _BATCH_BYTES."""
         room = min(self._batch_size * self._pixels // (image.shape[0] * image.shape[1]), _BATCH_BYTES // image.nbytes)
         return max(1, min(self._batch_size, room, self._photographs * views))

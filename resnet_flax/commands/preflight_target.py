@@ -23,7 +23,7 @@ def main(given: ConfigDict, target: Target) -> None:
       given: not resolved, so that what follows from a smaller batch does.
 
     Raises:
-      UserError: it does not fit; or nothing here compiles for the target.
+      UserError: it does not fit; or no compiler for the target is installed.
     """
     config = configs.resolve(given)
     # Images in memory are part of what a device holds; photographs come a batch at a time, and need not be here.

@@ -10,8 +10,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.analysis.by_stage import by_stage
 from resnet_flax.analysis.published_sizes import published
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
@@ -30,7 +30,7 @@ def main() -> None:
 def _summary(config: ConfigDict, image_shape: tuple[int, int, int], classes: int, batch: int) -> dict[str, Any]:
     model = config.model
     try:
-        stages = by_stage(build(model, classes), image_shape, batch)
+        stages = stage_costs(build(model, classes), image_shape, batch)
     except ValueError as error:
         raise UserError(f"images of {'x'.join(map(str, image_shape))}: {error}") from None
     counts = ("parameters", "multiply_adds", "activation_bytes")

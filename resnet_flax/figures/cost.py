@@ -11,7 +11,7 @@ from resnet_flax.figures import style
 from resnet_flax.reporting.record import Figure
 
 if TYPE_CHECKING:  # it brings jax with it
-    from resnet_flax.measurements.networks import Cost
+    from resnet_flax.measurements.network_cost import Cost
 
 
 def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Accelerators that a training step can be compiled for without having one, and their published rates."""
+"""Accelerators for which a training step can be compiled on a CPU, with their published rates."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,20 +6,22 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of accelerator. Rates are a device's, by its maker's data sheet: no program exceeds them.
+    """A kind of accelerator. Its rates are peak rates per device from its maker, which no program exceeds.
 
     Attributes:
-      name: in a target, such as ``h100`` in ``h100:8``.
-      extra: the extra of this project that installs its compiler.
-      flops: operations a second by the type of the computation (``model.dtype``), as jax computes it by default.
-      memory: bytes that a program can use, as its compiler counts them or jax sets them aside.
-      memory_bandwidth: bytes a second.
-      on_chip: bytes of the cache, or of the memory beside the arithmetic: arrays in them move nothing.
-      link_bandwidth: bytes a second in one direction, over all links of a device or, where ``mesh`` is, over each.
-      launch_seconds: between the starts of two kernels; 0 where a device starts them itself.
-      mesh: whether devices are linked to their neighbours in a mesh, not through a switch that reduces what it passes.
-      whole_ring: devices of an axis of the mesh that is closed to a ring.
-      source: where the numbers are published.
+      name: Its name in a target, such as ``h100`` in ``h100:8``.
+      extra: The extra of this project that installs the compiler.
+      flops: Operations per second, by the type of the computation (``model.dtype``) as jax executes it by default.
+      memory: Bytes that a program can use, as the compiler or jax limits them.
+      memory_bandwidth: Bytes per second.
+      on_chip: Bytes of the cache or the on-chip memory, whose arrays cause no memory traffic.
+      link_bandwidth: Bytes per second in one direction; over all links of a device together, or over each link if
+        ``mesh`` is true.
+      launch_seconds: Least seconds between the launches of two kernels; 0 if the device launches them itself.
+      mesh: Whether each device is linked to its neighbours in a mesh, instead of all to a switch that sums what it
+        passes on.
+      whole_ring: Number of devices from which an axis of the mesh is closed to a ring.
+      source: The publications that give the numbers.
     """
 
     name: str
@@ -35,13 +37,14 @@ class Chip:
     source: str
 
     def all_reduce_seconds(self, size: float, sides: tuple[int, ...]) -> float:
-        """The least time in which devices can add up arrays of that many bytes, and all of them have the sum.
+        """Returns the least time for summing an array over all devices, after which each device has the sum.
 
-        Behind a switch that adds, each device sends its array once. In a mesh each part of it is passed on by all
-        devices but one to be added, and again to be known (Patarasuk and Yuan 2009), over all links together.
+        With a switch that sums, each device sends its array once. In a mesh, each part of the array passes through all
+        devices but one for the sum, and again for its distribution (Patarasuk and Yuan 2009), using all links at once.
 
         Args:
-          sides: of the mesh of devices.
+          size: Bytes of the array on each device.
+          sides: Number of devices along each axis of the mesh.
         """
         devices = 1
         for side in sides:
@@ -50,7 +53,7 @@ class Chip:
             return 0.0
         if not self.mesh:
             return size / self.link_bandwidth
-        # Links in one direction: on a line of n devices 2 (n - 1), on a ring 2 n.
+        # Links, counted per direction: a line of n devices has 2 (n - 1), a ring 2 n.
         links = sum(devices // n * 2 * (n if n >= self.whole_ring else n - 1) for n in sides)
         return 2 * (devices - 1) * size / (links * self.link_bandwidth)
 
@@ -58,14 +61,14 @@ class Chip:
 _H100 = Chip(
     name="h100",
     extra="cuda13",
-    # NVIDIA H100 Tensor Core GPU Architecture (white paper), H100 SXM5, without sparsity; jax computes float32 as TF32.
+    # NVIDIA H100 Tensor Core GPU Architecture (white paper), H100 SXM5, without sparsity. jax computes float32 in TF32.
     flops={"bfloat16": 989.4e12, "float16": 989.4e12, "float32": 494.7e12, "float64": 66.9e12},
-    # 84.9 GB, of which jax takes three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+    # The device has 84.9 GB, of which jax uses three quarters unless XLA_PYTHON_CLIENT_MEM_FRACTION sets another part.
     memory=0.75 * 84_942_979_072,
     memory_bandwidth=3.35e12,
     on_chip=50 * 2**20,  # the second-level cache
-    link_bandwidth=450e9,  # NVLink, 900 GB/s in both directions; its switches add (SHARP)
-    launch_seconds=2e-6,  # not published: what a GPU takes from one kernel to the next at best
+    link_bandwidth=450e9,  # NVLink, 900 GB/s in both directions together; its switches sum (SHARP)
+    launch_seconds=2e-6,  # not published: the least time of a GPU from one kernel to the next
     mesh=False,
     whole_ring=0,
     source="NVIDIA H100 Tensor Core GPU Architecture, Table 1; openxla/xla, gpu specs, h100_sxm.txtpb",
@@ -73,9 +76,9 @@ _H100 = Chip(
 _V5E = Chip(
     name="v5e",
     extra="tpu",
-    # cloud.google.com/tpu/docs/v5e: 197 TFLOP/s in bfloat16, in which jax multiplies float32 as well by default.
+    # cloud.google.com/tpu/docs/v5e: 197 TFLOP/s in bfloat16, in which jax multiplies float32 by default, too.
     flops={"bfloat16": 197e12, "float32": 197e12},
-    memory=15.75 * 2**30,  # of 16 GiB, what its compiler gives to a program
+    memory=15.75 * 2**30,  # the part of its 16 GiB that the compiler gives to a program
     memory_bandwidth=819e9,
     on_chip=128 * 2**20,  # "VMEM": jax-ml.github.io/scaling-book, part 2
     link_bandwidth=50e9,  # four links of 400 Gbit/s
@@ -86,7 +89,7 @@ _V5E = Chip(
 )
 CHIPS: dict[str, Chip] = {chip.name: chip for chip in (_H100, _V5E)}
 
-# What XLA's compiler for NVIDIA GPUs asks of a device that is not here: openxla/xla, gpu specs, h100_sxm.txtpb.
+# The device properties that XLA's compiler for NVIDIA GPUs needs without a device: openxla/xla, h100_sxm.txtpb.
 H100_CONFIG = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32

@@ -1,4 +1,4 @@
-"""How far the gates of highway networks open, in the runs of an experiment."""
+"""Measures how far the gates of highway networks are open, in the runs of an experiment."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from resnet_flax.sweeps.cases import Outcome
 from resnet_flax.training import fine_tuning, restore
 
 Openness = dict[str, dict[str, list[tuple[str, float]]]]
-"""By a run's label and moment: the mean of T of each gated layer, by its name."""
+"""Each gated layer's name and the mean of its gate T, by a run's label and a moment such as "after training"."""
 
-_IMAGES = 128  # of the training set
+_IMAGES = 128  # number of training images
 
 
 def openness_of_runs(outcomes: Sequence[Outcome]) -> Openness:
-    """Measures each highway network of the first seed, at initialisation and after training."""
+    """Measures the gates of each highway network of the first seed, at initialisation and after training."""
     found: Openness = {}
     for outcome in outcomes:
         config = outcome.run.config

@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program: which kernels, copies and collectives a training step starts."""
+"""Counts the kernels, copies and collectives of a training step, from the text (HLO) of its compiled program."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 _ARRAY = re.compile(r"\b(pred|token|bf16|[a-z]\d+\w*)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-# Instructions that start nothing: they name, group or wait for what others have computed.
+# Instructions that launch nothing: they name, group or wait for results of others.
 _FREE = {
     "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id",
     "opt-barrier", "domain", "add-dependency", "iota",
@@ -18,16 +18,16 @@ _SLICES = ("slice", "dynamic-slice", "gather")
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Counts of what a part of a program starts, each loop's body as often as it runs.
+    """Counts of the operations that a part of a program launches; the body of a loop counts as often as it runs.
 
     Attributes:
-      kernels: fusions, copies and what else the compiler has made itself.
-      library_calls: of cuDNN, cuBLAS and the like.
-      copies: among the kernels.
-      layout_changes: kernels after which dimensions lie in another order: such copies, and fusions that transpose.
-      collectives: operations between devices.
-      collective_bytes: what a device gives to them.
-      bytes: that all of these read and write in the device's memory.
+      kernels: Fusions, copies and other kernels that the compiler generates.
+      library_calls: Calls of libraries such as cuDNN and cuBLAS.
+      copies: The copies among the kernels.
+      layout_changes: Kernels that change the order of dimensions in memory: copies, and fusions with a transpose.
+      collectives: Operations between devices.
+      collective_bytes: Bytes that a device passes to collectives.
+      bytes: Bytes that all these operations read and write in the device's memory.
     """
 
     kernels: float = 0
@@ -42,23 +42,27 @@ class Counts:
         return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
 
     def times(self, count: int) -> "Counts":
-        """Counts of that many repetitions."""
+        """Returns the counts of ``count`` repetitions."""
         return Counts(*(count * a for a in dataclasses.astuple(self)))
 
     @property
     def launches(self) -> float:
-        """Everything that the host, or a graph on its behalf, has to start."""
+        """The number of operations that the host, or a graph on its behalf, has to launch."""
         return self.kernels + self.library_calls + self.collectives
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation.
+    """One instruction, which is one line of a computation.
 
     Attributes:
-      shape: of the result, as text, with its layout.
-      operands: names of the instructions whose results it takes.
-      attributes: what follows the operands.
+      name: The instruction's name.
+      shape: Shape and layout of the result, as text.
+      opcode: The operation, such as ``fusion``.
+      operands: Names of the instructions that compute its operands.
+      attributes: The text after the operands.
+      text: The whole text after the name.
+      is_root: Whether its result is the computation's result.
     """
 
     name: str
@@ -71,7 +75,7 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """Names of the computations that it runs."""
+        """Names of the computations that the instruction runs."""
         found = re.findall(r"(?:calls|to_apply|body|async_computation)=%?([\w.\-]+)", self.attributes)
         for several in re.findall(r"branch_computations=\{([^}]*)\}", self.attributes):
             found += _NAME.findall(several)
@@ -79,7 +83,7 @@ class Instruction:
 
 
 class Program:
-    """A compiled program, by its text (``jax.stages.Compiled.as_text``)."""
+    """A compiled program, parsed from its text (``jax.stages.Compiled.as_text``)."""
 
     def __init__(self, text: str) -> None:
         self._computations: dict[str, dict[str, Instruction]] = {}
@@ -100,21 +104,21 @@ class Program:
         )  # fmt: skip
 
     def step(self) -> Counts:
-        """Counts of one round of the program's longest loop, which is over the steps of a call.
+        """Counts one iteration of the program's longest loop, the loop over the training steps of a call.
 
         Raises:
-          ValueError: the program has no loop.
+          ValueError: The program has no loop.
         """
         if self._steps is None:
             raise ValueError("the compiled program has no loop over steps")
         return self._count(self._steps.called[0])
 
-    def around(self) -> Counts:
-        """Counts of what a call starts before and after its steps."""
+    def outside_step(self) -> Counts:
+        """Counts the operations that a call launches before and after its steps."""
         return self._count(self._entry) + self.step().times(-1)
 
     def _reached(self, computation: str) -> Iterator[Instruction]:
-        """Yields the instructions of a computation and of those that it calls, loops' bodies excepted."""
+        """Yields the instructions of a computation and of those that it calls, except the bodies of loops."""
         for instruction in self._computations[computation].values():
             yield instruction
             if instruction.opcode in ("call", "async-start"):
@@ -152,7 +156,7 @@ class Program:
         return Counts(kernels=1, layout_changes=any(_reorders(i, inner) for i in inner.values()), bytes=moved)
 
     def _rounds(self, loop: Instruction) -> int:
-        """How often a loop's body runs, as the compiler has noted it or the condition says; 1 where neither does."""
+        """Returns how often a loop's body runs, from the compiler's note or the loop's condition, else 1."""
         if noted := re.search(r'known_trip_count"?[:=]\s*\{"?n"?:"?(\d+)', loop.attributes):
             return int(noted[1])
         named = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
@@ -165,7 +169,7 @@ class Program:
         return 1
 
     def _moved(self, one: Instruction, among: Mapping[str, Instruction]) -> int:
-        """Bytes of an instruction's operands and results; of an operand that is only sliced, those of the slices."""
+        """Counts the bytes of an instruction's operands and results; of an operand that is only sliced, the slices'."""
         operands = [among[name].shape if name in among else "" for name in one.operands]
         if not one.opcode.startswith("fusion"):
             if one.opcode in _SLICES:
@@ -182,10 +186,11 @@ class Program:
 
 
 def size(shape: str, on_chip: bool = False) -> int:
-    """Bytes of an array, or of the arrays of a tuple.
+    """Returns the bytes of an array, or of the arrays of a tuple.
 
     Args:
-      on_chip: whether arrays count that lie in a TPU's own memory beside its arithmetic, not in that of the device.
+      shape: Shape and layout, as the program's text gives them.
+      on_chip: Whether to count arrays in a TPU's on-chip memory, too.
     """
     total = 0
     for kind, dimensions, layout in _ARRAY.findall(shape):
@@ -197,7 +202,7 @@ def size(shape: str, on_chip: bool = False) -> int:
 
 
 def _read(name: str, inner: Mapping[str, Instruction]) -> int:
-    """Bytes of a fusion's operand that it reads: all, or those of the slices that are taken of it."""
+    """Counts the bytes that a fusion reads of an operand: all, or those of its slices if it is only sliced."""
     total = 0
     for user in inner.values():
         if name not in user.operands:
@@ -220,14 +225,14 @@ def _written(result: Instruction, inner: Mapping[str, Instruction]) -> int:
 
 
 def _reorders(one: Instruction, among: Mapping[str, Instruction]) -> bool:
-    """Whether an instruction brings the dimensions of an array into another order."""
+    """Tells whether an instruction changes the order of an array's dimensions in memory."""
     if one.opcode == "copy" and one.operands[0] in among:
         return _order(among[one.operands[0]].shape) != _order(one.shape)
     return one.opcode == "transpose"
 
 
 def _order(shape: str) -> str:
-    """The order of an array's dimensions in memory, such as ``3,2,1,0``; those of length 1 left out."""
+    """Returns the order of an array's dimensions in memory, such as ``3,2,1,0``, without those of length 1."""
     _, dimensions, layout = _ARRAY.findall(shape)[0]
     lengths = [int(d) for d in dimensions.split(",") if d]
     order = [int(d) for d in re.findall(r"\d+", layout.partition(":")[0])]

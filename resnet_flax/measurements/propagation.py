@@ -1,4 +1,4 @@
-"""How signals and gradients travel in a network, at its start and as a run has left it."""
+"""Measures the propagation of signals and gradients in networks, at initialisation and after training."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,26 @@ from resnet_flax.training.setup import prepare
 
 
 def at_initialization(config: ConfigDict, images: int) -> propagation.Propagation:
-    """The propagation in a config's network as it starts, on so many of its training images."""
+    """Measures a config's network at initialisation, on ``images`` of its training images."""
     setup = prepare(config)
     variables = fine_tuning.variables_at_start(config, setup.network, setup.image_shape)
     return propagation.measure(on_one_device(setup.network), variables, *setup.examples(images))
 
 
 def after_training(run: Run, images: int) -> propagation.Propagation:
-    """The propagation in a finished run's network, on so many of its training images."""
+    """Measures the network of a finished run, on ``images`` of its training images."""
     found = restore.load_run(run.config, run.workdir)
     variables = jax.device_get(found.variables)
     return propagation.measure(on_one_device(found.setup.network), variables, *found.setup.examples(images))
 
 
 def deviations_after_training(run: Run, images: int) -> list[float]:
-    """Standard deviations of the 3x3 layers' responses, in the order of the layers."""
+    """Returns the standard deviation of each 3x3 layer's response in a finished run's network, in their order."""
     return [value for _, value in after_training(run, images).responses]
 
 
 def measure(untrained: Sequence[Run], outcomes: Sequence[Outcome], images: int) -> list[Measured]:
-    """The runs' networks as they start, and as the runs of the same seed have left them."""
+    """Measures the networks of ``untrained`` at initialisation, and the outcomes of the same seed after training."""
     seed = untrained[0].config.seed
     trained_runs = [o for o in outcomes if o.run.config.seed == seed]
     found = []

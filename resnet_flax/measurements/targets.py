@@ -1,7 +1,7 @@
-"""A training step compiled for accelerators that are not here: what it needs of them, and how long it takes at least.
+"""Compiles a training step for accelerators that this machine does not have, and bounds its memory and time.
 
 A process on a CPU compiles for an NVIDIA H100 or a TPU v5e with the packages of an extra (``cuda13``, ``tpu``), and
-reads the program that comes out. Nothing runs: the time is a bound by published rates, not a measurement.
+reads the compiled program. The program does not run: its time is a lower bound by published rates, not a measurement.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from resnet_flax.training.state import State, abstract_state
 from resnet_flax.training.step import training_step
 
 _FORMS = "h100:1 to h100:8 (GPUs of one machine), v5e:2x2, v5e:4x4, v5e:8x8 or v5e:16x16 (a slice of chips)"
-# Autotuning would run kernels on a GPU, of which there is none; so would the choice among Triton's matrix products.
+# Autotuning, and choosing among Triton's matrix products, would run kernels on a GPU, which does not exist here.
 _GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -43,11 +43,12 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Accelerators that a program is compiled for.
+    """The accelerators for which a program is compiled.
 
     Attributes:
-      text: such as ``h100:8`` or ``v5e:4x4``.
-      sides: how many devices there are along each side.
+      text: The target's name, such as ``h100:8`` or ``v5e:4x4``.
+      chip: The kind of accelerator.
+      sides: Number of devices along each side of their mesh.
     """
 
     text: str
@@ -56,14 +57,14 @@ class Target:
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """The number of devices."""
         return math.prod(self.sides)
 
     def mesh(self) -> Mesh:
-        """All of them along one axis, ``data``.
+        """Returns a mesh of all devices along one axis, ``data``.
 
         Raises:
-          UserError: the packages that compile for them are not installed.
+          UserError: The packages that compile for these devices are not installed.
         """
         try:
             if self.chip.mesh:
@@ -73,19 +74,19 @@ class Target:
                 found = topologies.get_topology_desc(
                     platform="cuda", target_config=H100_CONFIG, topology=f"1x{self.devices}x1"
                 )
-        except (RuntimeError, NotImplementedError, ValueError) as error:  # what jax raises where a plugin is not there
+        except (RuntimeError, NotImplementedError, ValueError) as error:  # jax raises these without the plugin
             raise UserError(
-                f"--target={self.text}: nothing here compiles for it; pip install -e '.[{self.chip.extra}]' with "
+                f"--target={self.text}: no compiler for it is installed; pip install -e '.[{self.chip.extra}]' with "
                 f"Python 3.12 or later ({' '.join(str(error).split())[:120]})"
             ) from None
         return Mesh(np.asarray(found.devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def parse(text: str) -> Target:
-    """Reads a target.
+    """Parses a target's name.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: No target has this name.
     """
     name, _, size = text.partition(":")
     if name in CHIPS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size):
@@ -96,22 +97,22 @@ def parse(text: str) -> Target:
 
 
 def set_up() -> None:
-    """Prepares this process to compile for devices that are not here; to be called before jax is used."""
+    """Prepares this process to compile for devices that it does not have. Call it before jax is used."""
     jax.config.update("jax_platforms", "cpu")  # otherwise CUDA's plugin looks for a GPU when it is loaded
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_GPU_FLAGS}"
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask a cloud's machines who it is
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is locked where nothing is there
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jax has set it; a compiler warns of what does not fit, as we do
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # otherwise libtpu queries a cloud's metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # without a TPU, no lock is needed
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # hides the compiler's own warning of memory, which the caller reports
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Work of a training step on each device, counted from its equations, whatever a compiler makes of them.
+    """The work of a training step on each device, counted from the step's equations before they are compiled.
 
     Attributes:
-      flops: of convolutions and matrix products.
-      least_bytes: that these, and the optimizer, read and write in the device's memory at least.
-      gradient_bytes: that are summed over the devices.
+      flops: Operations of convolutions and matrix products.
+      least_bytes: Least bytes that these operations and the optimizer read and write in the device's memory.
+      gradient_bytes: Bytes of the gradients, which are summed over the devices.
     """
 
     flops: float
@@ -124,11 +125,11 @@ class Compiled:
     """A training step compiled for a target.
 
     Attributes:
-      seconds: that compiling took.
-      needed: bytes of a device's memory.
-      arguments: of these, the state and the images.
-      temporaries: of these, what a step computes with.
-      counts: what a step starts; None where it did not fit and there is no program.
+      seconds: Seconds for compiling.
+      needed: Bytes of a device's memory that the program needs.
+      arguments: The part of ``needed`` for the state and the images.
+      temporaries: The part of ``needed`` for temporary arrays.
+      counts: Counts of the operations that a step launches; None if the program did not fit into memory.
     """
 
     seconds: float
@@ -140,22 +141,22 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """The least time that a step can take, each reason on its own: they may overlap.
+    """Lower bounds on the time of a step, each by one resource. The resources may be used at the same time.
 
     Attributes:
-      seconds: by reason: ``compute``, ``memory``, ``launches``, ``all-reduce``.
+      seconds: The bound of each resource: ``compute``, ``memory``, ``launches``, ``all-reduce``.
     """
 
     seconds: dict[str, float]
 
     @property
     def binds(self) -> str:
-        """The reason that binds."""
+        """The resource with the greatest bound."""
         return max(self.seconds, key=self.seconds.__getitem__)
 
     @property
     def least(self) -> float:
-        """Seconds of a step at best."""
+        """The least seconds of a step: the greatest of the bounds."""
         return self.seconds[self.binds]
 
 
@@ -163,11 +164,14 @@ class TargetStep:
     """The training step of a run, for the devices of a target.
 
     Args:
-      config: resolved.
-      images: of the training split, where it lies in memory; a stream has a batch there at a time.
+      config: A resolved config.
+      target: The target.
+      mesh: The target's devices.
+      images: Number of images of the training split, for data that is kept in memory; a stream keeps one batch at a
+        time.
 
     Raises:
-      UserError: the config does not fit that many devices, or its type is none that they compute in.
+      UserError: The config does not fit the number of devices, or they do not support ``model.dtype``.
     """
 
     def __init__(self, config: ConfigDict, target: Target, mesh: Mesh, images: int) -> None:
@@ -186,13 +190,13 @@ class TargetStep:
 
     @property
     def state(self) -> State:
-        """Shapes of the run's state."""
+        """The shapes of the run's state."""
         setup, ema = self.setup, self.config.optimizer.ema
         everywhere = replicated(setup.mesh)
         return abstract_state(setup.network, self._optimizer, setup.image_shape, everywhere, ema, setup.metrics)
 
     def trace(self) -> jax.stages.Traced:
-        """Traces many steps in a call, exactly as a run does."""
+        """Traces the program that takes many steps in a call, as a run does."""
         access, batch_size = self.setup.dataset.access, self.config.train.batch_size
         layout, arrays = access.training_shapes(self.setup.mesh, batch_size, self._images)
         return train_steps(self.setup, self._recipe, layout).trace(self.state, arrays)
@@ -220,7 +224,7 @@ class TargetStep:
         return self.config.train.batch_size // self.target.devices
 
     def compile(self) -> Compiled:
-        """Compiles the step for the target, and reads what came out."""
+        """Compiles the step for the target, and reads the compiled program."""
         lowered = self.trace().lower()
         started = time.perf_counter()
         try:
@@ -234,17 +238,17 @@ class TargetStep:
         seconds, memory = time.perf_counter() - started, compiled.memory_analysis()
         program = Program(compiled.as_text())
         counts = program.step()
-        if self.config.data.pipeline == "stream":  # each batch is a call
-            counts += program.around()
+        if self.config.data.pipeline == "stream":  # a call takes one step
+            counts += program.outside_step()
         arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         return Compiled(seconds, arguments + memory.temp_size_in_bytes, arguments, memory.temp_size_in_bytes, counts)
 
     def fits(self, compiled: Compiled) -> bool:
-        """Whether a device has the memory that the program needs."""
+        """Tells whether a device has the memory that the program needs."""
         return compiled.needed <= self.target.chip.memory
 
     def bound(self, compiled: Compiled | None, work: Work) -> Bound:
-        """The least time of a step by the published rates; without launches where there is no program."""
+        """Bounds the time of a step by the published rates; the bound by launches is 0 if there is no program."""
         chip, counts = self.target.chip, compiled and compiled.counts
         return Bound(
             {

@@ -1,4 +1,4 @@
-"""Times of several calls, taken by turns, so that what else the machine does falls on all of them."""
+"""Times several calls in turns, so that other load on the machine affects all of them."""
 
 import dataclasses
 import math
@@ -12,49 +12,49 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Measurements of all rounds: seconds a call, or a ratio of such.
+    """The measurements of all rounds: seconds per call, or ratios of times.
 
     Attributes:
-      rounds: a value a round.
+      rounds: One value per round.
     """
 
     rounds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """Median over rounds."""
+        """The median over rounds."""
         return statistics.median(self.rounds)
 
     @property
     def least(self) -> float:
-        """Least of the rounds."""
+        """The least value of all rounds."""
         return min(self.rounds)
 
     @property
     def most(self) -> float:
-        """Most of the rounds."""
+        """The greatest value of all rounds."""
         return max(self.rounds)
 
     def over(self, other: "Spread") -> "Spread":
-        """Round by round: this one's time over that of another, which was measured beside it."""
+        """Divides these times by those of another call, round by round."""
         return Spread(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=True)))
 
     def text(self, digits: int = 3) -> str:
-        """``1.02 (0.98 to 1.1)``: the median, the least and the most."""
+        """Formats the median, the least and the greatest value, such as ``1.02 (0.98 to 1.1)``."""
         return f"{self.median:.{digits}g} ({self.least:.{digits}g} to {self.most:.{digits}g})"
 
 
-def by_turns(
+def time_in_turns(
     calls: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, done: Callable[[str], None]
 ) -> dict[str, Spread]:
-    """Seconds that each call takes, in each of ``rounds`` rounds in which all have their turn.
+    """Measures the seconds of each call, in rounds in which every call has one turn.
 
     Args:
-      calls: what to call; each returns arrays, and has ended when they are there. Two calls of each come first
-        that do not count.
-      rounds: how many.
-      seconds: a turn repeats its call for about that long, so that the clock and the start of a call weigh little.
-      done: told the name after each turn.
+      calls: The functions to call, by name. Each returns arrays; a call's time ends when they are computed. Each is
+        called twice before the first round, which does not count.
+      rounds: Number of rounds.
+      seconds: Approximate duration of a turn, which repeats its call so that timing overhead matters little.
+      done: Called with a function's name after each of its turns.
     """
     repeats = {}
     for name, call in calls.items():
@@ -62,7 +62,7 @@ def by_turns(
         repeats[name] = max(1, math.ceil(seconds / max(_seconds(call, 1), 1e-6)))
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds):
-        # Every other round backwards: nothing always comes after the same neighbour.
+        # Every other round is in reverse order, so that no call always follows the same neighbour.
         for name in list(calls)[:: 1 if i % 2 == 0 else -1]:
             measured[name].append(_seconds(calls[name], repeats[name]))
             done(name)

@@ -1,4 +1,4 @@
-"""Networks in pure Flax Linen, which know no data and no optimizer."""
+"""Networks in pure Flax Linen, independent of data sets and optimizers."""
 
 from resnet_flax.networks.families import build, depth_of, units_of
 from resnet_flax.networks.network import Network, on_one_device

@@ -1,7 +1,7 @@
-"""The convolution of these networks, and the layer that is made of it.
+"""The convolution of these networks, as a function and as a layer.
 
-On GPUs and TPUs it is XLA's (xla_convolution.py). On CPUs it is computed in formulations of our own
-(cpu_convolution.py). A program is compiled for one platform, and has only what that platform computes.
+On GPUs and TPUs it is XLA's own (xla_convolution.py), on CPUs a formulation that is faster there (cpu_convolution.py).
+A compiled program contains only the formulation of its platform.
 """
 
 import functools
@@ -21,27 +21,28 @@ from resnet_flax.networks.initialization import Initializer, zeros
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolution(x: Array, kernel: Array, stride: int = 1) -> Array:
-    """Convolves images with an odd, square kernel, padded by ``K // 2`` on every side.
+    """Convolves images with a square kernel of odd size K, after padding them with ``K // 2`` zeros on every side.
 
     Args:
-      x: images [N, H, W, C].
-      kernel: [K, K, C, F] of the same dtype, K odd.
-      stride: of both directions.
+      x: Images [N, H, W, C].
+      kernel: [K, K, C, F] of the dtype of x, K odd.
+      stride: Stride along height and width.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), F] of the dtype of ``x``:
       ``y[n, i, j, f] = sum_{a, b, c} x[n, s i + a - K//2, s j + b - K//2, c] kernel[a, b, c, f]``.
 
-    Reverse-mode derivatives of any order; forward mode (``jax.jvp``) is not defined.
+    It has reverse-mode derivatives of any order, but no forward mode (``jax.jvp``).
     """
     return _traced_once(cpu.forward, xla.forward)(x, kernel, stride=stride, kind=_kind())
 
 
 @functools.cache
 def _traced_once(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array]) -> Callable[..., Array]:
-    """Chooses by platform, and is traced once for arguments of a kind, however many layers are of that kind.
+    """Returns a function that chooses by platform, and is traced once for all layers with arguments of the same shapes.
 
-    Inlined, it leaves no trace in the program. ``kind`` is only a key: a trace holds for what :func:`_kind` gives.
+    The function is inlined, so the program contains no call of it. Its argument ``kind`` only serves as a cache key, so
+    that a trace is reused only as long as :func:`_kind` returns the same.
     """
 
     def choose(*arrays: Array, stride: int, kind: tuple[int, bool]) -> Array:
@@ -53,7 +54,7 @@ def _traced_once(on_cpu: Callable[..., Array], elsewhere: Callable[..., Array]) 
 
 
 def _kind() -> tuple[int, bool]:
-    """Returns what the formulations on a CPU depend on beside their arguments."""
+    """Returns the global settings that the formulations for CPUs depend on beside their arguments."""
     return cpu.CHUNK_ELEMENTS, compilation.traces_for_onednn()
 
 
@@ -63,7 +64,7 @@ def _convolution_fwd(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple
 
 def _convolution_bwd(stride: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    # Two switches, not one: what nobody needs (the images' gradient, at the stem) is then never computed.
+    # The two gradients are separate functions, so that an unused one (of the images, at the stem) is never computed.
     keys = {"stride": stride, "kind": _kind()}
     dx = _traced_once(cpu.input_gradient, xla.input_gradient)(x, kernel, dy, **keys)
     dkernel = _traced_once(cpu.kernel_gradient, xla.kernel_gradient)(x, kernel, dy, **keys)
@@ -74,15 +75,16 @@ convolution.defvjp(_convolution_fwd, _convolution_bwd)
 
 
 class Convolution(nn.Module):
-    """A convolution layer: :func:`convolution` with a kernel [K, K, C, filters], and a bias where it is asked for.
+    """A convolution layer: :func:`convolution` with a kernel [K, K, C, filters], and an optional bias.
 
     Attributes:
-      filters: channels of the output.
-      size: K, odd.
-      stride: of both directions.
-      kernel_init: draws the kernel.
-      dtype: of the computation; the kernel itself is kept in ``param_dtype``.
-      use_bias: whether there is a bias, a number for each filter, 0 at the start.
+      filters: Number of output channels.
+      size: Kernel size K, odd.
+      stride: Stride along height and width.
+      kernel_init: Initializer of the kernel.
+      dtype: Type of the computation.
+      param_dtype: Type of the parameters.
+      use_bias: Whether to add a bias for each filter, which starts at 0.
     """
 
     filters: int

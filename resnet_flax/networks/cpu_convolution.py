@@ -1,18 +1,19 @@
-"""Formulations of the convolution and its gradients that are fast on a CPU, and the choice between them by shape.
+"""Formulations of the convolution and its gradients that are fast on a CPU, chosen by shape.
 
 On a CPU, XLA's gradients of a convolution are slow, above all in a loop body
-(https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a loop. So :func:`forward`,
-:func:`input_gradient` and :func:`kernel_gradient` choose among
+(https://github.com/jax-ml/jax/issues/12868), and a scanned stage is a loop. Therefore :func:`forward`,
+:func:`input_gradient` and :func:`kernel_gradient` choose among these formulations:
 
-* the gradient of the input as a *forward* convolution of the output's gradient with the kernel flipped in space
-  and transposed in channels; for a stride, as one convolution that makes all positions between two at once;
-* the gradient of the kernel as matrix products over chunks of the batch whose columns fit the cache, or as a forward
-  convolution of transposed arrays;
-* convolutions between few channels for two neighbouring positions at once, and those between many, and their kernels'
-  gradients, by Winograd's method along the width, with half the multiplications.
+* The input's gradient is a *forward* convolution of the output's gradient with the kernel, flipped in space and
+  transposed in channels. With a stride, one convolution computes all ``stride * stride`` phases of the positions.
+* The kernel's gradient is a sum of matrix products over chunks of the batch that fit the cache, or a forward
+  convolution of transposed arrays.
+* A convolution with few filters computes two neighbouring positions at once.
+* A convolution between many channels, and its kernel's gradient, use Winograd's method along the width, with half the
+  multiplications.
 
-``python -m benchmarks.convolution`` measures these choices against others, and compilation.py adds compiler options
-without which some of them are slower than XLA's own.
+``python -m benchmarks.convolution`` measures these choices beside others. Some of them need the compiler options of
+compilation.py to be faster than XLA's own convolution.
 """
 
 import math
@@ -27,17 +28,19 @@ from resnet_flax import processor
 from resnet_flax.networks import compilation, xla_convolution
 from resnet_flax.networks.xla_convolution import DIMENSIONS
 
-# Elements of what goes into a matrix product and comes out of it, in chunks of the batch: in float32, 3/16 of the
-# third-level cache. ResNet-20's step, batch 128, against four times and twice as many, half and a quarter: with 8 MB
-# (AVX2) 0.89 and 0.93 of the time; with 32 MB (AVX-512) 0.92 of twice, 0.96 to 1.01 of half, 0.92 to 0.98 of a quarter.
+# Limit on the elements of a matrix product's operands and result, for one chunk of the batch: in float32, 3/16 of the
+# third-level cache. With this limit, the step of ResNet-20 at batch 128 takes, with a cache of 8 MB (AVX2), 0.89 and
+# 0.93 of the time of four times and twice the limit; with 32 MB (AVX-512), 0.92 of the time of twice the limit, 0.96 to
+# 1.01 of half, and 0.92 to 0.98 of a quarter.
 _LARGEST_CHUNK = 3 << 19
 CHUNK_ELEMENTS = min(_LARGEST_CHUNK, (processor.shared_cache_bytes() or 16 << 20) * 3 // 64)
 
-# With no more channels or filters than this, products are too thin to be fast: half a row of them is idle.
+# With at most this many channels or filters, matrix products are too thin to be fast: half of each row is idle.
 THIN = 16
 
-# F(4, 3) of Lavin & Gray (arXiv:1509.09308, section 4.3): y = A^T [(G g) * (B^T d)], four outputs of three taps by six
-# products instead of twelve. Along one direction alone, rounding errors stay within a few times the direct sum's.
+# F(4, 3) of Lavin & Gray (arXiv:1509.09308, section 4.3): y = A^T [(G g) * (B^T d)] computes four outputs of three taps
+# with six products instead of twelve. It is applied along the width only, which keeps rounding errors within a few
+# times those of the direct sum.
 _B = np.array([[4, 0, 0, 0, 0, 0], [0, -4, 4, -2, 2, 4], [-5, -4, -4, -1, -1, 0],
                [0, 1, -1, 2, -2, -5], [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]])  # fmt: skip
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
@@ -45,13 +48,13 @@ _A = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [1, -1, 1, -1], [1, 2, 4, 8], [1, -2,
 
 
 def forward(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolves as :func:`.convolution.convolution` says, in the formulation that is fast for these shapes."""
+    """Convolves as :func:`.convolution.convolution` defines, in the formulation that is fast for these shapes."""
     _, height, width, _ = x.shape
     size, filters = kernel.shape[0], kernel.shape[-1]
     if min(height, width) < size:
-        # As in the last stage on 8x8 digits. XLA's convolution is ten times slower there.
+        # This happens in the last stage on 8x8 digits, where XLA's convolution is ten times slower.
         return matrix_forward(x, kernel, stride)
-    # oneDNN needs no pairs: at 32x32x16 it is done in two thirds of their time.
+    # oneDNN convolves directly: at 32x32x16 it takes two thirds of the time of paired positions.
     directly = compilation.traces_for_onednn() and x.dtype == jnp.float32
     if stride == 1 and size > 1 and filters <= THIN and width % 2 == 0 and not directly:
         return paired_forward(x, kernel)
@@ -61,7 +64,10 @@ def forward(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def paired_forward(x: Array, kernel: Array) -> Array:
-    """Convolves with stride 1, two neighbours along the width at once: twice the filters, a third more to multiply."""
+    """Convolves with stride 1, computing two neighbours along the width at once, as twice as many filters.
+
+    For a 3x3 kernel this takes a third more multiplications.
+    """
     pad = kernel.shape[0] // 2
     left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in range(2))
     pairs = lax.conv_general_dilated(
@@ -71,28 +77,28 @@ def paired_forward(x: Array, kernel: Array) -> Array:
 
 
 def matrix_forward(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolves by one matrix product of the K*K shifts of the images with the kernel."""
+    """Convolves by one matrix product of the K*K shifted images with the kernel."""
     size, _, channels, filters = kernel.shape
     columns = shifts(x, size, stride)  # [N, H', W', K*K*C]
     return jnp.dot(columns, kernel.reshape(size * size * channels, filters))
 
 
 def suits_winograd(x: Array, kernel: Array, stride: int, channels: int) -> bool:
-    """Says whether Winograd's method is used: 3x3, stride 1, enough channels, images that are not too large."""
+    """Tells whether to use Winograd's method: 3x3, stride 1, at least ``channels`` channels, images not too large."""
     size, *between = kernel.shape[1:]
-    # Not bfloat16, whose few digits the sums of inputs and of outputs would take.
+    # In bfloat16, the sums of inputs and of outputs would lose its few digits.
     exact = kernel.dtype in (jnp.float32, jnp.float64)
     fits = _winograd_elements(x, kernel) <= _LARGEST_CHUNK // 4
     return exact and fits and (size, stride) == (3, 1) and min(between) >= channels
 
 
 def _winograd_elements(x: Array, kernel: Array) -> int:
-    """Counts the elements that an image takes of a chunk."""
+    """Counts the elements that one image adds to a chunk."""
     return 6 * x.shape[1] * -(-x.shape[2] // 4) * (3 * kernel.shape[2] + kernel.shape[3])
 
 
 def winograd_forward(x: Array, kernel: Array) -> Array:
-    """Convolves, 3x3 and stride 1, by six products, [n, 3*C] x [3*C, F], of a quarter of the positions each."""
+    """Convolves with a 3x3 kernel and stride 1 by six products [n, 3*C] x [3*C, F], n a quarter of the positions."""
     channels, filters = kernel.shape[2:]
     weights = jnp.einsum("pb,abcf->pacf", _G.astype(kernel.dtype), kernel).reshape(6, 3 * channels, filters)
 
@@ -107,7 +113,7 @@ def winograd_forward(x: Array, kernel: Array) -> Array:
 
 
 def winograd_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
-    """Returns the kernel's gradient for :func:`winograd_forward`: six products, [C, n] x [n, 3*F], then G^T."""
+    """Returns the kernel's gradient of :func:`winograd_forward`, by six products [C, n] x [n, 3*F] and then G^T."""
     channels, filters = kernel.shape[2:]
 
     def product(x: Array, dy: Array) -> Array:
@@ -118,12 +124,12 @@ def winograd_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
         return jnp.einsum("pnc,pnf->pcf", _winograd_inputs(x).reshape(6, -1, channels), columns)
 
     gradient = _sum_of_chunks(product, x, dy, _winograd_elements(x, kernel)).reshape(6, channels, 3, filters)
-    # A shift of the output by a meets the kernel's entry at the other end, 2-a.
+    # Shift a of the output's gradient belongs to the kernel's entry 2 - a.
     return jnp.flip(jnp.einsum("pb,pcaf->abcf", _G.astype(kernel.dtype), gradient), 0)
 
 
 def _winograd_inputs(x: Array) -> Array:
-    """Computes B^T d for tiles of six along the width, four apart: [6, N, H, ceil(W / 4), C]."""
+    """Computes B^T d for tiles of six positions, every four positions along the width: [6, N, H, ceil(W / 4), C]."""
     images, height, width, channels = x.shape
     tiles = -(-width // 4)
     padded = jnp.pad(x, ((0, 0), (0, 0), (1, 4 * tiles + 3 - width), (0, 0)))
@@ -133,12 +139,12 @@ def _winograd_inputs(x: Array) -> Array:
 
 
 def _combine(factors: np.ndarray, terms: Sequence[Array] | Array) -> Array:
-    """Sums the terms times their factors, without those of factor 0."""
+    """Sums the terms times their factors, and skips terms whose factor is 0."""
     return sum(factor * term for factor, term in zip(factors.tolist(), terms, strict=True) if factor)
 
 
 def _in_chunks(function: Callable[[Array], Array], images: Array, elements: int) -> Array:
-    """Computes ``function(images)``, [N, ...] -> [N, ...], a chunk at a time; an image takes so many ``elements``."""
+    """Computes ``function(images)``, [N, ...] -> [N, ...], chunk by chunk; each image adds ``elements`` to a chunk."""
     chunks, size = _split(images.shape[0], elements)
     if chunks == 1:
         return function(images)
@@ -148,17 +154,17 @@ def _in_chunks(function: Callable[[Array], Array], images: Array, elements: int)
 
 
 def _split(count: int, elements: int) -> tuple[int, int]:
-    """Returns how many chunks there are, and of how many images each; the last one may have to be filled up."""
+    """Returns the number of chunks, and of images in each; the last chunk may have to be padded."""
     chunks = min(count, math.ceil(count * elements / CHUNK_ELEMENTS))
     size = math.ceil(count / chunks)
-    return math.ceil(count / size), size  # of 7 images in chunks of 2 there are 4, though 5 were asked for
+    return math.ceil(count / size), size  # 7 images for 5 chunks give chunks of 2, of which 4 suffice
 
 
 def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array | int], Array]:
-    """Returns a function that takes a chunk out of [N, ...] by its index; zeros where there are no more images.
+    """Returns a function that slices a chunk out of [N, ...] by its index, padded with zeros after the last image.
 
-    Not a reshape to [chunks, size, ...], for ``lax.scan`` to go over: XLA computes the images a second time in that
-    shape, where they are another operation's outcome.
+    Reshaping the images to [chunks, size, ...] and scanning over the chunks would be slower: if the images are the
+    result of another operation, XLA computes that operation a second time in the new shape.
     """
     rest = chunks * size - images.shape[0]
     padded = jnp.pad(images, [(0, rest)] + [(0, 0)] * (images.ndim - 1)) if rest else images
@@ -166,16 +172,16 @@ def _slicer(images: Array, chunks: int, size: int) -> Callable[[Array | int], Ar
 
 
 def input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    """Returns the gradient of the images, of the shape of x, from the output's."""
+    """Returns the gradient with respect to the images x, from the output's gradient dy."""
     if kernel.shape[0] == 1:
-        return spread(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
+        return dilate(jnp.dot(dy, kernel[0, 0].T), stride, x.shape[1:3])
     if stride > 1:
         return strided_input_gradient(kernel, dy, stride, x.shape[1:3])
     return forward(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1)
 
 
-def spread(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
-    """Puts ``stride - 1`` zeros between the positions of dy, so that its sides are those of the input."""
+def dilate(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
+    """Puts ``stride - 1`` zeros between the positions of dy, so that it has the input's sides (height, width)."""
     if stride == 1:
         return dy
     ends = [side - (1 + stride * (n - 1)) for side, n in zip(sides, dy.shape[1:3], strict=True)]
@@ -184,17 +190,17 @@ def spread(dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
 
 
 def strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[int, ...]) -> Array:
-    """Returns the input's gradient, without zeros between the positions of the output's.
+    """Returns the input's gradient for a stride s, without inserting zeros into the output's gradient.
 
-    Position ``s i + r`` of the input, 0 <= r < s, meets position ``i - d`` of the output at the kernel's entry
-    ``s d + r + K//2``. So the kernel, filled up with zeros to whole rows of s entries, is a kernel over d that makes
-    all r at once: [N, H', W', F] -> [N, H', W', s * s * C], which are then laid side by side.
+    Position ``s i + r`` of the input, 0 <= r < s, contributes to position ``i - d`` of the output through the kernel's
+    entry ``s d + r + K//2``. So the kernel, padded with zeros to a multiple of s entries, is a kernel over d that
+    computes all phases r at once: [N, H', W', F] -> [N, H', W', s * s * C]. The phases are then interleaved.
     """
     size, _, channels, filters = kernel.shape
     pad = size // 2
     before = -pad % stride
     taps = -(-(size + before) // stride)
-    least = -(pad + before) // stride  # d of the first tap
+    least = -(pad + before) // stride  # the first tap's d
     filled = jnp.pad(kernel, ((before, taps * stride - size - before),) * 2 + ((0, 0), (0, 0)))
     split = filled.reshape(taps, stride, taps, stride, channels, filters)
     by_phase = jnp.flip(split, (0, 2)).transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, filters, -1)
@@ -206,7 +212,7 @@ def strided_input_gradient(kernel: Array, dy: Array, stride: int, sides: tuple[i
 
 
 def kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    """Returns the gradient of the kernel, [K, K, C, F], from the output's."""
+    """Returns the gradient with respect to the kernel [K, K, C, F], from the output's gradient dy."""
     if kernel.shape[0] == 1:
         total = jnp.promote_types(kernel.dtype, jnp.float32)
         gradient = jnp.einsum("nhwc,nhwf->cf", x[:, ::stride, ::stride], dy, preferred_element_type=total)
@@ -219,9 +225,9 @@ def kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
 
 
 def swapped_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
-    """Returns the kernel's gradient for stride 1 by a convolution whose images are x's channels and whose kernel is dy.
+    """Returns the kernel's gradient for stride 1, by convolving the channels of x with dy as the kernel.
 
-    XLA does the same by itself; but in a loop it takes the arrays as they lie, and is a hundred times slower.
+    XLA does the same on its own, but in a loop it does not transpose the arrays first, and is a hundred times slower.
     """
     pad = kernel.shape[0] // 2
     x, dy = lax.optimization_barrier((x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3)))
@@ -233,32 +239,33 @@ def swapped_kernel_gradient(x: Array, kernel: Array, dy: Array) -> Array:
 
 
 def product_kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    """Returns the kernel's gradient as a sum, over chunks of the batch, of products of columns that fit the cache.
+    """Returns the kernel's gradient as a sum of matrix products over chunks of the batch that fit the cache.
 
-    For stride 1 the columns are the K shifts of the input along its height, and those of the *output's* gradient along
-    its width: [K*C, n] x [n, K*F], a K-th of the copying that K*K shifts of one of them take. For a stride they are the
-    K*K shifts of the input, of which only every stride-th is needed: [K*K*C, n] x [n, F].
+    For stride 1 the factors are the K shifts of the input along the height, and the K shifts of the *output's* gradient
+    along the width: [K*C, n] x [n, K*F]. This copies 1/K of the elements that K*K shifts of one array would take. For a
+    larger stride they are the K*K shifts of the input, at every stride-th position, and the output's gradient:
+    [K*K*C, n] x [n, F].
     """
     size, _, channels, filters = kernel.shape
     left, right = (size * channels, size * filters) if stride == 1 else (size * size * channels, filters)
 
     def product(x: Array, dy: Array) -> Array:
         if stride == 1:
-            x, dy = _laid_out(_shifted(x, size, 1)), _laid_out(_shifted(dy, size, 2))
+            x, dy = _concatenated_channels(_shifted(x, size, 1)), _concatenated_channels(_shifted(dy, size, 2))
         else:
-            x = _laid_out(_shifted_both_ways(x, size, stride))
+            x = _concatenated_channels(_shifted_both_ways(x, size, stride))
         x, dy = x.reshape(-1, left), dy.reshape(-1, right)
         return jnp.dot(x.T, dy, preferred_element_type=jnp.promote_types(kernel.dtype, jnp.float32))
 
     gradient = _sum_of_chunks(product, x, dy, math.prod(dy.shape[1:3]) * (left + right))
     if stride == 1:
-        # A shift of the output by b meets the kernel's entry at the other end, K-1-b.
+        # Shift b of the output's gradient belongs to the kernel's entry K - 1 - b.
         gradient = jnp.flip(gradient.reshape(size, channels, size, filters), 2).transpose(0, 2, 1, 3)
     return gradient.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _sum_of_chunks(function: Callable[[Array, Array], Array], x: Array, dy: Array, elements: int) -> Array:
-    """Computes ``function(x, dy)``, a sum over images, a chunk of images at a time."""
+    """Computes ``function(x, dy)``, a sum over images, chunk by chunk; each image adds ``elements`` to a chunk."""
     chunks, size = _split(x.shape[0], elements)
     if chunks == 1:
         return function(x, dy)
@@ -270,12 +277,12 @@ def _sum_of_chunks(function: Callable[[Array, Array], Array], x: Array, dy: Arra
 
 
 def _shifts_along(images: Array, size: int, axis: int) -> Array:
-    """Returns the ``size`` shifts of padded images along one axis, side by side: [..., C] -> [..., size*C]."""
+    """Concatenates the ``size`` shifts of padded images along one axis: [..., C] -> [..., size*C]."""
     return jnp.concatenate(_shifted(images, size, axis), axis=-1)
 
 
 def shifts(images: Array, size: int, stride: int) -> Array:
-    """Returns the size*size shifts of padded images, side by side: [N, H, W, C] -> [N, H', W', size*size*C]."""
+    """Concatenates the size*size shifts of padded images: [N, H, W, C] -> [N, H', W', size*size*C]."""
     return jnp.concatenate(_shifted_both_ways(images, size, stride), axis=-1)
 
 
@@ -287,18 +294,18 @@ def _shifted(images: Array, size: int, axis: int) -> list[Array]:
 
 
 def _shifted_both_ways(images: Array, size: int, stride: int) -> list[Array]:
-    """Returns the size*size shifts of padded images, every ``stride``-th position of each."""
+    """Returns the size*size shifts of padded images, each at every ``stride``-th position."""
     height, width = images.shape[1:3]
     pad = size // 2
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return [padded[:, a : a + height : stride, b : b + width : stride] for a in range(size) for b in range(size)]
 
 
-def _laid_out(arrays: Sequence[Array]) -> Array:
-    """Returns ``jnp.concatenate(arrays, axis=-1)`` in one pass over memory.
+def _concatenated_channels(arrays: Sequence[Array]) -> Array:
+    """Computes ``jnp.concatenate(arrays, axis=-1)`` in one pass over memory.
 
-    XLA fuses what makes the arrays into a concatenation, but not into one along the last axis: there it would write
-    them first, and copy them. Winograd's points, which are sums already, gain nothing by it.
+    XLA fuses the operations that compute the arrays into a concatenation, except along the last axis. There it would
+    write the arrays first, and then copy them. Winograd's points are sums, and would gain nothing from this.
     """
     stacked = jnp.stack(arrays, axis=-2)
     return stacked.reshape(*stacked.shape[:-2], -1)

@@ -1,17 +1,18 @@
-"""The families of networks: which depths exist, and what each is made of.
+"""The families of networks: their depths, and the stages, widths and strides of each.
 
-``cifar`` and ``imagenet``: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2 and Table 1.
+* ``cifar`` and ``imagenet``: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 4.2 and
+  Table 1.
+* ``vgg``: "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556), Table 1, columns A,
+  B, D and E. A BN follows each convolution here. The paper is older than BN; ``model.norm="none"`` gives its networks.
+* ``highway``: the networks of 19 and 32 layers of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10.
 
-``vgg``: "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv:1409.1556), Table 1, columns A, B,
-D and E; with a BN behind each convolution, which the paper, older than BN, does not have (``model.norm="none"``).
-
-``highway``: the 19 and 32 layers of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10. From the source: thin
-and deep 3x3 layers as in FitNets; highway layers where dimensions stay, plain ones where they change; a 1x1 convolution
-and global average pooling in place of fully connected layers; 2.3M and 1.25M parameters; no BN. The layout of 19 layers
-is that of the fourth FitNet (arXiv:1412.6550, appendix): 32, 32, 32, 48, 48, pool, 6 x 80, pool, 6 x 128, pool. Chosen
-here: ReLU where FitNets have maxout; 2x2 max pooling between the last three stages; a 1x1 convolution that keeps 128
-channels. The source does not give the layout of 32 layers; here its units are about those of 19 layers doubled, and its
-widths about 0.55 of theirs, so that it has 1.25M parameters. BN is a setting, as in every family.
+The highway paper specifies: thin and deep stacks of 3x3 layers, as in FitNets; highway layers where the shape stays,
+plain layers where it changes; a 1x1 convolution and global average pooling instead of fully connected layers; 2.3M and
+1.25M parameters; no BN. The 19 layers are those of the fourth FitNet (arXiv:1412.6550, appendix): 32, 32, 32, 48, 48,
+pool, 6 x 80, pool, 6 x 128, pool. The following was chosen here: ReLU instead of the FitNets' maxout; 2x2 max pooling
+between the last three stages; a 1x1 convolution that keeps 128 channels. The paper does not describe the 32 layers in
+detail. Here their stages have about twice the units of the 19 layers, and 0.55 of their widths, which gives 1.25M
+parameters. BN is a setting, as in every family.
 """
 
 import dataclasses
@@ -27,9 +28,9 @@ from resnet_flax.networks.network import Network, Stem
 from resnet_flax.networks.units import UNITS
 
 BLOCKS = ("basic", "bottleneck", "single")
-_LAYERS_A_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
+_LAYERS_PER_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
 
-# Units in each stage, by block and depth.
+# Number of units in each stage, by block and depth.
 IMAGENET_UNITS: dict[str, dict[int, tuple[int, ...]]] = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     "bottleneck": {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
@@ -40,18 +41,18 @@ HIGHWAY_UNITS = {"single": {19: (2, 2, 6, 6), 32: (4, 5, 10, 10)}}
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The properties that networks of a family have in common.
+    """Properties that the networks of a family have in common.
 
     Attributes:
-      blocks: that its units can be made of.
-      filters: of each stage's 3x3 convolutions.
-      strides: of each stage.
-      other_layers: layers with weights outside of units.
-      units: by block and depth, the units of each stage; None for three stages of n units, whatever n.
-      filters_of: depths with filters of their own.
-      stem: size and stride of its convolution, and whether max pooling follows; None for no stem.
-      convolution_bias: whether convolutions have a bias beside that of their BN.
-      pools, flattens, last_pointwise: of :class:`Network`.
+      blocks: Values of ``model.block`` that the family supports.
+      filters: Number of filters of the 3x3 convolutions in each stage.
+      strides: Stride of each stage.
+      other_layers: Number of layers with weights outside the units, such as the stem and the dense layer.
+      units: Number of units in each stage, by block and depth; None for three stages of n units each, with any n.
+      filters_by_depth: Filters of the depths that do not have those of ``filters``.
+      stem: Kernel size and stride of the stem's convolution, and whether max pooling follows; None for no stem.
+      convolution_bias: Whether convolutions have a bias beside that of the BN after them.
+      pools, flattens, last_pointwise: Attributes of the family's :class:`Network`.
     """
 
     blocks: tuple[str, ...]
@@ -59,7 +60,7 @@ class Family:
     strides: tuple[int, ...]
     other_layers: int
     units: Mapping[str, Mapping[int, tuple[int, ...]]] | None = None
-    filters_of: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    filters_by_depth: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     stem: tuple[int, int, bool] | None = (3, 1, False)
     convolution_bias: bool = False
     pools: bool = False
@@ -86,7 +87,7 @@ FAMILIES: dict[str, Family] = {
         blocks=tuple(VGG_UNITS),
         filters=(64, 128, 256, 512, 512),
         strides=(1, 2, 2, 2, 2),
-        other_layers=3,  # dense ones, as the paper has it; `model.hidden` may say otherwise
+        other_layers=3,  # the paper's three dense layers, though `model.hidden` may give another number
         units=VGG_UNITS,
         stem=None,
         convolution_bias=True,
@@ -99,7 +100,7 @@ FAMILIES: dict[str, Family] = {
         strides=(1, 1, 2, 2),
         other_layers=3,  # the stem, the 1x1 convolution, the dense layer
         units=HIGHWAY_UNITS,
-        filters_of={32: (20, 28, 44, 70)},
+        filters_by_depth={32: (20, 28, 44, 70)},
         pools=True,
         last_pointwise=True,
     ),
@@ -107,35 +108,36 @@ FAMILIES: dict[str, Family] = {
 
 
 def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
-    """Units in each stage of the network of that depth.
+    """Returns the number of units in each stage of a family's network of the given depth.
 
-    CIFAR: 6n+2 layers (basic) or 9n+2 (bottleneck), three stages of n units. The others: the depths in their tables.
+    The CIFAR family has three stages of n units: 6n+2 layers (basic) or 9n+2 (bottleneck). The other families have the
+    depths in their tables.
 
     Raises:
-      ValueError: the family or block is not known, or has no network of that depth; says which there are.
+      ValueError: The family or the block is unknown, or has no network of that depth. The message names the choices.
     """
-    form = _family(family, block)
-    if form.units is not None:
-        depths = form.units[block]
+    spec = _family(family, block)
+    if spec.units is not None:
+        depths = spec.units[block]
         if depth not in depths:
-            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in form.units.items())
+            there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in spec.units.items())
             raise ValueError(f"model.depth={depth} is no {block} network of the {family} family, which has {there_are}")
         return depths[depth]
-    a_unit = 3 * _LAYERS_A_UNIT[block]
-    n, remainder = divmod(depth - 2, a_unit)
+    layers_per_n = 3 * _LAYERS_PER_UNIT[block]  # one more unit in each of the three stages
+    n, remainder = divmod(depth - 2, layers_per_n)
     if n < 1 or remainder:
         near = sorted({max(n, 1), max(n, 0) + 1})
         raise ValueError(
-            f"model.depth={depth} is no {block} network of the {family} family, which has {a_unit}n+2 layers for "
-            f"n >= 1: {', '.join(str(a_unit * k + 2) for k in (1, 2, 3))}, ...; near {depth}: "
-            f"{', '.join(str(a_unit * k + 2) for k in near)}"
+            f"model.depth={depth} is no {block} network of the {family} family, which has {layers_per_n}n+2 layers for "
+            f"n >= 1: {', '.join(str(layers_per_n * k + 2) for k in (1, 2, 3))}, ...; near {depth}: "
+            f"{', '.join(str(layers_per_n * k + 2) for k in near)}"
         )
     return (n, n, n)
 
 
 def depth_of(family: str, block: str, stage_units: tuple[int, ...]) -> int:
-    """Layers with weights: those of the units, and the family's others (the stem, the dense layer, ...)."""
-    return sum(stage_units) * _LAYERS_A_UNIT[block] + _family(family, block).other_layers
+    """Counts the layers with weights: those of the units, and the family's others (the stem, the dense layer, ...)."""
+    return sum(stage_units) * _LAYERS_PER_UNIT[block] + _family(family, block).other_layers
 
 
 def _family(family: str, block: str) -> Family:
@@ -150,39 +152,39 @@ def _family(family: str, block: str) -> Family:
 
 
 def build(model: Mapping[str, Any], classes: int, bn_group: int = 0, axis_name: str | None = None) -> Network:
-    """The network that the section ``model`` of a config names (``resnet_flax/config/table.py`` has its keys).
+    """Builds the network that the section ``model`` of a config describes.
 
     Args:
-      model: family, unit, block, depth or stage_units, width, shortcut, dtype, ...
-      classes: length of the output.
-      bn_group: images that a BN normalises together; 0 for the global batch.
-      axis_name: the mesh axis that the batch is split over, or None.
+      model: The config's section, whose keys ``resnet_flax/config/table.py`` lists: family, unit, block, depth, ...
+      classes: Number of logits.
+      bn_group: Number of images that BN normalises together; 0 for the global batch.
+      axis_name: The mesh axis over which the batch is sharded; None on a single device.
 
     Raises:
-      ValueError: what does not fit, and what would.
+      ValueError: Values do not fit together. The message names them, and values that would fit.
     """
-    form = _family(model["family"], model["block"])
+    spec = _family(model["family"], model["block"])
     _check_unit(model)
     stage_units = tuple(model["stage_units"]) or units_of(model["family"], model["block"], model["depth"])
     stages = len(stage_units)
-    if stages > len(form.filters) or min(stage_units) < 1:
+    if stages > len(spec.filters) or min(stage_units) < 1:
         raise ValueError(
-            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(form.filters)} "
+            f"model.stage_units={stage_units} does not fit the {model['family']} family: 1 to {len(spec.filters)} "
             f"stages of at least one unit"
         )
     expansion = 4 if model["block"] == "bottleneck" else 1
-    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, form, stages)]
+    filters = [max(1, round(f * model["width"])) for f in _stage_filters(model, spec, stages)]
     return Network(
-        stem=None if form.stem is None else Stem(filters[0], *form.stem),
+        stem=None if spec.stem is None else Stem(filters[0], *spec.stem),
         unit=UNITS[model["unit"]],
         stage_units=stage_units,
         stage_filters=tuple(f * expansion for f in filters),
-        stage_strides=form.strides[:stages],
+        stage_strides=spec.strides[:stages],
         classes=classes,
-        layers=_layers(model, form, bn_group, axis_name),
-        pools=form.pools,
-        flattens=form.flattens,
-        last_pointwise=form.last_pointwise,
+        layers=_layers(model, spec, bn_group, axis_name),
+        pools=spec.pools,
+        flattens=spec.flattens,
+        last_pointwise=spec.last_pointwise,
         hidden=tuple(model["hidden"]),
         dropout=model["dropout"],
         unroll=model["unroll"],
@@ -201,26 +203,30 @@ def _check_unit(model: Mapping[str, Any]) -> None:
     if model["zero_init_last"] and not UNITS[name].can_start_as_identity:
         fitting = ", ".join(other for other in UNITS if UNITS[other].can_start_as_identity)
         raise ValueError(
-            f"model.zero_init_last=True with model.unit={name!r}: what follows a unit's last BN would have no gradient "
-            f"and never learn; it fits {fitting}"
+            f"model.zero_init_last=True with model.unit={name!r}: the layers after a unit's last BN would have no "
+            f"gradient and never learn; it fits {fitting}"
         )
     if model["zero_init_last"] and model["shortcut"] == "A" and UNITS[name].ends_activated:
         raise ValueError(
             "model.zero_init_last=True with model.shortcut='A': the channels that a stage adds would start at 0, where "
-            "the ReLU after the addition has no gradient, and never learn; choose model.shortcut B or C"
+            "the ReLU after the addition has no gradient, so they would never learn; choose model.shortcut B or C"
         )
     if model["zero_init_last"] and model["norm"] == "none":
-        raise ValueError("model.zero_init_last=True with model.norm='none': there is no scale to start from zero")
+        raise ValueError(
+            "model.zero_init_last=True with model.norm='none': without BN there is no scale that could start at 0"
+        )
 
 
-def _stage_filters(model: Mapping[str, Any], form: Family, stages: int) -> tuple[int, ...]:
+def _stage_filters(model: Mapping[str, Any], spec: Family, stages: int) -> tuple[int, ...]:
     given = tuple(model["stage_filters"])
     if given and len(given) != stages:
-        raise ValueError(f"model.stage_filters={given} is of {len(given)} stages; the network has {stages}")
+        raise ValueError(
+            f"model.stage_filters={given} has filters for {len(given)} stages, but the network has {stages}"
+        )
     if given:
         return given
-    named = None if model["stage_units"] else form.filters_of.get(model["depth"])
-    return (named or form.filters)[:stages]
+    named = None if model["stage_units"] else spec.filters_by_depth.get(model["depth"])
+    return (named or spec.filters)[:stages]
 
 
 def _gate_bias(model: Mapping[str, Any]) -> float:
@@ -230,7 +236,7 @@ def _gate_bias(model: Mapping[str, Any]) -> float:
     return gate_bias(depth_of(model["family"], model["block"], stage_units) if stage_units else model["depth"])
 
 
-def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: str | None) -> Layers:
+def _layers(model: Mapping[str, Any], spec: Family, bn_group: int, axis_name: str | None) -> Layers:
     return Layers(
         kernel_init=initializer(model["initialization"]),
         dtype=jnp.dtype(model["dtype"]),
@@ -240,8 +246,8 @@ def _layers(model: Mapping[str, Any], form: Family, bn_group: int, axis_name: st
         shortcut=model["shortcut"],
         shortcut_padding=model["shortcut_padding"],
         zero_init_last=model["zero_init_last"],
-        # Without BN the bias in its place is the convolution's.
-        convolution_bias=form.convolution_bias and model["norm"] == "batch",
+        # Without BN, the bias in a BN's place is the convolution's bias.
+        convolution_bias=spec.convolution_bias and model["norm"] == "batch",
         normalize=model["norm"] == "batch",
         gate_bias=_gate_bias(model),
         bn_group=bn_group,

@@ -1,4 +1,4 @@
-"""How weights are drawn: the paper's initialisation and the ones it is compared with."""
+"""Initializers of weights: the paper's, and those it is compared with."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from jax.nn import initializers
 
 Initializer = Callable[..., Array]
 
-# The paper's is He's (arXiv:1502.01852, eq. 10): a normal distribution of variance 2 / fan_in, not truncated
-# (jax's `he_normal` is truncated). Flax's own default is lecun_normal.
+# The paper uses "he" (arXiv:1502.01852, eq. 10): a normal distribution of variance 2 / fan_in, which is not truncated
+# (jax's `he_normal` is). Flax's default is lecun_normal.
 INITIALIZATIONS: dict[str, Initializer] = {
     "he": initializers.variance_scaling(2.0, "fan_in", "normal"),
     "he_fan_out": initializers.variance_scaling(2.0, "fan_out", "normal"),
@@ -20,17 +20,21 @@ INITIALIZATIONS: dict[str, Initializer] = {
 
 
 def initializer(name: str) -> Initializer:
-    """The initializer of that name: ``(key, shape, dtype) -> array``; ValueError lists the names."""
+    """Returns the initializer of the given name, a function ``(key, shape, dtype) -> array``.
+
+    Raises:
+      ValueError: The name is unknown. The message lists all names.
+    """
     if name not in INITIALIZATIONS:
         raise ValueError(f"model.initialization={name!r} is not known; choose one of {', '.join(INITIALIZATIONS)}")
     return INITIALIZATIONS[name]
 
 
 def ones(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-    """Scale of a batch normalisation at the start."""
+    """Draws ones: the initial scale of a batch normalisation."""
     return initializers.ones(key, shape, dtype)
 
 
 def zeros(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-    """Shifts and biases at the start; also the last scale of a unit, where that setting is on."""
+    """Draws zeros: initial biases, and the initial scale of a unit's last BN with ``zero_init_last``."""
     return initializers.zeros(key, shape, dtype)

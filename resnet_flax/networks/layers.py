@@ -1,4 +1,4 @@
-"""The properties that all layers of a network share, so that a unit only says which layers it is made of."""
+"""Settings that all layers of a network share, so that units need not pass them on to each layer."""
 
 import dataclasses
 
@@ -13,24 +13,25 @@ from resnet_flax.networks.probes import Probe
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Makes the layers of a network.
+    """Builds the layers of a network from settings that they share.
 
     Attributes:
-      kernel_init: draws kernels.
-      dtype: of the computation (``model.dtype``).
-      param_dtype: of the parameters (``model.param_dtype``).
-      block: ``"basic"`` (two 3x3), ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"single"`` (one 3x3).
-      bottleneck_stride: a bottleneck's stride is on the ``"first"`` 1x1 (the paper, the review) or on the
+      kernel_init: Initializer of the kernels.
+      dtype: Type of the computation (``model.dtype``).
+      param_dtype: Type of the parameters (``model.param_dtype``).
+      block: Convolutions of a unit: ``"basic"`` (3x3, 3x3), ``"bottleneck"`` (1x1, 3x3, 1x1) or ``"single"`` (3x3).
+      bottleneck_stride: The convolution that has a bottleneck's stride: the ``"first"`` 1x1 (arXiv:1512.03385) or the
         ``"3x3"`` (torchvision).
-      shortcut: option ``"A"``, ``"B"`` or ``"C"``.
-      shortcut_padding: option A's zero channels: ``"end"`` or ``"both"`` sides.
-      zero_init_last: whether the last BN of a unit starts with scale 0.
-      convolution_bias: whether convolutions have a bias of their own.
-      normalize: whether there is BN; where there is none, each BN's place is taken by a bias.
-      gate_bias: of the gates of highway layers, at the start.
-      bn_group, bn_momentum, bn_epsilon, axis_name: of :class:`BatchNorm`.
-      gpu: whether the program is for GPUs, where the number of kernels and what they read and write bind: see
-        :class:`BatchNorm` and :class:`~.stages.Stage`. Variables and results are the same, but for rounding.
+      shortcut: Shortcut option ``"A"``, ``"B"`` or ``"C"`` (``shortcuts.py``).
+      shortcut_padding: The side on which option A adds zero channels: ``"end"``, or ``"both"`` sides.
+      zero_init_last: Whether the scale of a unit's last BN starts at 0.
+      convolution_bias: Whether convolutions have a bias beside that of the BN after them.
+      normalize: Whether the network has BN. If not, a bias takes the place of each BN.
+      gate_bias: Initial bias of the gates of highway units.
+      bn_group, bn_momentum, bn_epsilon, axis_name: Attributes of each :class:`BatchNorm`.
+      gpu: Whether the program is compiled for GPUs, whose speed is limited by the number of kernels and by memory
+        traffic. It changes how :class:`BatchNorm` and :class:`~.stages.Stage` compute; variables stay the same, and
+        results differ by rounding only.
     """
 
     kernel_init: Initializer
@@ -51,18 +52,18 @@ class Layers:
     gpu: bool = False
 
     def convolution(self, filters: int, size: int, stride: int, name: str) -> Convolution:
-        """A convolution, to be called on [N, H, W, C]."""
+        """Returns a convolution, to be called on [N, H, W, C]."""
         return Convolution(
             filters, size, stride, self.kernel_init, dtype=self.dtype, param_dtype=self.param_dtype,
             use_bias=self.convolution_bias, name=name,
         )  # fmt: skip
 
     def norm(self, name: str, last: bool = False) -> BatchNorm | Bias:
-        """A batch normalisation, or the bias in its place, to be called on [N, H, W, C] and whether this is training.
+        """Returns a batch normalisation, or the bias in its place, to be called on ``(x [N, H, W, C], train)``.
 
         Args:
-          name: of the layer.
-          last: whether it is the last of its unit, which ``zero_init_last`` is about.
+          name: The layer's name.
+          last: Whether this is the unit's last BN, whose scale starts at 0 with ``zero_init_last``.
         """
         if not self.normalize:
             return Bias(dtype=self.dtype, param_dtype=self.param_dtype, name=name)
@@ -79,11 +80,11 @@ class Layers:
         )
 
     def probe(self, name: str) -> Probe:
-        """The identity, to be called on a layer's response [N, H, W, C], where it can be looked at."""
+        """Returns a probe (the identity), to be called on a layer's response [N, H, W, C] to make it observable."""
         return Probe(axis_name=self.axis_name, name=name)
 
     def dense(self, features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-        """A dense layer with bias, computed in ``dtype``, to be called on [N, F]."""
+        """Returns a dense layer with bias, computed in ``dtype``, to be called on [N, F]."""
         return nn.Dense(
             features,
             kernel_init=self.kernel_init,

@@ -1,4 +1,4 @@
-"""A network: stem, stages, head. Which ones there are is said in ``families.py``."""
+"""A network: stem, stages, head. ``families.py`` defines the networks of the papers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,36 +16,45 @@ from resnet_flax.networks.units import Unit
 
 
 class Stem(NamedTuple):
-    """The convolution before the first stage."""
+    """The convolution before the first stage.
+
+    Attributes:
+      filters: Number of output channels.
+      size: Kernel size K of the KxK convolution.
+      stride: Stride of the convolution.
+      pool: Whether a 3x3 max pooling with stride 2 follows.
+    """
 
     filters: int
     size: int
     stride: int
-    pool: bool  # whether a 3x3 max pooling of stride 2 follows
+    pool: bool
 
 
 class Network(nn.Module):
-    """Stem, stages, global average pooling, one dense layer; and what some families have in place of these.
+    """Stem, stages of units, global average pooling and a dense layer; some families replace or add parts.
 
     Attributes:
-      stem: its convolution, with BN and ReLU, or None.
-      unit: class of the units.
-      stage_units: how many units each stage has.
-      stage_filters: channels of each stage's output.
-      stage_strides: of each stage, 1 or 2.
-      classes: length of the output; 0 for a network without its last layer, whose output is that layer's input.
-      layers: how layers are made.
-      pools: whether a stage's stride of 2 is a 2x2 max pooling before its first unit, not that unit's own.
-      flattens: whether the dense layers see every position, after one more max pooling, not their average.
-      last_pointwise: whether a 1x1 convolution, with BN and ReLU, follows the last stage.
-      hidden: widths of dense layers with ReLU before the last one.
-      dropout: the fraction of features dropped in training: after each hidden layer, or where there is none after
-        pooling.
-      unroll: whether the compiled program holds every unit, instead of a loop over them where they are many.
-      remat: what the backward pass computes again, instead of keeping all that it needs: ``"none"``; each ``"unit"``
-        from its input; each ``"stage"`` from its input, and in it each unit from its own, so that units' inputs are
-        kept for one stage at a time. (On a CPU, XLA starts on all stages early and keeps as much as with ``"unit"``.)
-      frozen: whether training leaves all but the dense layers as they are, BN's running statistics too.
+      stem: The stem's convolution, followed by BN and ReLU; None for no stem.
+      unit: Class of the units (``units.py``).
+      stage_units: Number of units in each stage.
+      stage_filters: Number of output channels of each stage.
+      stage_strides: Stride of each stage, 1 or 2.
+      classes: Number of logits. With 0 the last dense layer is left out, and the network returns its input.
+      layers: Settings that all layers share.
+      pools: Whether a stage of stride 2 begins with a 2x2 max pooling, instead of a first unit of stride 2.
+      flattens: Whether the dense layers take all positions, flattened after one more max pooling, instead of their
+        average.
+      last_pointwise: Whether a 1x1 convolution, with BN and ReLU, follows the last stage.
+      hidden: Widths of the dense layers, each with ReLU, before the last one.
+      dropout: The fraction of features dropped in training: after each hidden layer, or after pooling where there is
+        no hidden layer.
+      unroll: Whether to unroll the units of a stage instead of scanning over them.
+      remat: What the backward pass recomputes instead of storing. ``"none"``: nothing. ``"unit"``: each unit from its
+        input. ``"stage"``: each stage from its input, and within it each unit from its own, so that the inputs of
+        units are stored for one stage at a time. (On a CPU, XLA starts recomputing all stages early, so that
+        ``"stage"`` stores as much as ``"unit"``.)
+      frozen: Whether training changes the dense layers only; BN's running statistics stay as they are, too.
     """
 
     stem: Stem | None
@@ -71,15 +80,15 @@ class Network(nn.Module):
         """Classifies images.
 
         Args:
-          images: [N, H, W, C], any sides and channels.
-          train: whether BN uses the batch's statistics (and updates the collection ``batch_stats``).
-          intermediates: whether to return, beside the logits, the named intermediates.
-          dropout_keys: [N], a random key for each image; needed in training where ``dropout`` is not 0.
+          images: [N, H, W, C], of any height, width and number of channels.
+          train: Whether BN uses the batch's statistics (and updates the collection ``batch_stats``).
+          intermediates: Whether to return the named intermediate outputs beside the logits.
+          dropout_keys: [N], a random key for each image; required in training where ``dropout`` is not 0.
 
         Returns:
-          logits [N, classes], at least float32; with ``intermediates`` also a dict of ``stem`` (where there is one),
-          ``stage1``, ... ([N, H', W', C'], what the last unit puts out), ``pooled`` [N, C'] and ``logits`` (where
-          there are classes).
+          Logits [N, classes], at least float32. With ``intermediates`` also a dict with the outputs of ``stem`` (if the
+          network has one) and of ``stage1``, ..., each [N, H', W', C'], ``pooled`` [N, C'], and ``logits`` (if the
+          network has classes).
         """
         named: dict[str, Array] = {}
         drop = self._dropout(train, dropout_keys)
@@ -96,7 +105,7 @@ class Network(nn.Module):
             zip(self.stage_units, self.stage_filters, self.stage_strides, strict=True), start=1
         ):
             if self.pools and stride == 2:
-                x, stride = halve(x), 1
+                x, stride = max_pool_2x2(x), 1
             stage = Stage(
                 self.unit, units, filters, stride, self.layers, self.unroll, self.remat != "none", i == 1,
                 name=f"stage{i}",
@@ -128,12 +137,12 @@ class Network(nn.Module):
             return lambda x, _: x
         if keys is None:
             raise ValueError(f"model.dropout={self.dropout}: training needs dropout_keys, a random key for each image")
-        return lambda x, place: dropout(x, self.dropout, keys, place)
+        return lambda x, layer: dropout(x, self.dropout, keys, layer)
 
     def _head(self, x: Array, drop: Callable[[Array, int], Array]) -> tuple[Array, Array]:
-        """[N, H, W, C] -> the features that pooling gives, and the input of the last dense layer."""
+        """[N, H, W, C] -> the pooled features, and the input of the last dense layer."""
         if self.flattens:
-            x = halve(x)
+            x = max_pool_2x2(x)
             x = x.reshape(x.shape[0], -1)
         else:
             x = x.astype(_at_least_float32(x)).mean((1, 2))
@@ -146,39 +155,39 @@ class Network(nn.Module):
 
 
 def _at_least_float32(x: Array) -> jnp.dtype:
-    """The type of the mean and the loss, which is never bfloat16."""
+    """Returns the dtype for averages and logits: that of x, but never a type narrower than float32."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def on_one_device(network: Network) -> Network:
-    """Returns the network for a batch that is not split over devices."""
+    """Returns a copy of the network for a batch on a single device, without a mesh axis and BN groups."""
     return network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
 
 
-def halve(x: Array) -> Array:
-    """2x2 max pooling of stride 2, the last row and column of odd sides on their own (PyTorch's ``ceil_mode``).
+def max_pool_2x2(x: Array) -> Array:
+    """Applies 2x2 max pooling with stride 2, and rounds odd sides up (PyTorch's ``ceil_mode=True``).
 
     [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C].
     """
-    # The maximum of four shifts: its gradient is 15 times as fast on a CPU as that of XLA's window reduction, and on
-    # a GPU deterministic.
+    # Computed as the maximum of four shifts. Its gradient is 15 times as fast on a CPU as the gradient of XLA's window
+    # reduction, and deterministic on a GPU.
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf)
-    rows = _larger(x[:, ::2], x[:, 1::2])
-    return _larger(rows[:, :, ::2], rows[:, :, 1::2])
+    rows = _maximum(x[:, ::2], x[:, 1::2])
+    return _maximum(rows[:, :, ::2], rows[:, :, 1::2])
 
 
 @jax.custom_jvp
-def _larger(a: Array, b: Array) -> Array:
-    """``jnp.maximum``, whose gradient compares the two entries with each other; equal ones share it.
+def _maximum(a: Array, b: Array) -> Array:
+    """Computes ``jnp.maximum`` with a gradient that compares the two entries with each other; equal ones share it.
 
-    That of ``jnp.maximum`` compares them with their maximum. XLA may compute an entry twice, in two fusions whose
-    rounding differs, and then neither is equal to it: the gradient is lost.
+    The gradient of ``jnp.maximum`` compares each entry with the maximum. XLA may compute an entry twice, in two fusions
+    that round differently. Then neither entry equals the maximum, and the gradient is lost.
     """
     return jnp.maximum(a, b)
 
 
-@_larger.defjvp
-def _larger_jvp(entries: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+@_maximum.defjvp
+def _maximum_jvp(entries: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     a, b = entries
     share = jnp.where(a == b, 0.5, a > b).astype(a.dtype)
-    return _larger(a, b), share * tangents[0] + (1 - share) * tangents[1]
+    return _maximum(a, b), share * tangents[0] + (1 - share) * tangents[1]

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, or over groups of it, on any number of devices; and its absence."""
+"""Batch normalisation over the global batch or groups of it, on any number of devices; and a bias as its substitute."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,28 +12,30 @@ from resnet_flax.networks import paired_sums
 from resnet_flax.networks.initialization import Initializer, ones, zeros
 
 FLOAT32 = jnp.dtype("float32")
-KEPT = "normalised"  # name of what a loop over units keeps for its backward pass on a GPU: BN's input and statistics
+# On a GPU, a loop over units saves only arrays of this name for its backward pass: the inputs and statistics of BNs.
+SAVED_NAME = "normalised"
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy, arXiv:1502.03167, algorithms 1 and 2).
 
-    In training, images are normalised with the mean and the (biased) variance of their group: the whole
-    global batch by default, or ``group`` images that follow one another in it, wherever they lie. The paper's
-    CIFAR runs split 128 images over two GPUs, so there ``group`` is 64.
+    In training, images are normalised with the mean and the (biased) variance of their group. A group is the global
+    batch by default, or ``group`` consecutive images of it, on one device or several. The CIFAR runs of
+    arXiv:1512.03385 split 128 images over two GPUs, which corresponds to a ``group`` of 64.
 
-    The running statistics move by ``1 - momentum`` towards the mean over the groups, the variance made unbiased
-    (algorithm 2, as PyTorch does). ``momentum`` 0.9 is PyTorch's 0.1.
+    The running statistics move by ``1 - momentum`` towards the mean over the groups. They use the unbiased variance
+    (algorithm 2; PyTorch does the same). A ``momentum`` of 0.9 is 0.1 in PyTorch.
 
     Attributes:
-      group: images a group; 0 for the global batch. Divides the batch of a device, or is a multiple of it.
-      axis_name: the mesh axis that the batch is split over, or None on one device.
-      momentum: of the running statistics.
-      epsilon: added to the variance.
-      dtype: of the output. Statistics are at least float32.
-      param_dtype: of scale and bias.
-      scale_init: draws the scale; ones, or zeros for the last of a unit where that setting is on.
-      gpu: whether both sums of a pass over the images are one reduction (:mod:`.paired_sums`).
+      group: Number of images in a group; 0 for the global batch. It must divide a device's share of the batch, or be a
+        multiple of it.
+      axis_name: The mesh axis over which the batch is sharded; None on a single device.
+      momentum: Decay factor of the running statistics.
+      epsilon: Number added to the variance.
+      dtype: Type of the output. Statistics are at least float32.
+      param_dtype: Type of scale and bias.
+      scale_init: Initializer of the scale: ones, or zeros for a unit's last BN with ``zero_init_last``.
+      gpu: Whether to compute both sums of a pass over the images in one reduction (``paired_sums.py``).
     """
 
     group: int = 0
@@ -58,10 +60,10 @@ class BatchNorm(nn.Module):
         if not train:
             mean, var = running_mean.value, running_var.value
         else:
-            x = self._kept(x)
+            x = self._mark_saved(x)
             moments = partial(paired_sums.moments if self.gpu else _moments, dtype=statistics_dtype)
             mean, var, count = _group_statistics(x, self.group, self.axis_name, moments)
-            mean, var = self._kept(mean), self._kept(var)
+            mean, var = self._mark_saved(mean), self._mark_saved(var)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 for running, value in ((running_mean, mean), (running_var, unbiased)):
@@ -80,18 +82,18 @@ class BatchNorm(nn.Module):
             multiplier, offset = multiplier[None, None, None], offset[None, None, None]
         return scale_and_shift(x, multiplier, offset).astype(self.dtype)
 
-    def _kept(self, x: Array) -> Array:
-        return checkpoint_name(x, KEPT) if self.gpu else x
+    def _mark_saved(self, x: Array) -> Array:
+        return checkpoint_name(x, SAVED_NAME) if self.gpu else x
 
 
 class Bias(nn.Module):
-    """A learned bias for each channel, in the place of BN where there is none (``model.norm="none"``).
+    """A learned bias for each channel, in place of a BN (``model.norm="none"``), as in networks before BN.
 
-    So networks were before BN: its variables are ``bias`` alone, zero at the start, and it has no statistics.
+    Its only variable is ``bias``, which starts at zero; it has no statistics.
 
     Attributes:
-      dtype: of the output.
-      param_dtype: of the bias.
+      dtype: Type of the output.
+      param_dtype: Type of the bias.
     """
 
     dtype: jnp.dtype = FLOAT32
@@ -99,14 +101,14 @@ class Bias(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """[N, H, W, C] -> [N, H, W, C], in training or not."""
+        """[N, H, W, C] -> [N, H, W, C]; the same in training and evaluation."""
         bias = self.param("bias", zeros, (x.shape[-1],), self.param_dtype)
         return (x + bias).astype(self.dtype)
 
 
 def _moments(x: Array, axes: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
     x = x.astype(dtype)
-    # x * x and not its square, whose derivative would keep 2 x for the backward pass beside x.
+    # x * x instead of jnp.square(x), whose derivative would store 2 x for the backward pass beside x.
     return x.mean(axes), (x * x).mean(axes)
 
 
@@ -117,10 +119,11 @@ def _scale_and_shift(x: Array, multiplier: Array, offset: Array) -> Array:
 def _group_statistics(
     x: Array, group: int, axis_name: str | None, moments: Callable[..., tuple[Array, Array]]
 ) -> tuple[Array, Array, int]:
-    """Mean and biased variance of each group, and how many values went into each.
+    """Computes the mean and the biased variance of each group.
 
     Returns:
-      mean and var, [C] where the images of this device belong to one group, else [groups, C]; and the count.
+      The mean and the variance, [C] if all images of this device belong to one group, else [groups, C]; and the number
+      of values in a group (of each channel).
     """
     images = x.shape[0]
     devices = lax.axis_size(axis_name) if axis_name else 1
@@ -128,7 +131,7 @@ def _group_statistics(
     values = group * x.shape[1] * x.shape[2]
     if group < images:
         if images % group:
-            raise ValueError(f"train.bn_group={group} does not divide the {images} images of a device")
+            raise ValueError(f"train.bn_group={group} does not divide the {images} images of each device")
         grouped = x.reshape(images // group, group, *x.shape[1:])
         mean, of_squares = moments(grouped, (1, 2, 3))
         return mean, _variance(mean, of_squares), values
@@ -137,8 +140,8 @@ def _group_statistics(
     if group > images:
         if group % images or (images * devices) % group:
             raise ValueError(
-                f"train.bn_group={group} is no multiple of the {images} images of a device, "
-                f"or does not divide the batch of {images * devices}"
+                f"train.bn_group={group} must be a multiple of the {images} images of each device, "
+                f"and divide the batch of {images * devices}"
             )
         if group == images * devices:
             both = lax.pmean(both, axis_name)
@@ -152,6 +155,7 @@ def _group_statistics(
 
 
 def _variance(mean: Array, mean_of_squares: Array) -> Array:
-    # One pass over the images, not two; where the mean is large, rounding could leave less than zero. Not jnp.maximum,
-    # whose gradient is lost where XLA computes the difference twice, in two fusions whose rounding differs.
+    # The difference takes one pass over the images instead of two, but rounding can make it negative if the mean is
+    # large. jnp.maximum(difference, 0) would lose the gradient where XLA computes the difference twice, in two fusions
+    # that round differently; relu does not.
     return nn.relu(mean_of_squares - jnp.square(mean))

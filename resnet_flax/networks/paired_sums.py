@@ -1,9 +1,9 @@
-"""The passes of a batch normalisation over its images, with both of their sums in one reduction: for GPUs.
+"""The sums of a batch normalisation over its images, computed in pairs by one reduction each, for GPUs.
 
-A reduction over many images is two kernels on a GPU, and XLA joins two sums of the same images in the first of them
-alone. One reduction of two operands is two kernels in all: compiled for an H100, the training step of ResNet-20 starts
-57 fewer of 375. What the backward pass keeps is the images themselves, not a float32 copy of bfloat16 ones,
-which a loop over units would store.
+A reduction over many images takes two kernels on a GPU. XLA fuses two sums over the same images in the first kernel
+only, whereas one reduction of two operands takes two kernels in all. Compiled for an H100, the training step of
+ResNet-20 starts 57 fewer of its 375 kernels. The backward pass keeps the images themselves, where a loop over units
+would otherwise store a float32 copy of bfloat16 images.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from jax import Array, lax
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def moments(x: Array, axes: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Means over the axes of x and of its square, computed in a type."""
+    """Computes the means of x and of its square over the axes, in the given dtype."""
     x = x.astype(dtype)
     first, second = _two_sums(x, x * x, axes)
     count = x.size // first.size
@@ -37,7 +37,7 @@ moments.defvjp(_moments_fwd, _moments_bwd)
 
 @jax.custom_vjp
 def scale_and_shift(x: Array, multiplier: Array, offset: Array) -> Array:
-    """``x * multiplier + offset``, where these two are of x's rank, with sides of length 1."""
+    """Computes ``x * multiplier + offset``; both have x's rank, and length 1 along the axes that they broadcast."""
     return x * multiplier + offset
 
 

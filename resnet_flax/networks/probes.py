@@ -1,10 +1,10 @@
-"""Probes: where a network can be looked into, layer by layer, at no cost when nobody looks.
+"""Probes that observe a network layer by layer, and cost nothing unless they are requested.
 
-Three collections of variables hold what is seen. None of them is part of a network's initial variables, so none
-reaches a checkpoint; a caller of ``network.apply`` asks for one by making it mutable:
+Probes write to three collections of variables. A caller of ``network.apply`` requests a collection by making it
+mutable. None of them is among a network's initial variables, so they never enter a checkpoint:
 
 * ``responses``: the standard deviation of each layer's response (arXiv:1512.03385, section 4.2, Fig. 7);
-* ``perturbations``: zeros of each response's shape, to be added to it: the gradient with respect to them is the
+* ``perturbations``: zeros of each response's shape, which are added to it. The gradient with respect to them is the
   gradient with respect to the response, also in a scanned stage;
 * ``gates``: how far each gate of a highway network is open.
 
@@ -24,44 +24,45 @@ from jax import Array, lax
 COLLECTIONS = ("responses", "perturbations", "gates")
 
 
-def is_asked(module: nn.Module, collection: str) -> bool:
-    """Whether the caller made the collection mutable; ``init``, which makes all of them so, does not ask."""
+def is_requested(module: nn.Module, collection: str) -> bool:
+    """Tells whether the caller requested the collection; ``init``, which makes every collection mutable, does not."""
     return module.is_mutable_collection(collection) and not module.is_initializing()
 
 
 def record(module: nn.Module, collection: str, name: str, value: Array) -> None:
-    """Puts a value into a collection that :func:`is_asked` for, in place of an earlier one."""
+    """Writes a value to a requested collection, replacing an earlier value of that name."""
     module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def mean_over_batch(x: Array, axis_name: str | None) -> Array:
-    """The mean of all entries over the global batch; at least float32."""
+    """Returns the mean of all entries over the global batch, at least float32."""
     mean = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean()
     return lax.pmean(mean, axis_name) if axis_name else mean
 
 
 class Probe(nn.Module):
-    """The identity on a layer's response, which can be looked at; it has no parameters.
+    """The identity on a layer's response, which makes the response observable; it has no parameters.
 
-    Probes of 3x3 convolutions are named ``response1``, ... (and ``stem_response``), those of 1x1 convolutions
-    ``pointwise1``, ...: the paper's Fig. 7 is about the former.
+    Probes after 3x3 convolutions are named ``response1``, ... and ``stem_response``, probes after 1x1 convolutions
+    ``pointwise1``, .... The paper's Fig. 7 shows 3x3 layers only.
 
     Attributes:
-      axis_name: the mesh axis that the batch is split over, or None.
+      axis_name: The mesh axis over which the batch is sharded, or None.
     """
 
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """[N, H, W, C] -> the same.
+        """[N, H, W, C] -> [N, H, W, C], unchanged unless it is perturbed.
 
-        ``responses`` gets ``deviation``, a scalar of at least float32: the standard deviation over the global batch,
-        positions and channels. ``perturbations`` holds ``response``, [N, H, W, C], which is added to x.
+        If requested, the collection ``responses`` receives ``deviation``, a scalar of at least float32: the standard
+        deviation over the global batch, positions and channels. ``perturbations`` holds ``response``, [N, H, W, C],
+        which is added to x.
         """
-        if is_asked(self, "perturbations") or self.has_variable("perturbations", "response"):
+        if is_requested(self, "perturbations") or self.has_variable("perturbations", "response"):
             x = self.perturb("response", x)
-        if is_asked(self, "responses"):
+        if is_requested(self, "responses"):
             values = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             centred = values - mean_over_batch(values, self.axis_name)
             record(self, "responses", "deviation", jnp.sqrt(mean_over_batch(jnp.square(centred), self.axis_name)))

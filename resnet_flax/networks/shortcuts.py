@@ -1,4 +1,4 @@
-"""Shortcuts of a residual unit where its input and output differ in shape: options A, B and C.
+"""Shortcuts of residual units, by options A, B and C: how they bring a unit's input to the shape of its output.
 
 "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), section 3.3 and Table 3.
 """
@@ -12,18 +12,19 @@ SHORTCUTS = ("A", "B", "C")
 
 
 def shortcut(x: Array, filters: int, stride: int, layers: Layers, train: bool) -> Array:
-    """Brings x to the shape of the unit's output, as ``layers.shortcut`` says.
+    """Returns x in the shape of the unit's output, by the option that ``layers.shortcut`` names.
 
-    A: every stride-th position, zeros for the channels that are new; no parameters.
-    B: a 1x1 convolution and a BN where the shape changes, the identity elsewhere.
-    C: a 1x1 convolution and a BN in every unit.
+    * A: the identity; where the shape changes, every stride-th position, with zeros for the new channels. It has no
+      parameters.
+    * B: the identity; where the shape changes, a 1x1 convolution and a BN (a projection, eq. 2).
+    * C: a 1x1 convolution and a BN in every unit.
 
-    Called inside a unit's ``__call__``: the projection's layers, ``shortcut_conv`` and ``shortcut_bn``, become
-    the unit's.
+    It must be called inside a unit's ``__call__``: the layers of a projection, ``shortcut_conv`` and ``shortcut_bn``,
+    become the unit's own.
 
     Args:
       x: [N, H, W, C].
-      filters: channels of the result; for option A at least C.
+      filters: Number of channels of the result; at least C for option A.
 
     Returns:
       [N, ceil(H / stride), ceil(W / stride), filters].
@@ -35,12 +36,12 @@ def shortcut(x: Array, filters: int, stride: int, layers: Layers, train: bool) -
 
 
 def projects(x: Array, filters: int, stride: int, layers: Layers) -> bool:
-    """Whether the option puts a projection here."""
+    """Tells whether the shortcut at this place is a projection (a 1x1 convolution)."""
     return layers.shortcut == "C" or (layers.shortcut == "B" and not _same_shape(x, filters, stride))
 
 
 def parameter_free(x: Array, filters: int, stride: int, layers: Layers) -> Array:
-    """The identity, or where the shape changes option A."""
+    """Returns x itself, or option A of x where the shape changes."""
     if _same_shape(x, filters, stride):
         return x
     return subsample_and_pad(x, filters, stride, layers.shortcut_padding)
@@ -51,7 +52,14 @@ def _same_shape(x: Array, filters: int, stride: int) -> bool:
 
 
 def subsample_and_pad(x: Array, filters: int, stride: int, where: str) -> Array:
-    """Option A. The new channels go to the ``"end"``, or half of them before and half after (``"both"``)."""
+    """Applies option A: takes every stride-th position of x, and pads its channels with zeros to ``filters``.
+
+    Args:
+      where: ``"end"`` puts the new channels after those of x, ``"both"`` half of them before and half after.
+
+    Raises:
+      ValueError: x has more than ``filters`` channels.
+    """
     new = filters - x.shape[-1]
     if new < 0:
         raise ValueError(f"option A cannot narrow {x.shape[-1]} channels to {filters}; choose model.shortcut B or C")

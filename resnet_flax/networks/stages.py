@@ -1,4 +1,4 @@
-"""A stage: its first unit, then the others scanned, so that compile time does not grow with depth."""
+"""A stage: its first unit, then a scan over the others, so that compile time does not grow with depth."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,43 +9,44 @@ from jax import Array
 
 from resnet_flax.networks import probes
 from resnet_flax.networks.layers import Layers
-from resnet_flax.networks.normalization import KEPT
+from resnet_flax.networks.normalization import SAVED_NAME
 from resnet_flax.networks.units import Unit
 
-# A loop over so few units costs more than it saves: on a CPU a training step of ResNet-20 takes 7 % longer with it, and
-# as long to compile. Over four units (ResNet-32) it saves 3 s of compiling and costs 3 %.
-_FEW = 2
-# On a GPU a loop over units stores what each leaves for the backward pass, and every kernel's start counts. For an
-# H100, ResNet-110's step starts 3,648 kernels with loops and 1,526 without, which move 14.9 and 9.4 GB; compiling takes
-# 47 s in place of 18. (Larger networks would compile for minutes without loops.)
-_FEW_ON_GPU = 35
+# Up to this many units are unrolled, since a loop over so few costs more than it saves. On a CPU, a loop makes the
+# training step of ResNet-20 7 % slower, and compiling takes as long. Over four units (ResNet-32) a loop saves 3 s of
+# compiling and costs 3 %.
+_UNROLL_AT_MOST = 2
+# The limit is higher on a GPU, where every kernel launch costs time, and a loop stores what each unit leaves for the
+# backward pass. Compiled for an H100, ResNet-110's step starts 3,648 kernels with loops and 1,526 without, which move
+# 14.9 and 9.4 GB; compiling takes 18 and 47 s. (Without loops, larger networks would take minutes to compile.)
+_UNROLL_AT_MOST_ON_GPU = 35
 
 
 def is_stacked(path: Sequence[Any]) -> bool:
-    """Whether a leaf at that path of a tree of variables has a leading axis of units: each slice is a layer of its own.
+    """Tells whether an array of a tree of variables is stacked: each slice of its leading axis belongs to another unit.
 
     Args:
-      path: keys as ``jax.tree_util.tree_map_with_path`` gives them.
+      path: The array's path in the tree, as ``jax.tree_util.tree_map_with_path`` passes it.
     """
     return any(getattr(key, "key", None) == "rest" for key in path)
 
 
 class Stage(nn.Module):
-    """``units`` units of the same width; the first may change the shape, the others are alike.
+    """A sequence of units of the same width; the first may change the shape, the others keep it.
 
-    The first unit's variables are named ``first``. The others are one unit, ``rest``, whose variables have a
-    leading axis of length ``units - 1``, whether the loop over them is a loop in the compiled program or is
-    unrolled there: a checkpoint fits both.
+    The variables of the first unit are under ``first``. Those of all others are under ``rest``, stacked along a leading
+    axis of length ``units - 1``. They are stacked whether the scan over these units is a loop in the compiled program
+    or unrolled, so a checkpoint fits both.
 
     Attributes:
-      unit: class of the units (see ``units.py``).
-      units: how many, at least 1.
-      filters: channels of the output.
-      stride: of the first unit.
-      layers: how layers are made.
-      unroll: whether the compiled program holds every unit, instead of a loop over them where they are many.
-      remat: whether the backward pass computes each unit again from its input, instead of keeping what it needs of it.
-      follows_activation: whether the stage is the network's first: see :class:`~.units.Unit`.
+      unit: Class of the units (``units.py``).
+      units: Number of units, at least 1.
+      filters: Number of output channels.
+      stride: Stride of the first unit.
+      layers: Settings that all layers share.
+      unroll: Whether to unroll the units instead of scanning over them.
+      remat: Whether the backward pass recomputes each unit from its input, instead of storing its intermediate values.
+      follows_activation: Whether this is the network's first stage (see :class:`~.units.Unit`).
     """
 
     unit: type[Unit]
@@ -66,14 +67,14 @@ class Stage(nn.Module):
             return unit(x, train), None
 
         rest = self.units - 1
-        unroll = self.unroll or rest <= (_FEW_ON_GPU if self.layers.gpu else _FEW)
+        unroll = self.unroll or rest <= (_UNROLL_AT_MOST_ON_GPU if self.layers.gpu else _UNROLL_AT_MOST)
         in_loop = apply
         if self.layers.gpu and not unroll:
-            # What stands between convolutions is computed again: that takes less than to store it and read it back.
-            kept = jax.checkpoint_policies.save_only_these_names(KEPT)
-            in_loop = nn.remat(apply, prevent_cse=False, policy=kept)
+            # Operations between convolutions are recomputed: this is faster than storing and reading their results.
+            policy = jax.checkpoint_policies.save_only_these_names(SAVED_NAME)
+            in_loop = nn.remat(apply, prevent_cse=False, policy=policy)
         if self.remat:
-            # Outside of a loop, XLA would find that a unit is computed twice, and keep what it knows of the first time.
+            # Outside a loop, XLA's common-subexpression elimination would undo the recomputation.
             apply, in_loop = nn.remat(apply), nn.remat(apply, prevent_cse=unroll)
         x, _ = apply(first, x, None)
         if rest:

@@ -1,6 +1,9 @@
-"""The units that stages are made of: what one step of depth is.
+"""The units that stages are made of: plain, residual, pre-activation and highway.
 
-To add one: write its class here, or anywhere, and name it in :data:`UNITS`. ``tests/networks/test_new_unit.py`` does.
+In the docstrings, x is a unit's input, y its output, and F(x) its branch: convolutions with BN, and ReLU between them.
+
+To add a unit, write its class, here or in a file of your own, and register it in :data:`UNITS`.
+``tests/networks/test_new_unit.py`` shows an example.
 """
 
 from typing import ClassVar
@@ -14,16 +17,17 @@ from resnet_flax.networks.shortcuts import parameter_free, projects, shortcut
 
 
 class Unit(nn.Module):
-    """The parts that units are made of; a subclass says how they are put together.
+    """Base class with the parts of a unit; a subclass combines them in its ``__call__``.
 
-    Its ``__call__``, an ``nn.compact`` method, calls :meth:`branch`, :meth:`shortcut` and :meth:`convolve`, whose
+    ``__call__`` is an ``nn.compact`` method that calls :meth:`branch`, :meth:`shortcut` or :meth:`convolve`. Their
     layers become the unit's own: ``conv1``, ``bn1``, ..., ``shortcut_conv``, ``shortcut_bn``.
 
     Attributes:
-      filters: channels of the output.
-      stride: of the unit, 1 or 2.
-      layers: how layers are made, and which there are (``block``).
-      follows_activation: whether it is the network's first unit, behind the stem's ReLU or on the images themselves.
+      filters: Number of output channels.
+      stride: Stride of the unit, 1 or 2.
+      layers: Settings that all layers share; ``layers.block`` names the unit's convolutions.
+      follows_activation: Whether this is the network's first unit. Its input is then the stem's ReLU, or the images if
+        there is no stem.
     """
 
     filters: int
@@ -31,32 +35,36 @@ class Unit(nn.Module):
     layers: Layers
     follows_activation: bool = False
 
-    # A class changes these where they do not hold for it.
-    blocks: ClassVar[tuple[str, ...]] = ("basic", "bottleneck", "single")  # that it can be made of
-    ends_activated: ClassVar[bool] = True  # if not, one more BN and ReLU follow the network's last unit
-    gated: ClassVar[bool] = False  # it has gates, whose bias at the start is `model.gate_bias`
-    can_start_as_identity: ClassVar[bool] = False  # it is, and still learns, where its last BN has scale 0
+    # Properties of the class; a subclass overrides those that differ.
+    # Values of `model.block` that the unit supports.
+    blocks: ClassVar[tuple[str, ...]] = ("basic", "bottleneck", "single")
+    # Whether the unit ends with a ReLU. Otherwise a BN and a ReLU follow the network's last unit.
+    ends_activated: ClassVar[bool] = True
+    # Whether the unit has gates, whose initial bias is `model.gate_bias`.
+    gated: ClassVar[bool] = False
+    # Whether the unit is the identity, and still learns, when the scale of its last BN starts at 0.
+    can_start_as_identity: ClassVar[bool] = False
 
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""
         raise NotImplementedError
 
     def branch(self, x: Array, train: bool) -> Array:
-        """F(x): the layers of a unit up to its last BN, before the addition and the last ReLU."""
+        """Computes F(x): the unit's convolutions with BN, and ReLU between them but not after the last BN."""
         last = len(self.convolutions())
         for i in range(1, last):
             x = nn.relu(self.convolve(x, train, i))
         return self.convolve(x, train, last, last=True)
 
     def shortcut(self, x: Array, train: bool) -> Array:
-        """Brings x to the shape of the unit's output, by option A, B or C (:func:`.shortcuts.shortcut`)."""
+        """Returns x in the shape of the unit's output, by shortcut option A, B or C (:func:`.shortcuts.shortcut`)."""
         return shortcut(x, self.filters, self.stride, self.layers, train)
 
     def convolve(self, x: Array, train: bool, i: int, last: bool = False) -> Array:
-        """The unit's i-th convolution, its BN and its probe; i counts from 1.
+        """Applies the unit's i-th convolution (i counts from 1), its BN and its probe.
 
         Args:
-          last: whether the BN is the last of its unit, which ``zero_init_last`` is about.
+          last: Whether this is the unit's last BN; ``zero_init_last`` lets its scale start at 0.
         """
         filters, size, stride = self.convolutions()[i - 1]
         x = self.layers.convolution(filters, size, stride, name=f"conv{i}")(x)
@@ -64,10 +72,10 @@ class Unit(nn.Module):
         return self.layers.probe(name=probe_name(size, i))(x)
 
     def convolutions(self) -> list[tuple[int, int, int]]:
-        """(filters, size, stride) of each convolution of the unit, in order.
+        """Returns (filters, kernel size, stride) of each convolution of the unit, in order.
 
-        ``single``: 3x3. ``basic``: 3x3, 3x3. ``bottleneck``: 1x1 to filters / 4, 3x3, 1x1 back to filters
-        (arXiv:1512.03385, Fig. 5).
+        ``single``: one 3x3. ``basic``: two 3x3. ``bottleneck``: a 1x1 that reduces the channels to filters / 4, a 3x3,
+        and a 1x1 that restores them (arXiv:1512.03385, Fig. 5: basic on the left, bottleneck on the right).
         """
         filters, stride = self.filters, self.stride
         if self.layers.block == "single":
@@ -80,7 +88,7 @@ class Unit(nn.Module):
 
 
 class PlainUnit(Unit):
-    """Stacked layers, nothing else: ``y = relu(F(x))``; the residual unit without its shortcut."""
+    """Plain unit, ``y = relu(F(x))``: the residual unit without its shortcut (arXiv:1512.03385, Fig. 3, middle)."""
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -89,7 +97,7 @@ class PlainUnit(Unit):
 
 
 class ResidualUnit(Unit):
-    """``y = relu(F(x) + shortcut(x))`` (arXiv:1512.03385, eqs. 1 and 2, Figs. 2 and 5)."""
+    """Residual unit, ``y = relu(F(x) + shortcut(x))`` (arXiv:1512.03385, eqs. 1 and 2, Figs. 2 and 5)."""
 
     can_start_as_identity = True
 
@@ -100,13 +108,14 @@ class ResidualUnit(Unit):
 
 
 class PreactivationUnit(Unit):
-    """``y = F(x) + shortcut(x)``, where BN and ReLU come before each convolution of F (arXiv:1603.05027, Fig. 4e).
+    """Pre-activation unit, ``y = F(x) + shortcut(x)``, where F applies BN and ReLU before each convolution.
 
-    Nothing comes after the addition, so the network's last unit is followed by a BN and a ReLU; and its first unit,
-    whose input the stem has activated already, begins with its convolution (the paper's appendix).
+    This is "full pre-activation" (arXiv:1603.05027, Fig. 4e). Nothing follows the addition, so a BN and a ReLU follow
+    the network's last unit. The network's first unit begins with its convolution, since the stem has already activated
+    its input (the paper's appendix).
 
-    Where the shape changes, option A subsamples and pads x itself, as the identity elsewhere carries x itself: the
-    paper does not say of which tensor. A projection (B, C) is a bare 1x1 convolution of the activated x.
+    Where the shape changes, option A subsamples and pads x, not its activation, since the identity carries x elsewhere.
+    The paper does not specify this. A projection (options B and C) is a 1x1 convolution of the activated x, without BN.
     """
 
     ends_activated = False
@@ -128,12 +137,13 @@ class PreactivationUnit(Unit):
 
 
 class HighwayUnit(Unit):
-    """``y = H(x) T(x) + x (1 - T(x))`` in each layer: H the plain unit's layer, T its gate (arXiv:1507.06228, eq. 3).
+    """Highway unit, ``y = H(x) T(x) + x (1 - T(x))`` in each layer (arXiv:1507.06228, eq. 3).
 
-    T = 1 gives the plain layer and T = 0 the identity. A layer that changes the shape is the plain layer, without a
-    gate.
+    H is the plain unit's layer (convolution, BN, ReLU), and T is its gate (:class:`.highway.Gate`). T = 1 gives the
+    plain layer, and T = 0 the identity. A layer that changes the shape is the plain layer, without a gate.
 
-    There is no bottleneck form: its 1x1 layers change dimensions by design, and a gate needs them to stay.
+    There is no bottleneck form: a gate requires that a layer keeps the shape, and the 1x1 layers of a bottleneck change
+    the number of channels by design.
     """
 
     blocks = ("basic", "single")
@@ -151,7 +161,7 @@ class HighwayUnit(Unit):
         return x
 
 
-# The name in a config (`model.unit`) and its class.
+# Classes of units by their names in a config (`model.unit`).
 UNITS: dict[str, type[Unit]] = {
     "plain": PlainUnit,
     "residual": ResidualUnit,
@@ -161,5 +171,5 @@ UNITS: dict[str, type[Unit]] = {
 
 
 def probe_name(size: int, i: int) -> str:
-    """Names the probe behind the i-th convolution: ``response1``; ``pointwise1`` where it is a 1x1."""
+    """Names the probe after the i-th convolution: ``responseI``, or ``pointwiseI`` after a 1x1 convolution."""
     return f"{'pointwise' if size == 1 else 'response'}{i}"

@@ -1,7 +1,7 @@
-"""XLA's own convolution and its gradients: NHWC images, HWIO kernels, padding ``K // 2`` on both sides.
+"""XLA's own convolution and its gradients, for NHWC images and HWIO kernels, with padding ``K // 2`` on both sides.
 
-PyTorch's ``padding=K // 2`` is the same. Flax's ``SAME`` pads a stride of 2 on one side only, so imported weights would
-not fit.
+The padding is that of PyTorch's ``padding=K // 2``. For a stride of 2, Flax's ``SAME`` pads one side only, so imported
+weights would give other results.
 """
 
 import jax
@@ -17,10 +17,10 @@ def forward(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def input_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    """Returns the gradient of the images, of the shape of x, from the output's."""
+    """Returns the gradient with respect to the images x, from the output's gradient dy."""
     return jax.linear_transpose(lambda x: forward(x, kernel, stride), x)(dy)[0]
 
 
 def kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Array:
-    """Returns the gradient of the kernel, [K, K, C, F], from the output's."""
+    """Returns the gradient with respect to the kernel [K, K, C, F], from the output's gradient dy."""
     return jax.linear_transpose(lambda kernel: forward(x, kernel, stride), kernel)(dy)[0]

@@ -1,7 +1,7 @@
-"""Numbers that others have published, with their sources: a JSON file a table, read and checked here.
+"""Reads and checks tables of published numbers with their sources; each table is a JSON file.
 
-A file holds ``title``, ``role`` (``paper``: the sources themselves; ``peers``: other people's reruns), ``notes``,
-``defaults`` (fields that its rows share) and ``rows``, each a :class:`Number`. Errors are in percent, as printed.
+A file has the keys ``title``, ``role`` (``paper`` for the original source, ``peers`` for reproductions by others),
+``notes``, ``defaults`` (fields that all rows share) and ``rows``, each a :class:`Number`. Errors are in percent.
 """
 
 import dataclasses
@@ -30,23 +30,23 @@ class Number:
     """One published number.
 
     Attributes:
-      network: such as ``residual-20`` or ``preactivation-bottleneck-164``.
-      data: name of the data set, as in ``data.name`` of a config.
-      metric: one of ERRORS (value in percent) or COUNTS.
-      value: the number.
-      by: short name of who measured it.
-      source: title of the paper or repository.
-      address: ``arXiv:NUMBER`` or an https address, where anyone can look it up.
-      where: table or figure of the source.
-      statistic: what the value is of several runs or epochs; ``as printed`` where the source does not say;
-        ``derived`` by arithmetic from what the source describes.
-      runs: how many runs the statistic is of; 0 where the source does not say.
-      spread: standard deviation over them, in the value's unit; 0 for none.
-      variant: what tells two networks of the same name apart.
-      config: config keys, and the values that make a run's network this variant.
-      evaluation: how test images are looked at; counts have none.
-      protocol: what else to know about how it was measured.
-      differs: what this project's recipe does otherwise, even to the letter.
+      network: The network, such as ``residual-20`` or ``preactivation-bottleneck-164``.
+      data: Name of the data set, as in ``data.name`` of a config.
+      metric: One of ERRORS (values in percent) or COUNTS.
+      value: The number.
+      by: Short name of the authors.
+      source: Title of the paper or repository.
+      address: ``arXiv:NUMBER`` or an https address of the source.
+      where: The table or figure of the source.
+      statistic: The statistic over several runs or epochs; ``as printed`` if the source does not specify it,
+        ``derived`` if the number follows by arithmetic from the source.
+      runs: Number of runs in the statistic; 0 if the source does not specify it.
+      spread: Standard deviation over the runs, in the value's unit; 0 for none.
+      variant: Distinguishes networks of the same name.
+      config: Config keys and the values that select this variant.
+      evaluation: The views of a test image over which predictions are averaged; not used for counts.
+      protocol: Further information on the measurement.
+      differs: Differences of this project's recipe from the source's.
     """
 
     network: str
@@ -67,7 +67,7 @@ class Number:
     differs: Sequence[str] = ()
 
     def __str__(self) -> str:
-        """Such as ``6.61 ± 0.16 (mean of 5)`` or ``1,727,962``."""
+        """Formats the number, such as ``6.61 ± 0.16 (mean of 5)`` or ``1,727,962``."""
         text = f"{self.value:,.0f}" if self.metric in COUNTS else f"{self.value:.2f}"
         if self.spread:
             text += f" ± {self.spread:.2f}"
@@ -78,14 +78,14 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A file's worth of published numbers.
+    """The published numbers of one file.
 
     Attributes:
-      key: the file's name without its suffix.
-      title: what it holds.
-      role: one of ROLES.
-      notes: what to bear in mind.
-      numbers: the rows.
+      key: The file's name without its suffix.
+      title: The table's title.
+      role: One of ROLES.
+      notes: Remarks that concern the whole table.
+      numbers: The rows.
     """
 
     key: str
@@ -96,15 +96,19 @@ class Table:
 
 
 def keys() -> list[str]:
-    """The tables there are."""
+    """Returns the keys of all tables."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def read(key: str, folder: Path = FOLDER) -> Table:
-    """The table of that name.
+    """Reads a table.
+
+    Args:
+      key: The file's name without its suffix.
+      folder: The folder of the tables.
 
     Raises:
-      UserError: there is none, or its file does not hold what :class:`Number` says.
+      UserError: The table does not exist, or its file does not follow the format (:class:`Number`).
     """
     path = folder / f"{key}.json"
     if key not in [known.stem for known in folder.glob("*.json")]:
@@ -125,18 +129,18 @@ def read(key: str, folder: Path = FOLDER) -> Table:
             raise UserError(f"{path.name}: {number.network}, {number.metric}: {wrong}")
         place = (number.network, number.variant, number.data, number.metric, number.statistic, number.by)
         if place in seen:
-            raise UserError(f"{path.name}: {number.network}, {number.metric}: stands there twice")
+            raise UserError(f"{path.name}: {number.network}, {number.metric}: two rows give this number; keep one")
         seen.add(place)
     return table
 
 
 def read_all() -> list[Table]:
-    """All the tables there are."""
+    """Reads all tables."""
     return [read(key) for key in keys()]
 
 
 def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
-    """Returns what does not fit in a row."""
+    """Returns the messages of a row's mistakes."""
     count = n.metric in COUNTS
     checks = {
         f"network {n.network!r} is not UNIT-DEPTH or UNIT-BLOCK-DEPTH": re.fullmatch(
@@ -145,16 +149,16 @@ def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
         f"metric is not one of {', '.join(ERRORS + COUNTS)}": n.metric in ERRORS + COUNTS,
         f"statistic {n.statistic!r} is not one of {', '.join(STATISTICS)}": n.statistic in STATISTICS,
         f"evaluation {n.evaluation!r} is not one of {', '.join(EVALUATIONS)}": count or n.evaluation in EVALUATIONS,
-        f"value {n.value!r} is no error in percent": count or (_is_number(n.value) and 0 < n.value < 100),
-        f"value {n.value!r} is no positive whole number": not count or (type(n.value) is int and n.value > 0),
-        f"spread {n.spread!r} is no standard deviation": _is_number(n.spread) and n.spread >= 0,
-        f"runs {n.runs!r} is no number of runs": type(n.runs) is int and n.runs >= 0,
+        f"value {n.value!r} is not an error in percent": count or (_is_number(n.value) and 0 < n.value < 100),
+        f"value {n.value!r} is not a positive whole number": not count or (type(n.value) is int and n.value > 0),
+        f"spread {n.spread!r} is not a standard deviation": _is_number(n.spread) and n.spread >= 0,
+        f"runs {n.runs!r} is not a number of runs": type(n.runs) is int and n.runs >= 0,
         f"address {n.address!r} is neither arXiv:NUMBER nor https": re.fullmatch(
             r"arXiv:\d{4}\.\d{4,5}|https://\S+", n.address
         ),
-        "it lacks by, source, where, or data": n.by and n.source and n.where and n.data,
+        "by, source, where and data must not be empty": n.by and n.source and n.where and n.data,
         f"config names keys that no config has: {', '.join(n.config)}": set(n.config) <= set(known),
-        "variant and config come together": bool(n.variant) == bool(n.config),
+        "variant and config must be given together": bool(n.variant) == bool(n.config),
     }
     return [message for message, fits in checks.items() if not fits]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from resnet_flax.measurements.layers import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256, Stack, times
-from resnet_flax.measurements.networks import Cost
+from resnet_flax.measurements.convolution_stacks import BOTTLENECK, FIGURE_5, PAIRS, TWO_64, TWO_256, Stack, times
+from resnet_flax.measurements.network_cost import Cost
 from resnet_flax.measurements.timing import Spread
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import Table

@@ -11,7 +11,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import weights as interchange
 from resnet_flax.networks import Network, on_one_device
-from resnet_flax.networks.finite import not_finite
+from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.paths import expanded
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CONFIG
@@ -68,7 +68,7 @@ def load(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]
     """
     file = interchange.read(expanded(config.init.weights), "init.weights")
     found = interchange.variables(file, on_one_device(network), image_shape, config.model, config.init.reset_head)
-    if bad := not_finite(found):
+    if bad := non_finite_layers(found):
         raise UserError(f"init.weights={file.path} holds weights that are not finite: {bad}")
     return found
 

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from resnet_flax.data.transforms import stream_key
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network
-from resnet_flax.networks.compilation import not_set
+from resnet_flax.networks.compilation import unset_by_user
 from resnet_flax.training import metric_functions
 
 
@@ -176,7 +176,7 @@ def _abstract(initialize: Callable[[Array], Any], sharding: jax.sharding.Shardin
 
 def _jit_once(initialize: Callable[[Any], Any], sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
     """Jits a function that runs once; on a CPU with few optimizations, which would take seconds and change no bit."""
-    options = not_set({"xla_backend_optimization_level": 1}) if jax.default_backend() == "cpu" else None
+    options = unset_by_user({"xla_backend_optimization_level": 1}) if jax.default_backend() == "cpu" else None
     return jax.jit(initialize, out_shardings=sharding, compiler_options=options)
 
 

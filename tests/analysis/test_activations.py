@@ -1,4 +1,4 @@
-"""Activation memory counted from a program, against what XLA's compiler sets aside, and against counts by hand."""
+"""Activation memory counted from a program, compared with counts by hand and with what XLA allocates."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax import lax
 from resnet_flax import config
 from resnet_flax.analysis import counts
 from resnet_flax.analysis.activations import kept_bytes
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.networks import build
 from resnet_flax.training import optimizer, state
 from resnet_flax.training.step import training_step
@@ -18,7 +18,7 @@ FLOAT = 4  # bytes
 
 
 def kept(f, *arguments):
-    """Bytes kept for the backward pass of f by its first argument."""
+    """Returns the bytes stored for the backward pass of f with respect to its first argument, one number per array."""
 
     def forward(*arguments):
         return jax.tree.leaves(jax.vjp(lambda x: f(x, *arguments[1:]), arguments[0])[1])
@@ -31,32 +31,32 @@ def test_inputs_cost_nothing():
     assert kept(jnp.dot, jnp.ones((3, 5)), jnp.ones((5, 7))) == []
 
 
-def test_what_is_in_between_counts_once():
+def test_intermediate_arrays_count_once():
     w = jnp.ones((5, 5))
     x = jnp.ones((3, 5))
     assert kept(lambda w, x: ((x @ w) @ w) @ w, w, x) == [3 * 5 * FLOAT] * 2  # the last product is not needed
 
 
-def test_a_mask_is_as_small_as_it_is_stored():
+def test_a_mask_counts_one_byte_per_element():
     w, x = jnp.ones((5, 7)), jnp.ones((3, 5))
-    # The mask of the ReLU, a byte each, and its output.
+    # The ReLU's mask, one byte per element, and its output.
     assert kept(lambda w, x: (jax.nn.relu(x @ w) @ w.T).sum(), w, x) == [3 * 7, 3 * 7 * FLOAT]
 
 
 @pytest.mark.parametrize("unroll", [1, 6])
-def test_a_loop_keeps_what_each_round_leaves(unroll):
-    """Twice the product, which the derivative of a square needs, is made again from it: not in a loop."""
+def test_a_loop_stores_the_residuals_of_each_iteration(unroll):
+    """A square's derivative needs twice the product, which is recomputed from the product, but stored in a loop."""
     w, x = jnp.ones((5, 5)), jnp.ones((3, 5))
 
     def f(w, x):
-        def a_round(x, _):
+        def iteration(x, _):
             y = x @ w
-            return jnp.square(y) + jnp.sin(y), None  # keeps y for both
+            return jnp.square(y) + jnp.sin(y), None  # both derivatives need y
 
-        return lax.scan(a_round, x, length=6, unroll=unroll)[0]
+        return lax.scan(iteration, x, length=6, unroll=unroll)[0]
 
-    a_round = 3 * 5 * FLOAT
-    x_cos_and_twice_y = [6 * a_round] * 3
+    one_array = 3 * 5 * FLOAT
+    x_cos_and_twice_y = [6 * one_array] * 3
     assert kept(f, w, x) == x_cos_and_twice_y
 
 
@@ -70,8 +70,8 @@ def test_a_loop_keeps_what_each_round_leaves(unroll):
     ],
     ids=str,
 )
-def test_xla_sets_aside_as_much(name, batch, keys):
-    """The temporaries of the compiled step, less the parameters' gradients: 0.85 to 1.2 times the count."""
+def test_xla_allocates_as_much(name, batch, keys):
+    """The temporaries of the compiled step, less the parameters' gradients, are 0.85 to 1.2 times the count."""
     c = config.load("configs/cifar10.py", name, keys)
     network, image = build(c.model, 10), (32, 32, 3)
     sgd = optimizer.build(c.optimizer, lambda step: 0.1)
@@ -80,6 +80,6 @@ def test_xla_sets_aside_as_much(name, batch, keys):
     images = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     memory = step.lower(at_start, images, jax.ShapeDtypeStruct((batch,), jnp.int32)).compile().memory_analysis()
 
-    counted = sum(stage.activation_bytes for stage in by_stage(network, image, batch))
+    counted = sum(stage.activation_bytes for stage in stage_costs(network, image, batch))
     gradients = FLOAT * counts.parameters(network, image)
     assert 0.85 < (memory.temp_size_in_bytes - gradients) / counted < 1.2

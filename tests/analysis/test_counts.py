@@ -1,4 +1,4 @@
-"""Multiply-adds counted from a program, against those counted by hand."""
+"""Multiply-adds counted from a program, compared with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,14 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert multiply_adds_of(jax.jit(f), jnp.ones((3, 3))) == 11 * 27
 
 
-def test_of_branches_the_most():
+def test_a_conditional_counts_as_its_largest_branch():
     def f(x):
         return lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x)
 
     assert multiply_adds_of(f, jnp.ones((3, 3))) == 54
 
 
-def test_where_the_platform_chooses_the_one_of_other_platforms():
+def test_a_choice_by_platform_counts_as_its_default_branch():
     def f(x):
         return lax.platform_dependent(x, cpu=lambda x: x @ x @ x, default=lambda x: x @ x)
 
@@ -44,8 +44,8 @@ def test_where_the_platform_chooses_the_one_of_other_platforms():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_gradients_of_a_convolution_cost_as_much_as_it_does(stride):
-    """Each multiply-add forward has one in either gradient: stuffed zeros are none."""
+def test_each_gradient_of_a_convolution_counts_as_much_as_the_convolution(stride):
+    """Each multiply-add of the forward pass has one in either gradient; inserted zeros do not count."""
     x, kernel = jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 6, 10))
     forward = multiply_adds_of(lambda x, k: convolution(x, k, stride), x, kernel)
     assert forward == 2 * (8 // stride) ** 2 * 10 * 9 * 6

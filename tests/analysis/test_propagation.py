@@ -1,4 +1,4 @@
-"""Gradients and responses out of the scanned program, against jax.grad on an unrolled copy and a closed form."""
+"""Gradients and responses of the scanned program, compared with jax.grad of an unrolled copy and with a closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from resnet_flax.analysis import propagation
-from resnet_flax.analysis.in_order import in_order
+from resnet_flax.analysis.layer_order import layers_in_order
 from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("double")
 
 
 class Copy:
-    """The networks once more, layer by layer without Flax, scan or BN module; responses can be shifted by ``taps``."""
+    """The networks written layer by layer, without Flax, scan or BN module; ``taps`` are added to the responses."""
 
     def __init__(self, unit, norm, params):
         self.unit, self.norm, self.params = unit, norm, params
@@ -34,7 +34,7 @@ class Copy:
         return (x - mean) / jnp.sqrt(var + 1e-5) * p["scale"] + p["bias"]
 
     def run(self, kernels, taps, x, labels):
-        """Loss, and the responses; kernels and taps are dicts by the names of :func:`in_order`."""
+        """Returns the loss and the responses; kernels and taps are dicts with the names of :func:`layers_in_order`."""
         self.kernels, self.taps, self.responses = kernels, taps, {}
         relu = jax.nn.relu
         x = self.normalize(self.convolve(x, kernels["stem_conv"], 1), self.params["stem_bn"])
@@ -85,14 +85,14 @@ class Copy:
     + [slow(unit, "batch") for unit in ("plain", "residual", "preactivation")],
 )
 def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
-    """Weights and activations, every layer, in order; and the deviation of every response."""
+    """The gradients of all weights and activations agree, in the layers' order, and the deviations of all responses."""
     x, labels = images_and_labels(6)
     net = network(unit, norm=norm)
     variables = variables_of(net, x)
     found = propagation.measure(net, variables, x, labels)
 
     copy = Copy(unit, norm, variables["params"])
-    kernels = {n: k for n, k in in_order(variables["params"], "kernel", r"stem_conv|conv\d|dense")}
+    kernels = {n: k for n, k in layers_in_order(variables["params"], "kernel", r"stem_conv|conv\d|dense")}
     assert len(kernels) == 12  # stem, five units of two, dense
     shapes = jax.eval_shape(lambda: copy.run(kernels, {}, x, labels)[1])
     taps = {name: jnp.zeros(s.shape) for name, s in shapes.items()}
@@ -110,12 +110,12 @@ def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
         assert value == pytest.approx(float(responses[name].std()), rel=1e-7), name
 
 
-def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
-    """In a plain net without BN and biases, L layers between two responses: the ratio of gradients grows by s**L.
+def test_scaling_all_kernels_scales_the_ratio_of_gradients_by_a_power():
+    """In a plain net without BN and biases, kernels times s multiply the gradients' ratio over L layers by s**L.
 
-    ReLU commutes with a positive factor, so the backward signal meets each kernel once, and the same ReLUs let through.
-    The dense layer's kernel is made so small that the loss's gradient at the logits is that of equal probabilities,
-    whatever comes out of the stages.
+    ReLU commutes with a positive factor, so the same ReLUs are active, and the backward signal passes each kernel once.
+    The dense layer's kernel is so small that probabilities are equal for any output of the stages, and so the loss's
+    gradient with respect to the logits does not change.
     """
     x, labels = images_and_labels(6)
     net, s = network("plain", norm="none"), 1.3
@@ -134,7 +134,7 @@ def test_scaled_kernels_scale_the_ratio_across_layers_by_a_power():
     assert len(before) == 11
     for i in range(11):
         for j in range(i, 11):
-            # The gradient at layer i has passed the kernels of layers i + 1 to j more than the one at layer j.
+            # The gradient at layer i has passed j - i more kernels than the gradient at layer j: layers i + 1 to j.
             assert (after[i] / after[j]) / (before[i] / before[j]) == pytest.approx(s ** (j - i), rel=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_layers_come_in_the_order_of_the_network():
             "rest": {"conv1": {"kernel": np.array([2, 4])}, "conv2": {"kernel": np.array([3, 5])}},
         },
     }  # fmt: skip
-    assert in_order(tree, "kernel") == [
+    assert layers_in_order(tree, "kernel") == [
         ("stem_conv", 0), ("stage2.1.conv1", 1), ("stage2.2.conv1", 2), ("stage2.2.conv2", 3), ("stage2.3.conv1", 4),
         ("stage2.3.conv2", 5), ("stage10.1.conv1", 8), ("last_conv", 8.2), ("hidden1", 8.5), ("dense", 9),
     ]  # fmt: skip

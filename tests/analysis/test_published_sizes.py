@@ -1,4 +1,4 @@
-"""Published numbers: each finds its network, and no other one; ours agree with them."""
+"""Published sizes: each is found for its network and no other, and equals our counts."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from tests.marks import slow
 
 
 def configs_of(row):
-    """The configs that a row is of: every combination of its lists matters, their first and last will do."""
+    """Yields configs that a row describes: all combinations of its lists do, and the first and the last are tested."""
     for pick in (0, -1):
         keys = {key: value[pick] if isinstance(value, list) else value for key, value in row["model"].items()}
         if keys["unit"] in UNITS:
@@ -29,7 +29,7 @@ def ours(row, c):
 
 @functools.cache
 def _count(quantity, network, image):
-    """Several sources print the number of one network."""
+    """Counts a network's size; cached, since several sources print the same number."""
     return getattr(counts, quantity)(network, image)
 
 
@@ -42,7 +42,7 @@ def _is_long(row):
     [slow(row) if _is_long(row) else row for row in rows()],
     ids=lambda row: f"{row['name']}-{row['quantity']}-{row['printed']}",
 )
-def test_each_number(row):
+def test_each_published_number_is_found_and_equals_the_count(row):
     keys = config.flatten(config.base())
     assert {f"model.{key}" for key in row["model"]} <= set(keys)
     assert float(row["printed"].replace(",", "")) == row["value"]
@@ -53,11 +53,11 @@ def test_each_number(row):
         if "torchvision" in row["source"]:
             assert here == row["value"] or f"{here / 1e9:.3f}e9" == row["printed"]
         else:
-            # The papers cut digits off as well as rounding them: 1.814e9 is 1.8e9, and 3.664e9 is 3.6e9.
+            # The papers truncate some numbers and round others: they print 1.814e9 as 1.8e9, and 3.664e9 as 3.6e9.
             assert here == pytest.approx(row["value"], rel=0.03)
 
 
-def test_every_imagenet_residual_network_of_the_config_is_published():
+def test_every_residual_network_for_imagenet_has_published_sizes():
     for depth in (18, 34, 50, 101, 152):
         c = config.resolve(config.load("configs/imagenet.py", f"residual-{depth}"))
         found = {(p.quantity, p.source.partition(",")[0]) for p in published(c.model, (224, 224, 3), 1000)}

@@ -1,4 +1,4 @@
-"""Probabilities in batches against one view at a time; the fully convolutional form; the count of wrong ones."""
+"""Class probabilities in batches, compared with one view at a time; the fully convolutional form; losses and errors."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(network, paths):
-    """View by view, with no batches."""
+    """The probabilities of each photograph by view, computed without batches."""
     net, variables = network
     apply = jax.jit(lambda x: jax.nn.softmax(net.apply(variables, x, train=False)))
 
@@ -55,7 +55,7 @@ def expected(network, paths):
 
 @pytest.mark.parametrize("view", views.VIEWS)
 @pytest.mark.parametrize("batch_size", [slow(1), 4, slow(32)])
-def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
+def test_batches_give_the_results_of_single_views(network, paths, expected, view, batch_size):
     found = probabilities(*network, PREPROCESSING, paths, view, batch_size)
     assert found.shape == (7, 10)
     np.testing.assert_allclose(found, expected[view], atol=1e-5)
@@ -63,14 +63,14 @@ def test_batches_are_one_at_a_time(network, paths, expected, view, batch_size):
 
 
 @pytest.mark.parametrize("limit", ["_WAITING_BYTES", "_BATCH_BYTES", "_WAITING_FILES"])
-def test_batches_that_go_before_they_are_full(network, paths, expected, monkeypatch, limit):
+def test_batches_that_are_computed_before_they_are_full(network, paths, expected, monkeypatch, limit):
     monkeypatch.setattr(scoring, limit, 0)
     found = probabilities(*network, PREPROCESSING, paths, "multiscale", 4)
     np.testing.assert_allclose(found, expected["multiscale"], atol=1e-5)
 
 
-def test_what_waits_is_bounded_in_bytes(monkeypatch):
-    """Views of ever other shapes, none of which fills a batch: 100 of them, of 1 MB on average."""
+def test_waiting_views_are_bounded_in_bytes(monkeypatch):
+    """100 views of 1 MB on average have many different shapes, none of which fills a batch."""
     monkeypatch.setattr(scoring, "_WAITING_BYTES", 8 * 2**20)
     batches, given, out, most = scoring._Batches(32, 224, 100), 0, 0, 0
     for place in range(100):
@@ -83,7 +83,7 @@ def test_what_waits_is_bounded_in_bytes(monkeypatch):
 
 
 def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
-    """Of 1,000 files the first rows come after a few; an image of a rare shape does not hold up those after it."""
+    """Rows come after a few of 1,000 files, and an image of a rare shape does not delay them much."""
     read, views = [], np.zeros((1, 32, 32, 3), np.float32)
 
     def views_of(path, preprocessing, view):
@@ -92,11 +92,11 @@ def test_rows_come_as_soon_as_they_are_known(network, paths, monkeypatch):
 
     monkeypatch.setattr(scoring, "views_of", views_of)
     monkeypatch.setattr(scoring, "_WAITING_FILES", 64)
-    rows = scoring.scored(*network, PREPROCESSING, range(1000), "center", 4)
+    rows = scoring.stream_log_probabilities(*network, PREPROCESSING, range(1000), "center", 4)
     next(rows)
     assert 64 < len(read) < 90
     assert 1 + sum(1 for _ in rows) == 1000
-    rows = scoring.scored(*network, PREPROCESSING, range(1, 1000), "center", 4)
+    rows = scoring.stream_log_probabilities(*network, PREPROCESSING, range(1, 1000), "center", 4)
     read.clear()
     next(rows)
     assert len(read) < 25
@@ -118,12 +118,12 @@ def test_each_shape_has_one_size_of_batch(network, paths, monkeypatch, view, bat
     probabilities(*network, PREPROCESSING, paths, view, batch_size)
     assert max(s[0] for s in shapes) <= batch_size
     assert len(set(shapes)) == len({s[1:] for s in shapes})
-    # No more pixels at once than central crops have, unless a single view has more.
+    # A batch has at most the pixels of batch_size centre crops, unless a single view has more.
     assert all(s[0] == 1 or s[0] * s[1] * s[2] <= batch_size * 32 * 32 for s in shapes)
 
 
 def test_whole_images_are_the_mean_of_logits_over_positions(network, monkeypatch):
-    """The dense layer at each position of the last stage, then the mean: that is fully convolutional."""
+    """In fully convolutional form, the dense layer is applied at each position of the last stage, then averaged."""
     net, variables = network
     x = jnp.asarray(np.random.default_rng(2).standard_normal((1, 64, 96, 3)), jnp.float32)
     _, named = net.apply(variables, x, intermediates=True)
@@ -135,11 +135,11 @@ def test_whole_images_are_the_mean_of_logits_over_positions(network, monkeypatch
     np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
 
 
-def test_unreadable_files(network, paths, expected, tmp_path):
+def test_an_unreadable_file_has_an_error_in_its_place(network, paths, expected, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     given = [*paths[:2], broken, *paths[2:]]
-    found = list(scoring.scored(*network, PREPROCESSING, given, "10crop", 8))
+    found = list(scoring.stream_log_probabilities(*network, PREPROCESSING, given, "10crop", 8))
     error = found.pop(2)
     assert isinstance(error, UserError)
     assert str(error).startswith(f"{broken}: ")
@@ -148,8 +148,8 @@ def test_unreadable_files(network, paths, expected, tmp_path):
         probabilities(*network, PREPROCESSING, given)
 
 
-def test_probabilities_that_are_not_finite_are_no_unreadable_files(network, paths):
-    """The photograph is named; its row of NaN was taken for a file that cannot be read."""
+def test_probabilities_that_are_not_finite_raise_an_error(network, paths):
+    """The error names the photograph. (Its row of NaN was once mistaken for an unreadable file.)"""
     net, variables = network
     params = {**variables["params"], "dense": {k: v * 3e38 for k, v in variables["params"]["dense"].items()}}
     with pytest.raises(Diverged, match=r"/0\.png: the network's probabilities are not finite$"):
@@ -160,7 +160,7 @@ def test_no_images(network):
     assert probabilities(*network, PREPROCESSING, []).shape == (0, 10)
 
 
-def test_images_that_were_no_squares_are_refused(network, paths):
+def test_networks_trained_on_images_that_are_not_squares_are_refused(network, paths):
     oblong = dataclasses.replace(PREPROCESSING, width=40)
     assert oblong.image_shape == (32, 40, 3)
     assert Preprocessing.from_json(oblong.to_json()).width == 40
@@ -168,14 +168,14 @@ def test_images_that_were_no_squares_are_refused(network, paths):
         probabilities(*network, oblong, paths)
 
 
-def test_networks_for_one_size_have_no_multiscale(network, paths):
+def test_networks_for_images_of_one_size_refuse_multiscale(network, paths):
     net, variables = network
     with pytest.raises(UserError, match="one size"):
         probabilities(net.clone(flattens=True), variables, PREPROCESSING, paths, "multiscale")
 
 
-def test_a_loss_is_of_logits_and_of_the_average_of_views(network, monkeypatch):
-    """Probabilities of exp(-4022) are none in any floating point; the average over views is of probabilities."""
+def test_a_loss_averages_probabilities_without_underflow(network, monkeypatch):
+    """A probability of exp(-4022) underflows in any floating-point type; the views' average is over probabilities."""
     logits = np.zeros((2, 10), np.float32)
     logits[:, 3] = 4022, 4020  # of two views
     monkeypatch.setattr(scoring, "views_of", lambda path, preprocessing, view: [np.zeros((2, 32, 32, 3), np.float32)])

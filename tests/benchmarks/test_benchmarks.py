@@ -1,4 +1,4 @@
-"""Each benchmark, small: the table that it prints, and the CSV with machine, versions and commit."""
+"""Each benchmark with small settings: the table that it prints, and the CSV with machine, versions and commit."""
 
 import csv
 import dataclasses
@@ -16,7 +16,7 @@ from tests.commands import streams
 
 
 def run(tmp_path, module, *arguments):
-    """Its rows by column, and what the comment lines say."""
+    """Runs a benchmark; returns its rows by column, and the values of the comment lines."""
     path = tmp_path / "new" / "table.csv"
     code, out, error = streams("-m", f"benchmarks.{module}", *arguments, f"--output={path}")
     assert code == 0, error
@@ -86,8 +86,8 @@ def test_pipeline(tmp_path):
 
 
 @pytest.mark.parametrize("augmentation", ["inception", "scale"])
-def test_the_peer_of_the_pipeline_draws_our_crops(augmentation):
-    """Photographs that say in each pixel where it lies: both see the same places and sizes on average."""
+def test_the_pipelines_peer_crops_as_we_do(augmentation):
+    """Both crop the same places and sizes on average; the image's colours encode each pixel's position."""
     loader = pytest.importorskip("benchmarks.peers.pytorch_loader")
     import torch
     from PIL import Image
@@ -104,7 +104,7 @@ def test_the_peer_of_the_pipeline_draws_our_crops(augmentation):
     ours = np.stack([flat.crop(image, rng) for _ in range(count)])
     theirs = np.stack([np.asarray(transform(image)) for _ in range(count)])
 
-    def seen(pixels):  # where the middle lies, and how much is between the borders, across and down
+    def seen(pixels):  # the position of a crop's centre, and its extent across and down
         pixels = pixels.astype(float)
         middle = pixels[:, 15:17, 15:17].mean((1, 2))
         across, down = pixels[:, 16, -1] - pixels[:, 16, 0], pixels[:, -1, 16] - pixels[:, 0, 16]
@@ -120,13 +120,14 @@ def test_the_peer_of_the_pipeline_draws_our_crops(augmentation):
 def test_roofline(tmp_path):
     rows, _ = run(tmp_path, "roofline", "--networks=cifar10:residual-8", "--batches=4", "--rounds=1", "--matrix=64")
     (row,) = rows
-    # ResNet-8: 12.5M multiply-adds an image forward, three times that in a step, less the images' own gradient.
+    # ResNet-8: 12.5M multiply-adds per image in the forward pass, three times that in a step, less the images'
+    # gradient.
     assert float(row["GFLOP a step"]) == pytest.approx(2 * 4 * (3 * 12.46 - 0.442) / 1e3, rel=0.02)
 
 
 @pytest.mark.slow
 def test_scaling(tmp_path):
-    """Every device gives the same to the collectives, its gradients among it, and computes what one does alone."""
+    """Every device gives the same bytes to the collectives, and computes as a single device with as many images."""
     small = ["--network=digits:residual-8", "--batch=16", "--device_counts=1,2", "--process_counts=2", "--rounds=2"]
     rows, _ = run(tmp_path, "scaling", *small)
     columns = ("batch", "processes", "devices", "images a device")
@@ -134,8 +135,8 @@ def test_scaling(tmp_path):
     assert list(placed) == [(16, 1, 1, 16), (16, 1, 2, 8), (16, 2, 2, 8), (8, 1, 1, 8)]
     assert {row["collectives"] for row in rows} == {"2"}
     (given,) = {int(row["bytes given to them"]) for row in rows}
-    # Gradients, BN's running statistics, the loss; and the number of errors.
-    config = ours.named("digits:residual-8")
+    # The gradients, BN's running statistics, the loss, and the number of errors.
+    config = ours.load_config("digits:residual-8")
     shape, classes = ours.shape_and_classes(config)
     variables = jax.eval_shape(
         lambda x: build(config.model, classes).init(jax.random.key(0), x, train=False), np.zeros((1, *shape), "float32")
@@ -143,7 +144,8 @@ def test_scaling(tmp_path):
     assert given == 4 * (sum(leaf.size for leaf in jax.tree.leaves(variables)) + 1 + 1)
     alone = placed[8, 1, 1, 8]
     for shared in (placed[16, 1, 2, 8], placed[16, 2, 2, 8]):
-        assert int(shared["kernels"]) == pytest.approx(int(alone["kernels"]), rel=0.05)  # and the means over devices
+        # The shared program has some more kernels, for the means over devices.
+        assert int(shared["kernels"]) == pytest.approx(int(alone["kernels"]), rel=0.05)
         assert (shared["copies"], shared["MB moved"]) == (alone["copies"], alone["MB moved"])
     assert all(0 < float(row["least"]) <= float(row["host ms a call"]) <= float(row["most"]) for row in rows)
 
@@ -182,15 +184,15 @@ def test_mistakes_are_one_line(arguments, message):
     "name", ["cifar10:residual-20", "cifar10:residual-bottleneck-20", "imagenet:residual-18", "imagenet:residual-50"]
 )
 def test_the_peers_have_our_parameters(name):
-    """As many as ours, in Flax and in PyTorch, and logits of the right shape."""
+    """The peers in Flax and PyTorch have as many parameters as ours, and logits of the right shape."""
     from benchmarks.peers import flax_obvious
-    from benchmarks.peers.networks import layout_of
+    from benchmarks.peers.network_sizes import sizes_of
 
-    config = ours.named(name)
+    config = ours.load_config(name)
     shape, classes = ours.shape_and_classes(config)
-    layout = layout_of(config, classes, shape[0])
+    sizes = sizes_of(config, classes, shape[0])
     expected = parameters(build(config.model, classes), shape)
-    network = flax_obvious.ResNet(layout, "float32")
+    network = flax_obvious.ResNet(sizes, "float32")
     images = jax.ShapeDtypeStruct((2, *shape), "float32")
     logits, variables = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), images)
     assert logits.shape == (2, classes)
@@ -200,6 +202,6 @@ def test_the_peers_have_our_parameters(name):
     from benchmarks.peers import pytorch
 
     with torch.device("meta"):
-        model = pytorch.ResNet(layout)
+        model = pytorch.ResNet(sizes)
         assert model(torch.zeros(2, shape[2], *shape[:2])).shape == (2, classes)
     assert sum(p.numel() for p in model.parameters()) == expected

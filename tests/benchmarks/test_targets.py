@@ -1,4 +1,4 @@
-"""The step for accelerators that are not here: it lowers for them, and what is counted is what others count."""
+"""The step for accelerators that this machine does not have: lowering for them, and the counts of its work."""
 
 import importlib.util
 import math
@@ -27,33 +27,35 @@ STREAMED = {
 
 
 def step(config, target="h100:8", images=64):
-    """For that target, on the CPU devices of the tests in its place."""
+    """Returns the step of a config for a target, with the tests' CPU devices in place of the target's."""
     return targets.TargetStep(config, targets.parse(target), data_mesh(), images)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize(("where", "layers"), [("memory", 1 + 6), ("disk", 1 + 16 + 3)])
 def test_the_step_lowers(where, layers, platform):
-    """Each layer is XLA's own convolution and its two gradients; only the images need none (which XLA may find out)."""
-    config = ours.named("imagenet:residual-18", **STREAMED) if where == "disk" else small_config(train__bn_group=2)
+    """Each layer is XLA's own convolution with two gradients; only the images need no gradient (XLA may find out)."""
+    config = (
+        ours.load_config("imagenet:residual-18", **STREAMED) if where == "disk" else small_config(train__bn_group=2)
+    )
     text = step(config).trace().lower(lowering_platforms=(platform,)).as_text()
     assert text.count("stablehlo.convolution(") in (3 * layers - 1, 3 * layers)
     assert text.count("stablehlo.while") >= 1
 
 
 def test_the_work_of_a_step():
-    """ResNet-50: 4.089e9 multiply-adds an image forward, as published, twice that backward but for the images' part."""
-    counted = step(ours.named("imagenet:residual-50", **{"train.batch_size": 256})).work()
+    """ResNet-50 has the published 4.089e9 multiply-adds per image forward, and twice that backward, less the stem."""
+    counted = step(ours.load_config("imagenet:residual-50", **{"train.batch_size": 256})).work()
     stem = 112 * 112 * 64 * 49 * 3
     assert counted.flops == pytest.approx(2 * 32 * (3 * 4.089e9 - stem), rel=1e-3)
     assert counted.gradient_bytes == 4 * 25_557_032
-    again = step(ours.named("imagenet:residual-50", **{"train.batch_size": 256, "model.remat": "unit"})).work()
+    again = step(ours.load_config("imagenet:residual-50", **{"train.batch_size": 256, "model.remat": "unit"})).work()
     units = 4.089e9 - stem - 2048 * 1000
     assert again.flops == pytest.approx(counted.flops + 2 * 32 * units, rel=1e-3)
 
 
 def test_least_bytes():
-    """Forward x, w, y; gradients dy, w, dx and x, dy, dw."""
+    """The forward pass moves x, w, y; the gradients move dy, w, dx and x, dy, dw."""
     x, kernel = jnp.zeros((2, 8, 8, 4), jnp.bfloat16), jnp.zeros((3, 3, 4, 16), jnp.bfloat16)
     y = 2 * 8 * 8 * 16
     both = jax.value_and_grad(lambda x, kernel: convolution(x, kernel, 1).astype(jnp.float32).sum(), (0, 1))
@@ -62,7 +64,7 @@ def test_least_bytes():
 
 
 def test_all_reduce():
-    """On a torus of 2 n^2 links in each of two directions; and on a square of four devices; and behind a switch."""
+    """On a torus with 2 n^2 links in each of two directions, on a square of four devices, and with a switch."""
     v5e, h100 = CHIPS["v5e"], CHIPS["h100"]
     assert v5e.all_reduce_seconds(1e9, (16, 16)) == pytest.approx(2 * 255 / 256 / 200)
     assert v5e.all_reduce_seconds(1e9, (2, 2)) == pytest.approx(2 * 3 / 4 / 100)
@@ -115,8 +117,8 @@ ENTRY %main (a: f32[4,8], b: f32[50000,8]) -> f32[4,8] {
 """
 
 
-def test_rounds_of_a_loop_that_its_condition_says():
-    """As in programs for TPUs, which note no number of rounds."""
+def test_iterations_of_a_loop_are_read_from_its_condition():
+    """Programs for TPUs do not note the number of iterations."""
     noted = ', backend_config={"known_trip_count":{"n":"3"}}'
     condition = """
 %c (carry: (s32[], f32[4,8])) -> pred[] {
@@ -130,16 +132,16 @@ def test_rounds_of_a_loop_that_its_condition_says():
     assert Program(PROGRAM.replace(noted, "").replace("\n%body", condition + "\n%body")).step().library_calls == 5
 
 
-def test_a_programs_text():
+def test_counts_of_a_programs_text():
     program, array = Program(PROGRAM), 4 * 8 * 4
     counts = program.step()
     assert (counts.kernels, counts.library_calls, counts.copies, counts.layout_changes) == (4, 3, 2, 2)
     assert (counts.collectives, counts.collective_bytes, counts.launches) == (1, array, 8)
-    # What is sliced counts by the slice: read and written, and the place. The others read and write an array each.
+    # The slice counts as read and written, with its index. The other kernels read and write one array each.
     assert counts.bytes == (2 * 64 + 4) + (2 + 1 + 3 + 1) * 2 * array
-    assert (program.around().kernels, program.around().bytes) == (1, 2 * array)
+    assert (program.outside_step().kernels, program.outside_step().bytes) == (1, 2 * array)
     assert size("(bf16[3,5]{1,0:T(8,128)(2,1)}, pred[7]{0}, f8e4m3fn[2]{0}, s32[])") == 30 + 7 + 2 + 4
-    assert size("f32[8]{0:T(256)S(1)}") == 0  # in a TPU's own memory
+    assert size("f32[8]{0:T(256)S(1)}") == 0  # in a TPU's on-chip memory
     with pytest.raises(ValueError, match="no loop"):
         Program("ENTRY %main (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}\n").step()
 
@@ -175,7 +177,7 @@ def test_a_target_whose_compiler_is_not_installed():
     assert "not compiled: whether it fits, and how many kernels it starts, is not known" in out
     assert "this is a bound by published rates, not a measurement" in out
     extra = "cuda13" if missing[0].startswith("h100") else "tpu"
-    assert f"error: --target={missing[0]}: nothing here compiles for it; pip install -e '.[{extra}]'" in error
+    assert f"error: --target={missing[0]}: no compiler for it is installed; pip install -e '.[{extra}]'" in error
     assert "Traceback" not in error
 
 
@@ -193,7 +195,8 @@ def test_a_small_step_compiles(target):
     assert ": fits" in out
     (line,) = re.findall(r"a step: (\d+) kernels .* (\d+) library calls, (\d+) operations between", out)
     kernels, calls, between = map(int, line)
-    # cuDNN computes each layer and its gradients but one, and cuBLAS the dense layer's; on a TPU all is compiled.
+    # cuDNN computes each convolution and all but one of the gradients, and cuBLAS the dense layer. A TPU has no
+    # library.
     assert calls == (3 * 7 - 1 + 3 if found.chip.launch_seconds else 0)
     assert kernels > 3 * 7
     assert (between > 0) == (found.devices > 1)
@@ -202,7 +205,7 @@ def test_a_small_step_compiles(target):
 
 @pytest.mark.slow
 @needs("h100:1")
-def test_advice_that_is_followed_fits():
+def test_a_run_that_follows_the_advice_fits():
     large = ("--config=configs/imagenet.py:residual-18", "--target=h100:1", "--config.train.batch_size=16384")
     code, out, error = streams("-m", "resnet_flax.preflight", *large)
     assert code == 2

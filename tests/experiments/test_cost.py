@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from resnet_flax import config
 from resnet_flax.analysis import counts
-from resnet_flax.measurements import layers as cost_layers
-from resnet_flax.measurements import timing
+from resnet_flax.measurements import convolution_stacks, timing
 from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import build
 from resnet_flax.reporting import record
@@ -131,7 +130,7 @@ def test_mistakes(tmp_path, arguments, message):
     assert len(output.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("stack", cost_layers.STACKS, ids=lambda stack: stack.name)
+@pytest.mark.parametrize("stack", convolution_stacks.STACKS, ids=lambda stack: stack.name)
 def test_stacks_are_convolutions(stack):
     """Against NumPy's sum over the shifts of the padded images."""
     generator = np.random.default_rng(0)
@@ -148,7 +147,7 @@ def test_stacks_are_convolutions(stack):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize(("one", "three"), cost_layers.PAIRS, ids=lambda stack: stack.name)
+@pytest.mark.parametrize(("one", "three"), convolution_stacks.PAIRS, ids=lambda stack: stack.name)
 def test_a_ninth(one, three):
     assert Fraction(one.multiply_adds, three.multiply_adds) == Fraction(one.parameters, three.parameters)
     assert Fraction(one.multiply_adds, three.multiply_adds) == Fraction(1, 9)
@@ -158,7 +157,7 @@ def test_turns_alternate_and_are_counted():
     order = []
     calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
     turns = []
-    measured = timing.by_turns(calls, rounds=3, seconds=0, done=turns.append)
+    measured = timing.time_in_turns(calls, rounds=3, seconds=0, done=turns.append)
     assert turns == list("abc" + "cba" + "abc")
     assert order == list("aabbcc") + turns  # two each before
     assert all(len(spread.rounds) == 3 for spread in measured.values())
@@ -167,7 +166,7 @@ def test_turns_alternate_and_are_counted():
 def test_times_are_times():
     """A call sleeps; the machine may be slower than that, never faster."""
     calls = {"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}
-    measured = timing.by_turns(calls, rounds=5, seconds=0.01, done=lambda _: None)
+    measured = timing.time_in_turns(calls, rounds=5, seconds=0.01, done=lambda _: None)
     assert measured["short"].least >= 0.002
     assert measured["long"].least >= 0.02
     assert measured["long"].over(measured["short"]).median > 2

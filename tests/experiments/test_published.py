@@ -125,16 +125,16 @@ def write(folder, *rows, **fields):
     [
         ({"network": "ResNet20"}, "network 'ResNet20' is not UNIT-DEPTH"),
         ({"metric": "accuracy"}, "metric is not one of"),
-        ({"value": 0.0}, "value 0.0 is no error in percent"),
-        ({"value": "8.75"}, "value '8.75' is no error in percent"),
-        ({"value": 2.5, "metric": "parameters"}, "value 2.5 is no positive whole number"),
-        ({"spread": -1}, "spread -1 is no standard deviation"),
+        ({"value": 0.0}, "value 0.0 is not an error in percent"),
+        ({"value": "8.75"}, "value '8.75' is not an error in percent"),
+        ({"value": 2.5, "metric": "parameters"}, "value 2.5 is not a positive whole number"),
+        ({"spread": -1}, "spread -1 is not a standard deviation"),
         ({"statistic": "luck"}, "statistic 'luck' is not one of"),
         ({"address": "see the paper"}, "neither arXiv:NUMBER nor https"),
         ({"address": ""}, "neither arXiv:NUMBER nor https"),
-        ({"source": ""}, "lacks by, source, where, or data"),
+        ({"source": ""}, "by, source, where and data must not be empty"),
         ({"variant": "x", "config": {"model.shortcuts": "A"}}, "keys that no config has: model.shortcuts"),
-        ({"config": {"model.shortcut": "A"}}, "variant and config come together"),
+        ({"config": {"model.shortcut": "A"}}, "variant and config must be given together"),
         ({"colour": "red"}, "not a table of published numbers"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
@@ -151,7 +151,7 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path, change, message):
 
 def test_a_table_that_does_not_fit_is_refused(tmp_path):
     write(tmp_path, GOOD, GOOD)
-    with pytest.raises(UserError, match="stands there twice"):
+    with pytest.raises(UserError, match="two rows give this number; keep one"):
         published.read("mine", tmp_path)
     write(tmp_path, GOOD, role="friends")
     with pytest.raises(UserError, match="role 'friends' is not known; choose one of paper, peers"):

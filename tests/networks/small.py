@@ -1,4 +1,4 @@
-"""Small networks in float64, and variables for them that no compiled program has to draw."""
+"""Small networks in float64, and variables for them that are drawn without compiling a program."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from resnet_flax.networks import build
 
 
 def network(unit, block="basic", classes=10, axis_name=None, bn_group=0, **keys):
-    """Two stages of a scanned network, half as wide as the CIFAR family's."""
+    """Builds a network of two scanned stages, half as wide as those of the CIFAR family."""
     c = config.base()
     given = dict(unit=unit, block=block, stage_units=(3, 2), width=0.5, dtype="float64", param_dtype="float64")
     c.model.update(given | keys)
@@ -22,14 +22,16 @@ def images_and_labels(count=8, side=8):
 
 
 def variables_of(net, x, seed=1):
-    """Kernels of He's variance; scales, biases and statistics that differ from layer to layer: a wrong order shows."""
+    """Draws kernels of He's variance; and scales, biases and statistics that differ between layers.
+
+    With them, a test notices layers in a wrong order.
+    """
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
-            axes = (
-                1 if leaf.ndim == 2 else 3
-            )  # of a dense layer, or of a convolution; scanned ones have one more in front
+            # Input axes of a dense layer or a convolution; scanned kernels have one more axis in front.
+            axes = 1 if leaf.ndim == 2 else 3
             return rng.standard_normal(leaf.shape) * np.sqrt(2 / np.prod(leaf.shape[-1 - axes : -1]))
         start = 1 if path[-1].key in ("scale", "var") else 0
         return start + rng.uniform(-0.3, 0.3, leaf.shape)

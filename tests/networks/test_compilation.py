@@ -1,4 +1,4 @@
-"""Which library computes what on a CPU, and whose word counts."""
+"""The compiler options: which library computes which operations on a CPU, and options that the user has set."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from tests.marks import with_onednn
 
 
 @pytest.fixture(autouse=True)
-def asked_anew():
+def without_cached_options():
     compilation.compiler_options.cache_clear()
     compilation.has_onednn.cache_clear()
     yield
@@ -18,7 +18,7 @@ def asked_anew():
     compilation.has_onednn.cache_clear()
 
 
-def test_convolutions_are_not_for_ynnpack():
+def test_ynnpack_does_not_compute_convolutions():
     images, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
     assert compilation.compiler_options() is not None
     compiled = compilation.jit(convolution, static_argnums=2).lower(images, kernel, 1).compile().as_text()
@@ -26,7 +26,7 @@ def test_convolutions_are_not_for_ynnpack():
     assert "ynn_fusion" not in compiled
 
 
-def test_what_the_user_has_set_stays(monkeypatch):
+def test_options_that_the_user_has_set_are_not_overridden(monkeypatch):
     ours = set(compilation.compiler_options())
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_DEFAULT")
     compilation.compiler_options.cache_clear()
@@ -52,7 +52,7 @@ def test_onednn_computes_the_convolutions_of_a_program_that_asks_for_it():
 @with_onednn
 @pytest.mark.parametrize("called", [True, False])
 def test_a_program_with_onednn_is_not_written_to_the_cache(tmp_path, monkeypatch, called):
-    """jaxlib cannot write it (std::bad_alloc). What is compiled after it is kept as before."""
+    """jaxlib cannot write such a program (std::bad_alloc). Programs compiled after it are cached as before."""
     images, kernel, written = jnp.ones((2, 8, 8, 8)), jnp.ones((3, 3, 8, 8)), []
     monkeypatch.setattr(
         jax._src.compilation_cache, "put_executable_and_time", lambda key, name, *rest: written.append(name)
@@ -70,7 +70,7 @@ def test_a_program_with_onednn_is_not_written_to_the_cache(tmp_path, monkeypatch
     assert written == ["jit_kept"]
 
 
-def test_onednn_is_for_long_runs_in_float32(monkeypatch):
+def test_onednn_is_used_for_long_runs_in_float32(monkeypatch):
     monkeypatch.setattr(compilation, "has_onednn", lambda: True)
     image = 128 * 32 * 32
     assert not compilation.onednn_pays("float32", 2000 * image)
@@ -78,6 +78,6 @@ def test_onednn_is_for_long_runs_in_float32(monkeypatch):
     assert not compilation.onednn_pays("bfloat16", 64_000 * image)
 
 
-def test_the_user_may_do_without_onednn(monkeypatch):
+def test_the_user_can_disable_onednn(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=false")
     assert not compilation.has_onednn()

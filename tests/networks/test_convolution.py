@@ -1,4 +1,4 @@
-"""The convolution against XLA's, and its gradients against XLA's and against finite differences."""
+"""The convolution and its gradients, compared with XLA's and with finite differences."""
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def test_second_derivatives_agree_with_finite_differences(double):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [4, 32])
 def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
-    """Backward by matrix products, an image or a few at a time, whatever number of them there is."""
+    """The backward pass by matrix products, over chunks of one or a few images, for several batch sizes."""
     x, kernel = inputs(0, images, 6, 7, channels, 4, 3, np.float64)
     expected, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
     for in_chunk in (1, 5):
@@ -90,7 +90,7 @@ def test_chunks_of_the_batch(double, monkeypatch, images, stride, channels):
 @pytest.mark.parametrize(("height", "width"), [slow(3, 3), (8, 8), (7, 14)])
 @pytest.mark.parametrize(("channels", "filters"), [(16, 16), slow(32, 32), (64, 96)])
 def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, width, channels, filters):
-    """Pairs, Winograd's method and the products beside XLA's, one, a part and all of the images at a time."""
+    """Pairs, Winograd's method and matrix products compared with XLA's, for small, larger and whole-batch chunks."""
     x, kernel = inputs(0, 5, height, width, channels, filters, 3, np.float64)
     expected, pull = jax.vjp(lambda x, k: xla(x, k, 1), x, kernel)
     tolerance = {"float64": 1e-12, "float32": 1e-5}[dtype]
@@ -105,7 +105,7 @@ def test_at_the_widths_of_real_networks(double, monkeypatch, dtype, height, widt
 
 @pytest.mark.parametrize(("side", "channels", "filters", "stride"), [(8, 16, 16, 1), (8, 16, 32, 2), slow(9, 3, 16, 1)])
 def test_in_programs_with_onednn(side, channels, filters, stride):
-    """Output and gradients beside XLA's, where oneDNN computes what it can; with an older jaxlib it is nothing."""
+    """Output and gradients equal XLA's when oneDNN computes what it supports (nothing, with an older jaxlib)."""
     x, kernel = inputs(0, 5, side, side, channels, filters, 3)
     y, pull = jax.vjp(lambda x, k: xla(x, k, stride), x, kernel)
 
@@ -118,7 +118,7 @@ def test_in_programs_with_onednn(side, channels, filters, stride):
 
 
 def test_winograds_method_is_used_where_it_is_faster():
-    """In the last two stages of ResNet-20; not in bfloat16, for thin kernels, or where an image fills the cache."""
+    """It is used in the last two stages of ResNet-20; not in bfloat16, with few channels, or for large images."""
 
     def used(side, channels, dtype=jnp.float32):
         x, kernel = jnp.zeros((1, side, side, channels), dtype), jnp.zeros((3, 3, channels, channels), dtype)
@@ -131,8 +131,8 @@ def test_winograds_method_is_used_where_it_is_faster():
 
 
 @pytest.mark.parametrize(("stride", "channels"), [(1, 8), (2, 8), (1, 32)])
-def test_bfloat16_sums_in_float32(stride, channels):
-    """Gradients of bfloat16 values err by the rounding of their result, not of each sum."""
+def test_bfloat16_gradients_are_summed_in_float32(stride, channels):
+    """Gradients of bfloat16 values have the rounding error of their result, not of each partial sum."""
     x, kernel = (a.astype(jnp.bfloat16) for a in inputs(0, 16, 16, 16, channels, channels, 3))
     dy = xla(x, kernel, stride)
     _, dkernel = jax.vjp(lambda x, k: convolution(x, k, stride), x, kernel)[1](dy)

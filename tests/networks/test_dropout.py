@@ -1,4 +1,4 @@
-"""Dropout: how much it drops, and that its masks depend on each example's key alone."""
+"""Dropout: the fraction that it drops, and masks that depend only on each example's key."""
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,19 @@ def keys(n, seed=0):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_the_fraction_dropped(rate):
-    """Within four standard deviations of a binomial distribution's mean; the rest is scaled so that the mean stays."""
+    """It is within four standard deviations of a binomial's mean; kept features are scaled to preserve the mean."""
     x = jnp.ones((200, 500))
     y = np.asarray(dropout(x, rate, keys(200), 0))
     deviation = np.sqrt(rate * (1 - rate) / y.size)
     assert abs((y == 0).mean() - rate) < 4 * deviation
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
-    # Examples, features and places are dropped independently of one another.
+    # Examples, features and dropout layers are dropped independently of one another.
     assert len({row.tobytes() for row in y}) == 200
     assert abs(np.corrcoef(y.ravel(), np.asarray(dropout(x, rate, keys(200), 1)).ravel())[0, 1]) < 0.02
 
 
-def test_a_mask_is_a_function_of_the_examples_key():
-    """Not of the other examples, of where in the batch it stands, or of whether there are 64-bit types."""
+def test_a_mask_depends_only_on_the_examples_key():
+    """It does not depend on other examples, the place in the batch, or whether 64-bit types are enabled."""
     x, k = jnp.ones((8, 40)), keys(8)
     whole = dropout(x, 0.5, k, 0)
     np.testing.assert_array_equal(dropout(x[3:5], 0.5, k[3:5], 0), whole[3:5])
@@ -40,7 +40,7 @@ def test_a_mask_is_a_function_of_the_examples_key():
 
 @pytest.mark.parametrize("hidden", [(), (64, 64)])
 def test_where_a_network_drops(double, hidden):
-    """After each hidden layer, or where there is none after pooling; only in training."""
+    """A network drops features after each hidden layer, or without hidden layers after pooling; only in training."""
     x, _ = images_and_labels()
     net, without = (network("residual", stage_units=(1,), hidden=hidden, dropout=rate) for rate in (0.5, 0.0))
     variables = variables_of(net, x)

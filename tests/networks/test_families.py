@@ -1,4 +1,4 @@
-"""Which depths there are, and that what they are made of has the published sizes."""
+"""The families' depths, and the sizes of their networks compared with published ones."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from tests.marks import slow
 CIFAR_BLOCKS = FAMILIES["cifar"].blocks
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
 
-# Parameters. CIFAR: derived from the paper's section 4.2 (option A, 10 classes); its Table 6 gives them as 0.27M,
-# 0.46M, 0.66M, 0.85M, 1.7M and 19.4M. ImageNet: option B, 1,000 classes, torchvision's.
+# Parameters. CIFAR: derived from the paper's section 4.2 (option A, 10 classes); its Table 6 prints them as 0.27M,
+# 0.46M, 0.66M, 0.85M, 1.7M and 19.4M. ImageNet: those of torchvision (option B, 1,000 classes).
 SIZES = {
     ("cifar", "basic", 20, "A"): 269_722,
     ("cifar", "basic", 32, "A"): 464_154,
@@ -32,7 +32,7 @@ SIZES = {
     ("imagenet", "bottleneck", 101, "B"): 44_549_160,
     ("imagenet", "bottleneck", 152, "B"): 60_192_808,
 }
-# Multiply-adds, derived from Table 1: stride on the first 1x1, and on the 3x3.
+# Multiply-adds, derived from Table 1, with the stride on the first 1x1 and on the 3x3.
 MULTIPLY_ADDS = {
     (18, "first"): 1_814_073_344,
     (34, "first"): 3_663_761_408,
@@ -43,18 +43,18 @@ MULTIPLY_ADDS = {
     (152, "first"): 11_282_415_616,
     (152, "3x3"): 11_513_626_624,
 }
-# 1,000 classes, with BN: torchvision's vgg11_bn, ..., vgg19_bn. Parameters, and multiply-adds, which torchvision prints
-# as 7.61e9, 11.31e9, 15.47e9 and 19.63e9.
+# Parameters and multiply-adds of torchvision's vgg11_bn, ..., vgg19_bn (1,000 classes, with BN). torchvision prints the
+# multiply-adds as 7.61e9, 11.31e9, 15.47e9 and 19.63e9.
 VGG_SIZES = {
     11: (132_868_840, 7_609_090_048),
     13: (133_053_736, 11_308_466_176),
     16: (138_365_992, 15_470_264_320),
     19: (143_678_248, 19_632_062_464),
 }
-# CIFAR-10. Parameters with BN, and as arXiv:1507.06228 prints them, in millions and to as many digits.
+# Parameters on CIFAR-10 with BN; and in millions as arXiv:1507.06228 prints them, with as many digits.
 HIGHWAY_SIZES = {19: (2_292_266, "2.3"), 32: (1_246_796, "1.25")}
 # Parameters of the other units, in the CIFAR family. Pre-activation: derived from arXiv:1603.05027, which prints 1.7M
-# and 10.2M. Highway: the plain twin's, and a gate of 9 f^2 + f for each layer that keeps its shape.
+# and 10.2M. Highway: those of the plain twin, and a gate of 9 f^2 + f parameters for each layer that keeps its shape.
 UNIT_SIZES = {
     ("preactivation", "basic", 110, "A"): 1_727_962,
     ("preactivation", "bottleneck", 164, "B"): 1_703_258,
@@ -84,7 +84,7 @@ def test_published_sizes(which, expected):
     "which", [slow(k) if k[2] in (34, 44, 56, 101, 110, 152) else k for k in SIZES if k[2] != 1202], ids=str
 )
 def test_plain_twins(which):
-    """With option A a plain net has as many parameters; with B and C it lacks the projections and nothing else."""
+    """A plain net has as many parameters as its residual twin with option A; with B and C it lacks the projections."""
     family, block, depth, _ = which
     plain = size(family, block, depth, "plain")
     assert plain == size(family, block, depth, "residual", "A")
@@ -110,34 +110,34 @@ def test_sizes_of_other_units(which, expected):
 
 
 def test_convolutions_of_preactivation_1001():
-    """The kernels alone: the 10.2M that arXiv:1603.05027 prints."""
+    """Their kernels have the 10.2M parameters that arXiv:1603.05027 prints."""
     net = network("cifar", "bottleneck", 1001, "preactivation", "B")
     shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *CIFAR), jnp.float32))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim >= 4) == 10_175_920
 
 
-def test_every_unit_is_pinned():
-    """A unit without a pinned size fails here; plain ones are pinned as the twins of residual ones."""
+def test_every_unit_has_a_tested_size():
+    """A new unit must be added to the sizes above; plain networks are tested as twins of residual ones."""
     assert set(UNITS) == {"plain", "residual"} | {which[0] for which in UNIT_SIZES}
 
 
 @pytest.mark.parametrize(("depth", "expected"), VGG_SIZES.items())
-def test_vggs_sizes(depth, expected):
+def test_sizes_of_vgg(depth, expected):
     c = config.resolve(config.load("configs/imagenet.py", f"vgg-{depth}"))
     net = build(c.model, 1000)
     assert (counts.parameters(net, IMAGENET), counts.multiply_adds(net, IMAGENET)) == expected
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(16, 138_357_544), (19, 143_667_240)])
-def test_vggs_own_sizes_without_bn(depth, expected):
-    """The paper's networks, and torchvision's vgg16 and vgg19: a BN's bias is then the convolution's only one."""
+def test_sizes_of_vgg_without_bn(depth, expected):
+    """They are those of the paper, and of torchvision's vgg16 and vgg19: a convolution has one bias, not two."""
     c = config.resolve(config.load("configs/imagenet.py", f"vgg-{depth}", {"model.norm": "none"}))
     assert counts.parameters(build(c.model, 1000), IMAGENET) == expected
 
 
 @pytest.mark.parametrize(("depth", "expected"), HIGHWAY_SIZES.items())
 def test_sizes_of_the_highway_family(depth, expected):
-    """With and without BN the printed number; the twins have the same layers, and no gates."""
+    """With and without BN they round to the printed number; the twins have the same layers without gates."""
     parameters, printed = expected
     ours = network("highway", "single", depth, "highway", classes=10)
     assert counts.parameters(ours, CIFAR) == parameters
@@ -152,8 +152,8 @@ def test_sizes_of_the_highway_family(depth, expected):
     assert counts.parameters(plain, CIFAR) == counts.parameters(residual, CIFAR) == parameters - gates
 
 
-def test_every_family_and_depth_is_pinned():
-    """A family or a named depth without a pinned size fails here."""
+def test_every_family_and_depth_has_a_tested_size():
+    """A new family or depth must be added to the sizes above."""
     assert {k[0] for k in SIZES} | {"vgg", "highway"} == set(FAMILIES)
     assert set(VGG_SIZES) == set(VGG_UNITS["single"])
     assert set(HIGHWAY_SIZES) == set(HIGHWAY_UNITS["single"])
@@ -174,14 +174,14 @@ def test_published_multiply_adds(which, expected):
 
 @given(st.sampled_from(CIFAR_BLOCKS), st.integers(1, 400))
 def test_cifar_depths(block, n):
-    """6n+2 and 9n+2, and what depth_of counts from the units."""
+    """Depths are 6n+2 and 9n+2, and ``depth_of`` returns them from the units."""
     layers = {"basic": 6, "bottleneck": 9}[block] * n + 2
     assert units_of("cifar", block, layers) == (n, n, n)
     assert depth_of("cifar", block, (n, n, n)) == layers
 
 
 @given(st.sampled_from(CIFAR_BLOCKS), st.integers(-10, 3000))
-def test_depths_there_are_not(block, depth):
+def test_other_cifar_depths_are_refused(block, depth):
     layers = {"basic": 6, "bottleneck": 9}[block]
     if depth > 2 and (depth - 2) % layers == 0:
         return
@@ -200,7 +200,10 @@ def test_depths_there_are_not(block, depth):
         (dict(family="highway", block="single", depth=20), "the highway family, which has single: 19, 32"),
         (dict(family="vgg"), "model.block='basic' does not fit the vgg family; choose single"),
         (dict(block="single"), "does not fit the cifar family; choose basic or bottleneck"),
-        (dict(stage_filters=(16, 32)), r"model.stage_filters=\(16, 32\) is of 2 stages; the network has 3"),
+        (
+            dict(stage_filters=(16, 32)),
+            r"model.stage_filters=\(16, 32\) has filters for 2 stages, but the network has 3",
+        ),
         (dict(family="svhn"), "choose one of cifar, imagenet, vgg, highway"),
         (dict(block="wide"), "choose one of basic, bottleneck, single"),
         (dict(initialization="kaiming"), "choose one of he, "),
@@ -212,7 +215,7 @@ def test_depths_there_are_not(block, depth):
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(keys, message):
+def test_models_that_cannot_be_built_are_refused(keys, message):
     given = dict(family="cifar", block="basic", depth=20) | keys
     with pytest.raises(ValueError, match=message):
         network(**given)
@@ -249,7 +252,7 @@ def test_any_side_and_channel_count(block, unit, shortcut, height, width, channe
     st.sampled_from(sorted(UNITS)), st.integers(1, 40), st.integers(1, 40), st.integers(1, 4),
 )  # fmt: skip
 def test_any_side_and_channel_count_where_pooling_halves(which, unit, height, width, channels):
-    """Sides are halved and rounded up before each stage of stride 2; vgg's dense layers see one more pooling."""
+    """Sides are halved and rounded up before each stage of stride 2, and once more before VGG's dense layers."""
     family, depth = which
     net = network(family, "single", depth, unit, classes=7, hidden=(5, 6))
     x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
@@ -273,7 +276,7 @@ def test_stage_filters_take_the_place_of_the_familys():
     net = network("cifar", "bottleneck", 29, stage_filters=(8, 24, 40), width=0.5)
     assert (net.stem.filters, net.stage_filters) == (4, (16, 48, 80))
     assert network("highway", "single", 32, "plain", stage_filters=(1, 2, 3, 4)).stage_filters == (1, 2, 3, 4)
-    # A tuple of units is a network of its own: its widths do not depend on how deep it happens to be.
+    # With explicit units, widths are the family's, even if the depth happens to be one with widths of its own.
     assert network("highway", "single", 32, "plain", stage_units=(4, 5, 10, 10)).stage_filters == (32, 48, 80, 128)
 
 
@@ -286,7 +289,7 @@ def test_stage_filters_take_the_place_of_the_familys():
     ],
 )  # fmt: skip
 def test_names_name_networks(file, name):
-    """The name of a config is the one it was asked for by, and config.json keeps the network."""
+    """``name_of`` returns the name by which a config was loaded, and config.json restores the same network."""
     c = config.resolve(config.load(f"configs/{file}.py", name))
     assert config.name_of(c.model) == name
     again = config.resolve(config.from_json(config.to_json(c)))
@@ -294,7 +297,7 @@ def test_names_name_networks(file, name):
     assert build(again.model, 10) == build(c.model, 10)
 
 
-def test_vggs_dense_layers_fit_the_data():
+def test_widths_of_vggs_dense_layers_depend_on_the_data():
     for file, hidden in (("imagenet", (4096, 4096)), ("cifar10", (512, 512)), ("digits", (512, 512))):
         model = config.load(f"configs/{file}.py", "vgg-16").model
         assert (model.family, model.unit, model.block, model.hidden) == ("vgg", "plain", "single", hidden)
@@ -302,7 +305,7 @@ def test_vggs_dense_layers_fit_the_data():
     assert config.base().model.dropout == 0
 
 
-def test_intermediates_are_those_the_logits_come_from():
+def test_logits_are_computed_from_the_named_intermediates():
     net = network("cifar", "basic", 8, stage_units=(1, 2))
     x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
     variables = jax.jit(net.init)(jax.random.key(1), x)
@@ -321,11 +324,12 @@ def test_width_multiplies_every_stage():
 
 
 def test_bottleneck_strides():
-    """On the first 1x1 the 3x3 works at half the resolution; on the 3x3 itself, the 1x1 before it at all of it."""
+    """With the stride on the 3x3, the first 1x1 works at full resolution; otherwise at half."""
     first = network("cifar", "bottleneck", 11, bottleneck_stride="first")
     second = network("cifar", "bottleneck", 11, bottleneck_stride="3x3")
     assert counts.parameters(first, CIFAR) == counts.parameters(second, CIFAR)
-    # A 1x1 at full instead of half resolution, 3/4 of its positions more: 64 -> 32 at 32x32 and 128 -> 64 at 16x16.
+    # The first 1x1 at full instead of half resolution: 64 -> 32 at 32x32 and 128 -> 64 at 16x16, 3/4 of them
+    # additional.
     more = 64 * 32 * 32 * 32 * 3 // 4 + 128 * 64 * 16 * 16 * 3 // 4
     assert counts.multiply_adds(second, CIFAR) - counts.multiply_adds(first, CIFAR) == more
 
@@ -335,8 +339,8 @@ def test_bottleneck_strides():
     ("family", "block", "depth"), [("cifar", "basic", 14), ("vgg", "single", 11), ("highway", "single", 19)]
 )
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_dtype_is_of_the_computation_only(family, block, depth, unit, norm):
-    """Every stage computes in bfloat16; parameters, statistics and logits are float32."""
+def test_dtype_affects_only_the_computation(family, block, depth, unit, norm):
+    """Every stage computes in bfloat16, but parameters, statistics and logits are float32."""
     net = network(family, block, depth, unit, dtype="bfloat16", hidden=(8,), norm=norm)
     x = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
     (logits, named), variables = jax.eval_shape(
@@ -356,8 +360,8 @@ def test_zero_initialised_last_scale_makes_units_the_identity(unit):
     np.testing.assert_allclose(named["stage1"], named["stem"], atol=1e-6)
 
 
-def test_with_zero_initialised_last_scales_every_one_of_them_learns():
-    """Option B: each has a gradient at the start. (With option A those of new channels would have none.)"""
+def test_zero_initialised_last_scales_learn():
+    """With option B each of them has a gradient at the start. (With option A those of new channels would have none.)"""
     net = network("cifar", "basic", 14, "residual", zero_init_last=True, shortcut="B")
     x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
     variables = jax.jit(net.init)(jax.random.key(1), x)

@@ -1,4 +1,4 @@
-"""Highway layers at their two ends, T = 1 and T = 0, and how far gates are open at the start."""
+"""Highway layers with T = 1 and T = 0, and how far gates are open at the start."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from tests.networks.small import network
 
 
 def outputs_and_gradients(unit, variables, x):
-    """The output, and gradients of a weighted sum of it with respect to parameters and input."""
+    """Returns the output; the gradients of its weighted sum with respect to parameters and input; and the weights."""
     weights = jnp.asarray(np.random.default_rng(2).standard_normal(x.shape))
 
     def weighted(params, x):
@@ -29,7 +29,7 @@ def outputs_and_gradients(unit, variables, x):
 
 @pytest.fixture(params=["basic", "single"])
 def twins(double, request):
-    """A highway unit whose gates' bias can be set, and the plain unit with the same weights."""
+    """A highway unit, a function that sets its gates' bias, the plain unit with the same weights, and an input."""
     block = request.param
     x = jnp.asarray(np.random.default_rng(1).standard_normal((4, 6, 6, 8)))
     layers = network("highway", "basic").layers
@@ -71,10 +71,10 @@ def test_closed_gates_give_the_identity(twins):
 
 @pytest.mark.parametrize(("bias", "expected"), [slow(0.0, 0.5), (-2.2, 0.1)])
 def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
-    """Mean T of every gate of highway-20, on digits.
+    """The mean T of every gate of highway-20 on digits is sigmoid(b_T).
 
-    W_T x has a standard deviation of about 0.1 at the start. T = 1/(1 + exp(-z)) has slope T(1 - T) <= 1/4, so that
-    a gate's mean over its few filters is within 0.025, and the mean of 16 gates much nearer.
+    W_T x has a standard deviation of about 0.1 at the start. T = 1/(1 + exp(-z)) has slope T(1 - T) <= 1/4. So the mean
+    of a gate over its few filters is within 0.025, and the mean of 16 gates much nearer.
     """
     c = config.resolve(config.load("configs/digits.py", "highway-20", {"model.gate_bias": bias}))
     data = datasets.load(c.data).train
@@ -87,13 +87,13 @@ def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
         return net.apply(variables, images, True, mutable=["batch_stats", "gates"])[1]["gates"]
 
     gates = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(look(jax.random.key(0)))])
-    assert len(gates) == 16  # 18 layers in units, of which two change the shape
+    assert len(gates) == 16  # of 18 layers in units, two change the shape and have no gate
     np.testing.assert_allclose(gates, expected, atol=0.025)
     np.testing.assert_allclose(gates.mean(), expected, atol=0.01)
 
 
 def test_openness_is_the_mean_of_the_gate(double):
-    """Against the gate's formula, in the unit after the stem."""
+    """It is compared with the gate's formula, in the unit after the stem."""
     from tests.networks.small import images_and_labels, variables_of
 
     x, _ = images_and_labels()
@@ -119,7 +119,7 @@ def test_gate_bias_by_depth(depth, bias):
 
 
 def test_gate_bias_in_configs():
-    """A number where it is given, for gated units alone; and it comes back from config.json."""
+    """A resolved config has the given or the default number for gated units only, and config.json restores it."""
     for name, given, expected in [("highway-20", -1, -1), ("highway-20", None, -2), ("plain-20", -1, None)]:
         c = config.resolve(config.load("configs/digits.py", name, {"model.gate_bias": given}))
         assert c.model.gate_bias == expected

@@ -1,4 +1,4 @@
-"""Initialisers against the variances their papers give."""
+"""Initializers compared with the variances in their papers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A unit of one's own is a class and a line."""
+"""A new unit needs one class and one line, as docs/extending.md shows."""
 
 import inspect
 
@@ -30,8 +30,8 @@ def test_it_trains_like_any_other(monkeypatch, tmp_path):
     assert loop.run(c, tmp_path)["test_error"] < 0.6  # chance is 0.9
 
 
-def test_its_layers_can_be_looked_at(monkeypatch, double):
-    """In a scanned stage: statistics, responses and the gradients with respect to them."""
+def test_its_layers_have_probes(monkeypatch, double):
+    """Statistics, responses and the gradients with respect to them are available in a scanned stage."""
     monkeypatch.setitem(UNITS, "scaled", ScaledUnit)
     net = network("scaled")
     x, _ = images_and_labels()
@@ -49,7 +49,7 @@ def test_its_layers_can_be_looked_at(monkeypatch, double):
 
 
 def test_the_documentation_shows_this_unit():
-    """Line for line, so that what docs/extending.md promises is what is tested here."""
+    """docs/extending.md contains the unit of this file, line for line."""
     shown = block("class ScaledUnit")
     assert inspect.getsource(ScaledUnit) in shown
     assert 'UNITS["scaled"] = ScaledUnit' in shown

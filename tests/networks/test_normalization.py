@@ -1,4 +1,4 @@
-"""Batch normalisation against its formula in NumPy, for every way a batch can be split."""
+"""Batch normalisation compared with its formula in NumPy, for all numbers of devices and sizes of groups."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from tests.networks.small import images_and_labels, network, variables_of
 
 
 def numpy_batch_norm(x, group, scale, bias, eps=1e-5):
-    """Output, and the mean over groups of the mean and of the unbiased variance."""
+    """Returns the output, and the averages over groups of the mean and of the unbiased variance."""
     outputs, means, variances = [], [], []
     for start in range(0, len(x), group):
         part = x[start : start + group]
@@ -83,7 +83,7 @@ def test_a_group_that_does_not_fit_is_refused():
 
 
 def test_a_large_mean_does_not_make_the_variance_negative():
-    """The one-pass variance cancels where the mean is large; it must stay a variance."""
+    """The one-pass variance loses digits if the mean is large, but must not become negative."""
     x = 1000 + 0.01 * jax.random.normal(jax.random.key(0), (32, 4, 4, 2))
     layer = BatchNorm()
     y, _ = layer.apply(layer.init(jax.random.key(0), x, True), x, True, mutable=["batch_stats"])
@@ -91,8 +91,8 @@ def test_a_large_mean_does_not_make_the_variance_negative():
 
 
 @pytest.mark.parametrize("unit", ["plain", "preactivation", slow("residual"), slow("highway")])
-def test_without_it_every_bn_is_a_bias(double, unit):
-    """Same names and places; the bias is a BN's of mean 0, variance 1 and scale 1, in training and evaluation."""
+def test_without_bn_a_bias_takes_the_place_of_each_bn(double, unit):
+    """It has a BN's name and place, and acts like a BN with mean 0, variance 1 and scale 1, also in training."""
     x, _ = images_and_labels()
     normalised, bare = network(unit, bn_epsilon=1e-300), network(unit, norm="none")
     variables = variables_of(normalised, x)

@@ -1,4 +1,4 @@
-"""Pre-activation networks against PyTorch, written apart from ours after arXiv:1603.05027: outputs and gradients."""
+"""Losses and gradients of pre-activation networks, compared with an independent PyTorch version (arXiv:1603.05027)."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ F = torch.nn.functional
 
 
 class Peer:
-    """Functions on tensors of our names; double precision; BN with the batch's statistics."""
+    """The networks in PyTorch, with our names of variables, in double precision; BN uses the batch's statistics."""
 
     def __init__(self, variables, block, shortcut):
         self.block, self.shortcut = block, shortcut

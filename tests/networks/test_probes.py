@@ -1,4 +1,4 @@
-"""Probes: what they see is what is there, in a scanned stage too, and nobody pays for those nobody asks."""
+"""Probes record the layers' true values, also in scanned stages, and cost nothing unless they are requested."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from resnet_flax.training.devices import DATA_AXIS, data_mesh
 from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
-PREACTIVATED = {"preactivation"}  # whose responses are those of convolutions, not of BNs
+PREACTIVATED = {"preactivation"}  # units whose responses are outputs of convolutions, not of BNs
 
 SOME = [slow(unit) if unit != "preactivation" else unit for unit in sorted(UNITS)]
 
@@ -28,7 +28,7 @@ def example(double):
 
 
 def look(net, variables, x, collections, train=False, **keys):
-    """What the network's probes see: the collections asked for."""
+    """Applies the network and returns the requested collections of its probes."""
     apply = jax.jit(lambda v, x: net.apply(v, x, train, mutable=["batch_stats", *collections], **keys)[1])
     return {name: found for name, found in apply(variables, x).items() if name != "batch_stats"}
 
@@ -42,7 +42,7 @@ def loss_of(net, variables, x, labels):
 
 
 def names(unit, units):
-    """The layers of the network, in order: ((stage, place), layer)."""
+    """Lists the layers of the network in order, as ((stage, unit), layer)."""
     return [((f"stage{i}", j), k) for i, n in enumerate(units, start=1) for j in range(n) for k in (1, 2)]
 
 
@@ -53,7 +53,7 @@ def at(tree, place):
 
 @pytest.mark.parametrize("unit", sorted(UNITS))
 def test_deviations_are_those_of_each_layers_output(example, unit):
-    """Against the outputs of the layers themselves, which Flax captures."""
+    """They are compared with the outputs of the layers, which Flax captures."""
     x, _ = example
     net = network(unit)
     variables = variables_of(net, x)
@@ -78,7 +78,7 @@ def test_a_bottlenecks_1x1_layers_have_other_names(example):
 
 @pytest.mark.parametrize("unit", SOME)
 def test_gradients_with_respect_to_responses(example, unit):
-    """In the scanned network: against differences, and, where a BN comes before, against its bias's gradient."""
+    """In a scanned network they equal finite differences, and summed, the gradient of the BN's bias before them."""
     x, labels = example
     net = network(unit)
     variables = variables_of(net, x)
@@ -108,7 +108,7 @@ def test_gradients_with_respect_to_responses(example, unit):
 
 
 @pytest.mark.parametrize("unit", SOME)
-def test_scanned_and_unrolled_see_the_same(example, unit):
+def test_probes_of_scanned_and_unrolled_networks_agree(example, unit):
     x, labels = example
     seen = []
     for unroll in (False, True):
@@ -121,7 +121,7 @@ def test_scanned_and_unrolled_see_the_same(example, unit):
 
 
 @pytest.mark.parametrize("unit", SOME)
-def test_eight_devices_see_what_one_does(example, unit):
+def test_probes_on_eight_devices_and_on_one_agree(example, unit):
     x, _ = example
     variables = variables_of(network(unit), x)
     seen = []
@@ -142,7 +142,7 @@ def test_eight_devices_see_what_one_does(example, unit):
 
 
 @pytest.mark.parametrize("unit", SOME)
-def test_they_leave_no_trace_where_nobody_asks(example, unit, monkeypatch):
+def test_without_a_request_the_program_contains_no_probe(example, unit, monkeypatch):
     x, _ = example
     net = network(unit)
     variables = jax.eval_shape(net.init, jax.random.key(0), x)

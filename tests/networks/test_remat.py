@@ -1,4 +1,4 @@
-"""Rematerialisation: the same numbers from less memory."""
+"""Rematerialisation computes the same numbers with less memory."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from resnet_flax import config
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.networks import build, stages
 from resnet_flax.networks.units import UNITS
 from resnet_flax.training import optimizer as optimizers
@@ -38,7 +38,7 @@ CASES += [slow("residual", "unit", True), slow("residual", "stage", False)]
 
 @pytest.mark.parametrize(("unit", "remat", "unroll"), CASES)
 def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
-    """Loss, logits, updated statistics, and the gradients of parameters and images."""
+    """Loss, logits, updated statistics, and the gradients of parameters and images are equal."""
     x, labels = images_and_labels()
     plainly, again = network(unit), network(unit, remat=remat, unroll=unroll)
     variables = variables_of(plainly, x)
@@ -47,9 +47,9 @@ def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
 
 
 @pytest.mark.parametrize("most_unrolled", [0, slow(35)])
-def test_gpus_compute_the_same(double, monkeypatch, most_unrolled):
-    """Sums in pairs, and loops that keep less or are none: where each runs, but computed on the CPU here."""
-    monkeypatch.setattr(stages, "_FEW_ON_GPU", most_unrolled)
+def test_the_formulation_for_gpus_computes_the_same(double, monkeypatch, most_unrolled):
+    """Paired sums, and loops that save less or are unrolled, are run here on the CPU."""
+    monkeypatch.setattr(stages, "_UNROLL_AT_MOST_ON_GPU", most_unrolled)
     x, labels = images_and_labels()
     plainly = network("preactivation", bn_group=4)
     on_gpu = plainly.clone(layers=dataclasses.replace(plainly.layers, gpu=True))
@@ -74,7 +74,7 @@ def test_variables_and_probes_are_the_same(double, remat):
 
 
 def memory_of_a_step(remat):
-    """Bytes of arguments, outputs and temporaries of ResNet-1202's training step at batch 128, as XLA plans them."""
+    """Returns the bytes that XLA plans for ResNet-1202's training step at batch 128."""
     c = config.base()
     c.model.update(depth=1202, remat=remat)
     net, everywhere = build(c.model, 10), replicated(data_mesh())
@@ -89,20 +89,20 @@ def memory_of_a_step(remat):
     return m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
 
 
-@pytest.mark.slow  # 15 s to compile; the next one counts what is kept
+@pytest.mark.slow  # compiles for 15 s; the next test counts the stored bytes without compiling
 def test_1202_layers_train_within_4_gib():
     assert memory_of_a_step("unit") < 4 * GIB
     assert memory_of_a_step("none") > 8 * GIB
 
 
-def test_what_is_kept_is_a_stage_s_or_each_unit_s_input():
-    """Of 56 layers, by hand: a stage keeps what its units put out (but for its last), or nothing but its own."""
+def test_rematerialisation_stores_the_inputs_of_stages_or_units():
+    """Counted by hand for 56 layers: a stage stores the outputs of its units (except the last), or only its own."""
     side, batch = 32, 4
     kept = {}
     for remat in ("unit", "stage"):
         c = config.base()
         c.model.update(depth=56, remat=remat)
-        kept[remat] = {s.name: s.activation_bytes for s in by_stage(build(c.model, 10), (side, side, 3), batch)}
+        kept[remat] = {s.name: s.activation_bytes for s in stage_costs(build(c.model, 10), (side, side, 3), batch)}
     unit_outputs = [4 * batch * side**2 * 16 // 2**i for i in range(3)]
     assert [kept["unit"][f"stage{i}"] for i in (1, 2)] == [9 * size for size in unit_outputs[:2]]
     assert kept["unit"]["stage3"] == 8 * unit_outputs[2]  # its output is only averaged

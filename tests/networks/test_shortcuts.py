@@ -1,4 +1,4 @@
-"""Options A, B and C against what section 3.3 says of them."""
+"""Shortcut options A, B and C, as section 3.3 of arXiv:1512.03385 defines them."""
 
 import flax.linen as nn
 import jax
@@ -24,7 +24,7 @@ def test_option_a_takes_every_second_position_and_adds_zero_channels():
 
 @pytest.mark.parametrize(("widened", "before"), [(32, 8), (64, 24), (17, 0)])
 def test_option_a_on_both_sides_is_the_peers(widened, before):
-    """akamaster/pytorch_resnet_cifar10: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))."""
+    """akamaster/pytorch_resnet_cifar10 has F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, planes // 4, planes // 4))."""
     x = jnp.ones((1, 5, 5, 16))
     y = subsample_and_pad(x, widened, 2, "both")
     assert y.shape == (1, 3, 3, widened)
@@ -59,7 +59,7 @@ def test_where_projections_stand():
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_a_plain_unit_is_a_residual_one_without_its_shortcut(block):
-    """relu(F(x)) and relu(F(x) + x) from the same F: their difference where both are positive is x."""
+    """relu(F(x)) and relu(F(x) + x) with the same F differ by x where both are positive."""
     layers = Layers(initializer("he"), block=block)
     plain, residual = PlainUnit(8, 1, layers), ResidualUnit(8, 1, layers)
     x = jax.random.normal(jax.random.key(1), (4, 6, 6, 8))

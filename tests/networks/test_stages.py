@@ -1,4 +1,4 @@
-"""A scanned stage is its units one after the other: against a hand-written loop, and against itself unrolled."""
+"""A scanned stage applies its units one after the other: compared with an explicit loop and the unrolled stage."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def loss_and_gradients(net, variables, x, labels):
 
 @pytest.mark.parametrize(("unit", "block", "shortcut"), CASES)
 def test_scanned_and_unrolled_agree(double, unit, block, shortcut):
-    """Outputs, updated statistics and gradients, from the same variables: to rounding, here of float64."""
+    """Outputs, updated statistics and gradients agree for the same variables, up to rounding of float64."""
     x, labels = images_and_labels()
     scanned, unrolled = (network(unit, block, shortcut=shortcut, unroll=unroll) for unroll in (False, True))
     variables = variables_of(scanned, x)
@@ -63,7 +63,7 @@ def test_scanned_and_unrolled_agree_in_float32():
 
 @pytest.mark.parametrize("unit", sorted(UNITS))
 def test_a_stage_is_its_units_in_turn(double, unit):
-    """The stem, then unit after unit applied by hand with its own slice of the stacked variables."""
+    """The stem's output passes through unit after unit, each applied with its slice of the stacked variables."""
     x, _ = images_and_labels()
     net = network(unit)
     variables = variables_of(net, x)

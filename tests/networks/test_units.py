@@ -1,4 +1,4 @@
-"""Units against PyTorch, from the same weights; and what each is by definition."""
+"""Units compared with PyTorch's, from the same weights, and with their definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from tests.networks.small import images_and_labels, network, variables_of
 
 
 def loss_and_gradients(net, variables, x, labels):
-    """In training: loss, gradients with respect to the parameters, updated statistics."""
+    """Returns the loss in training, the gradients with respect to the parameters, and the updated statistics."""
 
     def loss(params, x):
         logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
@@ -65,14 +65,14 @@ def layers_of(unit, block="basic", shortcut="A"):
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_where_a_preactivation_network_has_its_bns(double, block):
-    """The first unit of the network alone lacks the BN before its first convolution, and one more comes at the end."""
+    """Only the network's first unit lacks the BN before its first convolution; one more BN follows the last unit."""
     plain, ours = layers_of("plain", block), layers_of("preactivation", block)
     assert set(ours) == set(plain) | {"final_bn"}
     for i in (1, 2, 3):
         stage = f"stage{i}"
         assert set(plain[stage]["first"]) - set(ours[stage]["first"]) == ({"bn1"} if i == 1 else set())
         assert set(ours[stage]["rest"]) == set(plain[stage]["rest"])
-    channels = {"basic": (8, 8, 16), "bottleneck": (None, 32, 64)}[block]  # of what comes in
+    channels = {"basic": (8, 8, 16), "bottleneck": (None, 32, 64)}[block]  # input channels of each stage
     for i in (2, 3):
         assert ours[f"stage{i}"]["first"]["bn1"]["scale"].shape == (channels[i - 1],)
 
@@ -84,8 +84,8 @@ def test_preactivated_projections_have_no_bn(double):
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_a_preactivation_units_shortcut_is_clean(double, block):
-    """Where F is zero, the unit is the identity: nothing comes after the addition."""
+def test_nothing_follows_the_addition_of_a_preactivation_unit(double, block):
+    """If F is zero, the unit is the identity."""
     net = network("preactivation", block, stage_units=(3,))
     x, _ = images_and_labels()
     variables = variables_of(net, x)

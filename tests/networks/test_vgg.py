@@ -1,4 +1,4 @@
-"""VGG networks against PyTorch, from the same weights; and their pooling against XLA's."""
+"""VGG networks compared with PyTorch's, from the same weights; and their max pooling with XLA's."""
 
 from functools import partial
 
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_flax.networks.network import halve
+from resnet_flax.networks.network import max_pool_2x2
 from tests.networks.small import images_and_labels, network, variables_of
 
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
-def test_halving_is_max_pooling_in_ceil_mode(seed, height, width):
-    """Forward everywhere, and backward where the largest entry is one alone, as it is for random numbers."""
+def test_max_pooling_rounds_sides_up(seed, height, width):
+    """Outputs equal XLA's; gradients do where the largest entry is unique, as it is for random numbers."""
     x = jnp.asarray(np.random.default_rng(seed).standard_normal((2, height, width, 3)), jnp.float32)
     shape = (2, -(-height // 2), -(-width // 2), 3)
     dy = np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(shape)
@@ -28,14 +28,14 @@ def test_halving_is_max_pooling_in_ceil_mode(seed, height, width):
         y, pull = jax.vjp(pool, x)
         return y, pull(dy)[0]
 
-    ours, expected = (with_gradient(p, x, dy) for p in (halve, lambda x: nn.max_pool(x, (2, 2), (2, 2), "SAME")))
+    ours, expected = (with_gradient(p, x, dy) for p in (max_pool_2x2, lambda x: nn.max_pool(x, (2, 2), (2, 2), "SAME")))
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
-def test_halving_of_bfloat16():
+def test_max_pooling_of_bfloat16():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 7, 3)), jnp.bfloat16)
-    assert halve(x).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(halve(x).astype(np.float32), halve(x.astype(jnp.float32)))
+    assert max_pool_2x2(x).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(max_pool_2x2(x).astype(np.float32), max_pool_2x2(x.astype(jnp.float32)))
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

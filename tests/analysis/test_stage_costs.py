@@ -1,4 +1,4 @@
-"""The parts that a network is cut into: they add up, and each is what one would count by hand."""
+"""The costs of a network's stages: they add up, and each equals a count by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resnet_flax import config
 from resnet_flax.analysis import counts
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 from tests.marks import slow
@@ -24,8 +24,8 @@ def network(name="residual-8", classes=10, file="cifar10", **keys):
 
 
 def test_resnet_20_by_hand():
-    """Section 4.2: 3x3 layers of 16, 32 and 64 filters at 32, 16 and 8 pixels a side; option A costs nothing."""
-    stem, *stages, head = by_stage(network("residual-20"), CIFAR, 1)
+    """Section 4.2: 3x3 layers of 16, 32 and 64 filters on images of side 32, 16 and 8; option A costs nothing."""
+    stem, *stages, head = stage_costs(network("residual-20"), CIFAR, 1)
     assert [s.name for s in (stem, *stages, head)] == ["stem", "stage1", "stage2", "stage3", "head"]
     assert (stem.output, head.output) == ((32, 32, 16), (10,))
     assert [s.output for s in stages] == [(32, 32, 16), (16, 16, 32), (8, 8, 64)]
@@ -43,8 +43,8 @@ def test_resnet_20_by_hand():
 
 @pytest.mark.parametrize("depth", [18, 50, *(slow(d) for d in (34, 101, 152))])
 def test_stages_of_table_1(depth):
-    """The output sizes of Table 1, and as many units as it says."""
-    _, *stages, head = by_stage(network(f"residual-{depth}", 1000, "imagenet"), IMAGENET, 1)
+    """Output sizes and numbers of units are those of Table 1."""
+    _, *stages, head = stage_costs(network(f"residual-{depth}", 1000, "imagenet"), IMAGENET, 1)
     expansion = 4 if depth >= 50 else 1
     assert [s.output for s in stages] == [
         (56, 56, 64 * expansion), (28, 28, 128 * expansion), (14, 14, 256 * expansion), (7, 7, 512 * expansion),
@@ -60,10 +60,10 @@ def test_stages_of_table_1(depth):
     st.booleans(), st.sampled_from(["float32", "bfloat16"]),
 )  # fmt: skip
 @settings(max_examples=3)
-def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
+def test_costs_of_stages_add_up(unit, n, side, channels, classes, unroll, dtype):
     net = network(f"{unit}-{6 * n + 2}", classes, width=0.25, unroll=unroll, dtype=dtype)
     image = (side, side, channels)
-    stages = by_stage(net, image, 4)
+    stages = stage_costs(net, image, 4)
     assert sum(s.parameters for s in stages) == counts.parameters(net, image)
     assert sum(s.multiply_adds for s in stages) == counts.multiply_adds(net, image)
     assert all(s.parameters > 0 and s.multiply_adds > 0 and s.activation_bytes > 0 for s in stages)
@@ -78,11 +78,11 @@ def test_the_parts_add_up(unit, n, side, channels, classes, unroll, dtype):
 )
 @pytest.mark.parametrize("norm", ["batch", slow("none")])
 def test_other_families(family, unit, depth, names, norm):
-    """Whatever comes before the first stage and after the last one, and whether features are dropped."""
+    """Costs also add up with and without a stem, with other layers after the last stage, and with dropout."""
     net = network(
         f"{unit}-20", family=family, block="single", depth=depth, width=0.25, hidden=(24, 16), dropout=0.5, norm=norm
     )
-    stages = by_stage(net, CIFAR, 4)
+    stages = stage_costs(net, CIFAR, 4)
     assert [s.name for s in stages] == names
     assert [s.units for s in stages if s.name.startswith("stage")] == list(net.stage_units)
     assert sum(s.parameters for s in stages) == counts.parameters(net, CIFAR)
@@ -94,15 +94,15 @@ def test_other_families(family, unit, depth, names, norm):
 
 
 @pytest.mark.parametrize("unit", SOME)
-def test_a_stage_is_not_its_neighbours(unit):
-    """A longer second stage costs more there and nowhere else: a unit of it after the other."""
-    by_length = {n: by_stage(network(f"{unit}-8", stage_units=(2, n, 2)), CIFAR, 4) for n in (2, 3, 4)}
+def test_a_longer_stage_changes_only_its_own_costs(unit):
+    """Each additional unit in the second stage costs more there, and nothing in other stages."""
+    by_length = {n: stage_costs(network(f"{unit}-8", stage_units=(2, n, 2)), CIFAR, 4) for n in (2, 3, 4)}
     for i, (two, three, four) in enumerate(zip(*by_length.values(), strict=True)):
         for count in ("parameters", "multiply_adds", "activation_bytes"):
             first, second = getattr(three, count) - getattr(two, count), getattr(four, count) - getattr(three, count)
             if two.name == "stage2":
                 assert first > 0, (i, count)
-                # With one unit after the first one there is no loop, and what a loop keeps is more.
+                # With one unit after the first, there is no loop; a loop stores more.
                 assert first == second or count == "activation_bytes"
             else:
                 assert first == second == 0, (two.name, count)
@@ -110,15 +110,15 @@ def test_a_stage_is_not_its_neighbours(unit):
 
 def test_activations_grow_with_the_batch():
     net = network()
-    one, two, four = (by_stage(net, CIFAR, n) for n in (16, 32, 64))
+    one, two, four = (stage_costs(net, CIFAR, n) for n in (16, 32, 64))
     for a, b, c in zip(one, two, four, strict=True):
         assert c.activation_bytes - b.activation_bytes == 2 * (b.activation_bytes - a.activation_bytes) > 0
 
 
-def test_bn_groups_and_meshes_play_no_part():
+def test_bn_groups_and_meshes_do_not_change_costs():
     c = config.load("configs/cifar10.py", "residual-8")
     apart = build(c.model, 10, bn_group=2, axis_name="data")
-    assert by_stage(apart, CIFAR, 8) == by_stage(build(c.model, 10), CIFAR, 8)
+    assert stage_costs(apart, CIFAR, 8) == stage_costs(build(c.model, 10), CIFAR, 8)
 
 
 def test_nothing_is_compiled():
@@ -131,9 +131,9 @@ def test_nothing_is_compiled():
     net = network("plain-14")
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        by_stage(net, (20, 20, 2), 3)
+        stage_costs(net, (20, 20, 2), 3)
         assert [event for event in compiled if "backend_compile" in event] == []
-        jax.jit(lambda x: x + 41.5)(jnp.ones(3))  # so that the listener is known to hear
+        jax.jit(lambda x: x + 41.5)(jnp.ones(3))  # shows that the listener notices compilations
         assert [event for event in compiled if "backend_compile" in event]
     finally:
         jax.monitoring.clear_event_listeners()

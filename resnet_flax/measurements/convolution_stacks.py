@@ -1,4 +1,4 @@
-"""Layers measured alone: a bottleneck against two 3x3 layers, and 1x1 against 3x3 convolutions."""
+"""Stacks of convolutions, timed alone: a bottleneck beside two 3x3 layers, and 1x1 beside 3x3 convolutions."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ from resnet_flax.networks.convolution import convolution
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """Convolutions one after the other, ReLUs between them, no bias, no BN.
+    """A sequence of convolutions with ReLU between them, without biases and BN.
 
     Attributes:
-      name: for people.
-      channels: of the input.
-      layers: (kernel size, filters) of each.
-      side: of the images.
+      name: The name in messages and tables.
+      channels: Number of input channels.
+      layers: (kernel size, filters) of each convolution.
+      side: Height and width of the images.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Stack:
     side: int
 
     def __call__(self, x: Array, kernels: Sequence[Array]) -> Array:
-        """[N, side, side, channels] -> [N, side, side, filters of the last]."""
+        """[N, side, side, channels] -> [N, side, side, filters of the last convolution]."""
         for i, kernel in enumerate(kernels):
             x = convolution(jax.nn.relu(x) if i else x, kernel)
         return x
@@ -46,23 +46,23 @@ class Stack:
 
     @property
     def parameters(self) -> int:
-        """Numbers in the kernels."""
+        """The number of values in the kernels."""
         return sum(math.prod(shape) for shape in self.kernels)
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one image, counted from the program."""
+        """The multiply-adds for one image, counted from the program."""
         x = jax.ShapeDtypeStruct((1, self.side, self.side, self.channels), jnp.float32)
         return multiply_adds_of(self, x, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in self.kernels])
 
 
-# Fig. 5 of arXiv:1512.03385: left, right, and what right would be without its 1x1 layers; at the side of conv4_x.
+# Fig. 5 of arXiv:1512.03385: left, right, and the right one without its 1x1 layers; on images as large as in conv4_x.
 TWO_64 = Stack("two 3x3 of 64", 64, ((3, 64), (3, 64)), 14)
 BOTTLENECK = Stack("bottleneck 256-64-64-256", 256, ((1, 64), (3, 64), (1, 256)), 14)
 TWO_256 = Stack("two 3x3 of 256", 256, ((3, 256), (3, 256)), 14)
 FIGURE_5 = (BOTTLENECK, TWO_64, TWO_256)
 
-# The three stages of the CIFAR networks, and the bottleneck's width in conv4_x.
+# (side, filters) of the three stages of the CIFAR networks, and of a bottleneck's 3x3 layer in conv4_x.
 _SHAPES = ((32, 16), (16, 32), (8, 64), (14, 256))
 PAIRS = tuple(
     tuple(Stack(f"{k}x{k} of {filters} on {side}x{side}", filters, ((k, filters),), side) for k in (1, 3))
@@ -75,19 +75,22 @@ WAYS = ("forward", "forward and backward")
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Seconds that a stack took on a batch."""
+    """Seconds of a stack on a batch: the forward pass alone, and forward and backward pass together."""
 
     forward: Spread
     both: Spread
 
 
 def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Callable[[], Any]]:
-    """Every stack, each way, compiled, on random images and kernels (He's initialisation).
+    """Compiles each stack, forward and forward with backward, on random images and kernels (He's initialisation).
 
     Args:
-      batch: images.
-      key: of both.
-      done: told after each stack.
+      batch: Number of images.
+      key: Random key of images and kernels.
+      done: Called with a message after each stack.
+
+    Returns:
+      The calls, by the names of :func:`name_of`.
     """
     found: dict[str, Callable[[], Any]] = {}
     for stack in STACKS:
@@ -108,10 +111,10 @@ def calls(batch: int, key: Array, done: Callable[[str], None]) -> dict[str, Call
 
 
 def name_of(stack: Stack, way: str) -> str:
-    """Names a call, in messages and among the results."""
+    """Names a stack's call, in messages and results; ``way`` is one of ``WAYS``."""
     return f"{stack.name}, {way}"
 
 
 def times(measured: Mapping[str, Spread], stack: Stack) -> Times:
-    """Returns the times of a stack, out of what was measured of :func:`calls`."""
+    """Returns a stack's times from the measurements of all :func:`calls`."""
     return Times(*(measured[name_of(stack, way)] for way in WAYS))

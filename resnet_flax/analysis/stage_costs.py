@@ -1,4 +1,4 @@
-"""The cost of each stage of a network: parameters, multiply-adds, activation memory; nothing is run or compiled."""
+"""Parameters, multiply-adds and activation memory of each stage of a network, without running or compiling it."""
 
 import dataclasses
 import math
@@ -11,21 +11,22 @@ from jax import Array
 
 from resnet_flax.analysis.activations import kept_bytes
 from resnet_flax.analysis.counts import multiply_adds_of_equation, shaped, variables_of
-from resnet_flax.analysis.stages import stages_of
+from resnet_flax.analysis.program_stages import assign_stages
 from resnet_flax.networks import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class StageCost:
-    """One stage of a network: the stem, ``stage1``, ..., or the head, which is all that follows.
+    """The cost of one stage of a network: the stem, ``stage1``, ..., or the head, which is everything after them.
 
     Attributes:
-      name: of its output, as the network names it.
-      output: shape of its output for one image: (H, W, C), or (classes,) of the head.
-      units: how many it has; 0 for the stem and the head.
-      parameters: numbers trained.
-      multiply_adds: of classifying one image: convolutions and matrix products.
-      activation_bytes: kept for the backward pass of a batch; ``resnet_flax/analysis/activations.py`` defines it.
+      name: ``stem``, ``stage1``, ... or ``head``.
+      output: Shape of the stage's output for one image: (H, W, C), or (classes,) for the head.
+      units: Number of units; 0 for the stem and the head.
+      parameters: Number of trained values.
+      multiply_adds: Multiply-adds for classifying one image, in convolutions and matrix products.
+      activation_bytes: Bytes stored for the backward pass of a batch, as ``resnet_flax/analysis/activations.py`` counts
+        them.
     """
 
     name: str
@@ -36,13 +37,13 @@ class StageCost:
     activation_bytes: int
 
 
-def by_stage(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
-    """The stages of a network in their order, the head last; the parts add up to the network's counts.
+def stage_costs(network: Network, image_shape: tuple[int, int, int], batch: int) -> list[StageCost]:
+    """Returns the cost of each stage of a network, in their order, the head last; they add up to the network's counts.
 
     Args:
-      network: any; its BN groups and mesh axis play no part.
+      network: The network; its BN groups and mesh axis do not matter.
       image_shape: (H, W, C).
-      batch: images whose activations are counted.
+      batch: Number of images whose activations are counted.
     """
     network = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
     variables = variables_of(network, image_shape)
@@ -58,19 +59,19 @@ def by_stage(network: Network, image_shape: tuple[int, int, int], batch: int) ->
 def _inference(
     network: Network, variables: dict[str, Any], image_shape: tuple[int, int, int]
 ) -> tuple[list[str], list[tuple[int, ...]], list[int], list[int]]:
-    """The stages' names; and, with those of the head: shapes of outputs, parameters, multiply-adds of one image."""
+    """Returns the stages' names; and for each stage, then the head, the output's shape, parameters, multiply-adds."""
     named: dict[str, Array] = {}
 
     def logits_and_named(variables: dict[str, Any], images: Array) -> tuple[Array, list[Array]]:
         logits, named_here = network.apply(variables, images, train=False, intermediates=True)
-        named.update(named_here)  # a dict that is returned would come back sorted
+        named.update(named_here)  # jax would sort the keys of a returned dict
         return logits, list(named_here.values())
 
     image = jax.ShapeDtypeStruct((1, *image_shape), network.layers.param_dtype)
     jaxpr = jax.make_jaxpr(logits_and_named)(variables, image).jaxpr
     names = [name for name, a in named.items() if a.ndim == 4]
     made = dict(zip(named, jaxpr.outvars[1:], strict=True))
-    stage = stages_of(jaxpr, [jaxpr.invars[-1]], [made[name] for name in names])
+    stage = assign_stages(jaxpr, [jaxpr.invars[-1]], [made[name] for name in names])
 
     head = len(names)
     parameters, multiply_adds = [0] * (head + 1), [0] * (head + 1)
@@ -89,7 +90,7 @@ def _inference(
 def _training(
     network: Network, variables: dict[str, Any], names: list[str], images_shape: tuple[int, ...]
 ) -> list[int]:
-    """Bytes that each stage, and the head with the loss, keeps for the backward pass of a batch."""
+    """Counts the bytes that each stage, and then the head with the loss, stores for the backward pass of a batch."""
 
     def forward(variables: dict[str, Any], images: Array, labels: Array) -> tuple[list[Array], list[Array]]:
         state = {name: value for name, value in variables.items() if name != "params"}
@@ -114,7 +115,7 @@ def _training(
     labels = jax.ShapeDtypeStruct(images_shape[:1], jnp.int32)
     jaxpr = jax.make_jaxpr(forward)(variables, images, labels).jaxpr
     cuts, residuals = jaxpr.outvars[: len(names)], jaxpr.outvars[len(names) :]
-    stage = stages_of(jaxpr, [jaxpr.invars[-2]], cuts)
+    stage = assign_stages(jaxpr, [jaxpr.invars[-2]], cuts)
     kept = [0] * (len(names) + 1)
     for v, count in kept_bytes(jaxpr, residuals).items():
         kept[stage.get(v, len(names))] += count

@@ -1,4 +1,4 @@
-"""Values of a network's layers, in the order in which images pass them."""
+"""Lists values of a network's layers in the order in which images pass through the layers."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from resnet_flax.networks.stages import is_stacked
 
 
 def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
-    """Each array reduced to a number; those of a stage's scanned units, [units, ...], to one number a unit."""
+    """Reduces each array of a tree to a number; a stacked array of scanned units, [units, ...], to one per unit."""
 
     def one(path: tuple, leaf: Array) -> Array:
         return jax.vmap(reduction)(leaf) if is_stacked(path) else reduction(leaf)
@@ -19,14 +19,17 @@ def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
-    """Layers that have a leaf of that name: ``[("stem_conv", x), ("stage1.1.conv1", x), ("stage1.2.conv1", x), ...]``.
+def layers_in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
+    """Lists the layers that have a leaf of the given name, and their leaves, in the network's order.
 
     Args:
-      tree: a network's collection: ``{"stem_conv": {leaf: x}, "stage1": {"first": ..., "rest": ...}, ...}``. Leaves of
-        ``rest`` have a leading axis of units, which is taken apart.
-      leaf: such as ``"kernel"``.
-      layers: a regular expression that the layer's own name (``conv1``) matches as a whole.
+      tree: A collection of variables: ``{"stem_conv": {leaf: x}, "stage1": {"first": ..., "rest": ...}, ...}``. Leaves
+        under ``rest`` are stacked along a leading axis of units; each unit gets its own slice.
+      leaf: The leaf's name, such as ``"kernel"``.
+      layers: A regular expression for the names of layers (such as ``conv1``) that are listed; it matches whole names.
+
+    Returns:
+      ``[("stem_conv", x), ("stage1.1.conv1", x), ("stage1.2.conv1", x), ...]``.
     """
     stages = sorted((k for k in tree if re.fullmatch(r"stage\d+", k)), key=lambda k: int(k[5:]))
     before = {k: v for k, v in tree.items() if k.startswith("stem")}

@@ -1,4 +1,4 @@
-"""Networks measured: what they hold, what they compute, and how long their training step takes."""
+"""The cost of a network: its parameters, multiply-adds and activation memory, and the time of its training step."""
 
 import dataclasses
 import time
@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.analysis.by_stage import by_stage
+from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.errors import UserError
 from resnet_flax.measurements.timing import Spread
 from resnet_flax.networks import Network, build
@@ -26,14 +26,14 @@ class Cost:
     """The cost of a network.
 
     Attributes:
-      label: its name, such as ``plain-56``.
-      unit: of the network.
-      depth: its layers with weights.
-      parameters: numbers trained.
-      multiply_adds: of classifying one image.
-      activation_bytes: kept for the backward pass of the batch (resnet_flax/analysis/activations.py).
-      compile_seconds: of the training step.
-      step: seconds a training step took on the batch.
+      label: The network's name, such as ``plain-56``.
+      unit: The unit's name.
+      depth: Number of layers with weights.
+      parameters: Number of trained values.
+      multiply_adds: Multiply-adds for classifying one image.
+      activation_bytes: Bytes stored for the backward pass of a batch (resnet_flax/analysis/activations.py).
+      compile_seconds: Seconds for compiling the training step.
+      step: Seconds of a training step on a batch.
     """
 
     label: str
@@ -47,7 +47,7 @@ class Cost:
 
 
 def units_with_a_basic_form() -> list[str]:
-    """The units that CIFAR networks of 6n+2 layers can be made of."""
+    """Returns the names of the units of which CIFAR networks of 6n+2 layers can be made."""
     found = []
     for unit in UNITS:
         c = configs.base()
@@ -63,12 +63,12 @@ def units_with_a_basic_form() -> list[str]:
 def training_call(
     config: ConfigDict, image: tuple[int, int, int], classes: int, batch: int
 ) -> tuple[Callable[[], Any], float]:
-    """A call that takes one training step on random images (forward, backward, optimizer), on one device.
+    """Compiles a training step (forward, backward, optimizer) on random images, for one device.
 
-    BN normalises the whole batch; augmentation is not part of it.
+    BN normalises the whole batch. The step does not augment its images.
 
     Returns:
-      the call, and the seconds that compiling it took.
+      A function that takes one step at each call, and the seconds for compiling it.
     """
     network = build(config.model, classes)
     optimizer = Recipe(config).optimizer()
@@ -77,7 +77,7 @@ def training_call(
     images = jax.random.normal(keys[0], (batch, *image), config.model.param_dtype)
     labels = jax.random.randint(keys[1], (batch,), 0, classes)
     started = time.perf_counter()
-    # The same features are dropped in every step: that takes as long.
+    # All steps drop the same features, which takes as long as new ones.
     dropped = jax.random.split(keys[0], batch) if network.dropout else None
     step = partial(training_step, network=network, optimizer=optimizer, dropout_keys=dropped, ema=config.optimizer.ema)
     step = jit(step, donate_argnums=0)
@@ -95,9 +95,9 @@ def training_call(
 def cost(
     config: ConfigDict, image: tuple[int, int, int], classes: int, batch: int, compile_seconds: float, step: Spread
 ) -> Cost:
-    """The counts of a network beside its times."""
+    """Returns the cost of a config's network: its counts, and the given times."""
     network: Network = build(config.model, classes)
-    stages = by_stage(network, image, batch)
+    stages = stage_costs(network, image, batch)
     return Cost(
         label=configs.name_of(config.model),
         unit=config.model.unit,

@@ -1,7 +1,7 @@
-"""Which stage of a network each step of a traced program belongs to.
+"""Assigns the equations of a traced program to the stages of the network.
 
-A program is cut at the network's named outputs (``stem``, ``stage1``, ...): what a stage's output is computed from,
-and what an earlier one is not, is that stage's. So no unit and no family needs to be known here.
+The program is cut at the network's named outputs (``stem``, ``stage1``, ...). An equation belongs to the first stage
+whose output depends on it. This works for every unit and family.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from jax.extend import core
 
 
-def stages_of(
+def assign_stages(
     jaxpr: core.Jaxpr, data: Sequence[core.Var], cuts: Sequence[core.Var | core.Literal]
 ) -> dict[core.Var, int]:
-    """The stage of every variable of a program; loops and calls are single steps here.
+    """Returns the stage of each variable of a program, counted from 0; a loop or a call is a single equation here.
 
     Args:
-      jaxpr: of a program.
-      data: its inputs that flow through the stages: the images.
-      cuts: the outputs of its stages, in their order.
+      jaxpr: The program.
+      data: The inputs that flow through the stages: the images.
+      cuts: The outputs of the stages, in their order.
 
     Returns:
-      For each variable ``i`` where it is made after the cut before the i-th one, and up to that one;
-      ``len(cuts)`` after all of them. What no data has gone into (parameters, and what is made of them alone) is in
-      the stage that uses it first; what nothing uses is not there.
+      The stage i of each variable: a variable in stage i is computed after cut i - 1, and up to cut i. Variables after
+      the last cut are in stage ``len(cuts)``. A variable that does not depend on the data (a parameter, or a function
+      of parameters) is in the first stage that uses it. Unused variables are left out.
     """
     stage = dict.fromkeys(data, 0)
     opens = {cut: i for i, cut in enumerate(cuts, start=1)}
