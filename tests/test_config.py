@@ -105,7 +105,7 @@ def test_a_key_is_one_row(monkeypatch):
         when="schedule.name=cosine", phrase="patience {} instead of {}",
     )  # fmt: skip
     monkeypatch.setitem(config.KEYS, row.name, row)
-    assert "| `train.patience` | `3` | in [1, 9) | evaluations without progress | in effect where " in page.page()
+    assert "| `train.patience` | `3` | in [1, 9) | evaluations without progress | has an effect only if " in page.page()
     assert "  train.patience=3   " in config.keys_in_help("config")
     assert "evaluations without progress" in config.keys_in_help("config")
     old, new = with_values(**{row.name: 3}), with_values(**{row.name: 5, "schedule.name": "cosine"})
@@ -187,7 +187,7 @@ def test_a_number_out_of_bounds_is_refused(key):
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate=0.0 must be above 0"),
         ({"optimizer.momentum": 1.0}, r"optimizer.momentum=1.0 must be in \[0, 1\)"),
         ({"model.bn_momentum": -0.1}, r"model.bn_momentum=-0.1 must be in \[0, 1\)"),
-        ({"schedule.milestones": (5, 5)}, r"schedule.milestones=\(5, 5\) must grow"),
+        ({"schedule.milestones": (5, 5)}, r"schedule.milestones=\(5, 5\) must be increasing"),
         ({"train.steps": 2**25}, r"must be below 2\*\*32 images"),
         ({"model.depth": 21}, "model.depth=21 is no basic network"),
         ({"model.unit": "residul"}, "model.unit='residul' is not known; choose one of plain, residual"),

@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from resnet_flax.config import names_in
-from resnet_flax.data import layouts, pixels, sources
+from resnet_flax.data import layouts, loaders, pixels
+from resnet_flax.data.device_arrays import DeviceSplits, NoteBroken, StreamedBatches, Supply
 from resnet_flax.data.folders import decoded_side
 from resnet_flax.data.images import Found, Images, S
 from resnet_flax.data.layouts import Arrays, Layout
@@ -23,7 +24,6 @@ from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.streaming import Batch, Batches, Pipeline
-from resnet_flax.data.supplies import NoteBroken, Resident, Streamed, Supply
 from resnet_flax.data.transforms import Transform
 from resnet_flax.data.views import VIEWS
 from resnet_flax.errors import UserError
@@ -61,16 +61,16 @@ class Access(Protocol[_S]):
     def transform(self, normalization: Normalization, dtype: jnp.dtype) -> Transform: ...
     def normalization(self, name: str, train: _S, known: Normalization | None = None) -> Normalization: ...
     def quick_normalization(self, name: str, train: _S) -> Normalization | None: ...
-    def in_order(self, split: _S, batch_size: int) -> ClosableBatches: ...
-    def mixed(self, split: Any) -> Any: ...
+    def ordered_batches(self, split: _S, batch_size: int) -> ClosableBatches: ...
+    def mix_classes(self, split: Any) -> Any: ...
     def supply(
         self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply: ...
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]: ...
     def identity(self, split: _S) -> bytes | None: ...
     def as_trained(self, preprocessing: Preprocessing) -> "Access[_S]": ...
-    def decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
-    def rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
+    def try_decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
+    def decoding_rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,12 @@ class InMemory:
     Attributes:
       noun: what messages call the images.
       views: names of the views of an image in which it can be evaluated (:mod:`resnet_flax.data.views`).
-      fixed: whether images keep the size that they were loaded with, whichever a network wants.
+      fixed_size: whether images keep the size that they were loaded with, whichever a network wants.
       data: the section of a config.
       stored: (H, W, C) of an image as it lies there.
     """
 
-    noun, views, fixed = "images", ("center",), True
+    noun, views, fixed_size = "images", ("center",), True
 
     data: Mapping[str, Any]
     stored: tuple[int, int, int]
@@ -104,7 +104,7 @@ class InMemory:
             if given is not None:
                 _check_images(found.where, split, given, found.train.images.shape[1:])
         _check_declared(row, data, found)
-        found = sources.resized(found, data)
+        found = loaders.resized(found, data)
         return found, InMemory(data, found.train.images.shape[1:])
 
     @property
@@ -147,7 +147,7 @@ class InMemory:
         """Returns what :meth:`normalization` does; None where that takes long."""
         return self.normalization(name, train)
 
-    def in_order(self, split: Images, batch_size: int) -> Generator[Batch]:
+    def ordered_batches(self, split: Images, batch_size: int) -> Generator[Batch]:
         """Yields each image of a split once: ``images`` [n, H, W, C] uint8, ``labels`` [n], and ``counts`` [n] bool.
 
         Fillers, and broken images that are passed over, do not count. The iterator has to be closed.
@@ -157,7 +157,7 @@ class InMemory:
             labels = split.labels[part]
             yield {"images": split.images[part], "labels": labels, "counts": np.ones(len(labels), bool)}
 
-    def mixed(self, split: Images) -> Images:
+    def mix_classes(self, split: Images) -> Images:
         """Returns a split in an order in which the first images are of all classes: files have it already."""
         return split
 
@@ -170,7 +170,7 @@ class InMemory:
           sizes: of the batches of training and of evaluation, of all devices together.
           note: called for each broken image that is passed over.
         """
-        return Resident(splits, mesh, *sizes)
+        return DeviceSplits(splits, mesh, *sizes)
 
     @staticmethod
     def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "InMemory":
@@ -209,11 +209,11 @@ class InMemory:
             )
         return self
 
-    def decoding(self, split: Images) -> Iterator[tuple[int, list[str]]]:
+    def try_decoding(self, split: Images) -> Iterator[tuple[int, list[str]]]:
         """Decodes photographs; yields how many, and why some of them cannot be read. Nothing of images in memory."""
         return iter(())
 
-    def rate(self, train: Images, batch_size: int, seconds: float) -> tuple[float, str] | None:
+    def decoding_rate(self, train: Images, batch_size: int, seconds: float) -> tuple[float, str] | None:
         """Measures the images that are decoded in a second, and says by what; None where none are.
 
         Args:
@@ -227,11 +227,11 @@ class OnDisk:
     """Photographs that stay on disk, and are decoded, cropped and mirrored on the hosts as they go.
 
     Attributes:
-      noun, views, fixed, data: see :class:`InMemory`.
+      noun, views, fixed_size, data: see :class:`InMemory`.
       pipeline: how photographs become batches.
     """
 
-    noun, views, fixed = "photographs", VIEWS, False
+    noun, views, fixed_size = "photographs", VIEWS, False
 
     data: Mapping[str, Any]
     pipeline: Pipeline
@@ -262,13 +262,13 @@ class OnDisk:
 
     def quick_normalization(self, name: str, train: Photographs) -> Normalization | None:
         """See :class:`InMemory`."""
-        return None if name in pixels.OF_DATA else self.pipeline.normalization(name, train)
+        return None if name in pixels.STATISTICS else self.pipeline.normalization(name, train)
 
-    def in_order(self, split: Photographs, batch_size: int) -> Batches:
+    def ordered_batches(self, split: Photographs, batch_size: int) -> Batches:
         """See :class:`InMemory`."""
-        return self.pipeline.in_order(split, batch_size, np.arange(batch_size))
+        return self.pipeline.ordered_batches(split, batch_size, np.arange(batch_size))
 
-    def mixed(self, split: Photographs) -> Photographs:
+    def mix_classes(self, split: Photographs) -> Photographs:
         """See :class:`InMemory`: photographs lie class by class."""
         return split.take(np.random.RandomState(0).permutation(len(split)))
 
@@ -276,7 +276,7 @@ class OnDisk:
         self, splits: Mapping[str, Photographs], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply:
         """See :class:`InMemory`."""
-        return Streamed(splits, mesh, *sizes, self.pipeline, seed, note)
+        return StreamedBatches(splits, mesh, *sizes, self.pipeline, seed, note)
 
     @staticmethod
     def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "OnDisk":
@@ -285,7 +285,7 @@ class OnDisk:
 
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]:
         """See :class:`InMemory`; whatever the number of images, one batch at a time."""
-        layout = layouts.given()
+        layout = layouts.streamed()
         return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (1, batch_size), self.image_shape)
 
     def identity(self, split: Photographs) -> bytes:
@@ -298,15 +298,18 @@ class OnDisk:
         sizes = {name: getattr(preprocessing, name) for name in ("image_size", "resize", "channels", "interpolation")}
         return dataclasses.replace(self, pipeline=dataclasses.replace(self.pipeline, **sizes))
 
-    def decoding(self, split: Photographs) -> Iterator[tuple[int, list[str]]]:
+    def try_decoding(self, split: Photographs) -> Iterator[tuple[int, list[str]]]:
         """See :class:`InMemory`."""
         pipeline = dataclasses.replace(self.pipeline, skip_broken=True)
-        with closing(pipeline.in_order(split, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
+        with closing(pipeline.ordered_batches(split, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
             for batch in batches:
                 broken = batch["broken"][batch["broken"] >= 0]
-                yield int(batch["counts"].sum()) + len(broken), [pipeline.complaint(split[int(n)]) for n in broken]
+                yield (
+                    int(batch["counts"].sum()) + len(broken),
+                    [pipeline.explain_failure(split[int(n)]) for n in broken],
+                )
 
-    def rate(self, train: Photographs, batch_size: int, seconds: float) -> tuple[float, str]:
+    def decoding_rate(self, train: Photographs, batch_size: int, seconds: float) -> tuple[float, str]:
         """See :class:`InMemory`; with nobody else to feed."""
         pipeline = dataclasses.replace(self.pipeline, skip_broken=True)
         with closing(pipeline.train(train, 0, batch_size, np.arange(batch_size), 0, _MANY)) as batches:
@@ -330,7 +333,7 @@ def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.
 
     The last batch may be smaller, and so is one with broken images that are passed over.
     """
-    with closing(access.in_order(split, batch_size)) as batches:
+    with closing(access.ordered_batches(split, batch_size)) as batches:
         for batch in batches:
             yield batch["images"][batch["counts"]]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 
-from resnet_flax.data import imagenet, prepared, sources
+from resnet_flax.data import imagenet, loaders, tfds_sets
 from resnet_flax.data.folders import scan
 from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
@@ -72,7 +72,7 @@ def register(
 
 
 def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
-    return imagenet.find(data["name"], sources.data_dir(data["data_dir"]), testing)
+    return imagenet.find(data["name"], loaders.data_dir(data["data_dir"]), testing)
 
 
 def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
@@ -81,13 +81,13 @@ def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
     return imagenet.of_folder(expanded(data["folder"]), data["class_order"], testing)
 
 
-_PREPARED = DataSet(None, None, None, sources.named, _photographs_by_name)  # any other data set that TFDS prepared
+_PREPARED = DataSet(None, None, None, loaders.named, _photographs_by_name)  # any other data set that TFDS prepared
 DATASETS |= {
-    "digits": DataSet(8, 1, 10, sources.digits, config="configs/digits.py"),
-    "cifar10": DataSet(32, 3, 10, sources.named, _photographs_by_name, "CIFAR-10", "configs/cifar10.py"),
-    "cifar100": DataSet(32, 3, 100, sources.named, _photographs_by_name, "CIFAR-100", "configs/cifar100.py"),
-    IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
-    "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder, config="configs/folder.py"),
+    "digits": DataSet(8, 1, 10, loaders.digits, config="configs/digits.py"),
+    "cifar10": DataSet(32, 3, 10, loaders.named, _photographs_by_name, "CIFAR-10", "configs/cifar10.py"),
+    "cifar100": DataSet(32, 3, 100, loaders.named, _photographs_by_name, "CIFAR-100", "configs/cifar100.py"),
+    IMAGENET: DataSet(None, 3, 1000, loaders.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
+    "folder": DataSet(None, 3, None, loaders.folder, _photographs_in_folder, config="configs/folder.py"),
 }
 
 
@@ -157,7 +157,7 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
             check_labels(found.where, split, images.labels, len(found.classes))
     if found.test is None:
         train, test = set_aside_fifth(found.train)
-        found = found._replace(train=train, test=test, own_split=False, note=found.note or prepared.FIFTH)
+        found = found._replace(train=train, test=test, own_split=False, note=found.note or tfds_sets.TESTED_ON_A_FIFTH)
     name = data["folder"] or data["name"]
     train, validation = (found.train, found.train) if testing and not len(found.train) else _aside(found, data, name)
     return Data(

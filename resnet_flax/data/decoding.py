@@ -50,18 +50,18 @@ def read_photo(path: Readable, channels: int = 3) -> Image.Image:
     """
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if isinstance(path, np.ndarray):
-        path = of_array(path)
+        path = from_array(path)
     if isinstance(path, Image.Image):
-        return _flat(_upright(path), mode)
+        return _in_mode(_upright(path), mode)
     try:
         with _without_warnings, path.open("rb") as file, Image.open(file) as image:
             image.load()
-            return _flat(_upright(image), mode)
+            return _in_mode(_upright(image), mode)
     except Exception as error:  # a damaged file makes PIL raise nearly anything
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
-def prepare(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+def resize_and_crop(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
     """An image file as networks see it: its shorter side brought to ``resize``, then the central crop.
 
     Args:
@@ -81,12 +81,12 @@ def prepare(path: Readable, resize: int, side: int, channels: int, interpolation
     return center_crop(as_array(resize_short(image, resize, interpolation)), side, side)
 
 
-def square(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+def square_around_crop(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
     """An image whose shorter side is brought to ``resize``, cropped to a square about its central crop of ``side``.
 
-    The central crop of the square is, to the pixel, that of the whole image, :func:`prepare`'s.
+    The central crop of the square is, to the pixel, that of the whole image, :func:`resize_and_crop`'s.
 
-    Args, Raises: see :func:`prepare`.
+    Args, Raises: see :func:`resize_and_crop`.
 
     Returns:
       [resize, resize, channels] uint8.
@@ -158,7 +158,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     """An image of any mode as RGB, L or RGBA."""
     if mode == "RGBA" and image.has_transparency_data:
         return image.convert(mode)
@@ -184,7 +184,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def of_array(array: np.ndarray) -> Image.Image:
+def from_array(array: np.ndarray) -> Image.Image:
     """An array uint8 [H, W] or [H, W, C], of 1, 3 or 4 channels, as an image of PIL's.
 
     Raises:

@@ -117,7 +117,7 @@ def decode(found: ImageFolder, side: int, interpolation: str, crop: int = 0) -> 
     """The images of a folder: uint8 [N, side, side, 3], the shorter side resized and the centre cropped.
 
     Args:
-      crop: the side of the central crop that is taken out of them later (see ``decoding.square``); 0 for all.
+      crop: The side of the central crop taken later (see ``decoding.square_around_crop``); 0 for none.
 
     Raises:
       UserError: they would not fit into memory, or one cannot be read.
@@ -135,7 +135,7 @@ def _decode(files: Labelled, side: int, crop: int, interpolation: str, descripti
     images = np.empty((len(files), side, side, 3), np.uint8)
 
     def put(place: int) -> None:
-        images[place] = decoding.square(files[place][0], side, crop, 3, interpolation)
+        images[place] = decoding.square_around_crop(files[place][0], side, crop, 3, interpolation)
 
     # PIL lets go of the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_flax.data import folders, prepared, tars
+from resnet_flax.data import folders, tars, tfds_sets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
@@ -59,9 +59,9 @@ def look(name: str, folder: Path) -> list[Wanted]:
 
 
 def _look(name: str, folder: Path) -> list[Wanted]:
-    place = prepared.find(name, folder)
+    place = tfds_sets.find(name, folder)
     found = f"version {place.name}" if place else ""
-    if place and not prepared.is_readable(place):
+    if place and not tfds_sets.is_readable(place):
         found += ", in files that need TensorFlow"
     wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files", found)]
     if name == NAME:
@@ -88,7 +88,7 @@ def find(name: str, folder: Path, testing: bool = False) -> Found:
     try:
         wanted = look(name, folder)
         prepared_set = wanted[0]
-        if prepared_set.found and prepared.is_readable(prepared_set.path):
+        if prepared_set.found and tfds_sets.is_readable(prepared_set.path):
             return _prepared(name, prepared_set.path)
         if name == NAME:
             there = _tar_folder(folder)
@@ -125,14 +125,14 @@ def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -
 
 def _prepared(name: str, place: Path) -> Found:
     # ImageNet's test images, which TFDS prepares where they are there, have no labels.
-    info = prepared.read_info(place, ("validation",) if name == NAME else prepared.TESTS)
+    info = tfds_sets.read_info(place, ("validation",) if name == NAME else tfds_sets.TEST_SPLITS)
 
     @functools.cache
     def labels(split: str) -> np.ndarray:
         return _labels(Records(place, split), info.sizes[split])
 
-    test, note = prepared.choose_test(info, labels)
-    classes = info.classes or prepared.numbered_classes(labels("train"))
+    test, note = tfds_sets.choose_test(info, labels)
+    classes = info.classes or tfds_sets.numbered_classes(labels("train"))
 
     def photographs(split: str) -> Photographs:
         return Photographs.all_of(Records(place, split), labels(split))
@@ -150,7 +150,7 @@ def _labels(records: Records, count: int) -> np.ndarray:
             return int(source[number]["label"])
         except Exception as error:
             raise UserError(
-                f"{place}: image {number} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+                f"{place}: image {number} of {split} cannot be read: {tfds_sets.first_line(error)}; is it whole?"
             ) from None
 
     def read() -> np.ndarray:
@@ -216,7 +216,7 @@ def _validation_truth(devkit: Path) -> list[str]:
         numbers = {int(i): str(n) for i, n in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
         return [numbers[int(line)] for line in files["ILSVRC2012_validation_ground_truth.txt"].split()]
     except Exception as error:  # whatever a damaged file makes tarfile and SciPy raise
-        raise UserError(f"{devkit}: cannot be read, is it whole? ({prepared.first_line(error)})") from None
+        raise UserError(f"{devkit}: cannot be read, is it whole? ({tfds_sets.first_line(error)})") from None
 
 
 def _devkit_files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

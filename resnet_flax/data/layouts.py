@@ -48,7 +48,7 @@ def shuffled(batch_size: int) -> Layout:
     return Layout(PartitionSpec(), batch_at)
 
 
-def in_order(batch_size: int) -> Layout:
+def ordered(batch_size: int) -> Layout:
     """A whole split on every device, each image once; the last batch is filled up with images that do not count."""
 
     def batch_at(arrays: Arrays, seed: Any, step: Array, place: Array) -> dict[str, Array]:
@@ -60,7 +60,7 @@ def in_order(batch_size: int) -> Layout:
     return Layout(PartitionSpec(), batch_at, lambda arrays: -(-arrays["labels"].shape[0] // batch_size))
 
 
-def given() -> Layout:
+def streamed() -> Layout:
     """The next k batches, arrays [k, B, ...] whose batches are split over the devices: step s is row s modulo k."""
 
     def batch_at(arrays: Arrays, seed: Any, step: Array, place: Array) -> dict[str, Array]:

@@ -123,7 +123,7 @@ _opening = threading.Lock()
 
 @functools.cache  # one for each process: it holds open files
 def _records(folder: str, split: str) -> Sequence[dict]:
-    from resnet_flax.data.prepared import encoded  # in worker processes, which may not need it
+    from resnet_flax.data.tfds_sets import encoded  # in worker processes, which may not need it
 
     return encoded(Path(folder), split)
 

@@ -11,7 +11,7 @@ from resnet_flax.data.images import Images, center
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-OF_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
+STATISTICS = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
 _COUNTED_AT_ONCE = 16  # images
 

@@ -94,13 +94,13 @@ class Pipeline:
         """
         return Batches(_Training(self, photographs, batch_size, places, last, seed), first, last)
 
-    def in_order(self, photographs: Photographs, batch_size: int, places: np.ndarray) -> "Batches":
+    def ordered_batches(self, photographs: Photographs, batch_size: int, places: np.ndarray) -> "Batches":
         """Every photograph once, its central crop.
 
         Each has ``counts`` [n] bool as well: not those that fill up the last batch, nor broken images passed over.
         """
         steps = -(-len(photographs) // batch_size)
-        return Batches(_InOrder(self, photographs, batch_size, places, steps), 0, steps)
+        return Batches(_Ordered(self, photographs, batch_size, places, steps), 0, steps)
 
     def normalization(self, name: str, train: Photographs) -> Normalization:
         """The setting ``data.normalization`` (:func:`resnet_flax.data.pixels.normalization`).
@@ -108,15 +108,15 @@ class Pipeline:
         Statistics of the training set are those of the central squares, of ``resize``, of 10,000 of its images at most,
         always the same ones; images that cannot be read do not count.
         """
-        if name not in pixels.OF_DATA:
-            nothing = Images(self.blank_image[None], np.zeros(1, np.int32))
-            return pixels.normalization(name, nothing)
+        if name not in pixels.STATISTICS:
+            blank = Images(self.blank_image[None], np.zeros(1, np.int32))
+            return pixels.normalization(name, blank)
         some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
         square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
         statistics = pixels.PixelStatistics(name)
         with (
             Progress(len(some), f"{name} of training images", "images") as progress,
-            closing(square.in_order(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
+            closing(square.ordered_batches(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
         ):
             for batch in batches:
                 statistics.add(batch["images"][batch["counts"]])
@@ -125,10 +125,10 @@ class Pipeline:
             raise UserError(f"data.normalization={name!r}: none of {len(some)} training images can be read")
         return statistics.normalization()
 
-    def complaint(self, photo: Photo) -> str:
+    def explain_failure(self, photo: Photo) -> str:
         """Why an image could not be read, in a line; for that it is read once more."""
         try:
-            decoding.prepare(photo, self.resize, self.image_size, self.channels, self.interpolation)
+            decoding.resize_and_crop(photo, self.resize, self.image_size, self.channels, self.interpolation)
         except UserError as error:
             return str(error)
         return f"{photo}: could not be read, and a moment later it could; is the disk well?"
@@ -195,13 +195,13 @@ class Batches:
                 f"through which batches go (docker run --shm-size)?"
             ) from None
         for number in batch["broken"][~batch["read"]]:
-            raise UserError(self._complaint(int(number)))
+            raise UserError(self._explain_failure(int(number)))
         self._step += 1
         return batch
 
-    def _complaint(self, number: int) -> str:
+    def _explain_failure(self, number: int) -> str:
         pipeline = self._examples.pipeline
-        text = pipeline.complaint(self._examples.photographs[number])
+        text = pipeline.explain_failure(self._examples.photographs[number])
         if pipeline.skip_broken:
             return f"{text}; nor can the {_IN_A_ROW - 1} images after it"
         return f"{text}{'; data.broken=skip would pass it over' * pipeline.may_skip}"
@@ -298,14 +298,16 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class _InOrder(_Examples):
+class _Ordered(_Examples):
     def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
         place = self._place(number)
         if place >= len(self.photographs):
             return _example(self.pipeline.blank_image, np.int32(0), counts=False)
         p, label = self.pipeline, self.photographs.labels[place]
         try:
-            image = decoding.prepare(self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation)
+            image = decoding.resize_and_crop(
+                self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation
+            )
         except UserError:
             return _example(p.blank_image, label, broken=place, read=p.skip_broken, counts=False)
         return _example(image, label)

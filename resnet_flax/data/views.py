@@ -95,7 +95,9 @@ def multiscale(path: Readable, preprocessing: Preprocessing, scales: tuple[int, 
 
 def _square(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
     p = preprocessing
-    return p.normalization(decoding.square(path, p.resize, p.image_size, p.channels, p.interpolation), np.float32)
+    return p.normalization(
+        decoding.square_around_crop(path, p.resize, p.image_size, p.channels, p.interpolation), np.float32
+    )
 
 
 def _without_positions(normalization: Normalization) -> Normalization:

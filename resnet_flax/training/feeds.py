@@ -54,10 +54,12 @@ class Feed:
 
     def compile(self, like: State) -> None:
         """Begins to compile, in the background, for states like this one: the steps, and then the evaluations."""
-        self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()).lower().compile)
+        self._compiling = self._background.submit(
+            self._steps.trace(like, self._supply.training_template()).lower().compile
+        )
         self._evaluations = {
             split: self._background.submit(
-                self._evaluate.compile, like.eval_variables, self._supply.like_in_order(split)
+                self._evaluate.compile, like.eval_variables, self._supply.evaluation_template(split)
             )
             for split in self._evaluated
         }
@@ -82,7 +84,7 @@ class Feed:
     def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
         """Loss and error of the network's variables on ``train`` or one of ``held_out``, without augmentation."""
         self._evaluations[split].result()  # else it would be compiled twice
-        found = self._evaluate(variables, self._supply.in_order(split))
+        found = self._evaluate(variables, self._supply.evaluation_arrays(split))
         if not found.images:
             raise UserError(f"none of the {self._sizes[split]} images of the split {split} can be read")
         return found
@@ -101,7 +103,7 @@ class _Broken:
         self._known = {line["image"] for line in self._run.broken(self._process)}
 
     def note(self, split: str, image: str, why: Callable[[], str]) -> None:
-        """See :class:`~resnet_flax.data.supplies.Streamed`."""
+        """See :class:`~resnet_flax.data.device_arrays.StreamedBatches`."""
         if image in self._known:
             return
         self._known.add(image)

@@ -64,7 +64,7 @@ class Parts:
         """
         train = self.dataset.train
         first = train.take(np.arange(min(count, len(train))))
-        with closing(self.dataset.access.in_order(first, len(first))) as batches:
+        with closing(self.dataset.access.ordered_batches(first, len(first))) as batches:
             batch = next(batches)
         images = jnp.asarray(batch["images"][batch["counts"]])
         return self.transform.evaluate(images), jnp.asarray(batch["labels"][batch["counts"]])
@@ -110,7 +110,7 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> P
       normalization: where it is known already, so that statistics of photographs are not computed again.
     """
     check_precision(config)
-    with configs.saying_module(config):
+    with configs.hint_at_module(config):
         data = datasets.load(config.data)
     normalization = data.access.normalization(config.data.normalization, data.train, normalization)
     return assemble(config, data, data_mesh(), normalization)
@@ -129,7 +129,7 @@ def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalizat
 
 def check_registered(config: ConfigDict, classes: int) -> None:
     """Refuses names of augmentations and metrics that are not registered, or not for so many classes."""
-    with configs.saying_module(config):
+    with configs.hint_at_module(config):
         configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
         configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
     for name in configs.names_in(config.train.metrics):

@@ -39,8 +39,8 @@ def test_every_road_takes_the_same_crop(resize, side):
         for wide in (True, False):
             array = image_of(more, wide, resize)
             expected = by_hand(array, side)
-            np.testing.assert_array_equal(decoding.prepare(array, resize, side, 3, "bilinear"), expected)
-            square = decoding.square(array, resize, side, 3, "bilinear")
+            np.testing.assert_array_equal(decoding.resize_and_crop(array, resize, side, 3, "bilinear"), expected)
+            square = decoding.square_around_crop(array, resize, side, 3, "bilinear")
             assert square.shape == (resize, resize, 3)
             np.testing.assert_array_equal(center(square[None], side)[0], expected)
             (view,) = views.views_of(array, preprocessing, "center")
@@ -54,7 +54,7 @@ def test_torchvision_agrees():
     for width, height in [(300, 245), (311, 236), (247, 313), (235, 400)]:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
         expected = np.asarray(transforms.CenterCrop(224)(transforms.Resize(235)(image)))
-        square = decoding.square(image, 235, 224, 3, "bilinear")
+        square = decoding.square_around_crop(image, 235, 224, 3, "bilinear")
         np.testing.assert_array_equal(center(square[None], 224)[0], expected)
 
 
@@ -84,7 +84,9 @@ def test_images_in_memory_are_new_although_an_old_cache_has_them(photos, tmp_pat
     with monkeypatch.context() as before:
         before.setattr(cache, "_FORMAT", 1)
         before.setattr(
-            decoding, "square", lambda path, resize, side, *more: decoding.prepare(path, resize, resize, *more)
+            decoding,
+            "square_around_crop",
+            lambda path, resize, side, *more: decoding.resize_and_crop(path, resize, resize, *more),
         )
         old = datasets.load(data)
     new = datasets.load(data)

@@ -241,7 +241,7 @@ def test_warnings_of_pil_do_not_come_through_and_filters_stay(tmp_path, monkeypa
 def test_a_strip_is_refused_and_not_made_huge(tmp_path):
     path = saved(tmp_path / "strip.png", Image.new("RGB", (3000, 1)))
     with pytest.raises(UserError, match=r"strip.png: 3000x1 pixels are too narrow a strip to be resized to 224"):
-        decoding.prepare(path, 224, 224, 3, "bilinear")
+        decoding.resize_and_crop(path, 224, 224, 3, "bilinear")
 
 
 FILTERS = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -287,7 +287,7 @@ def test_a_crop_larger_than_the_image():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_prepare_is_all_of_it(tmp_path, channels):
     path = saved(tmp_path / "a.png", Image.fromarray(noise(50, 31)))
-    found = decoding.prepare(path, 20, 16, channels, "bilinear")
+    found = decoding.resize_and_crop(path, 20, 16, channels, "bilinear")
     assert (found.shape, found.dtype) == ((16, 16, channels), np.uint8)
     with Image.open(path) as image:
         resized = image.convert({1: "L", 3: "RGB"}[channels]).resize((20, 32), Image.Resampling.BILINEAR)

@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import datasets, decoding, folders, layouts, pixels, sources
+from resnet_flax.data import datasets, decoding, folders, layouts, loaders, pixels
 from resnet_flax.data.images import Images, center
 from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.errors import UserError
@@ -316,9 +316,9 @@ def test_other_sets_are_resized_as_the_config_says():
     for name, images in found.items():
         expected = first.resize((5, 5), getattr(Image.Resampling, name.upper()))
         np.testing.assert_array_equal(images[0, ..., 0], np.asarray(expected))
-    assert sources._Size(32).cache_name("cifar10") == "cifar10"
-    assert sources._Size(0, "bicubic").cache_name("cifar10") == "cifar10"
-    assert sources._Size(32, "bicubic").cache_name("cifar10") == "cifar10-bicubic"
+    assert loaders._Size(32).cache_name("cifar10") == "cifar10"
+    assert loaders._Size(0, "bicubic").cache_name("cifar10") == "cifar10"
+    assert loaders._Size(32, "bicubic").cache_name("cifar10") == "cifar10-bicubic"
 
 
 def random_images(n, side):
@@ -410,7 +410,7 @@ def test_evaluation_and_reestimation_see_the_central_crop():
         transform = Transform(normalization, jnp.float32, crop=crop)
         batches = (images.images[i : i + 10] for i in range(0, 23, 10))
         statistics = reestimate(network, variables["params"], transform, batches)
-        evaluate = make_evaluate(network, layouts.in_order(16), transform, 10, mesh)
+        evaluate = make_evaluate(network, layouts.ordered(16), transform, 10, mesh)
         evaluated = {"params": variables["params"], "batch_stats": statistics}
         found.append((evaluate(evaluated, [layouts.put(images, replicated(mesh))]), statistics))
     assert found[0][0].errors == found[1][0].errors

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import datasets, sources
+from resnet_flax.data import datasets, loaders
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import report
 from resnet_flax.runs import checksums, rules
@@ -93,7 +93,7 @@ def test_integers_without_names_are_classes(sets, pipeline):
 
 def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
     """And those that an earlier version put into the cache: wherever they come from."""
-    digits = sources._digits
+    digits = loaders._digits
 
     def damaged(size):
         train, test, classes = digits(size)
@@ -101,7 +101,7 @@ def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
         labels[17] = 10
         return train, type(test)(test.images, labels), classes
 
-    monkeypatch.setattr(sources, "_digits", damaged)
+    monkeypatch.setattr(loaders, "_digits", damaged)
     with pytest.raises(UserError, match=r"^digits: image 17 of test has the label 10; there are 10 classes"):
         datasets.load(config.load("configs/digits.py").data)
 

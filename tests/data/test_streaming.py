@@ -228,7 +228,7 @@ def test_a_disk_that_comes_back(photographs):
 
 @pytest.mark.parametrize("places", [np.arange(4), np.array([1, 3])])
 def test_in_order_each_image_once(photographs, places):
-    with closing(PIPELINE.in_order(photographs, 4, places)) as iterator:
+    with closing(PIPELINE.ordered_batches(photographs, 4, places)) as iterator:
         batches = list(iterator)
     assert len(batches) == 6
     stream = (4 * np.arange(6)[:, None] + places).ravel()
@@ -237,16 +237,18 @@ def test_in_order_each_image_once(photographs, places):
     np.testing.assert_array_equal(labels(batches)[counts], stream[counts])
     images = np.concatenate([batch["images"] for batch in batches])
     for image, number in zip(images[counts], stream[counts], strict=True):
-        np.testing.assert_array_equal(image, decoding.prepare(photographs[number], 20, 16, 3, "bilinear"))
+        np.testing.assert_array_equal(image, decoding.resize_and_crop(photographs[number], 20, 16, 3, "bilinear"))
 
 
 def test_in_order_broken_images_do_not_count(photographs):
     (photographs.source.folder / "5.jpg").write_text("no image")
-    with closing(PIPELINE.in_order(photographs, 4, np.arange(4))) as batches:
+    with closing(PIPELINE.ordered_batches(photographs, 4, np.arange(4))) as batches:
         next(batches)
         with pytest.raises(UserError, match=r"5\.jpg: not an image.*data\.broken=skip"):
             next(batches)
-    with closing(dataclasses.replace(PIPELINE, skip_broken=True).in_order(photographs, 4, np.arange(4))) as batches:
+    with closing(
+        dataclasses.replace(PIPELINE, skip_broken=True).ordered_batches(photographs, 4, np.arange(4))
+    ) as batches:
         every = list(batches)
     assert np.flatnonzero(~np.concatenate([batch["counts"] for batch in every])).tolist() == [5, 21, 22, 23]
     assert np.concatenate([batch["broken"] for batch in every])[5] == 5
@@ -256,7 +258,7 @@ def test_statistics_of_the_training_images(photographs):
     """Against NumPy, over the same central squares; images that cannot be read do not count."""
     (photographs.source.folder / "5.jpg").write_text("no image")
     readable = [i for i in range(COUNT) if i != 5]
-    squares = np.stack([decoding.prepare(photographs[i], 20, 20, 3, "bilinear") for i in readable]) / 255
+    squares = np.stack([decoding.resize_and_crop(photographs[i], 20, 20, 3, "bilinear") for i in readable]) / 255
     mean = PIPELINE.normalization("pixel_mean", photographs)
     np.testing.assert_allclose(mean.mean, squares.mean(0), atol=1e-6)
     np.testing.assert_array_equal(mean.std, 1)

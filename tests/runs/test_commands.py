@@ -71,7 +71,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, WORKDIR, "--config.optimizer.learning_rate=high"], "learning_rate=high: it must be a float"),
         ([DIGITS, WORKDIR, "--config.optimizer.learning_rate=nan"], "optimizer.learning_rate=nan"),
         ([DIGITS, WORKDIR, "--config.data.flip=perhaps"], "--config.data.flip=perhaps: it must be a bool"),
-        ([DIGITS, WORKDIR, "--config.schedule.milestones=(9,5)"], r"schedule.milestones=\(9, 5\) must grow"),
+        ([DIGITS, WORKDIR, "--config.schedule.milestones=(9,5)"], r"schedule.milestones=\(9, 5\) must be increasing"),
         ([DIGITS, WORKDIR, "--config.train.steps=0"], "train.steps=0 must be at least 1"),
         ([DIGITS, WORKDIR, "--config.optimizer.name=adam"], "name='adam' is not known; choose one of sgd, adamw"),
         # networks

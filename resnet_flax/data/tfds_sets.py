@@ -13,17 +13,17 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 
-TESTED = "tested on "  # begins the note of a data set whose test images are others than its split test
+TESTED_ON = "tested on "  # begins the note of a data set whose test images are others than its split test
 _NO_SPLIT = "it has no split for testing"
-FIFTH = f"{TESTED}a fifth of its training images, which are not trained on: {_NO_SPLIT}"
-TESTS = ("test", "validation")  # names of the split for testing, in order of preference
+TESTED_ON_A_FIFTH = f"{TESTED_ON}a fifth of its training images, which are not trained on: {_NO_SPLIT}"
+TEST_SPLITS = ("test", "validation")  # names of the split for testing, in order of preference
 
 
 class Info(NamedTuple):
     """Splits, classes, sizes and channels that a prepared data set declares.
 
     Attributes:
-      tests: splits that are for testing if they have labels, in order of preference; all those of ``TESTS``.
+      tests: splits that are for testing if they have labels, in order of preference; all those of ``TEST_SPLITS``.
       classes: names; empty where labels are plain integers.
       sizes: images by split.
       channels: of the images, where it says so.
@@ -61,7 +61,7 @@ def find(name: str, folder: Path) -> Path | None:
     return max(places, key=version, default=None)
 
 
-def read_info(folder: Path, tests: Sequence[str] = TESTS) -> Info:
+def read_info(folder: Path, tests: Sequence[str] = TEST_SPLITS) -> Info:
     """Reads what a prepared data set says of itself.
 
     Args:
@@ -101,10 +101,10 @@ def choose_test(info: Info, labels: Callable[[str], np.ndarray]) -> tuple[str, s
     test = next((split for split in info.tests if (np.asarray(labels(split)) != -1).any()), "")
     if test:
         unlabelled = info.tests[: info.tests.index(test)]
-        return test, f"{TESTED}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
+        return test, f"{TESTED_ON}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
     if not info.tests:
-        return "", FIFTH
-    return "", FIFTH.replace(_NO_SPLIT, f"{' and '.join(info.tests)} has no labels")
+        return "", TESTED_ON_A_FIFTH
+    return "", TESTED_ON_A_FIFTH.replace(_NO_SPLIT, f"{' and '.join(info.tests)} has no labels")
 
 
 def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:

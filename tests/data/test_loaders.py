@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import cache, datasets, sources
+from resnet_flax.data import cache, datasets, loaders
 from resnet_flax.errors import UserError
 from tests.commands import streams
 
@@ -132,7 +132,7 @@ def test_any_prepared_data_set(prepared, fresh_cache):
 
 def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
     program = (
-        "import sys, tests.data.test_sources as t; d = t.datasets.load(t.data_config('digits', image_size=4));"
+        "import sys, tests.data.test_loaders as t; d = t.datasets.load(t.data_config('digits', image_size=4));"
         "print(d.train.images.astype(int).sum(), d.test.labels.sum(), *d.train.images.shape, 'sklearn' in sys.modules)"
     )
     (_, first, _), (_, second, _) = (streams("-c", program) for _ in range(2))
@@ -144,7 +144,7 @@ def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
 
 def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
     first = datasets.load(data_config("blocks", prepared, image_size=6))
-    monkeypatch.setattr(sources, "_read_prepared", None)  # a call would fail
+    monkeypatch.setattr(loaders, "_read_prepared", None)  # a call would fail
     second = datasets.load(data_config("blocks", prepared, image_size=6))
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(first, split).images, getattr(second, split).images)
@@ -249,7 +249,7 @@ def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monk
 
 def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch):
     shapes = iter([(8, 8), (8, 8), (7, 8)])
-    monkeypatch.setattr(sources, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
+    monkeypatch.setattr(loaders, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
     with pytest.raises(UserError, match=r"images differ in shape .* at 2 of train\); set data.image_size"):
         datasets.load(data_config("blocks", prepared))
 
@@ -282,7 +282,7 @@ def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
         datasets.load(data_config("blocks", tmp_path))
 
 
-@pytest.mark.slow  # 16 s of a core to decode 60,000 files; test_prepared.py reads small sets of the same form
+@pytest.mark.slow  # 16 s of a core to decode 60,000 files; test_tfds_sets.py reads small sets of the same form
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10; set TFDS_DATA_DIR to its folder")
 def test_all_of_cifar10():
     data = datasets.load(data_config("cifar10", CIFAR10.parent))

@@ -70,7 +70,7 @@ def test_the_shorter_side_is_resized_and_the_centre_cropped(wide, resize, size):
     side = resize or size
     assert data.train.images.shape == (4, side, side, 3)
     found = np.stack([decoding.center_crop(image, size, size) for image in data.train.images])
-    expected = np.stack([decoding.prepare(array, side, size, 3, "bilinear") for array in arrays])
+    expected = np.stack([decoding.resize_and_crop(array, side, size, 3, "bilinear") for array in arrays])
     np.testing.assert_array_equal(by_first_pixel(found), by_first_pixel(expected))
 
 
@@ -129,7 +129,7 @@ def test_a_transparent_set_trains_and_predicts(tmp_path):
     decoded = load(tmp_path / "data", "clear").test.images
     np.testing.assert_array_equal(
         by_first_pixel(decoded),
-        by_first_pixel(np.stack([decoding.prepare(e, 8, 8, 4, "box") for e, _ in examples[:2]])),
+        by_first_pixel(np.stack([decoding.resize_and_crop(e, 8, 8, 4, "box") for e, _ in examples[:2]])),
     )
     assert net.prepare(path).shape == (1, 8, 8, 4)
     assert net.features(net.prepare([path, examples[1][0]]))["logits"].shape == (2, 2)

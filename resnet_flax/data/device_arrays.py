@@ -33,10 +33,10 @@ class Supply(Protocol):
     training: Layout
     evaluation: Layout
 
-    def like(self) -> Arrays:
+    def training_template(self) -> Arrays:
         """Describes the arrays of training: shapes, dtypes and places."""
 
-    def like_in_order(self, split: str) -> Arrays:
+    def evaluation_template(self, split: str) -> Arrays:
         """Describes the arrays of an evaluation of a split."""
 
     def begin(self, step: int, last: int) -> None:
@@ -49,27 +49,27 @@ class Supply(Protocol):
           UserError: the next batch cannot be made.
         """
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
         """The arrays of an evaluation of a split."""
 
     def close(self) -> None:
         """Ends what runs in the background."""
 
 
-class Resident:
+class DeviceSplits:
     """Supplies whole splits, which lie on every device."""
 
     def __init__(self, splits: Mapping[str, Images], mesh: Mesh, batch_size: int, eval_batch_size: int) -> None:
         self.training = layouts.shuffled(batch_size)
         everywhere = NamedSharding(mesh, self.training.spec)
         self._arrays = {name: layouts.put(split, everywhere) for name, split in splits.items()}
-        self.evaluation = layouts.in_order(layouts.rounded_up(eval_batch_size, mesh))
+        self.evaluation = layouts.ordered(layouts.rounded_up(eval_batch_size, mesh))
 
-    def like(self) -> Arrays:
+    def training_template(self) -> Arrays:
         """See :class:`Supply`."""
         return self._arrays["train"]
 
-    def like_in_order(self, split: str) -> Arrays:
+    def evaluation_template(self, split: str) -> Arrays:
         """See :class:`Supply`."""
         return self._arrays[split]
 
@@ -80,7 +80,7 @@ class Resident:
         """See :class:`Supply`."""
         yield self._arrays["train"], count
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
         """See :class:`Supply`."""
         yield self._arrays[split]
 
@@ -88,7 +88,7 @@ class Resident:
         """See :class:`Supply`."""
 
 
-class Streamed:
+class StreamedBatches:
     """Supplies batches of photographs, decoded and sent to the devices while these compute.
 
     Args:
@@ -96,7 +96,7 @@ class Streamed:
       note: called for each broken image that is passed over.
     """
 
-    training = evaluation = layouts.given()
+    training = evaluation = layouts.streamed()
 
     def __init__(
         self,
@@ -114,13 +114,13 @@ class Streamed:
         self._ahead: deque[Arrays] = deque()
         self._failure: UserError | None = None
 
-    def like(self) -> Arrays:
+    def training_template(self) -> Arrays:
         """See :class:`Supply`."""
         return self._share.like(self._pipeline.blank_image.shape)
 
-    def like_in_order(self, split: str) -> Arrays:
+    def evaluation_template(self, split: str) -> Arrays:
         """See :class:`Supply`."""
-        share = self._share_in_order()
+        share = self._evaluation_share()
         mask = jax.ShapeDtypeStruct((1, share.size), np.bool_, sharding=share.sharding)
         return share.like(self._pipeline.blank_image.shape) | {"mask": mask}
 
@@ -144,10 +144,10 @@ class Streamed:
             while len(self._ahead) < _AHEAD and self._send():
                 pass
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
         """See :class:`Supply`."""
-        share = self._share_in_order()
-        with closing(self._pipeline.in_order(self._splits[split], share.size, share.places)) as batches:
+        share = self._evaluation_share()
+        with closing(self._pipeline.ordered_batches(self._splits[split], share.size, share.places)) as batches:
             for batch in batches:
                 self._say_broken(split, batch)
                 yield share.put({"images": batch["images"], "labels": batch["labels"], "mask": batch["counts"]})
@@ -157,7 +157,7 @@ class Streamed:
         if self._batches is not None:
             self._batches.close()
 
-    def _share_in_order(self) -> "_Share":
+    def _evaluation_share(self) -> "_Share":
         return _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
 
     def _send(self) -> bool:
@@ -178,14 +178,14 @@ class Streamed:
     def _say_broken(self, split: str, batch: Batch) -> None:
         for number in batch["broken"][batch["broken"] >= 0]:
             photo = self._splits[split][int(number)]
-            self._note(split, str(photo), partial(self._pipeline.complaint, photo))
+            self._note(split, str(photo), partial(self._pipeline.explain_failure, photo))
 
 
 class _Share:
     """The places of a batch of a size that are this host's."""
 
     def __init__(self, mesh: Mesh, size: int) -> None:
-        self.sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
+        self.sharding, self.size = NamedSharding(mesh, layouts.streamed().spec), size
         here = self.sharding.addressable_devices_indices_map((1, size)).values()
         self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here if index]))
         self._here = {int(place): here for here, place in enumerate(self.places)}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_flax.data import archives, decoding, folders, prepared
+from resnet_flax.data import archives, decoding, folders, tfds_sets
 from resnet_flax.data.cache import Splits, cached, cached_array
 from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
@@ -34,7 +34,7 @@ class _Size(NamedTuple):
 
     def cache_name(self, name: str) -> str:
         """The name in the cache: other filters than the box, and other places of squares, have entries of their own."""
-        # Where a square lies depends on the pixels around its crop by their remainder alone: see decoding.square.
+        # The place of a square depends on side - crop only modulo 4: see the rounding in decoding.square_around_crop.
         beside = (self.side - self.crop) % 4 if self.crop else 0
         around = f"-{beside}" if beside else ""
         return name + around if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}{around}"
@@ -103,7 +103,7 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
 
 def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
     name, folder = data["name"], data_dir(data["data_dir"])
-    place = prepared.find(name, folder)
+    place = tfds_sets.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
     entry = size.cache_name(name)
     if place is not None:
@@ -166,16 +166,16 @@ def _read_digits(size: _Size) -> Splits:
 
 def _choose_test(folder: Path) -> tuple[str, str]:
     def labels(split: str) -> np.ndarray:
-        return np.array([example["label"] for example in prepared.encoded(folder, split)])
+        return np.array([example["label"] for example in tfds_sets.encoded(folder, split)])
 
-    return prepared.choose_test(prepared.read_info(folder), labels)
+    return tfds_sets.choose_test(tfds_sets.read_info(folder), labels)
 
 
 def _read_prepared(folder: Path, test: str, size: _Size) -> Splits:
     """Reads the images of TFDS data; with an empty name for ``test``, a fifth of those for training is set aside."""
-    info = prepared.read_info(folder)
+    info = tfds_sets.read_info(folder)
     found = [_decode(folder, split, size, info.channels) for split in ("train", test) if split]
-    classes = info.classes or prepared.numbered_classes(found[0].labels)
+    classes = info.classes or tfds_sets.numbered_classes(found[0].labels)
     for split, images in zip(("train", test), found, strict=False):
         check_labels(str(folder), split, images.labels, len(classes))
     train, held_out = found if test else set_aside_fifth(found[0])
@@ -183,7 +183,7 @@ def _read_prepared(folder: Path, test: str, size: _Size) -> Splits:
 
 
 def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Images:
-    source = prepared.encoded(folder, split)
+    source = tfds_sets.encoded(folder, split)
     images, labels = np.empty(0, np.uint8), np.empty(len(source), np.int32)
     with Progress(len(source), f"decoding {folder.parent.name} {split}", "images") as progress:
         for i in range(len(source)):
@@ -192,7 +192,7 @@ def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Imag
                 image, labels[i] = _pixels(example["image"], channels), example["label"]
             except Exception as error:
                 raise UserError(
-                    f"{folder}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+                    f"{folder}: image {i} of {split} cannot be read: {tfds_sets.first_line(error)}; is it whole?"
                 ) from None
             image = _resize(image, size)
             if i == 0:  # all of them in one place from the beginning, rather than in a list that is copied at the end
@@ -213,7 +213,7 @@ def _pixels(file: Any, channels: int | None) -> np.ndarray:
     TFDS itself would take the places in a palette for grey values.
     """
     if isinstance(file, np.ndarray):
-        return decoding.as_array(decoding.of_array(file))
+        return decoding.as_array(decoding.from_array(file))
     return decoding.as_array(decoding.read_photo(Bytes(file), channels or 3))
 
 
@@ -232,4 +232,4 @@ def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
     """Resized and cropped to a square of that side, uint8."""
     if not size.side or image.shape[:2] == (size.side, size.side):
         return image
-    return decoding.square(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)
+    return decoding.square_around_crop(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)
