@@ -227,7 +227,7 @@ def _in_order_of(net: Model, found: Data) -> Data:
         for name in ("train", "test", "validation")
         for split in [getattr(found, name)]
     }
-    skipped = [part for part in found.note.split("; ") if "passed over" in part]
+    skipped = [part for part in found.note.split("; ") if "files skipped" in part]
     note = "; ".join(["classes in the order of the network's", *skipped])
     return dataclasses.replace(found, classes=ours, note=note, **splits)
 

@@ -206,7 +206,7 @@ def test_a_number_out_of_bounds_is_refused(key):
             }.items()
         ],
         ({"data.pipeline": "stream"}, "data.image_size=0: photographs differ in size"),
-        (STREAM | {"data.pad": 4}, "data.pad=4: streams are not padded"),
+        (STREAM | {"data.pad": 4}, "data.pad=4: streamed images are not padded"),
         (STREAM | {"data.resize": 100}, "data.resize=100 must be at least data.image_size=224, or 0"),
         (
             STREAM | {"data.augmentation": "scale", "data.scales": (200, 300)},

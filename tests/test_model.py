@@ -69,7 +69,7 @@ def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
     assert net.preprocessing.image_shape == (8, 6, 1)
     assert net.features(np.zeros((2, 8, 6, 1), np.float32))["logits"].shape == (2, 10)
     photograph(tmp_path / "1.png", 0)
-    with pytest.raises(UserError, match="trained on images of 8x6 pixels, and photographs are brought to squares only"):
+    with pytest.raises(UserError, match="images of 8x6 pixels, but photographs can only be resized to squares"):
         net.prepare([tmp_path / "1.png"])
     for content in (b"{}", b"\xff"):
         (tmp_path / "run" / "preprocessing.json").write_bytes(content)

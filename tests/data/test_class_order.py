@@ -34,7 +34,7 @@ def test_the_order_is_a_setting_and_is_said(tmp_path, pipeline):
     by_name = datasets.load(data_of(folder, pipeline=pipeline))
     assert by_name.classes == ("1", "10", "2")  # as torchvision's ImageFolder, and as runs of before
     assert by_name.note == (
-        "classes are numbers, taken in the order 1, 10, 2, ... (names); data.class_order=numbers is the other order"
+        "class names are numbers, sorted as 1, 10, 2, ... (names); data.class_order=numbers sorts them the other way"
     )
     by_number = datasets.load(data_of(folder, pipeline=pipeline, class_order="numbers"))
     assert by_number.classes == ("1", "2", "10")
@@ -48,7 +48,7 @@ def test_the_order_is_a_setting_and_is_said(tmp_path, pipeline):
 def test_other_names_have_one_order(tmp_path):
     assert folders.scan(make_folder(tmp_path / "a", ("0", "1", "2"), 2)).note == ""
     assert folders.scan(make_folder(tmp_path / "b", ("1", "10", "cat"), 2)).classes == ("1", "10", "cat")
-    with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is no number"):
+    with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is not a number"):
         folders.scan(tmp_path / "b", "numbers")
     with pytest.raises(UserError, match="data.class_order='numbers' is for class folders"):
         datasets.load(config.load("configs/digits.py", None, {"data.class_order": "numbers"}).data)
@@ -77,7 +77,7 @@ def test_a_run_of_before_keeps_the_order_that_it_stored(begun_before):
     )  # fmt: skip
     code, output = command(*arguments)
     assert code == 0, output
-    assert "classes are numbers, taken in the order 1, 10, 2" in output
+    assert "class names are numbers, sorted as 1, 10, 2" in output
     (workdir / "config.json").write_text(
         (workdir / "config.json").read_text().replace('"data_dir"', '"class_order": "numbers", "data_dir"')
     )

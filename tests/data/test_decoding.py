@@ -221,7 +221,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_too_many_pixels(tmp_path, monkeypatch):
     path = saved(tmp_path / "bomb.png", Image.fromarray(noise(20, 20)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    with pytest.raises(UserError, match=r"bomb.png: more than 300 pixels: too large, or made to exhaust memory$"):
+    with pytest.raises(UserError, match=r"bomb.png: more than 300 pixels: too large, or a decompression bomb$"):
         decoding.read_photo(path)
 
 
@@ -240,7 +240,7 @@ def test_warnings_of_pil_do_not_come_through_and_filters_stay(tmp_path, monkeypa
 
 def test_a_strip_is_refused_and_not_made_huge(tmp_path):
     path = saved(tmp_path / "strip.png", Image.new("RGB", (3000, 1)))
-    with pytest.raises(UserError, match=r"strip.png: 3000x1 pixels are too narrow a strip to be resized to 224"):
+    with pytest.raises(UserError, match=r"strip.png: 3000x1 pixels are too narrow to resize the shorter side to 224"):
         decoding.resize_and_crop(path, 224, 224, 3, "bilinear")
 
 
@@ -280,7 +280,7 @@ def test_the_central_crop(height, top):
 
 
 def test_a_crop_larger_than_the_image():
-    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the 8x8 pixels"):
+    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the image of 8x8 pixels"):
         decoding.center_crop(noise(8, 8), 8, 9)
 
 

@@ -128,33 +128,37 @@ def test_a_fifth_of_every_class_is_for_testing(tmp_path_factory, counts):
 
 
 WRONG = {
-    "empty": ([], r"^{folder}: it holds no class folders; expected are a folder for each class"),
-    "images lie about": (["1.jpg", "2.jpg"], r"^{folder}: images lie directly in it, without class folders; expected"),
-    "one class": (["cat/1.jpg"], r"^{folder}: at least two class folders are needed, and it has only cat; expected"),
+    "empty": ([], r"^{folder}: it holds no class folders; expected is one folder for each class"),
+    "images lie about": (["1.jpg", "2.jpg"], r"^{folder}: it holds images, but no class folders; expected"),
+    "one class": (["cat/1.jpg"], r"^{folder}: at least two class folders are needed, but it has only cat; expected"),
     "a class without images": (["cat/1.jpg", "cat/2.jpg", "dog/a.txt"], r"^{folder}: the class folder dog holds no im"),
     "one image": (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], r"^{folder}: the class folder cat holds 1 image; at least"),
     "no test": (
         ["train/cat/1.jpg", "train/dog/1.jpg"],
-        r"^{folder}: it has a folder train, but none of val, valid, validation, test; .* name {folder}/train$",
+        r"^{folder}: it has a folder train, but none of val, valid, validation, test; name {folder}/train instead to "
+        r"test on a fifth of its images$",
     ),
-    "no test, capital": (["Train/cat/1.jpg", "Train/dog/1.jpg"], r"it has a folder Train, .* name {folder}/Train$"),
+    "no test, capital": (
+        ["Train/cat/1.jpg", "Train/dog/1.jpg"],
+        r"it has a folder Train, .* name {folder}/Train instead to test on a fifth of its images$",
+    ),
     "no train": (
         [f"{split}/{name}/{i}.jpg" for split in ("val", "test") for name in ("cat", "dog") for i in range(2)],
-        r"^{folder}: its folders are test, val, which are no classes; expected are a folder for each class .* a folder "
-        r"train and one of val, valid, validation and test with a folder for each class in both$",
+        r"^{folder}: its folders are test, val, which are not classes; expected is one folder for each class .* a "
+        r"folder train and one of val, valid, validation and test with a folder for each class in both$",
     ),
     "training": (
         [f"{split}/{name}/{i}.jpg" for split in ("Training", "Validation") for name in ("cat", "dog") for i in "12"],
-        r"^{folder}: its folders are Training, Validation, which are no classes; expected",
+        r"^{folder}: its folders are Training, Validation, which are not classes; expected",
     ),
     "empty test": (["train/cat/1.jpg", "train/dog/1.jpg", "val/a.txt"], r"^{folder}/val: it holds no class folders"),
     "lacking in val": (
         [*(f"train/{c}/1.jpg" for c in "abc"), *(f"val/{c}/1.jpg" for c in "ab")],
-        r"^{folder}: train has the class c, val does not; both need the same classes$",
+        r"^{folder}: train has the class c, but val does not; both need the same classes$",
     ),
     "lacking in train": (
         [*(f"train/{c}/1.jpg" for c in "ab"), *(f"val/{c}/1.jpg" for c in "abcdefghi")],
-        r"^{folder}: val has the classes c, d, e, f, g and 2 more, train does not; both need the same classes$",
+        r"^{folder}: val has the classes c, d, e, f, g and 2 more, but train does not; both need the same classes$",
     ),
 }
 
@@ -195,7 +199,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, name):
 def test_a_link_to_nothing(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
     (tmp_path / "cat" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(UserError, match="cat/2.jpg: a link to a file that is not there"):
+    with pytest.raises(UserError, match="cat/2.jpg: this link points to a file that does not exist"):
         folders.scan(tmp_path)
 
 
@@ -381,7 +385,7 @@ def test_every_crop_is_as_likely():
 def test_a_crop_larger_than_the_images():
     with pytest.raises(ValueError, match="a crop of 9 is larger than the padded images, 8x8"):
         batch(random_images(4, 8), pad=0, flip=False, crop=9)
-    with pytest.raises(ValueError, match="a crop of 9 is larger than the images, 8x8"):
+    with pytest.raises(ValueError, match="a crop of 9 is larger than the images of 8x8 pixels"):
         center(jnp.zeros((1, 8, 8, 3)), 9)
 
 
@@ -422,7 +426,7 @@ def test_caffes_normalization():
     data = random_images(4, 8)
     found = pixels.normalization("caffe", data)(jnp.asarray(data.images), jnp.float32)
     np.testing.assert_allclose(found, data.images - np.asarray([123.68, 116.779, 103.939]), atol=1e-4)
-    with pytest.raises(ValueError, match="data.normalization='caffe' is for 3 channels; the images have 1"):
+    with pytest.raises(ValueError, match="data.normalization='caffe' needs images with 3 channels, but these have 1"):
         pixels.normalization("caffe", Images(data.images[..., :1], data.labels))
 
 

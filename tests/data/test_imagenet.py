@@ -103,7 +103,7 @@ def refused(folder, *parts):
 
 def test_nothing_there_names_every_place(tmp_path):
     places = [tmp_path / name for name in ("imagenet2012", *NAMES, "train", "val")]
-    refused(tmp_path, "nothing was found of", "data.data_dir", *map(str, places))
+    refused(tmp_path, "was not found; looked for", "data.data_dir", *map(str, places))
 
 
 @pytest.mark.parametrize("missing", NAMES)
@@ -121,18 +121,18 @@ def test_a_half_copied_tar(forms, tmp_path, name, kept):
     content = (tmp_path / name).read_bytes()
     end = len(content.rstrip(b"\0")) if name.endswith(".tar") else len(content)
     (tmp_path / name).write_bytes(content[: int(kept * end)])
-    refused(tmp_path, str(tmp_path / name), "whole" if kept or name.endswith("gz") else "")
+    refused(tmp_path, str(tmp_path / name), "complete" if kept or name.endswith("gz") else "")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: files.write_devkit(f, files.TRUTH[:-1]), "holds 7 images, and ILSVRC2012_devkit_t12.tar.gz knows"),
+        (lambda f: files.write_devkit(f, files.TRUTH[:-1]), "holds 7 images, but ILSVRC2012_devkit_t12.tar.gz has"),
         (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 99)), "devkit_t12.tar.gz: cannot be read"),
-        (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 5)), "it has no n00001740.tar"),
+        (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 5)), "it lacks n00001740.tar"),
         (
             lambda f: (f / NAMES[0]).write_bytes((f / NAMES[1]).read_bytes()),
-            "img_train.tar: ILSVRC2012_val_00000005.JPEG lies in no class's tar",
+            "img_train.tar: ILSVRC2012_val_00000005.JPEG is not inside a class's tar",
         ),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_prepared_data_set_that_needs_tensorflow(forms, tmp_path):
     assert data.where.startswith("tar files in")
     check(data)
     info.write_text("{")
-    refused(tmp_path, "dataset_info.json: not JSON")
+    refused(tmp_path, "dataset_info.json: this is not JSON")
 
 
 def test_a_fingerprint_is_of_what_is_there_not_of_where(forms, tmp_path):

@@ -206,7 +206,7 @@ def test_a_data_set_that_names_a_module_is_not_loaded(prepared, tmp_path, fresh_
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
     path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature.Image", name))
-    with pytest.raises(UserError, match=r"features.json: names the class .* which is none of TFDS's features"):
+    with pytest.raises(UserError, match=r"features.json: names the class .* which is not a feature of TFDS"):
         datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
     assert not (tmp_path / "was run").exists()
 
@@ -218,7 +218,7 @@ def test_a_feature_may_have_the_name_type(prepared, tmp_path, fresh_cache):
     described = json.loads(path.read_text())
     described["featuresDict"]["features"]["type"] = {"pythonClassName": "other.Text"}
     path.write_text(json.dumps(described))
-    with pytest.raises(UserError, match=r"features.json: names the class 'other.Text', which is none of TFDS's"):
+    with pytest.raises(UserError, match=r"features.json: names the class 'other.Text', which is not a feature of TFDS"):
         datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
 
 
@@ -258,7 +258,7 @@ def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch)
     ("name", "message"),
     [
         ("cifar10", "cifar-10-binary.tar.gz or cifar-10-python.tar.gz in .*, or set data.download=True"),
-        ("mnst", "embedded: digits; fetched by itself: cifar10, cifar100"),
+        ("mnst", "available without files: digits, cifar10, cifar100"),
     ],
 )
 def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path, name, message):

@@ -179,7 +179,7 @@ def test_a_broken_image_stops_with_its_name(photographs):
     first = next(step for step, batch in enumerate(expected) if number in batch["labels"])
     with closing(PIPELINE.train(photographs, 0, BATCH, np.arange(BATCH), 0, 8)) as batches:
         assert_same([next(batches) for _ in range(first)], expected[:first])
-        with pytest.raises(UserError, match=r"cannot be read as an image.*data\.broken=skip would pass") as error:
+        with pytest.raises(UserError, match=r"cannot be read as an image.*set data\.broken=skip to continue") as error:
             next(batches)
     assert str(error.value).startswith(f"{path}: ")
 
@@ -209,7 +209,8 @@ def test_a_hundred_broken_in_a_row_end_it(photographs):
     batches = train(missing(photographs, 99), skipping, last=20)  # an epoch
     assert sum((batch["broken"] >= 0).sum() for batch in batches) == 99
     assert (labels(batches) >= 99).all()
-    with pytest.raises(UserError, match=r"gone0\.jpg: there is no such file; nor can the 99 images after it"):
+    message = r"gone0\.jpg: there is no such file; the 99 images after it cannot be read either"
+    with pytest.raises(UserError, match=message):
         train(missing(photographs, 100), skipping, last=21)
 
 

@@ -110,7 +110,7 @@ def test_a_copy_that_broke_off_anywhere(tmp_path):
     for place in places:
         path = tmp_path / f"{place}.tar"
         path.write_bytes(tar[:place])
-        with pytest.raises(UserError, match="not a whole tar file") as error:
+        with pytest.raises(UserError, match="not a complete tar file") as error:
             tars.members(path)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
@@ -124,7 +124,7 @@ def test_an_inner_tar_that_is_not_whole(tmp_path, kept):
     name, inside = CLASSES[1]
     path = tmp_path / "a.tar"
     path.write_bytes(write_tar([CLASSES[0], (name, inside[:kept]), CLASSES[2]]))
-    with pytest.raises(UserError, match=f"a.tar: {name}: not a whole tar file"):
+    with pytest.raises(UserError, match=f"a.tar: {name}: not a complete tar file"):
         tars.members(path)
 
 
@@ -132,14 +132,14 @@ def test_an_inner_tar_that_is_not_whole(tmp_path, kept):
 def test_what_is_no_tar(tmp_path, content):
     path = tmp_path / "a.tar"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.tar: not a whole tar file"):
+    with pytest.raises(UserError, match=r"a\.tar: not a complete tar file"):
         tars.members(path)
 
 
 def test_a_tar_without_files(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(write_tar([("folder/", b"")]))
-    with pytest.raises(UserError, match="there is no file in it"):
+    with pytest.raises(UserError, match="this tar file holds no files"):
         tars.members(path)
 
 

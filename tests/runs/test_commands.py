@@ -85,7 +85,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([CIFAR, WORKDIR, "--config.data.data_dir=nowhere"], "data.data_dir=nowhere: there is no such folder"),
         ([CIFAR, WORKDIR, "--config.data.data_dir=tests", "--config.data.download=False"],
          r"looked for a prepared TFDS data set in tests/cifar10, and cifar-10-binary.tar.gz .* set data.download=True"),
-        ([DIGITS, WORKDIR, "--config.data.normalization=imagenet"], "is for 3 channels; the images have 1"),
+        ([DIGITS, WORKDIR, "--config.data.normalization=imagenet"], "needs images with 3 channels, but these have 1"),
         ([DIGITS, WORKDIR, "--config.data.validation=1442"], "validation=1442 must be below the 1442 training images"),
     ],
     ids=str,
