@@ -210,7 +210,7 @@ def test_a_number_out_of_bounds_is_refused(key):
         (STREAM | {"data.resize": 100}, "data.resize=100 must be at least data.image_size=224, or 0"),
         (
             STREAM | {"data.augmentation": "scale", "data.scales": (200, 300)},
-            r"data.scales=\(200, 300\) must be the least",
+            r"data.scales=\(200, 300\) must be the smallest",
         ),
     ],
     ids=str,

@@ -38,7 +38,7 @@ def test_the_order_is_a_setting_and_is_said(tmp_path, pipeline):
     )
     by_number = datasets.load(data_of(folder, pipeline=pipeline, class_order="numbers"))
     assert by_number.classes == ("1", "2", "10")
-    assert "in the order 1, 2, 10, ... (numbers)" in by_number.note
+    assert "sorted as 1, 2, 10, ... (numbers)" in by_number.note
     if pipeline == "resident":
         shown = {by_number.classes[label]: image.max() for image, label in
                  zip(by_number.train.images, by_number.train.labels, strict=True)}  # fmt: skip
@@ -50,7 +50,7 @@ def test_other_names_have_one_order(tmp_path):
     assert folders.scan(make_folder(tmp_path / "b", ("1", "10", "cat"), 2)).classes == ("1", "10", "cat")
     with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is not a number"):
         folders.scan(tmp_path / "b", "numbers")
-    with pytest.raises(UserError, match="data.class_order='numbers' is for class folders"):
+    with pytest.raises(UserError, match="data.class_order='numbers' is only for class folders"):
         datasets.load(config.load("configs/digits.py", None, {"data.class_order": "numbers"}).data)
     with pytest.raises(UserError, match="data.class_order='size' is not known; choose one of names, numbers"):
         config.validate(config.load("configs/digits.py", None, {"data.class_order": "size"}))
@@ -63,7 +63,7 @@ def test_a_run_says_it(tmp_path, capfd):
         data__class_order="numbers",
     )  # fmt: skip
     loop.run(c, tmp_path / "run")
-    assert "3 classes (1, 2, 10); 6 + 3 images; classes are numbers, taken" in "".join(capfd.readouterr())
+    assert "3 classes (1, 2, 10); 6 + 3 images; class names are numbers, sorted" in "".join(capfd.readouterr())
     assert json.loads((tmp_path / "run" / "preprocessing.json").read_text())["classes"] == ["1", "2", "10"]
 
 

@@ -159,7 +159,7 @@ def test_a_palette_with_an_alpha_for_each_pixel(tmp_path):
     palette.putpalette(RED + BLUE)
     palette.putpixel((0, 0), (0, 255))
     palette.putpixel((1, 0), (1, 0))
-    assert np.asarray(decoding._flat(palette, "RGB")).tolist() == [[list(RED), list(WHITE)]]
+    assert np.asarray(decoding._in_mode(palette, "RGB")).tolist() == [[list(RED), list(WHITE)]]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
@@ -194,8 +194,8 @@ def not_photos(folder):
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir()
     return {
-        "text.jpg": "not an image, or of a kind that Pillow cannot read",
-        "empty.png": "not an image, or of a kind that Pillow cannot read",
+        "text.jpg": "not an image, or of a format that Pillow cannot read",
+        "empty.png": "not an image, or of a format that Pillow cannot read",
         "folder.png": "cannot be read: Is a directory",
         "missing.png": "there is no such file",
     }

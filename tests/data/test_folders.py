@@ -248,7 +248,7 @@ def test_a_damaged_photograph_is_named(photos, fresh_cache):
 
 def test_memory_is_asked_for_beforehand(photos, monkeypatch):
     monkeypatch.setattr(folders, "_available_memory", lambda: 10 * 3000 * 3000 * 3)
-    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    monkeypatch.setattr(decoding, "square_around_crop", None)  # a call would fail
     message = r"^10 images of 3000x3000 pixels take 0.3 GiB, and 0.3 GiB of memory are available; choose a smaller"
     with pytest.raises(UserError, match=message):
         load(data_config(photos, resize=3000))
@@ -270,7 +270,7 @@ def test_a_second_load_decodes_nothing(photos, fresh_cache, monkeypatch):
     first = datasets.load(data_config(photos))
     (entry,) = fresh_cache.iterdir()
     assert entry.name.startswith("folder-photos-")
-    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    monkeypatch.setattr(decoding, "square_around_crop", None)  # a call would fail
     monkeypatch.chdir(photos.parent)
     for folder in (photos, "photos"):
         second = datasets.load(data_config(folder))

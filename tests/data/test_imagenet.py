@@ -152,7 +152,7 @@ def test_class_folders_here(forms, monkeypatch):
 def test_class_folders_that_are_not_whole(forms, tmp_path):
     shutil.copytree(forms["class folders"], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "val" / files.LEAVES[0])
-    refused(tmp_path, f"train has the class {files.LEAVES[0]}, val does not")
+    refused(tmp_path, f"train has the class {files.LEAVES[0]}, but val does not")
     shutil.rmtree(tmp_path / "val")
     refused(tmp_path, str(tmp_path / "val"))
 

@@ -118,7 +118,7 @@ def test_imagenet_constants():
     result = pixels.normalization("imagenet", data)(jnp.asarray(data.images), jnp.float32)
     expected = (data.images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(result, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="the images have 1"):
+    with pytest.raises(ValueError, match="but these have 1"):
         pixels.normalization("imagenet", random_images(channels=1))
 
 

@@ -78,7 +78,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         (["--config=configs/digits.py:residul-8", WORKDIR], "'residul' is not known; choose one of plain, residual"),
         (["--config=configs/digits.py:plain-21", WORKDIR], r"depth=21 is no basic .* 8, 14, 20, .* near 21: 20, 26"),
         (["--config=configs/imagenet.py:residual-51", WORKDIR], r"model.depth=51 .* bottleneck: 50, 101, 152"),
-        ([DIGITS, WORKDIR, "--config.model.depth=14", "--config.model.stage_units=(1,1,1)"], "depth=14 .*leave one of"),
+        ([DIGITS, WORKDIR, "--config.model.depth=14", "--config.model.stage_units=(1,1,1)"], "depth=14 .*set only one"),
         ([DIGITS, WORKDIR, "--config.model.dtype=float64"], "JAX_ENABLE_X64=1"),
         # data
         ([DIGITS, WORKDIR, "--config.data.name=mnist"], "data.name='mnist': looked for a prepared TFDS data set in"),

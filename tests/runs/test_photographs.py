@@ -179,7 +179,7 @@ def test_fine_tuning_on_other_classes(run, tmp_path):
         ),
         (
             lambda f: (make_folder(f), (f / "cat" / "0.jpg").write_text("no image")),
-            "cat/0.jpg: not an image, or of a kind that Pillow cannot read",
+            "cat/0.jpg: not an image, or of a format that Pillow cannot read",
         ),
         (
             lambda f: (make_folder(f), (f / "cat" / "1.jpg").write_bytes((f / "cat" / "1.jpg").read_bytes()[:400])),
