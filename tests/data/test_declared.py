@@ -1,4 +1,4 @@
-"""Images in memory are as their data set's row in the registry declares, or are refused."""
+"""Tests that images in memory agree with their data set's row in the registry, or are refused."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from resnet_flax.errors import UserError
         ({"side": 8}, "the images have 6 pixels a side, but the registry of data sets declares 8"),
     ],
 )
-def test_rows_of_ones_own(declared, refusal, monkeypatch):
+def test_images_that_differ_from_their_row_are_refused(declared, refusal, monkeypatch):
     monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
 
     @datasets.register("squares", **declared)

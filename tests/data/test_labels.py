@@ -1,4 +1,4 @@
-"""Labels are checked where data are loaded; which images are for testing where a data set has none with labels."""
+"""Tests of the checks of labels, and of the test split of data sets whose test images have no labels."""
 
 import numpy as np
 import pytest
@@ -85,14 +85,14 @@ def test_labels_that_name_no_class_are_refused(sets, name, message, pipeline):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_integers_without_names_are_classes(sets, pipeline):
+def test_plain_integers_become_classes(sets, pipeline):
     data = load(sets, "integers", pipeline)
     assert data.classes == ("0", "1", "2")
     assert (len(data.train), len(data.test), data.note) == (30, 4, "")
 
 
-def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
-    """And those that an earlier version put into the cache: wherever they come from."""
+def test_labels_of_archives_and_of_the_cache_are_checked(tmp_path, monkeypatch):
+    """Labels are also checked if they come from the cache of an earlier version."""
     digits = loaders._digits
 
     def damaged(size):
@@ -113,7 +113,7 @@ def run_config(sets, name, **overrides):
     )  # fmt: skip
 
 
-def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd):
+def test_a_run_prints_the_test_split_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd):
     c = run_config(sets, "unlabelled")
     found = loop.run(c, tmp_path)
     assert found["test_error"] * 4 == pytest.approx(round(found["test_error"] * 4))
