@@ -50,7 +50,7 @@ class Access(Protocol[_S]):
     @property
     def views(self) -> tuple[str, ...]: ...
     @property
-    def fixed(self) -> bool: ...
+    def fixed_size(self) -> bool: ...
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
     @property
@@ -80,7 +80,7 @@ class InMemory:
 
     Attributes:
       noun: The word for the images in messages.
-      views: The views that an image can be evaluated in (:mod:`resnet_flax.data.views`).
+      views: The names of the views in which an image can be evaluated (:mod:`resnet_flax.data.views`).
       fixed_size: Whether images keep their loaded size; otherwise they are resized to what a network needs.
       data: The section ``data`` of a config.
       stored: (H, W, C) of a stored image, before any crop.

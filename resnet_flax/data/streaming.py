@@ -92,7 +92,7 @@ class Pipeline:
         """Returns this host's part of the training batches of steps ``first`` to ``last - 1``.
 
         A batch has ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and ``broken`` [n] int64: the index in
-        ``photographs`` of an unreadable image that was skipped at this place, or -1.
+        ``photographs`` of the image of this place if it could not be read, or else -1.
 
         Args:
           photographs: The training split.
