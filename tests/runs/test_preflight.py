@@ -86,7 +86,7 @@ def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tmp_path}")
     assert code == 2
     assert out.count("not there") == 6
-    assert error.splitlines()[-1].startswith("error: data.name='imagenet2012': was not found; looked for ")
+    assert error.splitlines()[-1].startswith("error: data.name='imagenet2012' was not found; looked for ")
     half = tmp_path / "half"
     shutil.copytree(tars, half)
     train = half / "ILSVRC2012_img_train.tar"
