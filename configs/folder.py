@@ -1,18 +1,18 @@
-"""Photographs of one's own, in a folder for each class: ImageNet's networks, from pretrained weights or from scratch.
+"""ImageNet's networks on your own photographs in class folders, from pretrained weights or from scratch.
 
 python train.py --config=configs/folder.py:residual-18 --config.data.folder=FOLDER --workdir=runs/photos
 
-FOLDER holds a folder for each class (a fifth of each is then set apart for testing, always the same), or train and
-one of val, valid, validation and test with the class folders in both. Classes are sorted by name, 1, 10, 2 too, as
-torchvision's ImageFolder does; --config.data.class_order=numbers sorts numbers as such. Networks' names are those of
-configs/imagenet.py.
+FOLDER holds one folder for each class, of which a fifth (the same images in every run) is set aside for testing; or it
+holds train and one of val, valid, validation and test, with the class folders in both. Classes are sorted by name (1,
+10, 2), as torchvision's ImageFolder does; --config.data.class_order=numbers sorts them as numbers. The names of
+networks are those of configs/imagenet.py.
 
-2000 steps of 64 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.01, down to zero along a cosine;
-the shorter side brought to 256 pixels (bilinear), a random 224x224 crop and flip, ImageNet's means and deviations;
-option B shortcuts. Errors are those of the central crop.
+The recipe: 2000 steps of 64 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.01, which falls to
+zero along a cosine; the shorter side resized to 256 pixels (bilinear), a random 224x224 crop and flip, ImageNet's means
+and standard deviations; option B shortcuts. Errors are measured on the central crop.
 
-To start from pretrained weights: --config.init.weights=FILE --config.init.reset_head=True, and
---config.optimizer.trainable=head to train the last layer alone.
+To start from pretrained weights, add --config.init.weights=FILE --config.init.reset_head=True. To train only the last
+layer, also add --config.optimizer.trainable=head.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from resnet_flax import config
 
 
 def get_config(name: str = "residual-18") -> ConfigDict:
-    """``UNIT-DEPTH``, depth one of 18, 34, 50, 101, 152; or ``vgg-DEPTH``, one of 11, 13, 16, 19."""
+    """Takes ``UNIT-DEPTH`` with a depth of 18, 34, 50, 101 or 152; or ``vgg-DEPTH`` with 11, 13, 16 or 19."""
     c = config.base()
     c.model.family = "imagenet"
     config.apply_name(c, name)

@@ -1,8 +1,9 @@
-"""The config of an earlier run, from the config.json in its folder:
+"""The config of an earlier run, from the config.json in its run directory.
 
 python train.py --config=configs/from_json.py:runs/r56/config.json --workdir=runs/r56-again
 
-Values that are derived from others in every config (the steps of a cosine, the bias of gates) follow what is set here.
+Two values are derived again if you set the keys that they depend on: the steps of a cosine schedule, and the initial
+bias of highway gates.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ from resnet_flax.runs.files import CheckedFiles
 
 
 def get_config(path: str = "") -> ConfigDict:
-    """``path`` of a config.json."""
+    """Takes the path of a config.json."""
     file = expanded(path)
     if not path or not file.is_file():
         raise UserError(f"configs/from_json.py:{path}: there is no such file; name a run's config.json after the colon")

@@ -1,15 +1,15 @@
-"""The thin, deep networks of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10, and their twins.
+"""The thin, deep networks of "Training Very Deep Networks" (arXiv:1507.06228) on CIFAR-10, with and without gates.
 
 python train.py --config=configs/highway.py:highway-19 --workdir=runs/highway-19
 
-highway-19 has 2.3M parameters and highway-32 1.25M; plain-19 and residual-19 (and 32) have the same layers and widths
-without gates. resnet_flax/networks/families.py says what the source gives of them, and what was chosen here. The bias
-of the gates at the start is -2 for 19 and -3 for 32 layers: model.gate_bias.
+highway-19 has 2.3M parameters and highway-32 has 1.25M. plain-19, residual-19, plain-32 and residual-32 have the same
+layers and widths without gates. resnet_flax/networks/families.py explains which details come from that paper, and which
+were chosen here. The initial bias of the gates (model.gate_bias) is -2 for 19 and -3 for 32 layers.
 
-The source has no BN: --config.model.norm=none, for which the learning rate has to be smaller. Training is by the recipe
-of configs/cifar10.py, so that these networks compare with residual ones, not by the source's own.
+That paper has no BN; --config.model.norm=none trains without it, but needs a smaller learning rate. The recipe is that
+of configs/cifar10.py instead of that paper's, so that these networks can be compared with residual ones.
 
-Test error in the source: highway-19 7.54 (7.72 +- 0.16), highway-32 8.80.
+Test errors in that paper: highway-19 7.54 (7.72 +- 0.16) percent, highway-32 8.80 percent.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ from resnet_flax import config
 
 
 def get_config(name: str = "highway-19") -> ConfigDict:
-    """``UNIT-19`` or ``UNIT-32``."""
+    """Takes ``UNIT-19`` or ``UNIT-32``."""
     c = config.load("cifar10")
     c.model.family = "highway"
     return config.apply_name(c, name)

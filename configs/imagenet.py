@@ -2,15 +2,19 @@
 
 python -m resnet_flax.summary --config=configs/imagenet.py:residual-50
 
-Plain and residual 18 and 34 (basic), 50, 101 and 152 (bottleneck, stride on the first 1x1); vgg-11, 13, 16 and 19.
-600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1, divided by 10 when the error
-plateaus, for which fixed milestones stand here: 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts. A 224x224
-crop at a random scale in [256, 480], a random flip, the colour augmentation of AlexNet's paper, the mean image
-subtracted. BN normalises 32 images together, as where 8 GPUs shared a batch (train.bn_group=0: all of them, over all
-devices). Errors are those of the central crop at 256. To feed GPUs, decode in processes: --config.data.workers=16.
+The networks: plain and residual with 18 and 34 layers (basic) and with 50, 101 and 152 (bottleneck, stride on the first
+1x1); vgg-11, 13, 16 and 19.
 
-ImageNet itself has to be in --config.data.data_dir (or TFDS_DATA_DIR), in any of three forms: the original tar files,
-prepared by TFDS (array_record), or class folders in train and val. What is there, and whether it is whole:
+The recipe: 600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-4; learning rate 0.1. The paper divides
+it by 10 when the error plateaus; here it is divided after 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
+A 224x224 crop at a random scale in [256, 480], a random flip, the colour augmentation of AlexNet's paper, the mean
+image subtracted. BN normalises 32 images together, as if 8 GPUs shared a batch; train.bn_group=0 normalises the global
+batch. Errors are measured on the central crop at scale 256. To keep GPUs busy, decode in worker processes:
+--config.data.workers=16.
+
+ImageNet itself has to be in --config.data.data_dir (or TFDS_DATA_DIR), in one of three forms: the original tar files,
+prepared by TFDS (array_record), or class folders in train and val. This command tells what is there, and whether it is
+complete:
 
 python -m resnet_flax.preflight --config=configs/imagenet.py:residual-50 --config.data.data_dir=FOLDER
 """
@@ -19,11 +23,11 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config
 
-IMAGES = 1_281_167  # for training
+IMAGES = 1_281_167  # training images
 
 
 def get_config(name: str = "residual-50") -> ConfigDict:
-    """``UNIT-DEPTH``, depth one of 18, 34, 50, 101, 152; or ``vgg-DEPTH``, one of 11, 13, 16, 19."""
+    """Takes ``UNIT-DEPTH`` with a depth of 18, 34, 50, 101 or 152; or ``vgg-DEPTH`` with 11, 13, 16 or 19."""
     c = config.base()
     c.model.family = "imagenet"
     config.apply_name(c, name)
@@ -46,7 +50,6 @@ def get_config(name: str = "residual-50") -> ConfigDict:
         "train.batch_size",
     )
     c.train.log_every = 500
-    c.train.eval_batch_size = 50
     c.train.eval_every = c.train.checkpoint_every = 5_000
     c.train.eval_batch_size = 50
     return c

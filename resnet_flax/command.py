@@ -136,7 +136,7 @@ def _parse(argv: list[str]) -> list[str]:
             raise refusals[-1] from None
         for path in _config_files(argv):
             for origin in _with_origins(error):
-                if refusal := configs.explained(origin, path):
+                if refusal := configs.explain_error(origin, path):
                     raise refusal from None
         if isinstance(error, flags.Error):
             raise UserError(_flag_error(_one_line(error))) from None

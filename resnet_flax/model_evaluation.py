@@ -79,7 +79,7 @@ def choose(
       UserError: there are no such images, or the view is not for them.
     """
     check_precision(config)
-    with configs.saying_module(config):
+    with configs.hint_at_module(config):
         data = datasets.load_for_evaluation(config.data)
     if view not in data.access.views:
         raise UserError(f"--view={view} is for photographs in a folder; name it in --config.data.folder")
@@ -134,7 +134,7 @@ def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
     def blocks() -> Iterator[Any]:
         with Progress(count, "evaluating", "images") as progress:
             for name in splits:
-                for arrays in supply.in_order(name):
+                for arrays in supply.evaluation_arrays(name):
                     yield arrays
                     progress.update(arrays["labels"].size)
 
@@ -145,7 +145,7 @@ def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
     if not math.isfinite(result.loss):
         bad = []
         for found in splits.values():
-            with closing(data.access.in_order(found, size)) as batches:
+            with closing(data.access.ordered_batches(found, size)) as batches:
                 places = evaluation.nonfinite_images(net.network, transform, variables, batches)
             bad += [found.name(int(place)) for place in places]
         listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
@@ -205,7 +205,7 @@ def _reestimated(net: Model, chosen: Chosen, say: Callable[[str], None]) -> dict
     batch = config.train.bn_group or config.train.batch_size
     say(f"BN statistics: averages over {len(data.train)} training images, {batch} at a time")
     transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
-    with closing(whole_batches(data.access, data.access.mixed(data.train), batch)) as batches:
+    with closing(whole_batches(data.access, data.access.mix_classes(data.train), batch)) as batches:
         found = reestimate(net.network, net.variables["params"], transform, batches)
     return {**net.variables, "batch_stats": found}
 
@@ -227,7 +227,7 @@ def _in_order_of(net: Model, found: Data) -> Data:
         for name in ("train", "test", "validation")
         for split in [getattr(found, name)]
     }
-    skipped = [part for part in found.note.split("; ") if "passed over" in part]
+    skipped = [part for part in found.note.split("; ") if "files skipped" in part]
     note = "; ".join(["classes in the order of the network's", *skipped])
     return dataclasses.replace(found, classes=ours, note=note, **splits)
 

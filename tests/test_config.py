@@ -1,4 +1,4 @@
-"""Configs: names, what is refused and in which words, and that JSON brings back what was written."""
+"""Tests of configs: names of networks, refused values and their messages, derived keys, and JSON."""
 
 import copy
 import re
@@ -20,14 +20,14 @@ from resnet_flax.reporting.protocol import protocol_differences
 ROOT = Path(__file__).parents[1]
 KEYS = config.flatten(config.base())
 
-# Values of each kind that fit every key of that kind, and some that fit none.
+# Values of each type that every key of that type allows, and values that no such key allows.
 FITTING = {
     int: st.integers(1, 10_000),
     float: st.floats(1e-6, 0.99),
     bool: st.booleans(),
     str: st.text(),
     tuple: st.lists(st.integers(1, 10_000), unique=True).map(lambda steps: tuple(sorted(steps))),
-    type(None): st.none() | st.floats(-9, 9),  # a number that follows from others where it is None
+    type(None): st.none() | st.floats(-9, 9),  # None is derived from other keys
 }
 OTHER_TYPES = {
     int: [1.5, "1", None, True],
@@ -79,8 +79,8 @@ def test_every_key_is_read_somewhere(key):
 
 
 @pytest.mark.parametrize("key", config.KEYS.values(), ids=lambda key: key.name)
-def test_every_row_fits_the_others(key):
-    """Its default is one of its choices and within its bounds; its conditions are of other keys and their choices."""
+def test_every_row_is_consistent_with_the_others(key):
+    """Its default is allowed, and its conditions name other keys and their choices."""
     assert KEYS[key.name] == key.default
     assert not key.choices or key.default in key.names()
     key.check(key.default)
@@ -91,21 +91,21 @@ def test_every_row_fits_the_others(key):
 
 
 def test_the_page_of_keys_is_up_to_date():
-    """``python -m resnet_flax.config > docs/config.md`` makes it; it names the choices of registries, too."""
+    """``python -m resnet_flax.config > docs/config.md`` generates it, with the names of registries."""
     text = (ROOT / "docs" / "config.md").read_text()
     assert page.page() == text
     assert all(f"| `{key}` |" in text for key in KEYS)
     assert all(f"`{unit}`" in text for unit in UNITS)
 
 
-def test_a_key_is_one_row(monkeypatch):
-    """Whatever is said of a key comes from its row: refusals, resume, the page, ``--help``, reports."""
+def test_one_row_is_enough_for_a_new_key(monkeypatch):
+    """Refusals, rules of resume, the page, ``--help`` and reports are all made from the row."""
     row = config.Key(
         "train.patience", 3, "evaluations without progress", least=1, below=9, resume="may grow",
         when="schedule.name=cosine", phrase="patience {} instead of {}",
     )  # fmt: skip
     monkeypatch.setitem(config.KEYS, row.name, row)
-    assert "| `train.patience` | `3` | in [1, 9) | evaluations without progress | in effect where " in page.page()
+    assert "| `train.patience` | `3` | in [1, 9) | evaluations without progress | has an effect only if " in page.page()
     assert "  train.patience=3   " in config.keys_in_help("config")
     assert "evaluations without progress" in config.keys_in_help("config")
     old, new = with_values(**{row.name: 3}), with_values(**{row.name: 5, "schedule.name": "cosine"})
@@ -119,7 +119,7 @@ def test_a_key_is_one_row(monkeypatch):
 
 
 def test_configs_are_read_without_jax():
-    """Neither ``--help`` nor reports wait for it; choices that a registry has are looked up when they are needed."""
+    """Neither ``--help`` nor reports wait for jax; registries are imported when their names are needed."""
     code = (
         "import sys; from resnet_flax import config; from resnet_flax.runs.schemas import read_config; "
         "c = config.load('configs/digits.py', 'plain-8', {'optimizer.name': 'lars'}); "
@@ -139,7 +139,7 @@ def test_configs_are_read_without_jax():
         ("plain-18", "imagenet", "plain", "basic", 18),
     ],
 )
-def test_names(name, family, unit, block, depth):
+def test_names_set_unit_block_and_depth(name, family, unit, block, depth):
     c = config.base()
     c.model.family = family
     config.apply_name(c, name)
@@ -150,7 +150,7 @@ def test_names(name, family, unit, block, depth):
 @pytest.mark.parametrize(
     "name", ["", "residual", "residual-", "-20", "20", "residual-2x", "residual-wide-20", "a-b-c-1"]
 )
-def test_other_names_are_refused(name):
+def test_names_of_other_forms_are_refused(name):
     with pytest.raises(UserError, match=rf"{re.escape(repr(name))} is not UNIT-DEPTH .* such as residual-56"):
         config.apply_name(config.base(), name)
 
@@ -158,7 +158,7 @@ def test_other_names_are_refused(name):
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, default in KEYS.items() for value in OTHER_TYPES[type(default)]], ids=str
 )
-def test_another_type_is_refused(key, value):
+def test_a_value_of_the_wrong_type_is_refused(key, value):
     message = refusal(**{key: value})
     assert message.startswith(f"{key}={value!r} is of type {type(value).__name__}; it must be a")
 
@@ -187,7 +187,7 @@ def test_a_number_out_of_bounds_is_refused(key):
         ({"optimizer.learning_rate": 0.0}, "optimizer.learning_rate=0.0 must be above 0"),
         ({"optimizer.momentum": 1.0}, r"optimizer.momentum=1.0 must be in \[0, 1\)"),
         ({"model.bn_momentum": -0.1}, r"model.bn_momentum=-0.1 must be in \[0, 1\)"),
-        ({"schedule.milestones": (5, 5)}, r"schedule.milestones=\(5, 5\) must grow"),
+        ({"schedule.milestones": (5, 5)}, r"schedule.milestones=\(5, 5\) must be increasing"),
         ({"train.steps": 2**25}, r"must be below 2\*\*32 images"),
         ({"model.depth": 21}, "model.depth=21 is no basic network"),
         ({"model.unit": "residul"}, "model.unit='residul' is not known; choose one of plain, residual"),
@@ -206,16 +206,16 @@ def test_a_number_out_of_bounds_is_refused(key):
             }.items()
         ],
         ({"data.pipeline": "stream"}, "data.image_size=0: photographs differ in size"),
-        (STREAM | {"data.pad": 4}, "data.pad=4: streams are not padded"),
+        (STREAM | {"data.pad": 4}, "data.pad=4: streamed images are not padded"),
         (STREAM | {"data.resize": 100}, "data.resize=100 must be at least data.image_size=224, or 0"),
         (
             STREAM | {"data.augmentation": "scale", "data.scales": (200, 300)},
-            r"data.scales=\(200, 300\) must be the least",
+            r"data.scales=\(200, 300\) must be the smallest",
         ),
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(values, message):
+def test_values_that_do_not_fit_are_refused(values, message):
     assert re.search(message, refusal(**values))
 
 
@@ -228,8 +228,8 @@ def test_a_missing_key_is_named():
 
 
 @given(st.data())
-def test_json_brings_back_what_was_written(data):
-    """Values of any kind, in any keys; what came back is a config like any other and written out alike."""
+def test_json_restores_the_config(data):
+    """It does so for values of any type in any keys, and writing the restored config gives the same JSON."""
     keys = data.draw(st.lists(st.sampled_from(list(KEYS)), unique=True))
     c = with_values(**{key: data.draw(FITTING[type(KEYS[key])], label=key) for key in keys})
     again = config.from_json(config.to_json(c))
@@ -239,7 +239,7 @@ def test_json_brings_back_what_was_written(data):
 
 
 @given(st.data())
-def test_what_differs_is_named_with_both_values(data):
+def test_differences_are_listed_with_both_values(data):
     key = data.draw(st.sampled_from(list(KEYS)))
     there, now = data.draw(st.lists(FITTING[type(KEYS[key])], min_size=2, max_size=2, unique=True))
     found = config.differences(with_values(**{key: there}), with_values(**{key: now}))
@@ -247,15 +247,15 @@ def test_what_differs_is_named_with_both_values(data):
     assert found == ([] if may_differ else [f"{key}: {there!r} there, {now!r} now"])
 
 
-def test_what_follows_from_other_values_is_written_out():
+def test_derived_values_are_written_out():
     c = config.resolve(with_values(**{"model.stage_units": (3, 4, 6), "schedule.name": "cosine"}))
     assert c.model.depth == 2 * 13 + 2
     assert c.schedule.decay_steps == 64_000
     assert config.flatten(config.resolve(c)) == config.flatten(c)
 
 
-def test_a_depth_beside_other_stages_is_refused():
-    """Unless it is theirs; a depth that only the config's name says gives way."""
+def test_a_depth_that_contradicts_the_stages_is_refused():
+    """A depth equal to that of the stages is accepted, and a depth from the config's name is replaced."""
     stages = {"model.stage_units": (1, 1, 1)}
     assert config.resolve(config.load("configs/digits.py", "residual-20", stages)).model.depth == 8
     config.load("configs/digits.py", "residual-20", stages | {"model.depth": 8})
@@ -270,7 +270,7 @@ def test_resolving_leaves_the_given_config_alone():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
-def test_the_configs_that_come_along(path):
+def test_the_config_files_of_the_project_are_valid(path):
     if path.stem == "from_json":
         with pytest.raises(UserError, match="name a run's config.json after the colon"):
             config.load(str(path))
@@ -287,7 +287,7 @@ def test_the_configs_that_come_along(path):
         config.load(str(path), name, {"train.steps": "7"})
 
 
-def test_imagenets_recipe_is_the_papers():
+def test_the_imagenet_recipe_is_the_papers():
     """Section 3.4 of arXiv:1512.03385."""
     c = config.resolve(config.load("configs/imagenet.py", "residual-50"))
     assert (c.train.batch_size, c.train.steps, c.optimizer.learning_rate) == (256, 600_000, 0.1)
@@ -353,18 +353,18 @@ def test_a_file_without_get_config_is_refused(tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_a_config_derives_follows_what_the_user_sets(file, given, wanted):
+def test_derived_keys_follow_the_users_values(file, given, wanted):
     c = config.load(f"configs/{file}.py", None)
-    for of_its_own in (copy.deepcopy(c), c):  # config flags copy it
-        of_its_own.update_from_flattened_dict(given)
-        flat = config.flatten(config.resolve(of_its_own))
+    for one in (copy.deepcopy(c), c):  # config flags copy a config
+        one.update_from_flattened_dict(given)
+        flat = config.flatten(config.resolve(one))
         assert {key: flat[key] for key in wanted} == wanted
-        assert config.flatten(config.from_json(config.to_json(config.resolve(of_its_own)))) == flat
+        assert config.flatten(config.from_json(config.to_json(config.resolve(one)))) == flat
 
 
 @pytest.mark.parametrize("file", [p.stem for p in Path("configs").glob("*.py") if p.stem != "from_json"])
-def test_the_derived_keys_are_listed(file):
-    """A run that was begun before they followed others is known by them (``workdir.check_config``)."""
+def test_all_derived_keys_are_in_the_list(file):
+    """Runs from before these keys were derived are recognised by them (``runs.resume.check_config``)."""
     c = config.load(f"configs/{file}.py")
     references = {
         f"{section}.{name}" for section in c if section != "seed" for name in c[section]
@@ -374,13 +374,13 @@ def test_the_derived_keys_are_listed(file):
 
 
 @pytest.mark.parametrize("batch", [0, -1])
-def test_a_batch_that_derives_nothing_is_refused_itself(batch):
+def test_a_batch_size_without_derived_values_is_refused_itself(batch):
     for file in ("digits", "cifar10", "imagenet", "imagenet_short"):
         with pytest.raises(UserError, match=f"train.batch_size={batch} must be at least 1"):
             config.resolve(config.load(f"configs/{file}.py", None, {"train.batch_size": batch}))
 
 
-def test_gates_read_from_json_follow_the_depth(tmp_path):
+def test_gate_biases_read_from_json_follow_the_depth(tmp_path):
     c = config.resolve(config.load("configs/digits.py", "highway-20"))
     (tmp_path / "config.json").write_text(config.to_json(c))
     again = config.load("configs/from_json.py", str(tmp_path / "config.json"), {"model.depth": 8})

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config, model
-from resnet_flax.data import sources
+from resnet_flax.data import loaders
 from resnet_flax.data.datasets import DATASETS
 from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
@@ -56,20 +56,20 @@ def test_a_file_that_does_not_say_its_classes_numbers_them(tmp_path):
 
 def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
     """It trains, and its network is there for such images; photographs are refused rather than taken for squares."""
-    digits = sources._digits
+    digits = loaders._digits
 
     def narrow(size):
         train, test, classes = digits(size)
         return *(Images(s.images[:, :, 1:7], s.labels) for s in (train, test)), classes
 
-    monkeypatch.setattr(sources, "_digits", narrow)
+    monkeypatch.setattr(loaders, "_digits", narrow)
     monkeypatch.setitem(DATASETS, "digits", dataclasses.replace(DATASETS["digits"], side=None))
     loop.run(small_config(model__stage_units=(1,), train__steps=1), tmp_path / "run")
     net = model.from_run(tmp_path / "run")
     assert net.preprocessing.image_shape == (8, 6, 1)
     assert net.features(np.zeros((2, 8, 6, 1), np.float32))["logits"].shape == (2, 10)
     photograph(tmp_path / "1.png", 0)
-    with pytest.raises(UserError, match="trained on images of 8x6 pixels, and photographs are brought to squares only"):
+    with pytest.raises(UserError, match="images of 8x6 pixels, but photographs can only be resized to squares"):
         net.prepare([tmp_path / "1.png"])
     for content in (b"{}", b"\xff"):
         (tmp_path / "run" / "preprocessing.json").write_bytes(content)

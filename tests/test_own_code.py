@@ -1,4 +1,4 @@
-"""A unit, a data set and a metric in a file of one's own: commands run it where they are told to, and never else."""
+"""Tests of a user's file with a unit, a data set and a metric, which commands run only if they are told to."""
 
 import json
 import sys
@@ -53,7 +53,7 @@ def get_config(name="tenth-8"):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """The file, and the folder of a run that it has trained."""
+    """The file, and the run directory of a run trained with it."""
     folder = tmp_path_factory.mktemp("own")
     file, run = folder / "mine.py", folder / "runs" / "r"
     file.write_text(MINE)
@@ -62,13 +62,13 @@ def mine(tmp_path_factory):
     return file, run
 
 
-def test_a_runs_config_says_the_file(mine):
+def test_a_runs_config_records_the_file(mine):
     file, run = mine
     assert json.loads((run / "config.json").read_text())["module"] == str(file)
     assert lines(run)[-1]["test_doubt"] > 0
 
 
-def test_commands_run_the_file_where_they_are_told_to(mine, tmp_path):
+def test_commands_with_module_run_the_file(mine, tmp_path):
     file, run = mine
     code, evaluated = command("-m", "resnet_flax.evaluate", f"--workdir={run}", f"--module={file}")
     assert code == 0, evaluated
@@ -94,7 +94,7 @@ def test_commands_run_the_file_where_they_are_told_to(mine, tmp_path):
     ],
     ids=["evaluate", "export", "predict", "train"],
 )
-def test_without_being_told_they_name_it_and_run_nothing(mine, arguments):
+def test_commands_without_module_name_the_file_and_do_not_run_it(mine, arguments):
     file, run = mine
     code, output = command(*(a.format(run=run) for a in arguments))
     assert code == 2, output
@@ -103,7 +103,7 @@ def test_without_being_told_they_name_it_and_run_nothing(mine, arguments):
     assert last.endswith(f"; {file} defined it in training: --module={file}")
 
 
-def test_the_report_and_the_state_need_no_file(mine):
+def test_report_and_status_do_not_need_the_file(mine):
     _, run = mine
     for name in ("report", "status"):
         code, output = command("-m", f"experiments.{name}", f"--workdir={run.parent}")
@@ -111,7 +111,7 @@ def test_the_report_and_the_state_need_no_file(mine):
     assert "tenth-8" in (run.parent / "report.md").read_text()
 
 
-def test_a_file_that_raises_is_explained_by_its_line(tmp_path):
+def test_an_error_in_the_file_is_reported_with_its_line(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("x = 1\ny = x / 0\n")
     code, output = command("-m", "experiments.status", f"--workdir={tmp_path}", f"--module={bad}")
@@ -122,7 +122,7 @@ def test_a_file_that_raises_is_explained_by_its_line(tmp_path):
     assert (code, output.splitlines()[-1]) == (2, "error: --module=nowhere.py: there is no such file")
 
 
-def test_a_name_of_nobody_asks_for_its_file():
+def test_an_unknown_name_asks_for_its_file():
     c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenfold"})
     with pytest.raises(UserError, match=r"model.unit='tenfold' is not known; choose one of .*; --module=FILE if you"):
         config.validate(c)

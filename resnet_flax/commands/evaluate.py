@@ -38,7 +38,7 @@ def _network(file: Weights | None, chosen: Chosen) -> Model:
         print(_checkpoint_of(net))
     else:
         config, data, default = chosen.config, chosen.data, None
-        if data.access.fixed and file.preprocessing is None:
+        if data.access.fixed_size and file.preprocessing is None:
             normalization = data.access.normalization(config.data.normalization, data.train)
             default = setup.preprocessing(config, data, normalization)
         net = model.of_file(file, config, default)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from resnet_flax import command, model
 from resnet_flax.atomic import replacing
 from resnet_flax.data.decoding import read_photo
-from resnet_flax.data.folders import SUFFIXES, images, passed_over
+from resnet_flax.data.folders import SUFFIXES, images, skipped_in_words
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.model import Model, Named
 from resnet_flax.paths import expanded
@@ -99,7 +99,7 @@ def _below(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"{folder}: no images are in this folder ({', '.join(SUFFIXES)})")
     if skipped:
-        print(f"{folder}: {passed_over(skipped)}", file=sys.stderr)
+        print(f"{folder}: {skipped_in_words(skipped)}", file=sys.stderr)
     return found
 
 

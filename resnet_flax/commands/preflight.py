@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.commands import preflight_target
-from resnet_flax.data import archives, datasets, decoding, imagenet, sources
+from resnet_flax.data import archives, datasets, decoding, imagenet, loaders
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.photographs import Photo
 from resnet_flax.errors import UserError
@@ -69,7 +69,7 @@ def _places(config: ConfigDict) -> Iterator[str]:
     if data.name in ("digits", "folder"):
         yield f"data.name={data.name}"
         return
-    folder = sources.data_dir(data.data_dir)
+    folder = loaders.data_dir(data.data_dir)
     yield f"data.name={data.name}, looked for in {folder}:"
     for wanted in imagenet.look(data.name, folder):
         yield f"  {wanted.path} ({wanted.form}: {wanted.note}): {wanted.found or 'not there'}"
@@ -126,7 +126,7 @@ def _decode(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
         for split, size in zip(splits.values(), sizes, strict=True):
             here = chosen[(chosen >= first) & (chosen < first + size)] - first
             first += size
-            for done, complaints in dataset.access.decoding(split.take(here)):
+            for done, complaints in dataset.access.try_decoding(split.take(here)):
                 for text in complaints:
                     print(f"  {text}", flush=True)
                 decoded, broken = decoded + done, broken + len(complaints)
@@ -142,7 +142,7 @@ def _decode(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
 def _measure(config: ConfigDict, dataset: Data) -> None:
     """Says how fast training batches come, where they are decoded."""
     steps, size = config.train.steps, config.train.batch_size
-    measured = dataset.access.rate(dataset.train, size, _SECONDS)
+    measured = dataset.access.decoding_rate(dataset.train, size, _SECONDS)
     if measured is not None:
         rate, by = measured
         least = duration(steps * size / rate)

@@ -1,9 +1,9 @@
-"""Configs: the table of keys, how a name such as ``residual-56`` becomes a config, and what is refused.
+"""Configs: the table of keys, names such as ``residual-56``, derived values, and validation.
 
 A config is an ``ml_collections.ConfigDict``. The files in ``configs/`` start from :func:`base` and change what
-their data set needs. :func:`validate` is called on whatever comes out, before anything is compiled.
+their data set needs. :func:`validate` checks every config before anything is compiled.
 
-To add a key: write its row in table.py, and ``python -m resnet_flax.config > docs/config.md``.
+To add a key, write its row in table.py and run ``python -m resnet_flax.config > docs/config.md``.
 """
 
 from resnet_flax.config.comparison import differences, for_evaluation, with_network_of
@@ -20,15 +20,15 @@ from resnet_flax.config.names import (
     name_of,
     network_name,
 )
-from resnet_flax.config.own_code import defining, execute, explained
+from resnet_flax.config.own_code import defining_files, execute, explain_error
 from resnet_flax.config.page import keys_in_help
 from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, flatten, in_memory, namesakes, unknown_key
-from resnet_flax.config.validation import check_names, names_in, saying_module, validate
+from resnet_flax.config.validation import check_names, hint_at_module, names_in, validate
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
-    "check_depth", "check_names", "config_path", "defining", "differences", "execute", "explained", "flatten",
-    "follow", "for_evaluation", "from_json", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of",
-    "names_in", "namesakes", "network_name", "resolve", "saying_module", "set_by_user", "to_json", "unknown_key",
-    "unresolved", "validate", "with_network_of",
+    "check_depth", "check_names", "config_path", "defining_files", "differences", "execute", "explain_error", "flatten",
+    "follow", "for_evaluation", "from_json", "hint_at_module", "in_memory", "keys_in_help", "layers_of", "load",
+    "milestones", "name_of", "names_in", "namesakes", "network_name", "resolve", "set_by_user", "to_json",
+    "unknown_key", "unresolved", "validate", "with_network_of",
 ]  # fmt: skip

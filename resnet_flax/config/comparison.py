@@ -1,4 +1,4 @@
-"""The comparison of two configs: a run's and the one now given."""
+"""Comparison of a run's config with the one given now."""
 
 from collections.abc import Set
 
@@ -11,9 +11,10 @@ from resnet_flax.errors import UserError
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Lists the keys in which a run's config and the one now given differ, with both values.
+    """Lists the keys in which a run's config (``old``) and the one given now (``new``) differ, with both values.
 
-    Keys that may change when a run resumes, or that grew where they may grow, are left out.
+    Differences with which the run may resume are left out: keys that may change, and larger values of keys that may
+    grow.
     """
     a, b = flatten(old), flatten(new)
 
@@ -27,24 +28,27 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def for_evaluation(c: ConfigDict) -> ConfigDict:
-    """Copies a config, with the defaults for what only training from disk reads, so that evaluation refuses none."""
+    """Copies a config and resets the keys that only streamed training reads, so that evaluation accepts it."""
     c = c.copy_and_resolve_references()
     c.update_from_flattened_dict({key.name: key.default for key in KEYS.values() if key.only and key.protocol})
     return c
 
 
 def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str], where: str) -> ConfigDict:
-    """Returns the config given, resolved, with the section ``model`` of a trained network, to evaluate that network.
+    """Returns the given config, resolved, with its section ``model`` replaced by a trained network's.
 
-    A config's file knows neither what training took from pretrained weights nor what its command line set, so of the
-    keys of ``model`` only what the config's name says, and what the user sets now, must be the trained network's.
+    The given config describes how to evaluate that network. Its file cannot know which settings training took from
+    pretrained weights or from its command line. So only two kinds of ``model`` keys must agree with the trained
+    network: those that the config's name sets, and those that the user sets now.
 
     Args:
-      set_by_user: keys of the config given that the command line sets.
-      where: the trained network lies, for messages.
+      trained: The config of the trained network.
+      given: The config that the user names now.
+      set_by_user: The keys of ``given`` that its command line sets.
+      where: The place of the trained network, for messages.
 
     Raises:
-      UserError: the config given names another network.
+      UserError: ``given`` names another network.
     """
     trained, given = resolve(trained), resolve(for_evaluation(given))
     named = {*NAME_KEYS, *set_by_user}

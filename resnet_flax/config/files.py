@@ -1,4 +1,4 @@
-"""Config files, and a config as JSON."""
+"""Reading of config files, and configs as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -8,22 +8,22 @@ from ml_collections import ConfigDict
 
 from resnet_flax import shipped
 from resnet_flax.config.names import check_depth
-from resnet_flax.config.own_code import execute, explained
+from resnet_flax.config.own_code import execute, explain_error
 from resnet_flax.config.table import KEYS, base, flatten, unknown_key
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 
 def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """Reads ``get_config`` of a Python file, calls it with a name, and applies overrides by dotted key.
+    """Executes a Python file, calls its ``get_config`` with a name, and applies overrides.
 
     Args:
-      path: of the file; or of one that comes with the project: ``digits``, ``configs/digits.py``.
-      name: of the network, such as ``residual-56``.
-      overrides: values that count as set by the user (:func:`set_by_user`).
+      path: The path of the file; or the name of one that comes with the project: ``digits``, ``configs/digits.py``.
+      name: The name of the network, such as ``residual-56``; None for the file's default.
+      overrides: Values by dotted key, which count as set by the user (:func:`set_by_user`).
 
     Raises:
-      UserError: there is no such file or key, or the file raised.
+      UserError: There is no such file or key, or the file raised an exception.
     """
     path = config_path(path)
     module = execute(path, "config")
@@ -32,7 +32,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     try:
         c = module.get_config(name) if name else module.get_config()
     except (Exception, SystemExit) as error:
-        raise explained(error, str(expanded(path))) or error from None
+        raise explain_error(error, str(expanded(path))) or error from None
     if overrides:
         unknown = [key for key in overrides if key not in flatten(c)]
         if unknown:
@@ -46,21 +46,21 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     return c
 
 
-_SET_BY_USER = "_set_by_user"  # an attribute, not a key
+_SET_BY_USER = "_set_by_user"  # a Python attribute of the ConfigDict, not one of its keys
 
 
 def set_by_user(c: ConfigDict | None) -> frozenset[str]:
-    """The keys that :func:`load` was given for this config, in dotted form."""
+    """Returns the dotted keys that :func:`load` was given as ``overrides`` for this config."""
     return getattr(c, "__dict__", {}).get(_SET_BY_USER, frozenset())
 
 
 def to_json(c: ConfigDict) -> str:
-    """Writes a config as JSON: complete, enough to run it again."""
+    """Returns a config as JSON, with every key, so that the run can be repeated from it."""
     return json.dumps(c.to_dict(), indent=2) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads the config that :func:`to_json` wrote."""
+    """Returns the config that :func:`to_json` wrote."""
     c = base()
     try:
         with c.unlocked():
@@ -71,10 +71,10 @@ def from_json(text: str) -> ConfigDict:
 
 
 def config_path(path: str) -> str:
-    """The path of a config file as it was given; of one that comes with the project, from any folder.
+    """Returns the path of a config file; files that come with the project are found from any working directory.
 
     Raises:
-      UserError: there is no such file.
+      UserError: There is no such file.
     """
     if expanded(path).is_file():
         return path

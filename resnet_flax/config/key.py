@@ -1,4 +1,4 @@
-"""One key of a config: its type, its bounds and when it has an effect."""
+"""The row that describes one config key: its type, bounds and conditions, and the checks of its values."""
 
 import dataclasses
 import importlib
@@ -11,27 +11,27 @@ from resnet_flax.errors import UnknownName, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One row of the table of keys (table.py). Whatever else is said of a key is made from its row.
+    """One row of the table of keys (table.py), from which help, documentation, checks and reports are made.
 
     Attributes:
-      name: dotted, such as ``train.steps``.
-      default: the value that :func:`~resnet_flax.config.base` gives it; its type is the key's, None that of a number
-        which follows from other keys until it is set.
-      meaning: a phrase for ``--help`` and docs/config.md.
-      choices: the texts that it may be; or where a registry of them is, ``MODULE:NAME`` within ``resnet_flax``.
-      least: the least number that it may be.
-      most: the greatest one.
-      above: a bound that is itself no value.
-      below: likewise.
-      when: the condition (:func:`holds`) under which it has an effect; else it is ignored.
-      only: the condition without which any value but the default is refused.
-      derived: whether a file in ``configs/`` derives it from other keys.
-      resume: whether it has to be the same when a run resumes.
-      protocol: whether a run with another value is trained by another protocol; not where results do not depend on it,
-        or only in their rounding, nor for the seed, over which a spread is taken.
-      phrase: how a report says that a run differs in it from a recipe. Braces take the run's value, then the recipe's;
-        a pair is what to say of True and of False.
-      word: what figures call it; by default its name's last part, with spaces.
+      name: The dotted name, such as ``train.steps``.
+      default: The value in :func:`~resnet_flax.config.base`. Its type is the key's type. None stands for a float that
+        is derived from other keys until the user sets it.
+      meaning: A phrase for ``--help`` and docs/config.md.
+      choices: The allowed strings; or ``MODULE:NAME`` within ``resnet_flax``, a registry whose names are allowed.
+      least: The smallest allowed number.
+      most: The largest allowed number.
+      above: A lower bound that is itself not allowed.
+      below: An upper bound that is itself not allowed.
+      when: The condition (:func:`holds`) under which the key has an effect; otherwise its value is ignored.
+      only: The condition under which the key may be set; otherwise any value but the default is refused.
+      derived: Whether a file in ``configs/`` derives the key from other keys.
+      resume: Whether a run may resume with another value.
+      protocol: Whether another value makes the training protocol another one, which reports mention. False for keys
+        that change results at most by rounding, and for the seed, because results are averaged over seeds.
+      phrase: How a report says that a run differs from a recipe in this key. Its braces take the run's value, then the
+        recipe's. Boolean keys have a pair of phrases, for True and for False.
+      word: The key's name in figures; by default the last part of ``name``, with spaces.
     """
 
     name: str
@@ -52,20 +52,20 @@ class Key:
 
     @property
     def kind(self) -> type:
-        """The type of its values."""
+        """The type of the key's values."""
         return float if self.default is None else type(self.default)
 
     @property
     def words(self) -> str:
-        """Its name for a figure: ``weight decay`` of ``optimizer.weight_decay``."""
+        """The key's name in figures, such as ``weight decay`` for ``optimizer.weight_decay``."""
         return self.word or self.name.rpartition(".")[2].replace("_", " ")
 
     def names(self) -> tuple[str, ...]:
-        """Lists the choices; a registry is imported for it, often with jax."""
-        return tuple(there(self.choices)) if isinstance(self.choices, str) else self.choices
+        """Lists the choices; importing a registry for this often imports jax."""
+        return tuple(import_named(self.choices)) if isinstance(self.choices, str) else self.choices
 
     def check(self, value: Any) -> None:
-        """Refuses a value of another type, outside of the bounds, or none of the choices."""
+        """Refuses a value that has the wrong type, is out of bounds, or is not one of the choices."""
         self.check_type(value)
         if self.choices and value != self.default and value not in self.names():
             kind = UnknownName if isinstance(self.choices, str) else UserError
@@ -74,12 +74,12 @@ class Key:
             raise UserError(f"{self.name}={value} must be {self.bounds()}")
 
     def check_type(self, value: Any) -> None:
-        """Refuses a value of another type."""
+        """Refuses a value of the wrong type."""
         if not self._is_of_its_type(value):
             raise UserError(f"{self.name}={value!r} is of type {type(value).__name__}; it must be {self.wanted()}")
 
     def parse(self, text: str) -> Any:
-        """Reads a value of the key's type from a command line; KeyError or ValueError where it is none."""
+        """Parses a value from a command line; raises KeyError or ValueError if it is not of the key's type."""
         if self.default is None and text.lower() == "none":
             return None
         if self.kind is bool:
@@ -89,7 +89,7 @@ class Key:
         return self.kind(text)
 
     def wanted(self) -> str:
-        """Says in words what type it is of."""
+        """Returns the key's type in words, with an example."""
         if self.default is None:
             return "a float, or None"
         if self.kind is tuple:
@@ -98,7 +98,7 @@ class Key:
         return f"{'an' if kind == 'int' else 'a'} {kind}" + (f", such as {self.default}" if self.default != "" else "")
 
     def bounds(self) -> str:
-        """Says in words which numbers it may be: ``at least 1``, ``in [0, 1)``; "" for any."""
+        """Returns the bounds in words: ``at least 1``, ``in [0, 1)``; "" if there are none."""
         low = self.above if self.least is None else self.least
         high = self.below if self.most is None else self.most
         if low is not None and high is not None:
@@ -106,7 +106,7 @@ class Key:
         return "" if low is None else f"{'above' if self.least is None else 'at least'} {low}"
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Says whether it has an effect where the others, by dotted key, have these values."""
+        """Says whether the key has an effect, given the values of all keys by dotted name."""
         return holds(self.when, values)
 
     def _within(self, value: Any) -> bool:
@@ -130,10 +130,10 @@ class Key:
 
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
-    """Says whether values by dotted key meet a condition; "" is always met.
+    """Says whether values by dotted key meet a condition; the empty condition is always met.
 
-    A condition is ``KEY=A|B`` (it is one of these), ``KEY!=A|B`` (it is none of these) or ``KEY`` (it is neither 0 nor
-    empty), or several of them joined by ``and``. One of a key that is not there is met.
+    A condition is ``KEY=A|B`` (the value is A or B), ``KEY!=A|B`` (it is neither) or ``KEY`` (it is neither 0 nor
+    empty), or several of these joined by ``and``. A condition on a key that ``values`` lacks is met.
     """
     return all(_holds(part, values) for part in condition.split(" and ") if part)
 
@@ -146,10 +146,11 @@ def _holds(condition: str, values: Mapping[str, Any]) -> bool:
     return (str(values[name]) in choices.split("|")) != key.endswith("!") if equals else bool(values[name])
 
 
-def there(place: str) -> Any:
-    """Imports ``MODULE:NAME`` within ``resnet_flax``, and returns it.
+def import_named(reference: str) -> Any:
+    """Imports and returns ``MODULE:NAME`` within ``resnet_flax``.
 
-    Configs are read without jax, and the rooms that know networks and data read configs.
+    An import statement would import jax, which reading a config must not wait for, and would be circular: the modules
+    of networks and data import this package.
     """
-    module, _, name = place.partition(":")
+    module, _, name = reference.partition(":")
     return getattr(importlib.import_module(f"resnet_flax.{module}"), name)

@@ -1,4 +1,4 @@
-"""Names of networks such as ``residual-56``, and the keys that they stand for."""
+"""Names of networks, such as ``residual-56``, and the config keys that they set."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -7,50 +7,50 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_flax.config.derived import follow
-from resnet_flax.config.key import there
+from resnet_flax.config.key import import_named
 from resnet_flax.errors import UserError
 
-# The keys that a name sets; those of which :func:`layers_of` is a function; and those that say which network it is.
-NAME_KEYS = ("model.family", "model.unit", "model.block", "model.depth")
-DEPTH_KEYS = ("model.family", "model.block", "model.depth", "model.stage_units")
-NETWORK_KEYS = ("model.unit", *DEPTH_KEYS)
+NAME_KEYS = ("model.family", "model.unit", "model.block", "model.depth")  # set by a name
+DEPTH_KEYS = ("model.family", "model.block", "model.depth", "model.stage_units")  # the arguments of layers_of
+NETWORK_KEYS = ("model.unit", *DEPTH_KEYS)  # identify a network
 
 
 def layers_of(family: str, block: str, depth: int, stage_units: tuple[int, ...]) -> int:
-    """Counts the layers of the network that these keys of ``model`` name; the depth where they name none."""
+    """Counts the layers of the network with these ``model`` keys; returns ``depth`` if there is no such network."""
     if not stage_units:
         return depth
     try:
-        return there("networks:depth_of")(family, block, stage_units)
+        return import_named("networks:depth_of")(family, block, stage_units)
     except (ValueError, KeyError):
         return depth
 
 
 def check_depth(c: ConfigDict, given: Collection[str]) -> None:
-    """Refuses a depth that was given and is not that of the stages: the network would not have it.
+    """Refuses a ``model.depth`` set by the user that contradicts ``model.stage_units``.
 
     Args:
-      given: keys that the user sets.
+      c: The config.
+      given: The keys that the user sets.
 
     Raises:
-      UserError: both were named, or one of them, and they differ.
+      UserError: ``model.depth`` is among them, and the stages have another number of layers.
     """
     values = [c.model[key.partition(".")[2]] for key in DEPTH_KEYS]
     depth, layers = c.model.depth, layers_of(*values)
     if "model.depth" in given and layers != depth:
         raise UserError(
             f"model.depth={depth} has no effect beside model.stage_units={tuple(c.model.stage_units)}, which make "
-            f"{layers} layers; leave one of the two out"
+            f"{layers} layers; set only one of the two"
         )
 
 
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
-    """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-bottleneck-DEPTH`` (``UNIT-basic-DEPTH``).
+    """Sets unit, block and depth from ``UNIT-DEPTH``, ``UNIT-bottleneck-DEPTH`` or ``UNIT-basic-DEPTH``.
 
-    Where the name has no block it is the family's usual one: ``basic`` in the CIFAR family, Table 1's for that depth
-    in the ImageNet family, ``single`` in the others. ``vgg-DEPTH`` sets the family as well, with dense layers of 4096
-    where the family was ImageNet's, else of 512, and dropout of a half. Which units and depths exist is checked by
-    :func:`validate`.
+    A name without a block takes the family's usual one: ``basic`` in the CIFAR family, Table 1's for that depth in
+    the ImageNet family, ``single`` in the others. ``vgg-DEPTH`` also sets the family, a dropout of 0.5, and hidden
+    layers of width 4096 if the family was ImageNet's, else 512. :func:`validate` checks whether the unit and the
+    depth exist.
     """
     unit, _, rest = name.partition("-")
     block, _, depth = rest.rpartition("-")
@@ -75,18 +75,18 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     return c
 
 
-_VGG_HIDDEN = {True: (4096, 4096), False: (512, 512)}  # by whether the images are ImageNet's
+_VGG_HIDDEN = {True: (4096, 4096), False: (512, 512)}  # True: for ImageNet's large images
 
 
 def name_of(model: Mapping[str, Any]) -> str:
-    """Returns the shortest name that :func:`apply_name` turns into this section ``model``, such as ``vgg-16``."""
+    """Returns the shortest name for which :func:`apply_name` sets this section ``model``, such as ``vgg-16``."""
     unit, block, depth = model["unit"], model["block"], model["depth"]
     unit = "vgg" if (model["family"], unit) == ("vgg", "plain") else unit
     return f"{unit}-{depth}" if block == _usual_block(model["family"], depth) else f"{unit}-{block}-{depth}"
 
 
 def network_name(model: Mapping[str, Any]) -> str:
-    """Returns the :func:`name_of` a section ``model`` that is not resolved: with the layers that its stages come to."""
+    """Returns :func:`name_of` for a section ``model`` that is not resolved; counts the depth from its stages."""
     depth = layers_of(*(model[key.partition(".")[2]] for key in DEPTH_KEYS))
     return name_of({"unit": model["unit"], "family": model["family"], "block": model["block"], "depth": depth})
 

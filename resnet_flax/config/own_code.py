@@ -1,7 +1,7 @@
-"""Files of the user's own, which define units, data sets, metrics and the like: their execution, and their record.
+"""Execution of the user's own Python files, which define units, data sets, metrics and the like.
 
-A config's file and what ``--module`` names are executed. A run's config.json only says in its key ``module`` which
-files there were, and is never a reason to execute any.
+Only the config file and the files in ``--module`` are executed. A run's config.json records in its key ``module``
+which files its config depends on, but reading a run never executes them.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import resnet_flax
-from resnet_flax.config.key import there
+from resnet_flax.config.key import import_named
 from resnet_flax.config.table import KEYS
 from resnet_flax.config.validation import names_in
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
-# Registries of the keys that name their entries, beside those whose rows in table.py say the registry.
+# Registries of further keys. For the other keys, the row in table.py names the registry in its choices.
 _MORE = {
     "data.name": ("data.datasets:DATASETS",),
     "data.transforms": ("data.transforms:AUGMENTATIONS",),
@@ -31,34 +31,35 @@ _OURS = Path(resnet_flax.__file__).parent
 
 
 def execute(path: str, flag: str) -> ModuleType:
-    """Executes a Python file, and returns it as a module.
+    """Executes a Python file and returns it as a module.
 
     Args:
-      flag: that named it, for messages.
+      path: The path of the file.
+      flag: The command-line flag that named the file, for messages.
 
     Raises:
-      UserError: there is no such file, or it raised; the line says where.
+      UserError: There is no such file, or it raised an exception; the message names the line.
     """
     file = expanded(path)
     if not file.is_file():
         raise UserError(f"--{flag}={path}: there is no such file")
     loaded = sys.modules.get(file.stem)
     own = loaded is None or getattr(loaded, "__file__", None) == str(file)
-    name = file.stem if own else f"{file.stem} ({file})"  # not that of a module that was imported
+    name = file.stem if own else f"{file.stem} ({file})"  # another imported module has the plain name
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise UserError(f"--{flag}={path}: it must be a file of Python, with a name that ends in .py")
+        raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # classes are asked for their file by it
+    sys.modules[spec.name] = module  # inspect looks up a class's file there
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise explained(error, str(file), flag) or error from None
+        raise explain_error(error, str(file), flag) or error from None
     return module
 
 
-def explained(error: BaseException, path: str, flag: str = "config") -> UserError | None:
-    """Explains a file that raised by its line and its error, without a traceback; None if others raised."""
+def explain_error(error: BaseException, path: str, flag: str = "config") -> UserError | None:
+    """Returns a one-line message for an exception raised in a file; None if the file is not in its traceback."""
     if isinstance(error, UserError):
         return error
     what, line = " ".join(str(error).split()), None
@@ -70,18 +71,18 @@ def explained(error: BaseException, path: str, flag: str = "config") -> UserErro
     return UserError(f"--{flag}={path}, line {line}: {type(error).__name__}: {what}") if line else None
 
 
-def defining(values: Mapping[str, Any]) -> str:
-    """The files outside of the package that define what a config names, with commas between; empty for none.
+def defining_files(values: Mapping[str, Any]) -> str:
+    """Returns the user's files that define names used in a config, separated by commas; "" if there are none.
 
     Args:
-      values: of the config, by dotted key.
+      values: The values of the config by dotted key.
     """
     files: dict[str, None] = {}
     for name, key in KEYS.items():
         if values.get(name) in (None, "", key.default):
             continue
         places = (key.choices,) if isinstance(key.choices, str) else _MORE.get(name, ())
-        for registry in filter(lambda found: isinstance(found, Mapping), map(there, places)):
+        for registry in filter(lambda found: isinstance(found, Mapping), map(import_named, places)):
             for entry in names_in(values[name]):
                 source = _source(registry.get(entry))
                 if source is not None and _OURS not in source.parents:
@@ -90,10 +91,10 @@ def defining(values: Mapping[str, Any]) -> str:
 
 
 def _source(entry: Any) -> Path | None:
-    """The file with the function or class of a registry's entry; some are rows that hold one. A notebook is no file."""
+    """Returns the file that defines a registry's entry, or the function or class inside it; None for a notebook."""
     for code in (entry, *vars(entry).values()) if hasattr(entry, "__dict__") else ():
         if inspect.isfunction(code) or inspect.isclass(code):
-            with contextlib.suppress(TypeError, OSError):  # a class of a notebook
+            with contextlib.suppress(TypeError, OSError):  # a class defined in a notebook has no file
                 file = Path(inspect.getsourcefile(code) or "").absolute()
                 return file if file.is_file() else None
             return None

@@ -1,4 +1,4 @@
-"""The table of keys as text: docs/config.md, and the end of ``--help``."""
+"""The table of keys as text, for docs/config.md and for the end of ``--help``."""
 
 from resnet_flax.config.key import Key
 from resnet_flax.config.table import KEYS
@@ -6,14 +6,18 @@ from resnet_flax.config.table import KEYS
 _TOP = """# Keys of a config
 
 `--config.KEY=VALUE` sets a key. The files in [configs/](../configs) change these defaults for their data sets.
-`python -m resnet_flax.config > docs/config.md` makes this page from
+`python -m resnet_flax.config > docs/config.md` generates this page from
 [resnet_flax/config/table.py](../resnet_flax/config/table.py).
+
+A key that is "refused" ends the command with an error; a key without an effect is ignored. Reports that compare a run
+with published recipes leave out the keys that are "not part of a recipe". A run resumes only with the same values,
+except for keys that "may change", and keys that "may grow" to larger values.
 """
 _HEADER = "| key | default | values | meaning | notes |\n| --- | --- | --- | --- | --- |\n"
 
 
 def page() -> str:
-    """Returns docs/config.md; registries are imported for the names of their choices."""
+    """Returns the text of docs/config.md. Imports the registries, to list their names."""
     sections = dict.fromkeys(name.rpartition(".")[0] for name in KEYS)
     parts = [_TOP]
     for section in sections:
@@ -23,12 +27,12 @@ def page() -> str:
 
 
 def keys_in_help(flag: str) -> str:
-    """Returns a line for each key of a config flag: its default, its meaning, and when it has an effect."""
+    """Returns one line for each key: its default, its meaning, and the condition under which it has an effect."""
     lines = []
     for key in KEYS.values():
         condition = " and ".join(filter(None, (key.only, key.when)))
         lines.append(f"  {f'{key.name}={key.default}':<36}  {key.meaning}" + (f" [{condition}]" if condition else ""))
-    return "\n".join([f"--{flag}.KEY=VALUE sets a key of the config. docs/config.md says more of them:", *lines])
+    return "\n".join([f"--{flag}.KEY=VALUE sets a key of the config. docs/config.md describes them in full:", *lines])
 
 
 def _row(key: Key) -> str:
@@ -36,10 +40,10 @@ def _row(key: Key) -> str:
     values = ", ".join(f"`{name}`" for name in key.names()) or key.bounds() or key.kind.__name__
     notes = [
         f"refused unless {_in_words(key.only)}" if key.only else "",
-        f"in effect where {_in_words(key.when)}" if key.when else "",
-        "follows other keys in some files" if key.derived else "",
+        f"has an effect only if {_in_words(key.when)}" if key.when else "",
+        "some config files derive it from other keys" if key.derived else "",
         "" if key.resume == "same" else f"{key.resume} on resume",
-        "" if key.protocol else "not compared with recipes",
+        "" if key.protocol else "not part of a recipe",
     ]
     return f"| `{key.name}` | {default} | {values} | {key.meaning} | {'; '.join(filter(None, notes))} |\n"
 

@@ -1,4 +1,4 @@
-"""The table of keys: every key of a config in one row. docs/config.md is the same table as a page."""
+"""The table of config keys, one row for each key. docs/config.md is generated from it."""
 
 import difflib
 from collections.abc import Mapping
@@ -15,172 +15,194 @@ class _Role(TypedDict, total=False):
 
 
 _STREAM = "data.pipeline=stream"
-_RECORD: _Role = {"protocol": False}  # of a key that changes what is recorded, not what is learnt
-_PLACE: _Role = {"protocol": False, "resume": "may change"}
+_NOT_PROTOCOL: _Role = {"protocol": False}  # reports do not compare the key with published recipes
+_MAY_CHANGE: _Role = {"protocol": False, "resume": "may change"}  # the key has no effect on results
 
 # fmt: off
 _ROWS = (
-    Key("seed", 0, "seed of all random numbers", least=0, below=2**32, **_RECORD),
-    Key("module", "", "files that defined what the config names beside what comes with the project; --module runs them",
-        **_PLACE),
+    Key("seed", 0, "seed of all random numbers", least=0, below=2**32, **_NOT_PROTOCOL),
+    Key("module", "",
+        "your Python files that define names used in this config; training records them, --module runs them",
+        **_MAY_CHANGE),
 
-    Key("model.family", "cifar", "family of networks, which says their stages", choices="networks.families:FAMILIES"),
-    Key("model.unit", "residual", "unit that stages are made of", choices="networks.units:UNITS"),
-    Key("model.block", "basic", "layers of a unit: 3x3, 3x3; bottleneck: 1x1, 3x3, 1x1; single: 3x3",
+    Key("model.family", "cifar", "family of networks; it sets the stages and their filters",
+        choices="networks.families:FAMILIES"),
+    Key("model.unit", "residual", "unit that the stages repeat", choices="networks.units:UNITS"),
+    Key("model.block", "basic", "convolutions of a unit; basic: 3x3, 3x3; bottleneck: 1x1, 3x3, 1x1; single: 3x3",
         choices="networks.families:BLOCKS", derived=True),
-    Key("model.depth", 20, "layers with weights", word="depth (layers with weights)"),
-    Key("model.stage_units", (), "units of each stage in place of depth, such as (3, 4, 6)",
+    Key("model.depth", 20, "number of layers with weights", word="depth (layers with weights)"),
+    Key("model.stage_units", (), "number of units in each stage, such as (3, 4, 6); replaces model.depth",
         phrase="stages of {} units instead of {}", word="units of the stages"),
-    Key("model.stage_filters", (), "filters of each stage's 3x3 convolutions in place of the family's",
+    Key("model.stage_filters", (), "number of filters of each stage's 3x3 convolutions; empty: the family's",
         phrase="stages of {} filters instead of {}", word="filters of the stages"),
-    Key("model.width", 1.0, "factor of every stage's filters", above=0, phrase="width {} instead of {}"),
-    Key("model.hidden", (), "widths of dense layers with ReLU before the last one, such as (4096, 4096)",
+    Key("model.width", 1.0, "factor by which every stage's number of filters is multiplied", above=0,
+        phrase="width {} instead of {}"),
+    Key("model.hidden", (), "widths of the hidden dense layers (with ReLU) before the last layer, such as (4096, 4096)",
         derived=True, phrase="hidden dense layers of {} instead of {}", word="hidden layers"),
-    Key("model.dropout", 0.0, "fraction of features dropped after each hidden layer; without one, after pooling",
+    Key("model.dropout", 0.0, "dropout rate after each hidden dense layer, or after pooling if there is none",
         least=0, below=1, derived=True, phrase="dropout {} instead of {}"),
     Key("model.shortcut", "A",
-        "shortcut where shapes change: no parameters (A), a projection (B); projections always (C)",
-        choices="networks.shortcuts:SHORTCUTS", when="model.unit!=plain|highway",
-        derived=True, phrase="shortcut option {} instead of {}"),
-    Key("model.shortcut_padding", "end", "where option A's zero channels go: behind the others, or on both sides",
-        choices=("end", "both"), when="model.unit!=plain|highway and model.shortcut=A",
-        phrase="zero channels of shortcuts at {} instead of {}"),
-    Key("model.bottleneck_stride", "first", "convolution of a bottleneck that has the stride; torchvision's is the 3x3",
+        "the paper's shortcut option. A: no parameters; B: projection where shapes change; C: projection in every unit",
+        choices="networks.shortcuts:SHORTCUTS", when="model.unit!=plain|highway", derived=True,
+        phrase="shortcut option {} instead of {}"),
+    Key("model.shortcut_padding", "end",
+        "where option A adds zero channels: after the others, or half before and half after", choices=("end", "both"),
+        when="model.unit!=plain|highway and model.shortcut=A", phrase="zero channels of shortcuts at {} instead of {}"),
+    Key("model.bottleneck_stride", "first",
+        "which convolution of a bottleneck has the stride: the first 1x1 (the paper's) or the 3x3 (torchvision's)",
         choices=("first", "3x3"), when="model.block=bottleneck",
         phrase="stride of a bottleneck on its {} convolution instead of its {}"),
-    Key("model.initialization", "he", "distribution that kernels are drawn from",
+    Key("model.initialization", "he", "initialisation of kernels",
         choices="networks.initialization:INITIALIZATIONS", phrase="initialisation {} instead of {}",
         word="initialisation"),
-    Key("model.zero_init_last", False, "start the last BN of each unit with scale 0",
+    Key("model.zero_init_last", False, "initialise the scale of each unit's last BN to 0 instead of 1",
         derived=True, phrase=("last scale of every unit starting at 0", "last scale of every unit starting at 1"),
         word="last scale 0"),
-    Key("model.gate_bias", None, "bias of highway gates at the start; None: -1 to -3, by depth",
+    Key("model.gate_bias", None, "initial bias of highway gates; None: -1 to -3, by depth",
         phrase="gate bias {} instead of {}"),
-    Key("model.norm", "batch", "normalisation behind convolutions; none: a learned bias in its place",
+    Key("model.norm", "batch", "normalisation after each convolution; none: a learned bias instead",
         choices=("batch", "none"), phrase="normalisation {} instead of {}", word="normalisation"),
-    Key("model.bn_momentum", 0.9, "momentum of BN's running statistics", least=0, below=1, when="model.norm=batch",
-        phrase="batch-normalisation momentum {} instead of {}", word="BN momentum"),
-    Key("model.bn_epsilon", 1e-5, "number added to BN's variance", above=0, when="model.norm=batch",
-        phrase="batch-normalisation epsilon {} instead of {}", word="BN epsilon"),
-    Key("model.dtype", "float32", "type of the computation; bfloat16 on accelerators",
+    Key("model.bn_momentum", 0.9, "momentum of BN's running statistics: the weight of the old value at each update",
+        least=0, below=1, when="model.norm=batch", phrase="batch-normalisation momentum {} instead of {}",
+        word="BN momentum"),
+    Key("model.bn_epsilon", 1e-5, "number added to BN's variance before the square root", above=0,
+        when="model.norm=batch", phrase="batch-normalisation epsilon {} instead of {}", word="BN epsilon"),
+    Key("model.dtype", "float32", "floating-point type of the computation; bfloat16 is faster on accelerators",
         choices=("float32", "bfloat16", "float16", "float64"), phrase="computed in {} instead of {}",
         word="computed in"),
-    Key("model.param_dtype", "float32", "type of the parameters", choices=("float32", "float64"),
+    Key("model.param_dtype", "float32", "floating-point type of the parameters", choices=("float32", "float64"),
         phrase="parameters in {} instead of {}", word="parameters in"),
-    Key("model.remat", "none", "parts that the backward pass computes again, to save memory",
-        choices=("none", "unit", "stage"), **_RECORD, word="rematerialised"),
-    Key("model.unroll", False, "unroll units instead of scanning over them", **_RECORD, word="unrolled"),
+    Key("model.remat", "none",
+        "what the backward pass rematerialises to save memory: nothing, each unit, or each stage",
+        choices=("none", "unit", "stage"), **_NOT_PROTOCOL, word="rematerialised"),
+    Key("model.unroll", False, "unroll units instead of scanning over them", **_NOT_PROTOCOL, word="unrolled"),
 
-    Key("data.name", "cifar10", "data set, or the name of a TFDS set that is prepared",
+    Key("data.name", "cifar10", "data set: digits, cifar10, cifar100, imagenet2012, or any prepared TFDS data set",
         phrase="data set {} instead of {}", word="data set"),
-    Key("data.data_dir", "", "folder of data sets; empty: TFDS_DATA_DIR, or ~/tensorflow_datasets", **_PLACE),
-    Key("data.download", True, "fetch CIFAR-10 and CIFAR-100 where they are not found", **_PLACE),
-    Key("data.folder", "", "folder of photographs, a folder for each class; takes the place of data.name", **_PLACE),
-    Key("data.class_order", "names", "order of a folder's classes: by name (1, 10, 2) or by number (1, 2, 10)",
+    Key("data.data_dir", "", "folder that holds the data sets; empty: TFDS_DATA_DIR if set, else ~/tensorflow_datasets",
+        **_MAY_CHANGE),
+    Key("data.download", True, "download CIFAR-10 or CIFAR-100 if it is not found", **_MAY_CHANGE),
+    Key("data.folder", "", "folder of your own photographs, one subfolder for each class; replaces data.name",
+        **_MAY_CHANGE),
+    Key("data.class_order", "names", "how the class folders are sorted: as names (1, 10, 2) or as numbers (1, 2, 10)",
         choices=("names", "numbers"), when="data.folder", phrase="classes in the order of {} instead of {}"),
-    Key("data.image_size", 0, "side of images after resizing, of photographs after the crop; 0: as they are",
+    Key("data.image_size", 0, "side of the images that the network sees, in pixels; 0: the data set's own",
         least=0, phrase="images of side {} instead of {}"),
-    Key("data.resize", 0, "shorter side before the crop; 0: data.image_size", least=0,
-        phrase="shorter side {} before the crop instead of {}", word="shorter side"),
-    Key("data.interpolation", "box", "filter of resizing, always with antialiasing",
+    Key("data.resize", 0, "shorter side that images are resized to before the crop, in pixels; 0: data.image_size",
+        least=0, phrase="shorter side {} before the crop instead of {}", word="shorter side"),
+    Key("data.interpolation", "box", "resizing filter, always with antialiasing",
         choices=("box", "bilinear", "bicubic"), phrase="{} interpolation instead of {}"),
-    Key("data.validation", 0, "training images set aside, always the same; the paper's split: 5000", least=0,
+    Key("data.validation", 0,
+        "number of training images held out as a validation split, the same in every run; the paper: 5000", least=0,
         phrase="{} training images set aside instead of {}", word="validation images"),
-    Key("data.subset", 0, "training images that are used, always the same; 0: all that are left", least=0,
-        phrase="{} training images instead of all", word="training images"),
-    Key("data.normalization", "pixel_mean", "normalisation of pixels, after division by 255",
+    Key("data.subset", 0, "number of training images used, the same in every run; 0: all that are not held out",
+        least=0, phrase="{} training images instead of all", word="training images"),
+    Key("data.normalization", "pixel_mean",
+        "how pixels are normalised: by statistics of the training images (pixel_mean, channel) or by constants",
         choices=("pixel_mean", "channel", "imagenet", "caffe", "none"), phrase="images normalised by {} instead of {}",
         word="normalisation of images"),
-    Key("data.pad", 4, "zeros on each side before a random crop", least=0, phrase="padding {} instead of {} pixels",
-        word="padding"),
-    Key("data.flip", True, "mirror half of the images", phrase=("random flips", "no random flips"), word="flips"),
-    Key("data.transforms", "", "further augmentations in this order: names in data/transforms.py, joined by commas",
+    Key("data.pad", 4, "pixels of zero padding on each side before the random crop", least=0,
+        phrase="padding {} instead of {} pixels", word="padding"),
+    Key("data.flip", True, "mirror each training image with probability one half",
+        phrase=("random flips", "no random flips"), word="flips"),
+    Key("data.transforms", "",
+        "further augmentations, applied in this order: names from data/transforms.py, separated by commas",
         phrase="further augmentations: {}"),
-    Key("data.pipeline", "resident", "resident: data set in the device's memory; stream: photographs decoded from disk",
+    Key("data.pipeline", "resident",
+        "resident: the whole data set in device memory; stream: photographs decoded from disk",
         choices=("resident", "stream"), phrase="{} images instead of {}"),
-    Key("data.augmentation", "crop", "random crop: at data.resize, at a random scale (the paper's), or Inception's",
+    Key("data.augmentation", "crop",
+        "random crop; crop: at data.resize; scale: at a random scale, as in the paper; inception: of random area",
         choices="data.augmentation:AUGMENTATIONS", only=_STREAM, phrase="random crops by {} instead of {}"),
-    Key("data.scales", (256, 480), "least and greatest shorter side", only=_STREAM, when="data.augmentation=scale",
-        phrase="shorter sides of {} before the crop instead of {}"),
-    Key("data.least_area", 0.08, "least area of a crop, as a fraction of the image's", above=0, most=1, only=_STREAM,
-        when="data.augmentation=inception", phrase="crops of at least {} of the image instead of {}"),
-    Key("data.colour", 0.0, "standard deviation of the colour augmentation; the paper's: 0.1", least=0, only=_STREAM,
-        phrase="colour augmentation of deviation {} instead of {}", word="colour augmentation"),
-    Key("data.broken", "stop", "on an unreadable image: stop, or skip it", choices=("stop", "skip"), only=_STREAM,
-        **_PLACE, word="unreadable images"),
-    Key("data.workers", 0, "processes that decode; 0: threads alone", least=0, when=_STREAM, **_PLACE),
-    Key("data.threads", 0, "threads of each of them; 0: the cores, shared among the workers", least=0, when=_STREAM,
-        **_PLACE),
+    Key("data.scales", (256, 480), "smallest and largest shorter side of the random scale, in pixels", only=_STREAM,
+        when="data.augmentation=scale", phrase="shorter sides of {} before the crop instead of {}"),
+    Key("data.least_area", 0.08, "smallest area of Inception's crop, as a fraction of the image", above=0, most=1,
+        only=_STREAM, when="data.augmentation=inception", phrase="crops of at least {} of the image instead of {}"),
+    Key("data.colour", 0.0, "standard deviation of AlexNet's colour augmentation; the paper: 0.1; 0: none", least=0,
+        only=_STREAM, phrase="colour augmentation of deviation {} instead of {}", word="colour augmentation"),
+    Key("data.broken", "stop", "on an unreadable image: stop the run, or skip the image", choices=("stop", "skip"),
+        only=_STREAM, **_MAY_CHANGE, word="unreadable images"),
+    Key("data.workers", 0, "number of worker processes that decode images; 0: threads of the main process", least=0,
+        when=_STREAM, **_MAY_CHANGE),
+    Key("data.threads", 0, "decoding threads of each worker process; 0: as many as cores, shared among the workers",
+        least=0, when=_STREAM, **_MAY_CHANGE),
 
     Key("optimizer.name", "sgd", "optimizer", choices="training.optimizer:OPTIMIZERS",
         phrase="optimizer {} instead of {}", word="optimizer"),
-    Key("optimizer.learning_rate", 0.1, "learning rate, before the schedule", above=0,
+    Key("optimizer.learning_rate", 0.1, "base learning rate, which the schedule multiplies", above=0,
         derived=True, phrase="learning rate {} instead of {}"),
     Key("optimizer.momentum", 0.9, "momentum", least=0, below=1, when="optimizer.name=sgd|lars",
         phrase="momentum {} instead of {}"),
-    Key("optimizer.momentum_form", "gradient", "momentum of gradients, or of updates, as in the paper's framework",
+    Key("optimizer.momentum_form", "gradient",
+        "what momentum accumulates: gradients (PyTorch, optax) or updates (Caffe, the paper's framework)",
         choices=("gradient", "update"), when="optimizer.name=sgd", phrase="momentum of the {} instead of the {}",
         word="momentum of"),
-    Key("optimizer.nesterov", False, "Nesterov momentum", when="optimizer.name=sgd|lars",
+    Key("optimizer.nesterov", False, "use Nesterov momentum", when="optimizer.name=sgd|lars",
         phrase=("Nesterov momentum", "no Nesterov momentum"), word="Nesterov momentum"),
-    Key("optimizer.weight_decay", 1e-4, "weight decay, coupled (L2); in adamw decoupled", least=0,
+    Key("optimizer.weight_decay", 1e-4, "weight decay: L2 regularisation in sgd and lars, decoupled in adamw", least=0,
         phrase="weight decay {} instead of {}"),
-    Key("optimizer.trainable", "all", "parameters that are trained; head: the dense layers alone, BN's statistics stay",
+    Key("optimizer.trainable", "all",
+        "parameters that are trained; head: only the dense layers, with BN's statistics frozen",
         choices=("all", "head"), phrase="training of {} instead of {}", word="trained layers"),
-    Key("optimizer.decay", "all", "parameters that decay; kernels: neither scales nor biases",
+    Key("optimizer.decay", "all", "parameters with weight decay; kernels: no scales and no biases",
         choices=("all", "kernels"), phrase="weight decay on {} instead of {}", word="decaying parameters"),
-    Key("optimizer.beta1", 0.9, "decay of the first moment", when="optimizer.name=adamw",
+    Key("optimizer.beta1", 0.9, "decay of the first moment (beta1)", when="optimizer.name=adamw",
         word="decay of the first moment"),
-    Key("optimizer.beta2", 0.999, "decay of the second moment", when="optimizer.name=adamw",
+    Key("optimizer.beta2", 0.999, "decay of the second moment (beta2)", when="optimizer.name=adamw",
         word="decay of the second moment"),
-    Key("optimizer.epsilon", 1e-8, "number added to the root of the second moment", when="optimizer.name=adamw"),
-    Key("optimizer.trust_coefficient", 0.001, "trust coefficient", above=0, when="optimizer.name=lars"),
-    Key("optimizer.ema", 0.0, "final decay of a moving average of the parameters, evaluated in their place; 0: none",
-        least=0, below=1, phrase="parameters averaged with decay {} instead of {}",
-        word="moving average of parameters"),
+    Key("optimizer.epsilon", 1e-8, "number added to the square root of the second moment", when="optimizer.name=adamw"),
+    Key("optimizer.trust_coefficient", 0.001, "trust coefficient of LARS", above=0, when="optimizer.name=lars"),
+    Key("optimizer.ema", 0.0,
+        "final decay of a moving average of the parameters, which evaluation uses instead of them; 0: none", least=0,
+        below=1, phrase="parameters averaged with decay {} instead of {}", word="moving average of parameters"),
 
-    Key("init.weights", "", "file of weights to start from, in place of random values",
+    Key("init.weights", "", "file of pretrained weights to start from; empty: random initialisation",
         phrase="started from the weights {}", word="initial weights"),
-    Key("init.reset_head", False, "start the last dense layer at random nonetheless, for classes of your own",
+    Key("init.reset_head", False,
+        "initialise the last dense layer at random instead of from init.weights, for other classes",
         when="init.weights", phrase=("last layer started at random", "last layer of those weights"),
         word="last layer at random"),
-    Key("init.adopt", True, "take normalisation, strides and BN's epsilon from that file's layout", **_RECORD),
+    Key("init.adopt", True,
+        "take shortcuts, strides, BN's epsilon and image normalisation from the file in init.weights", **_NOT_PROTOCOL),
 
     Key("schedule.name", "piecewise", "learning-rate schedule", choices="training.schedule:SCHEDULES",
         phrase="{} schedule instead of {}", word="schedule"),
-    Key("schedule.milestones", (32_000, 48_000), "steps at which the rate is multiplied by schedule.factor",
+    Key("schedule.milestones", (32_000, 48_000), "steps at which the learning rate is multiplied by schedule.factor",
         when="schedule.name=piecewise", derived=True, phrase="learning rate divided at {} steps instead of {}"),
-    Key("schedule.factor", 0.1, "factor of the rate at each milestone", when="schedule.name=piecewise",
+    Key("schedule.factor", 0.1, "factor of the learning rate at each milestone", when="schedule.name=piecewise",
         phrase="learning rate multiplied by {} at each milestone instead of {}", word="factor of the rate"),
-    Key("schedule.warmup_steps", 0, "steps of warm-up", least=0, derived=True,
+    Key("schedule.warmup_steps", 0, "number of warm-up steps at the start", least=0, derived=True,
         phrase="{} steps of warm-up instead of {}"),
-    Key("schedule.warmup", "constant", "warm-up at a constant rate, or growing to the schedule's own",
+    Key("schedule.warmup", "constant",
+        "constant: warm-up at schedule.warmup_learning_rate; linear: learning rate rising to the schedule's own",
         choices=("constant", "linear"), when="schedule.warmup_steps", phrase="{} warm-up instead of {}"),
-    Key("schedule.warmup_learning_rate", 0.01, "rate of a constant warm-up",
+    Key("schedule.warmup_learning_rate", 0.01, "learning rate during a constant warm-up",
         when="schedule.warmup_steps and schedule.warmup=constant",
         phrase="warm-up at a learning rate of {} instead of {}"),
-    Key("schedule.decay_steps", 0, "steps of the cosine; 0: train.steps", least=0, when="schedule.name=cosine",
-        derived=True, phrase="half a cosine over {} steps"),
+    Key("schedule.decay_steps", 0, "step at which the cosine reaches 0; 0: train.steps", least=0,
+        when="schedule.name=cosine", derived=True, phrase="half a cosine over {} steps"),
 
-    Key("train.steps", 64_000, "training steps", least=1, resume="may grow", derived=True,
+    Key("train.steps", 64_000, "number of training steps", least=1, resume="may grow", derived=True,
         phrase="{} steps instead of {}", word="training steps"),
-    Key("train.batch_size", 128, "images of a batch, on all devices together", least=1,
+    Key("train.batch_size", 128, "training images in a batch, over all devices", least=1,
         phrase="batches of {} images instead of {}"),
-    Key("train.bn_group", 0, "images that BN normalises together; 0: the global batch", least=0,
+    Key("train.bn_group", 0, "number of images that BN normalises together; 0: the global batch", least=0,
         when="model.norm=batch", derived=True, phrase="batch normalisation over {} images instead of {}",
         word="images BN normalises together"),
-    Key("train.accumulate", 1, "parts of a device's batch, computed one after the other to save memory", least=1,
-        **_RECORD, word="parts of a batch"),
-    Key("train.label_smoothing", 0.0, "part of each target that is spread over all classes", least=0, below=1,
+    Key("train.accumulate", 1,
+        "number of parts a device's batch is split into; gradients accumulate over them, to save memory", least=1,
+        **_NOT_PROTOCOL, word="parts of a batch"),
+    Key("train.label_smoothing", 0.0, "share of each target that is spread evenly over all classes", least=0, below=1,
         phrase="label smoothing {} instead of {}"),
-    Key("train.metrics", "", "metrics beside loss and error: names in training/metric_functions.py, joined by commas",
-        **_PLACE),
-    Key("train.log_every", 100, "steps between lines of training metrics", least=1, derived=True, **_RECORD),
-    Key("train.eval_every", 1_000, "steps between evaluations", least=1, derived=True, **_RECORD),
-    Key("train.eval_batch_size", 500, "images of a batch of evaluation", least=1, **_RECORD),
-    Key("train.eval_train", False, "evaluate on clean training images as well", **_RECORD),
-    Key("train.checkpoint_every", 1_000, "steps between checkpoints", least=1, derived=True, **_RECORD),
-    Key("train.keep_checkpoints", 2, "newest checkpoints that are kept", least=1, **_RECORD),
+    Key("train.metrics", "",
+        "metrics besides loss and error: names from training/metric_functions.py, separated by commas", **_MAY_CHANGE),
+    Key("train.log_every", 100, "number of steps between two records of training metrics", least=1, derived=True,
+        **_NOT_PROTOCOL),
+    Key("train.eval_every", 1_000, "number of steps between evaluations", least=1, derived=True, **_NOT_PROTOCOL),
+    Key("train.eval_batch_size", 500, "images in a batch of evaluation, over all devices", least=1, **_NOT_PROTOCOL),
+    Key("train.eval_train", False, "also evaluate on the training images, without augmentation", **_NOT_PROTOCOL),
+    Key("train.checkpoint_every", 1_000, "number of steps between checkpoints", least=1, derived=True, **_NOT_PROTOCOL),
+    Key("train.keep_checkpoints", 2, "number of newest checkpoints to keep", least=1, **_NOT_PROTOCOL),
 )
 # fmt: on
 
@@ -189,12 +211,12 @@ KEYS: dict[str, Key] = {key.name: key for key in _ROWS}
 # Keys that do not affect results, so they may change on resume.
 RESUME_MAY_CHANGE = tuple(key.name for key in _ROWS if key.resume == "may change")
 
-# Keys that a file in configs/ derives from others. They did not follow these before runs recorded their rules.
+# Keys that a file in configs/ derives from others. In runs that recorded no rules, they did not follow these others.
 DERIVED = frozenset(key.name for key in _ROWS if key.derived)
 
 
 def base() -> ConfigDict:
-    """Returns a config of every key, with the values of the paper's CIFAR-10 recipe (arXiv:1512.03385, section 4.2)."""
+    """Returns a config with every key, set to the paper's CIFAR-10 recipe (arXiv:1512.03385, section 4.2)."""
     values: dict[str, Any] = {}
     for key in _ROWS:
         section, _, name = key.name.rpartition(".")
@@ -204,12 +226,12 @@ def base() -> ConfigDict:
 
 
 def in_memory(data: Mapping[str, Any]) -> bool:
-    """Says whether the section ``data`` of a config keeps the whole data set in memory, instead of reading batches."""
+    """Says whether the section ``data`` of a config keeps the whole data set in memory instead of streaming it."""
     return data["pipeline"] == "resident"
 
 
 def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns ``{"model.depth": 20, ...}`` for a config, or for what its JSON holds."""
+    """Returns a config, or the dict from its JSON, by dotted key: ``{"model.depth": 20, ...}``; lists become tuples."""
     flat: dict[str, Any] = {}
     for key, value in c.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -219,7 +241,7 @@ def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# What others call some keys.
+# Names that other projects use for some keys.
 _OTHERS_NAMES = {
     "lr": "optimizer.learning_rate", "rate": "optimizer.learning_rate", "wd": "optimizer.weight_decay",
     "epochs": "train.steps", "num_epochs": "train.steps", "max_steps": "train.steps", "num_steps": "train.steps",
@@ -230,14 +252,17 @@ _OTHERS_NAMES = {
 
 
 def namesakes(name: str) -> list[str]:
-    """Lists the keys that are called so in another section, or by others: ``lr`` -> ``optimizer.learning_rate``."""
+    """Lists the keys of this name in any section, else the key that other projects call so.
+
+    ``lr`` stands for ``optimizer.learning_rate``.
+    """
     last = name.rpartition(".")[2].replace("-", "_")
     found = [key for key in KEYS if key.rpartition(".")[2] == last]
     return found or [key for key in [_OTHERS_NAMES.get(last)] if key in KEYS]
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """Returns the line that refuses a key: what was given, and the nearest that exist."""
+    """Returns the error message for an unknown key, with the most similar known keys."""
     near = [k for k in namesakes(key) if k in known] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     section = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     steps = " (an epoch is training images / train.batch_size of them)" if "epoch" in key else ""

@@ -1,7 +1,8 @@
-"""How the images of a data set are reached, in memory or on disk (``data.pipeline``), and become a network's input.
+"""Access to the images of a loaded data set, whether they lie in memory or on disk (``data.pipeline``).
 
-The two kinds are an :class:`Access`, whose methods :class:`InMemory` describes; nothing outside this folder asks which
-of the two a data set is.
+:class:`InMemory` and :class:`OnDisk` implement the same protocol :class:`Access`, so that code outside this folder
+treats both alike. The docstrings of :class:`InMemory` describe the methods. :mod:`.loaders` reads the images that are
+accessed here, and :mod:`.device_arrays` puts them on the devices.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from resnet_flax.config import names_in
-from resnet_flax.data import layouts, pixels, sources
+from resnet_flax.data import layouts, loaders, pixels
+from resnet_flax.data.device_arrays import DeviceSplits, NoteBroken, StreamedBatches, Supply
 from resnet_flax.data.folders import decoded_side
 from resnet_flax.data.images import Found, Images, S
 from resnet_flax.data.layouts import Arrays, Layout
@@ -23,33 +25,32 @@ from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.streaming import Batch, Batches, Pipeline
-from resnet_flax.data.supplies import NoteBroken, Resident, Streamed, Supply
 from resnet_flax.data.transforms import Transform
 from resnet_flax.data.views import VIEWS
 from resnet_flax.errors import UserError
 
-_AT_ONCE = 64  # photographs that are decoded together
-_MANY = 10_000  # batches, more than are measured
-_PASSES = 100  # through a few images, after which they are measured well enough
+_AT_ONCE = 64  # photographs in a batch of try_decoding
+_MANY = 10_000  # more batches than decoding_rate ever measures
+_PASSES = 100  # over the training images, after which decoding_rate stops early
 
-_S = TypeVar("_S", contravariant=True)  # what holds the images of a split
+_S = TypeVar("_S", contravariant=True)  # Images or Photographs
 
 
 class ClosableBatches(Iterator[Batch], Protocol):
-    """Batches in order; the iterator has to be closed."""
+    """Iterator over batches, which its user has to close."""
 
     def close(self) -> None: ...
 
 
 class Access(Protocol[_S]):
-    """How the images of splits of one class are reached; see :class:`InMemory`."""
+    """Protocol of the access to splits of one type; see :class:`InMemory`."""
 
     @property
     def noun(self) -> str: ...
     @property
     def views(self) -> tuple[str, ...]: ...
     @property
-    def fixed(self) -> bool: ...
+    def fixed_size(self) -> bool: ...
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
     @property
@@ -61,82 +62,87 @@ class Access(Protocol[_S]):
     def transform(self, normalization: Normalization, dtype: jnp.dtype) -> Transform: ...
     def normalization(self, name: str, train: _S, known: Normalization | None = None) -> Normalization: ...
     def quick_normalization(self, name: str, train: _S) -> Normalization | None: ...
-    def in_order(self, split: _S, batch_size: int) -> ClosableBatches: ...
-    def mixed(self, split: Any) -> Any: ...
+    def ordered_batches(self, split: _S, batch_size: int) -> ClosableBatches: ...
+    def mix_classes(self, split: Any) -> Any: ...
     def supply(
         self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply: ...
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]: ...
     def identity(self, split: _S) -> bytes | None: ...
     def as_trained(self, preprocessing: Preprocessing) -> "Access[_S]": ...
-    def decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
-    def rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
+    def try_decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
+    def decoding_rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-    """Images that lie in memory, and as a whole on every device.
+    """Images in host memory, which are copied whole to every device.
 
     Attributes:
-      noun: what messages call the images.
-      views: names of the views of an image in which it can be evaluated (:mod:`resnet_flax.data.views`).
-      fixed: whether images keep the size that they were loaded with, whichever a network wants.
-      data: the section of a config.
-      stored: (H, W, C) of an image as it lies there.
+      noun: The word for the images in messages.
+      views: The names of the views in which an image can be evaluated (:mod:`resnet_flax.data.views`).
+      fixed_size: Whether images keep their loaded size; otherwise they are resized to what a network needs.
+      data: The section ``data`` of a config.
+      stored: (H, W, C) of a stored image, before any crop.
     """
 
-    noun, views, fixed = "images", ("center",), True
+    noun, views, fixed_size = "images", ("center",), True
 
     data: Mapping[str, Any]
     stored: tuple[int, int, int]
 
     @staticmethod
     def load(row: Any, data: Mapping[str, Any], testing: bool) -> tuple[Found, "InMemory"]:
-        """Reads the images of a data set's row, and checks their shapes; returns them, and how they are reached.
+        """Reads the images of a data set and checks their shapes; returns them and the access to them.
 
-        They must be what the row declares: of photographs on disk, a part of a data set's classes is a data set, too.
+        Shapes and classes must be those that the row declares. This holds only in memory: on disk, a folder with a part
+        of a data set's classes is a data set, too.
 
         Args:
-          testing: whether photographs for testing are enough.
+          row: The data set's row in the registry.
+          data: The section ``data`` of a config.
+          testing: Whether a test split is enough, for photographs on disk.
         """
         found = row.images(data)
         for split, given in (("train", found.train), ("test", found.test)):
             if given is not None:
                 _check_images(found.where, split, given, found.train.images.shape[1:])
         _check_declared(row, data, found)
-        found = sources.resized(found, data)
+        found = loaders.resized(found, data)
         return found, InMemory(data, found.train.images.shape[1:])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the network sees."""
+        """(H, W, C) of the network's input."""
         height, width, channels = self.stored
         return (self._crop or height, self._crop or width, channels)
 
     @property
     def _crop(self) -> int:
-        """The side of what is cropped out of the images; 0 where they are taken whole."""
+        """The side of the crop taken from stored images; 0 if they are used whole."""
         return self.data["image_size"] if self.data["folder"] or self.data["resize"] else 0
 
     @property
     def resize(self) -> int:
-        """The side that images are brought to before the crop."""
+        """The side that images are resized to before the crop."""
         return self.stored[0]
 
     def transform(self, normalization: Normalization, dtype: jnp.dtype) -> Transform:
-        """Returns the function that prepares a batch's images on the device."""
+        """Returns the transform that normalises and augments a batch on the device."""
         more = names_in(self.data["transforms"])
         return Transform(normalization, dtype, self.data["pad"], self.data["flip"], self._crop, augmentations=more)
 
     def normalization(self, name: str, train: Images, known: Normalization | None = None) -> Normalization:
-        """Returns the normalisation of that name (``data.normalization``), by the training images.
+        """Returns the normalisation named by ``data.normalization``, with statistics of the training images.
 
         Args:
-          known: of the same run, where it takes long to compute. Here it is computed in any case, which shows whether
-            the images are those of before.
+          name: The name of the normalisation.
+          train: The training split.
+          known: The normalisation saved by an earlier start of the run. It saves time on disk. In memory it is ignored:
+            computing the statistics again shows whether the images have changed.
 
         Raises:
-          UserError: it does not fit the images, or none of them can be read.
+          UserError: The normalisation does not fit the images, or none of them can be read.
         """
         try:
             return pixels.normalization(name, train)
@@ -144,94 +150,109 @@ class InMemory:
             raise UserError(str(error)) from None
 
     def quick_normalization(self, name: str, train: Images) -> Normalization | None:
-        """Returns what :meth:`normalization` does; None where that takes long."""
+        """Returns the result of :meth:`normalization`, or None if computing it would take long."""
         return self.normalization(name, train)
 
-    def in_order(self, split: Images, batch_size: int) -> Generator[Batch]:
-        """Yields each image of a split once: ``images`` [n, H, W, C] uint8, ``labels`` [n], and ``counts`` [n] bool.
+    def ordered_batches(self, split: Images, batch_size: int) -> Generator[Batch]:
+        """Yields the images of a split in order: ``images`` [n, H, W, C] uint8, ``labels`` [n], ``counts`` [n] bool.
 
-        Fillers, and broken images that are passed over, do not count. The iterator has to be closed.
+        ``counts`` is False for fillers of the last batch and for skipped unreadable images. The iterator has to be
+        closed.
         """
         for first in range(0, len(split), batch_size):
             part = slice(first, first + batch_size)
             labels = split.labels[part]
             yield {"images": split.images[part], "labels": labels, "counts": np.ones(len(labels), bool)}
 
-    def mixed(self, split: Images) -> Images:
-        """Returns a split in an order in which the first images are of all classes: files have it already."""
+    def mix_classes(self, split: Images) -> Images:
+        """Returns a split in an order that mixes its classes, which the files of images in memory already have."""
         return split
 
     def supply(
         self, splits: Mapping[str, Images], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply:
-        """Returns what supplies a run's arrays.
+        """Returns the supply of arrays on the devices for a run's steps and evaluations.
 
         Args:
-          sizes: of the batches of training and of evaluation, of all devices together.
-          note: called for each broken image that is passed over.
+          splits: The splits by name.
+          mesh: The mesh of devices.
+          sizes: The batch sizes of training and of evaluation, over all devices.
+          seed: The seed of the run.
+          note: Called for each unreadable image that is skipped.
         """
-        return Resident(splits, mesh, *sizes)
+        return DeviceSplits(splits, mesh, *sizes)
 
     @staticmethod
     def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "InMemory":
-        """Returns the access to images that have not been read.
+        """Returns the access for a data set whose images have not been read.
 
         Args:
-          shape: (H, W, C) of what the network sees.
+          data: The section ``data`` of a config.
+          shape: (H, W, C) of the network's input.
         """
         side = decoded_side(data) if data["resize"] else shape[0]
         return InMemory(data, (side, side, shape[2]))
 
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]:
-        """Returns how training batches lie in arrays, and shapes and places of these.
+        """Returns the layout of training batches, and the shapes and shardings of their arrays.
 
         Args:
-          images: of the training split.
+          mesh: The mesh of devices.
+          batch_size: The batch size, over all devices.
+          images: The number of images in the training split.
         """
         layout = layouts.shuffled(batch_size)
         return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (images,), self.stored)
 
     def identity(self, split: Images) -> bytes | None:
-        """Returns bytes that tell a split's images and their order from others; None where their pixels tell it."""
+        """Returns bytes that identify a split's images and their order; None for images in memory."""
         return None
 
     def as_trained(self, preprocessing: Preprocessing) -> "InMemory":
-        """Returns the access that prepares images as a trained network's were.
+        """Returns the access that prepares images like those that a network was trained on.
 
         Raises:
-          UserError: the images are of another size.
+          UserError: The images have a fixed size, and it is another one.
         """
         if (preprocessing.image_shape, preprocessing.resize) != (self.image_shape, self.resize):
             (h, w, c), (height, width, channels) = self.image_shape, preprocessing.image_shape
             raise UserError(
-                f"--config: its images are {h}x{w}x{c}, out of {self.resize} pixels, and the network was trained on "
-                f"{height}x{width}x{channels}, out of {preprocessing.resize}; set data.image_size and data.resize"
+                f"--config: its images are {h}x{w}x{c}, cropped from {self.resize} pixels, but the network was trained "
+                f"on {height}x{width}x{channels}, cropped from {preprocessing.resize}; set data.image_size and "
+                f"data.resize to the network's"
             )
         return self
 
-    def decoding(self, split: Images) -> Iterator[tuple[int, list[str]]]:
-        """Decodes photographs; yields how many, and why some of them cannot be read. Nothing of images in memory."""
+    def try_decoding(self, split: Images) -> Iterator[tuple[int, list[str]]]:
+        """Decodes all photographs. Yields their number batch by batch, with a message for each unreadable one.
+
+        Yields nothing for images in memory.
+        """
         return iter(())
 
-    def rate(self, train: Images, batch_size: int, seconds: float) -> tuple[float, str] | None:
-        """Measures the images that are decoded in a second, and says by what; None where none are.
+    def decoding_rate(self, train: Images, batch_size: int, seconds: float) -> tuple[float, str] | None:
+        """Measures how many photographs are decoded per second; returns this and the workers and threads in words.
+
+        Returns None for images in memory.
 
         Args:
-          seconds: how long it takes; less where the images are few.
+          train: The training split.
+          batch_size: The batch size.
+          seconds: The duration of the measurement, which is shorter for a small split.
         """
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class OnDisk:
-    """Photographs that stay on disk, and are decoded, cropped and mirrored on the hosts as they go.
+    """Photographs that stay on disk; the hosts decode, crop and mirror them for each batch.
 
     Attributes:
-      noun, views, fixed, data: see :class:`InMemory`.
-      pipeline: how photographs become batches.
+      noun, views, fixed_size, data: See :class:`InMemory`.
+      pipeline: The pipeline that makes batches of photographs.
     """
 
-    noun, views, fixed = "photographs", VIEWS, False
+    noun, views, fixed_size = "photographs", VIEWS, False
 
     data: Mapping[str, Any]
     pipeline: Pipeline
@@ -257,26 +278,26 @@ class OnDisk:
         return Transform(cropped, dtype, colour=self.data["colour"], augmentations=more)
 
     def normalization(self, name: str, train: Photographs, known: Normalization | None = None) -> Normalization:
-        """See :class:`InMemory`; statistics are those of the central squares of ``resize``."""
+        """See :class:`InMemory`. The statistics are taken over the central squares of side ``resize``."""
         return self.pipeline.normalization(name, train) if known is None else known
 
     def quick_normalization(self, name: str, train: Photographs) -> Normalization | None:
         """See :class:`InMemory`."""
-        return None if name in pixels.OF_DATA else self.pipeline.normalization(name, train)
+        return None if name in pixels.STATISTICS else self.pipeline.normalization(name, train)
 
-    def in_order(self, split: Photographs, batch_size: int) -> Batches:
+    def ordered_batches(self, split: Photographs, batch_size: int) -> Batches:
         """See :class:`InMemory`."""
-        return self.pipeline.in_order(split, batch_size, np.arange(batch_size))
+        return self.pipeline.ordered_batches(split, batch_size, np.arange(batch_size))
 
-    def mixed(self, split: Photographs) -> Photographs:
-        """See :class:`InMemory`: photographs lie class by class."""
+    def mix_classes(self, split: Photographs) -> Photographs:
+        """See :class:`InMemory`. Photographs on disk are sorted by class."""
         return split.take(np.random.RandomState(0).permutation(len(split)))
 
     def supply(
         self, splits: Mapping[str, Photographs], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply:
         """See :class:`InMemory`."""
-        return Streamed(splits, mesh, *sizes, self.pipeline, seed, note)
+        return StreamedBatches(splits, mesh, *sizes, self.pipeline, seed, note)
 
     @staticmethod
     def unread(data: Mapping[str, Any], shape: tuple[int, int, int]) -> "OnDisk":
@@ -284,8 +305,8 @@ class OnDisk:
         return OnDisk(data, Pipeline.of(data))
 
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]:
-        """See :class:`InMemory`; whatever the number of images, one batch at a time."""
-        layout = layouts.given()
+        """See :class:`InMemory`. The arrays hold one batch, whatever the number of images."""
+        layout = layouts.streamed()
         return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (1, batch_size), self.image_shape)
 
     def identity(self, split: Photographs) -> bytes:
@@ -293,24 +314,27 @@ class OnDisk:
         return split.source.identity() + split.numbers.tobytes()
 
     def as_trained(self, preprocessing: Preprocessing) -> "OnDisk":
-        """See :class:`InMemory`; photographs are brought to the network's size."""
+        """See :class:`InMemory`. Photographs are resized to the network's size."""
         preprocessing.check_square()
         sizes = {name: getattr(preprocessing, name) for name in ("image_size", "resize", "channels", "interpolation")}
         return dataclasses.replace(self, pipeline=dataclasses.replace(self.pipeline, **sizes))
 
-    def decoding(self, split: Photographs) -> Iterator[tuple[int, list[str]]]:
+    def try_decoding(self, split: Photographs) -> Iterator[tuple[int, list[str]]]:
         """See :class:`InMemory`."""
         pipeline = dataclasses.replace(self.pipeline, skip_broken=True)
-        with closing(pipeline.in_order(split, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
+        with closing(pipeline.ordered_batches(split, _AT_ONCE, np.arange(_AT_ONCE))) as batches:
             for batch in batches:
                 broken = batch["broken"][batch["broken"] >= 0]
-                yield int(batch["counts"].sum()) + len(broken), [pipeline.complaint(split[int(n)]) for n in broken]
+                yield (
+                    int(batch["counts"].sum()) + len(broken),
+                    [pipeline.explain_failure(split[int(n)]) for n in broken],
+                )
 
-    def rate(self, train: Photographs, batch_size: int, seconds: float) -> tuple[float, str]:
-        """See :class:`InMemory`; with nobody else to feed."""
+    def decoding_rate(self, train: Photographs, batch_size: int, seconds: float) -> tuple[float, str]:
+        """See :class:`InMemory`. No training runs meanwhile."""
         pipeline = dataclasses.replace(self.pipeline, skip_broken=True)
         with closing(pipeline.train(train, 0, batch_size, np.arange(batch_size), 0, _MANY)) as batches:
-            # What was begun while workers were starting comes at once.
+            # Not measured: these batches were decoded while the workers were starting.
             for _ in range(1 + pipeline.workers * (pipeline.threads_each + 2)):
                 next(batches)
             start, count = time.perf_counter(), 0
@@ -328,27 +352,27 @@ ACCESS: dict[str, type[Access[Any]]] = {"resident": InMemory, "stream": OnDisk} 
 def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.ndarray]:
     """Yields each image of a split once, in batches [n, H, W, C] uint8 without fillers.
 
-    The last batch may be smaller, and so is one with broken images that are passed over.
+    Batches with skipped unreadable images, and the last batch, may be smaller than ``batch_size``.
     """
-    with closing(access.in_order(split, batch_size)) as batches:
+    with closing(access.ordered_batches(split, batch_size)) as batches:
         for batch in batches:
             yield batch["images"][batch["counts"]]
 
 
 def _check_images(where: str, split: str, given: Images, shape: tuple[int, ...]) -> None:
-    """Refuses arrays that are not images of one shape, each with a label."""
+    """Refuses arrays that are not images of one shape with one label each."""
     images = given.images
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3, 4) or images.shape[1:] != shape:
         raise UserError(
-            f"{where}: images must be uint8 [N, H, W, C] with 1, 3 or 4 channels, of one shape in all splits; those of "
-            f"{split} are {images.dtype} {images.shape}, those of train are of {shape}"
+            f"{where}: images must be uint8 [N, H, W, C] with 1, 3 or 4 channels, of one shape in all splits; "
+            f"{split} has {images.dtype} {images.shape}, and train has images of {shape}"
         )
     if len(images) != len(given.labels):
         raise UserError(f"{where}: {split} has {len(images)} images and {len(given.labels)} labels")
 
 
 def _check_declared(row: Any, data: Mapping[str, Any], found: Found) -> None:
-    """Refuses images that are not as their data set's row says: other code has built on that before they are read."""
+    """Refuses images that differ from their data set's row, on which other code relies before the images are read."""
     height, width, channels = found.train.images.shape[1:]
     side = None if data["image_size"] or data["resize"] else row.side
     for what, declared, there in (
@@ -358,6 +382,6 @@ def _check_declared(row: Any, data: Mapping[str, Any], found: Found) -> None:
     ):
         if declared is not None and there != declared:
             raise UserError(
-                f"{found.where}: images with {there} {what}, and the registry of data sets says {declared} for "
+                f"{found.where}: the images have {there} {what}, but the registry of data sets declares {declared} for "
                 f"data.name={data['name']!r}; correct one of the two"
             )

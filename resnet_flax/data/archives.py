@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their authors' archives, the binary or the Python version, without TensorFlow."""
+"""CIFAR-10 and CIFAR-100 from their authors' archives (the binary or the Python version), without TensorFlow."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ _PIXELS = 3 * _SIDE * _SIDE
 
 
 def find(name: str, folder: Path) -> Path | None:
-    """The first archive of that data set in the folder, or in ``downloads/`` inside it."""
+    """Returns the preferred archive of a data set in the folder or its ``downloads/``; None if there is none."""
     for archive in ARCHIVES[name]:
         for place in (folder, folder / "downloads"):
             if (place / archive).is_file():
@@ -44,9 +44,12 @@ def find(name: str, folder: Path) -> Path | None:
 
 
 def download(name: str, folder: Path) -> Path:
-    """Fetches the binary archive into the folder, with a progress bar, and checks its MD5 sum.
+    """Downloads the binary archive into the folder, with a progress bar, and checks its MD5 sum.
 
-    It appears under its name only when it is whole and right.
+    The file gets its final name only after the check.
+
+    Raises:
+      UserError: The archive cannot be downloaded, or its MD5 sum is wrong.
     """
     archive, md5 = next(iter(ARCHIVES[name].items()))
     target = folder / archive
@@ -56,25 +59,30 @@ def download(name: str, folder: Path) -> Path:
         with replacing(target) as partial:
             with urllib.request.urlopen(_URL + archive, timeout=30) as response, open(partial, "wb") as file:
                 size = int(response.headers.get("Content-Length", 0)) // 1024
-                with Progress(size, f"fetching {archive}", "KiB") as progress:
+                with Progress(size, f"downloading {archive}", "KiB") as progress:
                     while block := response.read(1 << 20):
                         file.write(block)
                         digest.update(block)
                         progress.update(len(block) // 1024)
             if digest.hexdigest() != md5:
                 raise UserError(
-                    f"{_URL + archive}: MD5 sum {digest.hexdigest()}, expected {md5}; the download was deleted"
+                    f"{_URL + archive}: the download has the MD5 sum {digest.hexdigest()} instead of {md5} and "
+                    f"was deleted; try again, or download the archive yourself into {folder}"
                 )
     except (OSError, urllib.error.URLError) as error:
         raise UserError(
-            f"{name} was not found in {folder}, and {_URL + archive} could not be fetched ({error}); put one of "
+            f"{name} was not found in {folder}, and {_URL + archive} could not be downloaded ({error}); put one of "
             f"{', '.join(ARCHIVES[name])} there, or name the folder of a prepared TFDS data set in data.data_dir"
         ) from None
     return target
 
 
 def read(name: str, archive: Path) -> Splits:
-    """Images and labels of an archive; its format is known by what it holds, not by its name."""
+    """Reads the images, labels and class names of an archive; its members tell the format, not its name.
+
+    Raises:
+      UserError: The archive is damaged, or is not one of this data set's.
+    """
     try:
         with tarfile.open(archive) as tar:
             files = {
@@ -83,15 +91,17 @@ def read(name: str, archive: Path) -> Splits:
                 if member.isfile() and (file := tar.extractfile(member)) is not None
             }
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{archive}: not a whole tar archive ({error}); delete it and fetch it again") from None
+        raise UserError(
+            f"{archive}: the tar archive is damaged or cut short ({error}); delete it and download it again"
+        ) from None
     try:
         return _read_binary(name, files) if any(f.endswith(".bin") for f in files) else _read_python(name, files)
     except (KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{archive}: not the {name} archive of its authors: {error}") from None
+        raise UserError(f"{archive}: this is not the {name} archive of its authors: {error}") from None
 
 
 def _read_binary(name: str, files: dict[str, bytes]) -> Splits:
-    """Each record: a label byte (CIFAR-100: coarse, then fine), then 3,072 pixels, colour by colour."""
+    """Reads records of one label byte (CIFAR-100: two, coarse and fine), then 3,072 pixels, channel by channel."""
     label_bytes = 1 if name == "cifar10" else 2
 
     def split(names: list[str]) -> Images:
@@ -132,12 +142,12 @@ def _member(files: dict[str, bytes], name: str) -> bytes:
 
 
 def _interleave(pixels: np.ndarray) -> np.ndarray:
-    """[N, 3072], colour by colour -> [N, 32, 32, 3]."""
+    """Returns pixels [N, 3072], which lie channel by channel, as [N, 32, 32, 3]."""
     return np.ascontiguousarray(pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles plain values and NumPy arrays, and refuses whatever else a pickle could call."""
+    """Unpickler of plain values and NumPy arrays; refuses everything else, as a pickle can call any function."""
 
     _ALLOWED = frozenset(
         {
@@ -151,7 +161,9 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, which is neither a value nor an array")
+            raise pickle.UnpicklingError(
+                f"the pickle asks for {module}.{name}, which is neither a plain value nor an array"
+            )
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 

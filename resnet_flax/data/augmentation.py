@@ -1,4 +1,4 @@
-"""Random crops of photographs, taken before resizing, so that only what is seen is resized."""
+"""Random crops of photographs on the host, taken before resizing, so that only the crop is resized."""
 
 import math
 from typing import Literal, get_args
@@ -11,36 +11,39 @@ from resnet_flax.data import decoding
 Augmentation = Literal["crop", "scale", "inception"]
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 
-_TRIES = 10  # of Inception's crop, before the central one
-_RATIO = (3 / 4, 4 / 3)  # width over height of Inception's crop
+_TRIES = 10  # draws of Inception's crop before the central one is taken
+_RATIO = (3 / 4, 4 / 3)  # range of width over height of Inception's crop
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels of the image
 
 
 def scale_crop(width: int, height: int, shorter: int, side: int, rng: np.random.Generator) -> Box:
-    """Draws the place of a random crop of ``side`` in an image whose shorter side is brought to ``shorter``.
+    """Draws a random crop of ``side`` x ``side`` from an image as if resized to the shorter side ``shorter``.
 
-    The paper's (section 3.4), its scale given: as VGG's, with S = ``shorter``.
+    This is the crop of the paper (section 3.4) and of VGG for one scale S = ``shorter``.
 
     Args:
-      width, height: of the image, in pixels.
-      shorter: at least ``side``.
+      width, height: The size of the image, in pixels.
+      shorter: The shorter side after resizing, at least ``side``.
+      side: The side of the crop after resizing.
+      rng: The random generator.
 
     Returns:
-      the crop in the image as it is, which resized to ``side`` x ``side`` is that crop.
+      The box in the image before resizing; resized to ``side`` x ``side`` it is the crop.
     """
     factor = shorter / min(width, height)
-    # Whole pixels of the resized image, as if it had been made.
+    # Drawn in whole pixels of the resized image, to equal resizing first and cropping then.
     room = (int(width * factor + 1e-6) - side, int(height * factor + 1e-6) - side)
     left, top = (int(rng.integers(0, r + 1)) for r in room)
     return left / factor, top / factor, (left + side) / factor, (top + side) / factor
 
 
 def inception_crop(width: int, height: int, least_area: float, rng: np.random.Generator) -> Box:
-    """A crop of random area and shape (arXiv:1409.4842, section 6), as torchvision's ``RandomResizedCrop`` draws it.
+    """Draws a crop of random area and shape (arXiv:1409.4842, section 6), like torchvision's ``RandomResizedCrop``.
 
-    The area is uniform in [``least_area``, 1] of the image's, the logarithm of width over height uniform between
-    those of 3/4 and 4/3. Where ten draws do not fit into the image, the central crop of the nearest allowed shape.
+    The fraction of the image's area is uniform in [``least_area``, 1], and the logarithm of width over height is
+    uniform in [log(3/4), log(4/3)]. If ten draws do not fit into the image, the crop is the central one of the nearest
+    allowed shape.
     """
     for _ in range(_TRIES):
         area = width * height * rng.uniform(least_area, 1)
@@ -59,8 +62,8 @@ def inception_crop(width: int, height: int, least_area: float, rng: np.random.Ge
 
 
 def cut(image: Image.Image, box: Box, side: int, interpolation: str, flip: bool = False) -> np.ndarray:
-    """A crop resized with antialiasing, mirrored if so wanted: uint8 [side, side, C]."""
-    # Of a box, PIL resizes only what is inside it: a third of the time of resizing the whole image first.
+    """Cuts a box out of an image, resizes it with antialiasing, and mirrors it on demand: uint8 [side, side, C]."""
+    # Resizing a box takes PIL a third of the time of resizing the whole image first.
     cropped = image.resize((side, side), decoding.resampling(interpolation), box)
-    # By PIL: a tenth of the time of NumPy's copy in reversed order.
+    # Mirroring by PIL takes a tenth of the time of NumPy's copy in reversed order.
     return decoding.as_array(cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cropped)

@@ -1,4 +1,4 @@
-"""Decoded images on disk, so that a second start takes seconds."""
+"""The cache of decoded images on disk, with which later starts take seconds."""
 
 import hashlib
 import json
@@ -14,26 +14,32 @@ from absl import logging
 
 from resnet_flax.data.images import Images
 
-_FORMAT = 2  # of the files below and of how images are decoded; a change of it makes new ones
+_FORMAT = 2  # increase it when the files or the decoding change; entries of other formats are not read
 
-_ABOUT = "about.json"  # of an entry: the sums of its arrays, and the names of the classes
+_ABOUT = "about.json"  # holds the checksums of an entry's arrays, and the names of the classes
 _SPLITS = ("train", "test")
 
 Splits = tuple[Images, Images, tuple[str, ...]]  # train, test, names of the classes
 
 
 def cache_root() -> Path:
-    """The user's own cache folder: ``$XDG_CACHE_HOME/resnet_flax``, else ``~/.cache/resnet_flax``."""
+    """Returns the user's cache folder: ``$XDG_CACHE_HOME/resnet_flax``, else ``~/.cache/resnet_flax``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet_flax"
 
 
 def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[], Splits]) -> Splits:
-    """Returns what ``decode`` returns, from the cache if it holds that already.
+    """Returns the splits from the cache, or calls ``decode`` and caches its result.
 
-    An entry is known by the source files' paths, sizes and times of change, and by the image size. It is written
-    beside its place and then renamed, so that a crash leaves none half-written and two processes may write at
-    once. It carries checksums (SHA-256); one that is damaged is said to be, and written anew. Where an entry cannot be
-    written (a full disk), that is said and the images are used from memory.
+    The key of an entry is its name, the image size, and the paths, sizes and modification times of the source files.
+    An entry is written under a temporary name and then renamed, so that a crash leaves no partial entry and two
+    processes may write at once. A damaged entry, by its checksums (SHA-256), is logged and replaced. If an entry cannot
+    be written (a full disk), this is logged and the images are used from memory.
+
+    Args:
+      name: The name of the entry.
+      sources: The files that the images are decoded from.
+      image_size: The side of the decoded images; 0 for their own.
+      decode: The function that decodes them.
     """
     fingerprint = _fingerprint([_FORMAT, name, image_size], sources)
     folder = cache_root() / "datasets" / f"{name.replace('/', '-')}-{fingerprint}"
@@ -43,12 +49,12 @@ def cached(name: str, sources: list[Path], image_size: int, decode: Callable[[],
     try:
         _write(folder, splits)
     except OSError as error:
-        logging.warning("decoded images are not cached in %s: %s", folder, error)
+        logging.warning("cannot cache decoded images in %s: %s", folder, error)
     return splits
 
 
 def cached_array(name: str, sources: list[Path], read: Callable[[], np.ndarray]) -> np.ndarray:
-    """Returns a single array without objects, such as labels, from the cache, or makes it."""
+    """Returns an array, such as labels, from the cache, or calls ``read`` and caches its result; see :func:`cached`."""
     folder = cache_root() / "arrays" / f"{name}-{_fingerprint([_FORMAT, name], sources)}"
     if folder.is_dir() and (found := _checked(folder, ["array.npy"])) is not None:
         return found["array.npy"]
@@ -56,7 +62,7 @@ def cached_array(name: str, sources: list[Path], read: Callable[[], np.ndarray])
     try:
         _replace(folder, {"array.npy": array})
     except OSError as error:
-        logging.warning("%s is not cached in %s: %s", name, folder.parent, error)
+        logging.warning("cannot cache %s in %s: %s", name, folder.parent, error)
     return array
 
 
@@ -81,19 +87,19 @@ def _write(folder: Path, splits: Splits) -> None:
 
 
 def _checked(folder: Path, names: list[str]) -> dict[str, Any] | None:
-    """The arrays of an entry by the names of their files, and ``classes``; None where it is damaged, which is said."""
+    """Returns an entry's arrays by file name, and ``classes``; logs a warning and returns None if it is damaged."""
     try:
         about = json.loads((folder / _ABOUT).read_bytes())
         if about["sha256"] != _digest(about["entry"]):
-            raise ValueError(f"the checksum of {_ABOUT}")
+            raise ValueError(f"wrong checksum of {_ABOUT}")
         entry, found = about["entry"], {}
         for name in names:
             found[name] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
             if _sum(found[name]) != entry["arrays"][name]:
-                raise ValueError(f"the checksum of {name}")
+                raise ValueError(f"wrong checksum of {name}")
         return found | {"classes": entry["classes"]}
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
-        logging.warning("%s is damaged (%s); the images are decoded anew", folder, error)
+        logging.warning("the cache entry %s is damaged (%s); the images are decoded again", folder, error)
         return None
 
 
@@ -106,12 +112,12 @@ def _replace(folder: Path, arrays: dict[str, np.ndarray], classes: Sequence[str]
         entry = {"arrays": {name: _sum(array) for name, array in arrays.items()}, "classes": list(classes)}
         about = {"sha256": _digest(entry), "entry": entry}
         (partial / _ABOUT).write_text(json.dumps(about))
-        if folder.is_dir():  # damaged: else it would have been read
+        if folder.is_dir():  # only a damaged entry is replaced
             folder.rename(partial / "damaged")
         os.rename(partial, folder)
         shutil.rmtree(folder / "damaged", ignore_errors=True)
     except OSError as error:
-        if not folder.is_dir():  # else another process was first, with the same content
+        if not folder.is_dir():  # otherwise another process has written the same content
             raise error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -122,7 +128,7 @@ def _digest(entry: Any) -> str:
 
 
 def _sum(array: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and bytes; a mapped one is read in parts."""
+    """Returns the SHA-256 of an array's dtype, shape and bytes; reads a memory-mapped array in parts."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):

@@ -1,6 +1,6 @@
-"""The registry of data sets: a name, how it is loaded, its images' shape and its classes; and the load of one.
+"""The registry of data sets, with their loaders, image shapes and classes; and :func:`load`.
 
-A new data set is one row, in this file or in one of your own that runs first, such as your config file:
+A new data set is one row, in this file or in a file of your own that runs first, such as your config file:
 
     @register("blobs", side=8, channels=1, classes=2)
     def blobs(data):
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 
-from resnet_flax.data import imagenet, prepared, sources
+from resnet_flax.data import imagenet, loaders, tfds_sets
 from resnet_flax.data.folders import scan
 from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
-if TYPE_CHECKING:  # it brings jax with it
+if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.access import Access
 
 Loader = Callable[..., Found]
@@ -29,7 +29,9 @@ IMAGENET = "imagenet2012"
 
 
 def _no_photographs(data: Mapping[str, Any], testing: bool) -> NoReturn:
-    raise UserError(f"data.name={data['name']!r}, data.pipeline='stream': name a folder of photographs in data.folder")
+    raise UserError(
+        f"data.name={data['name']!r} has no photographs for data.pipeline='stream'; set data.folder to theirs"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +39,15 @@ class DataSet:
     """A row of the registry.
 
     Attributes:
-      side: of the images, which are squares, in pixels; None where they differ, and ``data.image_size`` says it.
-      channels: of the images; None where only the data tell.
-      classes: how many there are; None where only the data tell.
-      images: ``data -> Found``, which reads all images into memory; ``data`` is the section of a config.
-      photographs: ``(data, testing) -> Found``, which finds photographs that stay on disk; images for testing are
-        enough where ``testing`` says so.
-      title: what texts call it; by default its name.
-      config: the config file that is for it, where there is one.
+      side: The side of the images, which are squares, in pixels; None if their sizes differ: ``data.image_size`` then
+        sets it.
+      channels: The number of channels; None if it is known only after reading.
+      classes: The number of classes; None if it is known only after reading.
+      images: A function ``data -> Found`` that reads all images into memory; ``data`` is the section of a config.
+      photographs: A function ``(data, testing) -> Found`` that finds photographs that stay on disk; with ``testing``,
+        a test split is enough.
+      title: The data set's name in texts; by default its name in the registry.
+      config: The path of the config file for this data set; "" if there is none.
     """
 
     side: int | None
@@ -62,7 +65,7 @@ DATASETS: dict[str, DataSet] = {}
 def register(
     name: str, side: int | None = None, channels: int | None = None, classes: int | None = None
 ) -> Callable[[Loader], Loader]:
-    """Adds a data set to the registry whose images the decorated function reads into memory; see :class:`DataSet`."""
+    """Registers a data set; the decorated function reads its images into memory. See :class:`DataSet`."""
 
     def add(images: Loader) -> Loader:
         DATASETS[name] = DataSet(side, channels, classes, images)
@@ -72,7 +75,7 @@ def register(
 
 
 def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
-    return imagenet.find(data["name"], sources.data_dir(data["data_dir"]), testing)
+    return imagenet.find(data["name"], loaders.data_dir(data["data_dir"]), testing)
 
 
 def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
@@ -81,29 +84,32 @@ def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
     return imagenet.of_folder(expanded(data["folder"]), data["class_order"], testing)
 
 
-_PREPARED = DataSet(None, None, None, sources.named, _photographs_by_name)  # any other data set that TFDS prepared
+_PREPARED = DataSet(None, None, None, loaders.named, _photographs_by_name)  # for every name that is not in the registry
 DATASETS |= {
-    "digits": DataSet(8, 1, 10, sources.digits, config="configs/digits.py"),
-    "cifar10": DataSet(32, 3, 10, sources.named, _photographs_by_name, "CIFAR-10", "configs/cifar10.py"),
-    "cifar100": DataSet(32, 3, 100, sources.named, _photographs_by_name, "CIFAR-100", "configs/cifar100.py"),
-    IMAGENET: DataSet(None, 3, 1000, sources.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
-    "folder": DataSet(None, 3, None, sources.folder, _photographs_in_folder, config="configs/folder.py"),
+    "digits": DataSet(8, 1, 10, loaders.digits, config="configs/digits.py"),
+    "cifar10": DataSet(32, 3, 10, loaders.named, _photographs_by_name, "CIFAR-10", "configs/cifar10.py"),
+    "cifar100": DataSet(32, 3, 100, loaders.named, _photographs_by_name, "CIFAR-100", "configs/cifar100.py"),
+    IMAGENET: DataSet(None, 3, 1000, loaders.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
+    "folder": DataSet(None, 3, None, loaders.folder, _photographs_in_folder, config="configs/folder.py"),
 }
 
 
 def row(name: str) -> DataSet:
-    """Returns the row of a name; of one that is not in the registry, that of data sets that TFDS has prepared."""
+    """Returns the row of a data set; a name that is not registered has the row of prepared TFDS data sets."""
     return DATASETS.get(name, _PREPARED)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data(Generic[S]):
-    """A loaded data set: its splits and classes, and how its images are reached. Labels and shapes are checked.
+    """A loaded data set: its splits, its classes and the access to its images. Labels and shapes are checked.
 
     Attributes:
-      validation: empty unless ``data.validation`` sets training images aside.
-      where, note, own_split: see :class:`~resnet_flax.data.images.Found`.
-      access: how images are reached, in memory or on disk, and become what the network sees.
+      train: The training split.
+      test: The test split.
+      validation: The validation split; empty unless ``data.validation`` is set.
+      classes: The names of the classes, by label.
+      where, note, own_split: See :class:`~resnet_flax.data.images.Found`.
+      access: The access to the images in memory or on disk (:mod:`.access`).
     """
 
     train: S
@@ -117,14 +123,14 @@ class Data(Generic[S]):
 
     @property
     def splits(self) -> dict[str, S]:
-        """The splits by name; ``validation`` only where it is not empty."""
+        """The splits by name; ``validation`` only if it is not empty."""
         splits = {"train": self.train, "test": self.test}
         return splits | ({"validation": self.validation} if len(self.validation) else {})
 
     def fingerprint(self) -> str | None:
-        """Returns 16 hexadecimal digits that are the same wherever the same photographs come in the same order.
+        """Returns 16 hexadecimal digits that identify the photographs on disk and their order, in any folder.
 
-        None of images in memory, which are compared by their statistics.
+        Returns None for images in memory, which are compared by their statistics.
         """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for split in (self.train, self.validation, self.test):
@@ -140,16 +146,19 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
     """Loads the data set that the section ``data`` of a config names, and checks its labels and shapes.
 
     Args:
-      testing: whether photographs for testing are enough, where there are no others.
-      pipeline: in place of the config's own.
+      data: The section ``data`` of a config.
+      testing: Whether a test split is enough if photographs on disk have no training split.
+      pipeline: A value to use instead of ``data.pipeline``.
 
     Raises:
-      UserError: nothing was found, and where it was looked for; or what was found does not fit.
+      UserError: The data set was not found (the message lists the places), or its labels, shapes or files are wrong.
     """
-    from resnet_flax.data.access import ACCESS  # with jax, for which configs and reports do not wait
+    from resnet_flax.data.access import ACCESS  # imports jax, for which configs and reports should not wait
 
     if data["class_order"] != "names" and not data["folder"]:
-        raise UserError(f"data.class_order={data['class_order']!r} is for class folders, which data.folder names")
+        raise UserError(
+            f"data.class_order={data['class_order']!r} is only for class folders; set data.folder to theirs"
+        )
     known = row("folder" if data["folder"] else data["name"])
     found, access = ACCESS[pipeline or data["pipeline"]].load(known, data, testing)
     for split, images in (("train", found.train), ("test", found.test)):
@@ -157,27 +166,29 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
             check_labels(found.where, split, images.labels, len(found.classes))
     if found.test is None:
         train, test = set_aside_fifth(found.train)
-        found = found._replace(train=train, test=test, own_split=False, note=found.note or prepared.FIFTH)
+        found = found._replace(train=train, test=test, own_split=False, note=found.note or tfds_sets.TESTED_ON_A_FIFTH)
     name = data["folder"] or data["name"]
-    train, validation = (found.train, found.train) if testing and not len(found.train) else _aside(found, data, name)
+    train, validation = (
+        (found.train, found.train) if testing and not len(found.train) else _set_aside(found, data, name)
+    )
     return Data(
         train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access
     )  # fmt: skip
 
 
 def unread(data: Mapping[str, Any]) -> Data:
-    """Describes a data set without reading it: the shape of its images and how many classes there are, no images.
+    """Describes a data set without reading it: the shape of its images and its number of classes, with empty splits.
 
     Raises:
-      UserError: only the data themselves tell.
+      UserError: The shape or the number of classes is known only after reading.
     """
-    from resnet_flax.data.access import ACCESS  # with jax, for which configs and reports do not wait
+    from resnet_flax.data.access import ACCESS  # imports jax, for which configs and reports should not wait
 
     shape, count = image_shape(data), classes(data)
     if shape is None or count is None:
         raise UserError(
-            f"data.name={data['name']!r}: the shape of its images is not known without reading it; choose a "
-            f"config of digits, cifar10, cifar100 or imagenet"
+            f"data.name={data['name']!r}: the shape of its images is not known without reading it; "
+            f"choose the config digits, cifar10, cifar100 or imagenet"
         )
     names = tuple(str(number) for number in range(count))
     none = Images(np.empty((0, *shape), np.uint8), np.empty(0, np.int32))
@@ -185,9 +196,9 @@ def unread(data: Mapping[str, Any]) -> Data:
 
 
 def load_for_evaluation(data: Mapping[str, Any]) -> Data:
-    """Loads images to evaluate, or to test that they can be read: photographs in a folder stay on disk.
+    """Loads images for evaluation or for a check of the files; photographs of ``data.folder`` stay on disk.
 
-    Images for testing are enough.
+    A test split is enough.
 
     Raises:
       UserError: see :func:`load`.
@@ -196,33 +207,33 @@ def load_for_evaluation(data: Mapping[str, Any]) -> Data:
 
 
 def load_photographs(data: Mapping[str, Any]) -> Data:
-    """Loads the photographs of a data set, on disk, whatever ``data.pipeline`` says.
+    """Loads a data set as photographs on disk, whatever ``data.pipeline`` says.
 
     Raises:
-      UserError: see :func:`load`; or there are none.
+      UserError: See :func:`load`; or the data set has no photographs on disk.
     """
     return load(data, pipeline="stream")
 
 
 def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """(H, W, C) of what the section ``data`` of a config trains on; None where only the data set itself can tell."""
+    """Returns (H, W, C) of the network's input for the section ``data``; None if it is known only after reading."""
     known = row(data["name"])
     side = data["image_size"] or known.side
     return (side, side, known.channels) if side and known.channels else None
 
 
 def classes(data: Mapping[str, Any]) -> int | None:
-    """How many classes the data set has; None where only it can tell.
+    """Returns the number of classes of the data set; None if it is known only after reading.
 
     Raises:
-      UserError: it is a folder of photographs (``data.folder``), and that cannot be read.
+      UserError: The folder ``data.folder`` cannot be read.
     """
     if data["folder"]:
         return len(scan(expanded(data["folder"])).classes)
     return row(data["name"]).classes
 
 
-def _aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def _set_aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
     """Applies the settings ``data.validation`` and ``data.subset`` to the training images."""
     train = found.train
     if data["validation"] >= len(train):

@@ -1,4 +1,4 @@
-"""Photographs from files, of every kind that people have: as they would look on a white page, upright, in 8 bits."""
+"""Decoding of image files of any kind to upright 8-bit images on a white background, and their resizing and crops."""
 
 import contextlib
 import threading
@@ -20,7 +20,7 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
-# What brings an image upright, by its EXIF orientation.
+# The transformation that turns an image upright, by its EXIF orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,40 +33,42 @@ _UPRIGHT = {
 
 
 def read_photo(path: Readable, channels: int = 3) -> Image.Image:
-    """The image in a file (of several, the first), turned upright as its EXIF data say, on white where transparent.
+    """Reads the first image of a file, turns it upright by its EXIF data, and puts it on white where transparent.
 
-    Grey values of 16 bits are divided by 257; of those that are floats, up to 1, 255 or 65535 counts as white,
-    whichever is the least that holds them all.
+    Grey values of 16 bits are divided by 257. For float images, white is the smallest of 1, 255 and 65535 that no
+    value exceeds.
 
     Args:
-      path: of the file; or an image of PIL's, or an array uint8 [H, W] or [H, W, C], to be taken likewise.
-      channels: 3 or 1; or 4, which leaves transparency as it is.
+      path: The image file; or a PIL image or an array uint8 [H, W] or [H, W, C], which are converted in the same way.
+      channels: 3 or 1; or 4, which keeps transparency.
 
     Returns:
-      a PIL image of mode RGB, L for one channel, RGBA for four.
+      A PIL image of mode RGB, L for one channel, RGBA for four.
 
     Raises:
-      UserError: no such file, no image, not a whole one, or more pixels than PIL takes for honest; it names the file.
+      UserError: The file does not exist, is not a whole image, or has more pixels than PIL accepts; the message names
+        the file.
     """
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if isinstance(path, np.ndarray):
-        path = of_array(path)
+        path = from_array(path)
     if isinstance(path, Image.Image):
-        return _flat(_upright(path), mode)
+        return _in_mode(_upright(path), mode)
     try:
         with _without_warnings, path.open("rb") as file, Image.open(file) as image:
             image.load()
-            return _flat(_upright(image), mode)
+            return _in_mode(_upright(image), mode)
     except Exception as error:  # a damaged file makes PIL raise nearly anything
         raise UserError(f"{path}: {_reason(error)}") from None
 
 
-def prepare(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
-    """An image file as networks see it: its shorter side brought to ``resize``, then the central crop.
+def resize_and_crop(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+    """Reads an image, resizes its shorter side to ``resize`` and takes the central crop, as networks evaluate it.
 
     Args:
-      resize: pixels.
-      side: of the crop, at most ``resize``.
+      path: The image.
+      resize: The shorter side after resizing, in pixels.
+      side: The side of the crop, at most ``resize``.
       channels: 3 or 1.
       interpolation: ``box``, ``bilinear`` or ``bicubic``.
 
@@ -74,19 +76,18 @@ def prepare(path: Readable, resize: int, side: int, channels: int, interpolation
       [side, side, channels] uint8.
 
     Raises:
-      UserError: see :func:`read_photo`; or the image is so narrow that resizing would make it huge.
+      UserError: See :func:`read_photo`; or the image is so narrow that resizing would make it huge.
     """
     image = read_photo(path, channels)
     check_strip(path, image, resize)
     return center_crop(as_array(resize_short(image, resize, interpolation)), side, side)
 
 
-def square(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
-    """An image whose shorter side is brought to ``resize``, cropped to a square about its central crop of ``side``.
+def square_around_crop(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
+    """Reads an image, resizes its shorter side to ``resize``, and crops it to a square around its central crop.
 
-    The central crop of the square is, to the pixel, that of the whole image, :func:`prepare`'s.
-
-    Args, Raises: see :func:`prepare`.
+    The central crop of ``side`` from the square equals the result of :func:`resize_and_crop` to the pixel. Arguments
+    and errors are the same.
 
     Returns:
       [resize, resize, channels] uint8.
@@ -94,28 +95,28 @@ def square(path: Readable, resize: int, side: int, channels: int, interpolation:
     image = read_photo(path, channels)
     check_strip(path, image, resize)
     array = as_array(resize_short(image, resize, interpolation))
-    # Two central crops, one out of the other, would be rounded twice.
+    # Two central crops, one from the other, would round twice and could miss the pixels of resize_and_crop by one.
     top, left = (center_offset(length, side) - center_offset(resize, side) for length in array.shape[:2])
     return array[top : top + resize, left : left + resize]
 
 
 def check_strip(path: Readable, image: Image.Image, side: int) -> None:
-    """Refuses an image so narrow that, its shorter side brought to ``side``, it would be huge.
+    """Refuses an image so narrow that resizing its shorter side to ``side`` would make it huge.
 
     Raises:
-      UserError: it is; it names the file.
+      UserError: The image is too narrow; the message names its file.
     """
     short, long = sorted(image.size)
     if Image.MAX_IMAGE_PIXELS and side * (side * long // short) > Image.MAX_IMAGE_PIXELS:
         raise UserError(
-            f"{_name(path)}: {image.width}x{image.height} pixels are too narrow a strip to be resized to {side}"
+            f"{_name(path)}: {image.width}x{image.height} pixels are too narrow to resize the shorter side to {side}"
         )
 
 
 def resize_short(image: Image.Image, side: int, interpolation: str) -> Image.Image:
-    """Brings the shorter side to ``side``, the longer one in proportion and rounded down, with antialiasing.
+    """Resizes the shorter side to ``side`` and the longer one in proportion, rounded down, with antialiasing.
 
-    As torchvision's ``Resize`` does with PIL images, to the bit.
+    The result equals that of torchvision's ``Resize`` for PIL images, bit for bit.
     """
     short, long = sorted(image.size)
     if short == side:
@@ -126,40 +127,42 @@ def resize_short(image: Image.Image, side: int, interpolation: str) -> Image.Ima
 
 
 def resampling(interpolation: str) -> Image.Resampling:
-    """PIL's filter for a setting ``data.interpolation``."""
+    """Returns PIL's filter for a value of ``data.interpolation``."""
     return _FILTERS[interpolation]
 
 
 def as_array(image: Image.Image) -> np.ndarray:
-    """A PIL image of mode RGB, L or RGBA as uint8 [H, W, C]."""
+    """Returns a PIL image of mode RGB, L or RGBA as an array uint8 [H, W, C]."""
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]
 
 
 def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[H, W, C] -> [height, width, C], where torchvision's ``CenterCrop`` takes it.
+    """Returns the central crop [height, width, C] of [H, W, C], at the place of torchvision's ``CenterCrop``.
 
     Raises:
-      ValueError: the crop is larger than the array.
+      ValueError: The crop is larger than the array.
     """
     room = array.shape[0] - height, array.shape[1] - width
     if min(room) < 0:
-        raise ValueError(f"a crop of {height}x{width} is larger than the {array.shape[0]}x{array.shape[1]} pixels")
+        raise ValueError(
+            f"a crop of {height}x{width} is larger than the image of {array.shape[0]}x{array.shape[1]} pixels"
+        )
     top, left = center_offset(array.shape[0], height), center_offset(array.shape[1], width)
     return array[top : top + height, left : left + width]
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the EXIF data anew, too, and fails where they are damaged elsewhere.
+    # ImageOps.exif_transpose would also rewrite the EXIF data, and fail if any other part of them is damaged.
     try:
         method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever damaged EXIF data make PIL raise; the pixels are whole
+    except Exception:  # PIL raises many types for damaged EXIF data; the pixels are still good
         method = None
     return image if method is None else image.transpose(method)
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """An image of any mode as RGB, L or RGBA."""
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Converts an image of any mode to RGB, L or RGBA."""
     if mode == "RGBA" and image.has_transparency_data:
         return image.convert(mode)
     if image.mode.startswith("I") or image.mode == "F":
@@ -171,7 +174,7 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """I;16, I (16 bits, mostly) or F -> L."""
+    """Converts mode I;16, I (mostly 16 bits) or F to L."""
     values = np.asarray(image, np.float64)
     white = 65535
     if image.mode == "F":
@@ -184,22 +187,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def of_array(array: np.ndarray) -> Image.Image:
-    """An array uint8 [H, W] or [H, W, C], of 1, 3 or 4 channels, as an image of PIL's.
+def from_array(array: np.ndarray) -> Image.Image:
+    """Returns an array uint8 [H, W] or [H, W, C], of 1, 3 or 4 channels, as a PIL image.
 
     Raises:
-      UserError: it is another.
+      UserError: The array has another dtype or shape.
     """
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise UserError(
-            f"an image as an array must be uint8 [H, W] or [H, W, C] with 1, 3 or 4 channels; this one is "
+            f"an image given as an array must be uint8 [H, W] or [H, W, C] with 1, 3 or 4 channels; this one is "
             f"{array.dtype} {list(array.shape)}"
         )
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
 def _name(path: Readable) -> str:
-    """Names the image in messages: by its path, where it has one."""
+    """Returns the image's name for messages: its path, if it has one."""
     return "an image" if isinstance(path, Image.Image | np.ndarray) else str(path)
 
 
@@ -207,20 +210,20 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image, or of a kind that Pillow cannot read"
+        return "not an image, or of a format that Pillow cannot read"
     if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS is not None:
-        return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels: too large, or made to exhaust memory"
+        return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels: too large, or a decompression bomb"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror}"
     text = str(error).strip() or type(error).__name__
-    return f"cannot be read as an image, is it whole? ({text.splitlines()[0]})"
+    return f"cannot be read as an image; is the file complete? ({text.splitlines()[0]})"
 
 
 class _WithoutWarnings(contextlib.AbstractContextManager):
-    """No warnings of PIL while any thread is inside.
+    """Context manager that suppresses warnings of PIL while any thread is inside.
 
-    ``warnings.catch_warnings`` alone restores what was there when its thread came in, which another thread may have
-    changed: after the first one in and the last one out, the filters are as before.
+    ``warnings.catch_warnings`` is not safe with threads: each would restore the filters that it found, which another
+    thread may have changed. Here the first thread to enter changes the filters, and the last to leave restores them.
     """
 
     def __init__(self) -> None:

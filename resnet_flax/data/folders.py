@@ -1,4 +1,4 @@
-"""Data sets that are folders of photographs, in a folder for each class."""
+"""Class folders: data sets of photographs with one folder for each class."""
 
 import dataclasses
 import os
@@ -21,29 +21,29 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".avif", ".jp2", ".bmp", ".gif", ".tif", ".tiff", ".tga", ".ppm",
     ".pgm",
 )  # fmt: skip
-_TEST_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there
-_SPLITS = ("train", "training", *_TEST_FOLDERS, "testing")  # what no data set has for its only classes
+_TEST_FOLDERS = ("val", "valid", "validation", "test")  # the first that exists is the test split
+_SPLITS = ("train", "training", *_TEST_FOLDERS, "testing")  # names of splits, which are not taken for classes
 _LAYOUT = (
-    "expected are a folder for each class (cat/1.jpg, dog/1.jpg), or a folder train and one of "
+    "expected is one folder for each class (cat/1.jpg, dog/1.jpg), or a folder train and one of "
     "val, valid, validation and test with a folder for each class in both"
 )
 _THREADS = 8
 
-Labelled = tuple[tuple[Path, int], ...]  # files and their classes, sorted
+Labelled = tuple[tuple[Path, int], ...]  # files and their labels, sorted
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """Which images there are in a folder.
+    """The images found in a folder, with their classes and splits.
 
     Attributes:
-      folder: that was searched.
-      classes: names, sorted; the places are the labels.
-      train: files and their labels, sorted.
-      test: likewise.
-      note: in which order classes are taken whose names are numbers, where that is in doubt, and how many files were
-        passed over because their names are not an image's; else empty.
-      own_split: whether the folder itself says which images are for testing.
+      folder: The folder.
+      classes: The names of the classes, in the order of the labels.
+      train: The training images and their labels, sorted.
+      test: The test images and their labels, sorted.
+      note: A note for the user on the order of classes whose names are numbers, if there are two orders, and on files
+        that were skipped because their names are not an image's; else empty.
+      own_split: Whether the folder itself has a test split; otherwise a fifth of the images was set aside.
     """
 
     folder: Path
@@ -55,28 +55,30 @@ class ImageFolder:
 
 
 def scan(folder: Path, class_order: str = "names", testing: bool = False) -> ImageFolder:
-    """Finds the classes and images of a folder, whichever of two layouts it has.
+    """Finds the classes and images of a folder, which may have one of two layouts.
 
-    Either there is a folder ``train`` and one of ``val``, ``valid``, ``validation`` and ``test`` (the first of these
-    that is there), in letters of any case, with the same class folders in both; or class folders right away: then a
-    fifth of each class's images is for testing, the same ones in every run. What is hidden or no image, by its name,
-    does not count; folders inside class folders do.
+    In the first layout the folder holds ``train`` and one of ``val``, ``valid``, ``validation`` and ``test`` (the first
+    that exists; the case of letters does not matter), with the same class folders in both. In the second layout it
+    holds the class folders themselves; a fifth of each class's images is then set aside for testing, the same ones in
+    every run. Hidden files and files whose names are not an image's are skipped. Folders inside class folders are
+    searched too.
 
     Args:
-      class_order: ``names``, in which the classes 1, 2, 10 are sorted as 1, 10, 2 (torchvision's ImageFolder does so,
-        too), or ``numbers``.
-      testing: whether images for testing are enough: a folder of one split, or classes of one image, will do.
+      folder: The folder.
+      class_order: ``names``, which sorts the classes 1, 2, 10 as 1, 10, 2, like torchvision's ImageFolder; or
+        ``numbers``.
+      testing: Whether a test split is enough: a folder of one split, or classes of one image, is then accepted.
 
     Raises:
-      UserError: the folder is not there, cannot be read, has neither layout, or its classes are no numbers although
-        ``class_order`` says so; it says where and what.
+      UserError: The folder does not exist, cannot be read or has neither layout, or its classes are not numbers
+        although ``class_order`` is ``numbers``.
     """
     folder = expanded(folder)
     try:
         if not folder.is_dir():
             raise UserError(f"data.folder={folder}: there is no such folder")
         inside = _subfolders(folder)
-        splits = {name.lower(): name for name in inside}  # of Train and train, the latter: they are sorted
+        splits = {name.lower(): name for name in inside}  # of Train and train the latter wins, as it comes last
         test = next((splits[name] for name in _TEST_FOLDERS if name in splits), None)
         if "train" in splits and test is not None:
             return _two_splits(folder, splits["train"], test, class_order)
@@ -87,20 +89,20 @@ def scan(folder: Path, class_order: str = "names", testing: bool = False) -> Ima
         if list(splits) == ["train"]:
             raise UserError(
                 f"{folder}: it has a folder {inside[0]}, but none of {', '.join(_TEST_FOLDERS)}; "
-                f"to have a fifth of its images for testing, name {folder / inside[0]}"
+                f"name {folder / inside[0]} instead to test on a fifth of its images"
             )
         if inside and all(name in _SPLITS for name in splits):
-            raise UserError(f"{folder}: its folders are {', '.join(inside)}, which are no classes; {_LAYOUT}")
+            raise UserError(f"{folder}: its folders are {', '.join(inside)}, which are not classes; {_LAYOUT}")
         return _one_split(folder, class_order, testing)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
 
 
 def decoded_side(data: Mapping[str, Any]) -> int:
-    """The side that photographs are kept at, ``data.resize`` or else ``data.image_size``.
+    """Returns the side at which photographs are stored: ``data.resize``, or else ``data.image_size``.
 
     Raises:
-      UserError: they do not say it, or the crop would be larger.
+      UserError: Neither is set, or the crop would be larger.
     """
     size, resize = data.get("image_size", 0), data.get("resize", 0)
     if not size:
@@ -114,13 +116,16 @@ def decoded_side(data: Mapping[str, Any]) -> int:
 
 
 def decode(found: ImageFolder, side: int, interpolation: str, crop: int = 0) -> Splits:
-    """The images of a folder: uint8 [N, side, side, 3], the shorter side resized and the centre cropped.
+    """Decodes the images of a folder to uint8 [N, side, side, 3]: the shorter side resized, the centre cropped.
 
     Args:
-      crop: the side of the central crop that is taken out of them later (see ``decoding.square``); 0 for all.
+      found: The images and classes of the folder.
+      side: The shorter side after resizing, and the side of the squares.
+      interpolation: The resizing filter.
+      crop: The side of the central crop taken later (see ``decoding.square_around_crop``); 0 for none.
 
     Raises:
-      UserError: they would not fit into memory, or one cannot be read.
+      UserError: The images would not fit into memory, or one cannot be read.
     """
     _check_memory(len(found.train) + len(found.test), side)
     name = found.folder.resolve().name
@@ -135,9 +140,9 @@ def _decode(files: Labelled, side: int, crop: int, interpolation: str, descripti
     images = np.empty((len(files), side, side, 3), np.uint8)
 
     def put(place: int) -> None:
-        images[place] = decoding.square(files[place][0], side, crop, 3, interpolation)
+        images[place] = decoding.square_around_crop(files[place][0], side, crop, 3, interpolation)
 
-    # PIL lets go of the interpreter's lock while it decodes and resizes.
+    # Threads suffice: PIL releases the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
         with Progress(len(files), description, "images") as progress:
@@ -153,14 +158,14 @@ def _check_memory(count: int, side: int) -> None:
     if there is not None and wanted > 0.8 * there:
         raise UserError(
             f"{count} images of {side}x{side} pixels take {wanted / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB of "
-            f"memory are available; choose a smaller data.resize (or data.image_size)"
+            f"memory are available; choose a smaller data.resize or data.image_size"
         )
 
 
 def _available_memory() -> int | None:
-    """Bytes that may be taken without swapping; None where the system does not say."""
+    """Returns the bytes available without swapping; None if the system does not tell."""
     try:
-        # Linux; sysconf does not count what the file cache would give back.
+        # On Linux: sysconf, below, would not count the memory that the file cache can release.
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
@@ -178,7 +183,9 @@ def _two_splits(folder: Path, train: str, test: str, class_order: str) -> ImageF
     for name, other in ((train, test), (test, train)):
         lacking = sorted(splits[name].keys() - splits[other].keys())
         if lacking:
-            raise UserError(f"{folder}: {name} has {_listed(lacking)}, {other} does not; both need the same classes")
+            raise UserError(
+                f"{folder}: {name} has {_listed(lacking)}, but {other} does not; both need the same classes"
+            )
     return _labelled(folder, splits[train], splits[test], class_order, skipped)
 
 
@@ -210,7 +217,7 @@ def _labelled(
     skipped: Counter[str],
 ) -> ImageFolder:
     classes, note = _ordered(folder, sorted(train), class_order)
-    note = "; ".join(filter(None, [note, passed_over(skipped)]))
+    note = "; ".join(filter(None, [note, skipped_in_words(skipped)]))
 
     def labelled(split: dict[str, list[Path]]) -> Labelled:
         return tuple((file, label) for label, name in enumerate(classes) for file in split[name])
@@ -219,31 +226,31 @@ def _labelled(
 
 
 def _ordered(folder: Path, names: list[str], class_order: str) -> tuple[tuple[str, ...], str]:
-    """The classes in their order, and a note on it where numbers could be sorted in two ways."""
+    """Returns the classes in order, and a note if numbers could be sorted in two ways."""
     if not all(name.isascii() and name.isdecimal() for name in names):
         if class_order == "numbers":
             other = next(name for name in names if not (name.isascii() and name.isdecimal()))
-            raise UserError(f"data.class_order='numbers': {folder} has the class {other}, which is no number")
+            raise UserError(f"data.class_order='numbers': {folder} has the class {other}, which is not a number")
         return tuple(names), ""
     by_number = sorted(names, key=int)
     if by_number == names:
         return tuple(names), ""
     taken, other = (by_number, "names") if class_order == "numbers" else (names, "numbers")
     return tuple(taken), (
-        f"classes are numbers, taken in the order {', '.join(taken[:3])}, ... ({class_order}); "
-        f"data.class_order={other} is the other order"
+        f"class names are numbers, sorted as {', '.join(taken[:3])}, ... ({class_order}); "
+        f"data.class_order={other} sorts them the other way"
     )
 
 
 def _images_by_class(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
-    """Class -> its images, sorted; refuses a folder that is not one of classes."""
+    """Returns each class's images, sorted; refuses a folder without class folders."""
     names = _subfolders(folder)
     if not names:
         loose = any(_is_image(p.name) for p in folder.iterdir())
-        what = "images lie directly in it, without class folders" if loose else "it holds no class folders"
+        what = "it holds images, but no class folders" if loose else "it holds no class folders"
         raise UserError(f"{folder}: {what}; {_LAYOUT}")
     if len(names) < 2:
-        raise UserError(f"{folder}: at least two class folders are needed, and it has only {names[0]}; {_LAYOUT}")
+        raise UserError(f"{folder}: at least two class folders are needed, but it has only {names[0]}; {_LAYOUT}")
     found = {name: images(folder / name, skipped) for name in names}
     for name, files in found.items():
         if not files:
@@ -255,28 +262,29 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def passed_over(skipped: Counter[str]) -> str:
-    """How many files were passed over, in words; empty where none was."""
+def skipped_in_words(skipped: Counter[str]) -> str:
+    """Returns the number of skipped files in words, by suffix; empty if there are none."""
     if not skipped:
         return ""
     kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in skipped.most_common(5))
-    return f"{skipped.total()} files passed over, as their names are not an image's ({kinds})"
+    return f"{skipped.total()} files skipped, because their names are not an image's ({kinds})"
 
 
 def images(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
-    """Every image in a folder and in those inside it, sorted; what is hidden or no image, by its name, does not count.
+    """Lists all images in a folder and its subfolders, sorted; skips hidden files and names that are not an image's.
 
     Args:
-      skipped: is told how many files of which suffix do not count.
+      folder: The folder.
+      skipped: A counter to which the suffixes of skipped files are added.
 
     Raises:
-      OSError: a folder cannot be read.
-      UserError: a link leads nowhere.
+      OSError: A folder cannot be read.
+      UserError: A link points to a missing file.
     """
     found, seen, folders = [], set(), [str(folder)]
     while folders:
         place = folders.pop()
-        # A link to a folder above it would never end.
+        # A link to a parent folder would be followed for ever.
         real = os.path.realpath(place)
         if real in seen:
             continue
@@ -289,9 +297,10 @@ def images(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
                 if entry.is_dir():
                     inside.append(entry.path)
                 elif _is_image(entry.name):
-                    # Only of links this asks the disk, which over a network takes minutes for a million files.
+                    # is_file reads the disk only for links; Path.is_file would read it for all, which takes minutes
+                    # over a network for a million files.
                     if not entry.is_file():
-                        raise UserError(f"{entry.path}: a link to a file that is not there")
+                        raise UserError(f"{entry.path}: this link points to a file that does not exist")
                     found.append(Path(entry.path))
                 elif skipped is not None:
                     skipped[os.path.splitext(entry.name)[1].lower()] += 1

@@ -1,4 +1,8 @@
-"""ImageNet 2012 in whichever form it lies on the disk: prepared by TFDS, the original tar files, or class folders."""
+"""Photographs that stay on disk: ImageNet 2012 in three forms, prepared TFDS data sets, and class folders.
+
+ImageNet may be prepared by TFDS, or lie in its original tar files or in class folders. Nothing is decoded here; the
+result is where each image lies, and its label.
+"""
 
 import dataclasses
 import functools
@@ -11,33 +15,33 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_flax.data import folders, prepared, tars
+from resnet_flax.data import folders, tars, tfds_sets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
 from resnet_flax.errors import UserError
 from resnet_flax.runtime.progress import Progress
 
-NAME = "imagenet2012"  # in TFDS, and in configs
+NAME = "imagenet2012"  # the name in TFDS and in configs
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 _TARS = {
     TRAIN: "a tar for each class inside, 147,897,477,120 bytes",
     VAL: "6,744,924,160 bytes",
     DEVKIT: "the labels of the validation images",
 }
-_THREADS, _AT_ONCE = 16, 4096  # that read labels; labels between two reports
-_MANUAL = Path("downloads") / "manual"  # where TFDS wants them
+_THREADS, _AT_ONCE = 16, 4096  # threads that read labels; labels between two updates of the progress bar
+_MANUAL = Path("downloads") / "manual"  # the folder in which TFDS expects the tar files
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """A file or folder that was looked for.
+    """A file or folder that may hold a data set or a part of it.
 
     Attributes:
-      form: of the data set, that it is part of.
-      path: where it was looked for.
-      note: what it should be.
-      found: what is there; empty where nothing is.
+      form: The form of the data set to which it belongs.
+      path: The path that was looked at.
+      note: What is expected at the path.
+      found: What exists at the path; empty if nothing does.
     """
 
     form: str
@@ -47,10 +51,10 @@ class Wanted:
 
 
 def look(name: str, folder: Path) -> list[Wanted]:
-    """Every place where a data set is looked for, in order of preference, and what is there.
+    """Lists every place in which a data set is looked for, in order of preference, with what was found there.
 
     Raises:
-      UserError: a folder there cannot be read.
+      UserError: A folder cannot be read.
     """
     try:
         return _look(name, folder)
@@ -59,9 +63,9 @@ def look(name: str, folder: Path) -> list[Wanted]:
 
 
 def _look(name: str, folder: Path) -> list[Wanted]:
-    place = prepared.find(name, folder)
+    place = tfds_sets.find(name, folder)
     found = f"version {place.name}" if place else ""
-    if place and not prepared.is_readable(place):
+    if place and not tfds_sets.is_readable(place):
         found += ", in files that need TensorFlow"
     wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files", found)]
     if name == NAME:
@@ -77,18 +81,20 @@ def _look(name: str, folder: Path) -> list[Wanted]:
 
 
 def find(name: str, folder: Path, testing: bool = False) -> Found:
-    """A data set of photographs, by name, in the first form that is there.
+    """Finds a data set of photographs by name, in the first form that exists.
 
     Args:
-      testing: whether images for testing are enough.
+      name: The name of the data set.
+      folder: The folder of data sets.
+      testing: Whether a test split is enough.
 
     Raises:
-      UserError: nothing was found (it names each place), or what was found is not whole.
+      UserError: Nothing was found (the message lists the places), or the files found are incomplete or damaged.
     """
     try:
         wanted = look(name, folder)
         prepared_set = wanted[0]
-        if prepared_set.found and prepared.is_readable(prepared_set.path):
+        if prepared_set.found and tfds_sets.is_readable(prepared_set.path):
             return _prepared(name, prepared_set.path)
         if name == NAME:
             there = _tar_folder(folder)
@@ -98,24 +104,24 @@ def find(name: str, folder: Path, testing: bool = False) -> Found:
             if splits["val"] and (splits["train"] or testing):
                 numbers = set(_class_folders(folder / "val")) == {str(i) for i in range(1000)}
                 found = of_folder(folder, "numbers" if numbers else "names", testing)
-                return found._replace(note="", own_split=True)  # such numbers are the labels
+                return found._replace(note="", own_split=True)  # names 0 to 999 are the labels, so the order is certain
         if prepared_set.found:
-            return _prepared(name, prepared_set.path)  # which says what is wrong with it
+            return _prepared(name, prepared_set.path)  # raises an error that says what is wrong
     except OSError as error:
         raise UserError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     looked = "; ".join(f"{w.path} ({w.form}: {w.note})" for w in wanted)
     raise UserError(
-        f"data.name={name!r}: nothing was found of {looked}; name the folder that holds them in data.data_dir"
+        f"data.name={name!r} was not found; looked for {looked}; set data.data_dir to the folder that holds it"
     )
 
 
 def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -> Found:
-    """Class folders: see :func:`resnet_flax.data.folders.scan`."""
+    """Finds the photographs in class folders; see :func:`resnet_flax.data.folders.scan`."""
     found = folders.scan(folder, class_order, testing)
-    top = os.fsencode(found.folder / "x")[:-1]  # of ".", nothing: paths in it do not begin with it
+    top = os.fsencode(found.folder / "x")[:-1]  # empty for ".", with which no path inside it begins
 
     def photographs(labelled: folders.Labelled) -> Photographs:
-        # Bytes in one array: a million strings would be copied to each worker for seconds.
+        # One array of bytes: copying a million strings to each worker would take seconds.
         names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
@@ -124,15 +130,15 @@ def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -
 
 
 def _prepared(name: str, place: Path) -> Found:
-    # ImageNet's test images, which TFDS prepares where they are there, have no labels.
-    info = prepared.read_info(place, ("validation",) if name == NAME else prepared.TESTS)
+    # ImageNet is tested on its validation images: its test images, which TFDS may have prepared, have no labels.
+    info = tfds_sets.read_info(place, ("validation",) if name == NAME else tfds_sets.TEST_SPLITS)
 
     @functools.cache
     def labels(split: str) -> np.ndarray:
         return _labels(Records(place, split), info.sizes[split])
 
-    test, note = prepared.choose_test(info, labels)
-    classes = info.classes or prepared.numbered_classes(labels("train"))
+    test, note = tfds_sets.choose_test(info, labels)
+    classes = info.classes or tfds_sets.numbered_classes(labels("train"))
 
     def photographs(split: str) -> Photographs:
         return Photographs.all_of(Records(place, split), labels(split))
@@ -142,7 +148,7 @@ def _prepared(name: str, place: Path) -> Found:
 
 
 def _labels(records: Records, count: int) -> np.ndarray:
-    """Returns the label of every example, from the user's cache if they were read before."""
+    """Reads the label of every example; they are cached."""
     place, split, source = records.folder, records.split, records.read()
 
     def label(number: int) -> int:
@@ -150,14 +156,15 @@ def _labels(records: Records, count: int) -> np.ndarray:
             return int(source[number]["label"])
         except Exception as error:
             raise UserError(
-                f"{place}: image {number} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+                f"{place}: image {number} of {split} cannot be read: {tfds_sets.first_line(error)}; was it copied "
+                f"completely?"
             ) from None
 
     def read() -> np.ndarray:
         labels = np.empty(len(source), np.int32)
         with (
             Progress(len(source), f"reading the labels of {split}", "images") as progress,
-            ThreadPoolExecutor(_THREADS) as pool,  # records hold the images as well: it is the disk that takes time
+            ThreadPoolExecutor(_THREADS) as pool,  # a record holds its image too, so the disk is the bottleneck
         ):
             for first in range(0, len(source), _AT_ONCE):
                 numbers = range(first, min(first + _AT_ONCE, len(source)))
@@ -168,7 +175,9 @@ def _labels(records: Records, count: int) -> np.ndarray:
     files = sorted(p for p in place.iterdir() if p.is_file())
     labels = cached_array(f"labels-{place.parent.name}-{split}", files, read)
     if len(labels) != count:
-        raise UserError(f"{place}: {split} should have {count} images and has {len(labels)}; is it whole?")
+        raise UserError(
+            f"{place}: {split} should have {count} images, but has {len(labels)}; was it copied completely?"
+        )
     return labels
 
 
@@ -181,33 +190,37 @@ def _from_tars(folder: Path, testing: bool) -> Found:
     needed = {file: note for file, note in _TARS.items() if not (testing and file == TRAIN)}
     missing = [f"{folder / file} ({note})" for file, note in needed.items() if not (folder / file).is_file()]
     if missing:
-        raise UserError(f"{NAME} from tar files: {', '.join(missing)} missing")
-    nothing = TarMembers(folder / VAL, *(np.empty(0, kind) for kind in ("S1", np.int64, np.int64)))
-    train = tars.members(folder / TRAIN) if (folder / TRAIN).is_file() else nothing
+        raise UserError(f"{NAME} in tar files is incomplete; missing: {', '.join(missing)}")
+    no_members = TarMembers(folder / VAL, *(np.empty(0, kind) for kind in ("S1", np.int64, np.int64)))
+    train = tars.members(folder / TRAIN) if (folder / TRAIN).is_file() else no_members
     numbers = [name.split(b".tar/")[0].decode() if b".tar/" in name else "" for name in train.names]
     if "" in numbers:
         loose = train.names[numbers.index("")].decode()
-        raise UserError(f"{folder / TRAIN}: {loose} lies in no class's tar, such as n01440764.tar; is it the original?")
+        raise UserError(
+            f"{folder / TRAIN}: {loose} is not inside a class's tar such as n01440764.tar; is this the original file?"
+        )
     test = tars.members(folder / VAL)
     truth = _validation_truth(folder / DEVKIT)
     classes = tuple(sorted(set(numbers or truth)))
     places = {number: place for place, number in enumerate(classes)}
     if len(truth) != len(test.names):
-        raise UserError(f"{folder / VAL} holds {len(test.names)} images, and {DEVKIT} knows the labels of {len(truth)}")
+        raise UserError(f"{folder / VAL} holds {len(test.names)} images, but {DEVKIT} has {len(truth)} labels")
     unknown = sorted(set(truth) - set(classes))
     if unknown:
-        raise UserError(f"{folder / TRAIN}: it has no {unknown[0]}.tar, a class of the validation images; is it whole?")
-    # The labels are in the order of the file names.
-    in_order = np.argsort(test.names)
+        raise UserError(
+            f"{folder / TRAIN}: it lacks {unknown[0]}.tar, a class of the validation images; was it copied completely?"
+        )
+    # The development kit lists the labels in the order of the file names.
+    by_name = np.argsort(test.names)
     labels = np.empty(len(truth), np.int32)
-    labels[in_order] = [places[number] for number in truth]
+    labels[by_name] = [places[number] for number in truth]
     photographs = Photographs.all_of(train, np.asarray([places[number] for number in numbers]))
     return Found(photographs, Photographs.all_of(test, labels), classes, f"tar files in {folder}")
 
 
 def _validation_truth(devkit: Path) -> list[str]:
-    """The WordNet numbers of the validation images, in the order of their file names."""
-    from scipy.io import loadmat  # half a second, and only for one file of ImageNet's
+    """Reads the WordNet numbers of the validation images, in the order of their file names."""
+    from scipy.io import loadmat  # takes half a second, and only this file of ImageNet's needs it
 
     try:
         with tarfile.open(devkit) as archive:
@@ -215,8 +228,10 @@ def _validation_truth(devkit: Path) -> list[str]:
         synsets = loadmat(io.BytesIO(files["meta.mat"]), squeeze_me=True)["synsets"]
         numbers = {int(i): str(n) for i, n in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
         return [numbers[int(line)] for line in files["ILSVRC2012_validation_ground_truth.txt"].split()]
-    except Exception as error:  # whatever a damaged file makes tarfile and SciPy raise
-        raise UserError(f"{devkit}: cannot be read, is it whole? ({prepared.first_line(error)})") from None
+    except Exception as error:  # tarfile and SciPy raise many types for a damaged file
+        raise UserError(
+            f"{devkit}: cannot be read; was it copied completely? ({tfds_sets.first_line(error)})"
+        ) from None
 
 
 def _devkit_files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -1,4 +1,4 @@
-"""Images and labels of a split, in memory or mapped from the cache; splits that are set aside, and central crops."""
+"""Images and labels of a split in memory; splits that are held out, checks of labels, and central crops."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from resnet_flax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images [N, H, W, C] uint8 and their classes [N] int32."""
+    """Images [N, H, W, C] uint8 and their labels [N] int32, in memory or memory-mapped from the cache."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -21,11 +21,11 @@ class Images:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Images":
-        """Returns the images at the given places, in their order."""
+        """Returns the images at the given indices, in the order of the indices."""
         return Images(self.images[indices], self.labels[indices])
 
     def name(self, place: int) -> str:
-        """Returns what messages call the image at a place: its number, counted from 0."""
+        """Returns the name of an image in messages: its index, counted from 0."""
         return str(place)
 
 
@@ -37,10 +37,12 @@ class Found(NamedTuple):
     """Images and classes that the loader of a data set returns.
 
     Attributes:
-      test: None where the data have no split for testing: a fifth of each class is then set aside.
-      where: what was found and where, for people.
-      note: says which images stand in for the split ``test`` where the data set has none with labels, and the like.
-      own_split: whether the data themselves say which images are for testing; else a fifth of them was set aside.
+      train: The training split, :class:`Images` or :class:`Photographs`.
+      test: The test split; None if the data have none: a fifth of each class is then set aside.
+      classes: The names of the classes, by label.
+      where: A description of the data and their place, for messages.
+      note: A note for the user, such as on which images the network is tested if the split ``test`` has no labels.
+      own_split: Whether the data have a test split of their own; otherwise a fifth of the images was set aside.
     """
 
     train: Any
@@ -52,10 +54,10 @@ class Found(NamedTuple):
 
 
 def split_off_validation(train: S, count: int) -> tuple[S, S]:
-    """Sets ``count`` images aside, the same ones in every run: (the rest, in its order; those set aside).
+    """Holds ``count`` training images out, the same ones in every run; returns the rest and the held-out images.
 
-    For CIFAR-10 and 5000 this is a split in the manner of the paper's 45k/5k (section 4.2); which images the
-    paper set aside is not published.
+    For CIFAR-10 and 5000 this is like the 45k/5k split of the paper (section 4.2), which does not publish the images
+    that it held out.
     """
     if count == 0:
         return train, train.take(np.arange(0))
@@ -65,21 +67,21 @@ def split_off_validation(train: S, count: int) -> tuple[S, S]:
 
 
 def subset(train: S, count: int) -> S:
-    """That many of the images, in their order, the same ones in every run; smaller ones lie in larger ones."""
+    """Returns ``count`` of the images, in their order, the same in every run; larger subsets contain smaller ones."""
     order = np.random.RandomState(0).permutation(len(train))
     return train.take(np.sort(order[:count]))
 
 
 def fifth(count: int) -> np.ndarray:
-    """About a fifth of the places in [0, count), at least one, always the same, in no order."""
+    """Returns about a fifth of the indices in [0, count), at least one, always the same, in random order."""
     # RandomState is frozen by NumPy: the same permutation in every version.
     return np.random.RandomState(0).permutation(count)[: max(1, round(count / 5))]
 
 
 def set_aside_fifth(train: S) -> tuple[S, S]:
-    """Sets a fifth of each class's images aside for testing, the same ones in every run: (the rest, those set aside).
+    """Sets a fifth of each class's images aside for testing, the same ones in every run; returns train and test.
 
-    A class of one image keeps it for training.
+    A class with a single image keeps it for training.
     """
     test = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
@@ -90,13 +92,13 @@ def set_aside_fifth(train: S) -> tuple[S, S]:
 
 
 def check_labels(where: str, split: str, labels: np.ndarray, classes: int) -> None:
-    """Refuses labels that name no class.
+    """Refuses labels that are not the index of a class.
 
     Raises:
-      UserError: it names the first image with one.
+      UserError: The message names the first image with a wrong label.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels of {split} must be whole numbers [N]; they are {labels.dtype} {labels.shape}")
+        raise UserError(f"{where}: labels of {split} must be integers [N]; they are {labels.dtype} {labels.shape}")
     strange = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(strange):
         raise UserError(
@@ -106,19 +108,19 @@ def check_labels(where: str, split: str, labels: np.ndarray, classes: int) -> No
 
 
 def center_offset(length: int, side: int) -> int:
-    """The place where a central crop of ``side`` pixels begins, by the rounding of torchvision's ``CenterCrop``."""
+    """Returns the first pixel of a central crop of ``side`` pixels, rounded like torchvision's ``CenterCrop``."""
     return round((length - side) / 2)
 
 
 def center(images: Any, side: int) -> Any:
-    """The central crop of arrays of NumPy or JAX, where torchvision takes it; a side of 0 leaves the images whole.
+    """Returns the central crops [N, side, side, C] of NumPy or JAX images [N, H, W, C]; ``side=0`` keeps them whole.
 
-    [N, H, W, C] -> [N, side, side, C].
+    The place of the crop is that of torchvision's ``CenterCrop``.
     """
     height, width = images.shape[1:3]
     if side in (0, height) and side in (0, width):
         return images
     if side > min(height, width):
-        raise ValueError(f"a crop of {side} is larger than the images, {height}x{width}")
+        raise ValueError(f"a crop of {side} is larger than the images of {height}x{width} pixels")
     top, left = center_offset(height, side), center_offset(width, side)
     return images[:, top : top + side, left : left + side]

@@ -1,7 +1,7 @@
-"""How batches lie in arrays on the devices: a whole split, or the next batches from the disk.
+"""Layouts of the arrays on the devices, from which compiled programs take their batches.
 
-Both are a dict of arrays, ``images`` uint8 and ``labels`` int32, that a compiled program takes as an argument. A
-layout says how they are spread over the mesh, and finds a batch in them: a stream is a resident set of a few batches.
+The arrays are a dict of ``images`` uint8 and ``labels`` int32, and hold a whole split or the next batches from disk. A
+layout defines how they are sharded over the mesh, and how to find the batch of a step in them.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ Arrays = dict[str, Any]
 
 
 class Layout(NamedTuple):
-    """How batches lie in arrays on the devices.
+    """The sharding of the arrays on the devices, and the functions that find batches in them.
 
     Attributes:
-      spec: how the arrays are spread over the mesh.
-      batch_at: ``(arrays, seed, step, place) -> batch``: the examples at these places ([n] uint32) of the global batch
-        of a step, as a dict: ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and, in evaluation, ``mask`` [n] bool,
-        which of them count.
-      batches: ``arrays -> int``: the batches of an evaluation that they hold; None in training.
+      spec: The partition of the arrays over the mesh.
+      batch_at: A function ``(arrays, seed, step, place) -> batch`` that returns the examples at the places ([n] uint32)
+        of a step's global batch, as a dict: ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and, in evaluation,
+        ``mask`` [n] bool, which is False for examples that do not count.
+      batches: A function ``arrays -> int`` that returns the number of evaluation batches in them; None in training.
     """
 
     spec: PartitionSpec
@@ -38,7 +38,7 @@ class Layout(NamedTuple):
 
 
 def shuffled(batch_size: int) -> Layout:
-    """A whole split on every device, in the random order of training."""
+    """Returns the layout of a split replicated on every device, in the random order of training."""
 
     def batch_at(arrays: Arrays, seed: Any, step: Array, place: Array) -> dict[str, Array]:
         places = step.astype(jnp.uint32) * jnp.uint32(batch_size) + place
@@ -48,8 +48,8 @@ def shuffled(batch_size: int) -> Layout:
     return Layout(PartitionSpec(), batch_at)
 
 
-def in_order(batch_size: int) -> Layout:
-    """A whole split on every device, each image once; the last batch is filled up with images that do not count."""
+def ordered(batch_size: int) -> Layout:
+    """Returns the layout of a split replicated on every device, in order; fillers of the last batch are masked."""
 
     def batch_at(arrays: Arrays, seed: Any, step: Array, place: Array) -> dict[str, Array]:
         size = arrays["labels"].shape[0]
@@ -60,8 +60,8 @@ def in_order(batch_size: int) -> Layout:
     return Layout(PartitionSpec(), batch_at, lambda arrays: -(-arrays["labels"].shape[0] // batch_size))
 
 
-def given() -> Layout:
-    """The next k batches, arrays [k, B, ...] whose batches are split over the devices: step s is row s modulo k."""
+def streamed() -> Layout:
+    """Returns the layout of the next k batches, [k, B, ...], sharded over B; step s takes row s modulo k."""
 
     def batch_at(arrays: Arrays, seed: Any, step: Array, place: Array) -> dict[str, Array]:
         row = step % arrays["labels"].shape[0]
@@ -71,9 +71,9 @@ def given() -> Layout:
 
 
 def device_batch(layout: Layout, arrays: Arrays, seed: Any, step: Array, count: int) -> dict[str, Array]:
-    """This device's share of a step's batch, ``count`` examples, with their ``place`` [n] in the global batch.
+    """Returns this device's ``count`` examples of a step's batch, with their ``place`` [n] in the global batch.
 
-    It is called where the mesh axis ``data`` has a name: inside ``shard_map``.
+    Must be called inside ``shard_map``, where the mesh axis ``data`` has a name.
     """
     first = (lax.axis_index(DATA_AXIS) * count).astype(jnp.uint32)
     place = first + jnp.arange(count, dtype=jnp.uint32)
@@ -81,12 +81,12 @@ def device_batch(layout: Layout, arrays: Arrays, seed: Any, step: Array, count: 
 
 
 def rounded_up(batch_size: int, mesh: jax.sharding.Mesh) -> int:
-    """The least multiple of the number of devices that is at least ``batch_size``."""
+    """Returns ``batch_size`` rounded up to a multiple of the number of devices."""
     return -(-batch_size // mesh.size) * mesh.size
 
 
 def shapes(sharding: jax.sharding.Sharding, lead: tuple[int, ...], image: tuple[int, ...]) -> Arrays:
-    """Describes arrays of images of a shape, and their labels, with these axes in front."""
+    """Returns structs for ``images`` of a shape and their ``labels``, with the leading axes ``lead``."""
     return {
         "images": jax.ShapeDtypeStruct((*lead, *image), np.uint8, sharding=sharding),
         "labels": jax.ShapeDtypeStruct(lead, np.int32, sharding=sharding),
@@ -94,7 +94,7 @@ def shapes(sharding: jax.sharding.Sharding, lead: tuple[int, ...], image: tuple[
 
 
 def put(split: Images, everywhere: jax.sharding.Sharding) -> Arrays:
-    """Copies a split to every device of a (replicated) sharding, those of other hosts included."""
+    """Copies a split to the devices of a replicated sharding, over all hosts."""
 
     def copied(array: np.ndarray) -> Array:
         array = np.asarray(array)

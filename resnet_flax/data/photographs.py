@@ -1,4 +1,4 @@
-"""Photographs that stay where they lie, compressed, and are opened one by one: as files, in tars, in TFDS records."""
+"""Photographs on disk, opened one by one where they are stored: in files, in tar files or in TFDS records."""
 
 import dataclasses
 import functools
@@ -11,21 +11,20 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-# Bytes; by default it is the file system's block, which may be many times an image.
-BUFFER = 2**16
+BUFFER = 2**16  # bytes; the default is the file system's block size, which may be many times an image
 
 
 class Source(Protocol):
-    """Compressed images, known by number. It is sent to worker processes, so it holds no open file."""
+    """Protocol of a store of compressed images, numbered from 0. It is sent to workers, so it holds no open files."""
 
     def open(self, number: int) -> BinaryIO:
-        """The image's bytes, as a file."""
+        """Opens the bytes of an image as a file."""
 
     def name(self, number: int) -> str:
-        """The name in messages: where a user would look for the image."""
+        """Returns the name of an image in messages, by which a user finds it on disk."""
 
     def identity(self) -> bytes:
-        """Digest of what it holds, in which order, wherever that lies."""
+        """Returns bytes that identify the images and their order, but not the folder that they are in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Files:
     """Image files in a folder.
 
     Attributes:
-      folder: that holds them all.
-      names: [N] relative to it, bytes.
+      folder: The folder that holds all of them.
+      names: [N], the paths of the files relative to ``folder``, as bytes.
     """
 
     folder: Path
@@ -55,13 +54,13 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class TarMembers:
-    """Files inside a tar that is not compressed, read in place.
+    """Files inside an uncompressed tar file, read in place.
 
     Attributes:
-      tar: the outermost one.
-      names: [N] of the members, bytes.
-      offsets: [N] of their first bytes in ``tar``.
-      sizes: [N] bytes.
+      tar: The outermost tar file.
+      names: [N], the names of the members, as bytes.
+      offsets: [N], the positions of their first bytes in ``tar``.
+      sizes: [N], their sizes in bytes.
     """
 
     tar: Path
@@ -71,7 +70,7 @@ class TarMembers:
 
     def open(self, number: int) -> BinaryIO:
         """See :class:`Source`."""
-        # Opened anew each time: a file that several threads shared would have one position for all of them.
+        # Opened again each time, because threads that share a file would share its position.
         with open(self.tar, "rb", buffering=BUFFER) as file:
             file.seek(int(self.offsets[number]))
             return io.BytesIO(file.read(int(self.sizes[number])))
@@ -87,11 +86,11 @@ class TarMembers:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """The images of a split of a prepared TFDS data set whose files are ``array_record``.
+    """Images of a split of a prepared TFDS data set in the format ``array_record``.
 
     Attributes:
-      folder: of the prepared data set.
-      split: its name.
+      folder: The folder of the prepared data set.
+      split: The name of the split.
     """
 
     folder: Path
@@ -102,9 +101,10 @@ class Records:
         return io.BytesIO(self.read()[number]["image"])
 
     def read(self) -> Sequence[dict]:
-        """The examples, opened once in each process.
+        """Returns the examples; they are opened once in each process.
 
-        The first time on the main thread, before others need it: TFDS is kept from printing, and so would they be.
+        The first call should be on the main thread, before others start: it redirects stdout to silence TFDS, which
+        would silence other threads too.
         """
         with _opening:
             return _records(str(self.folder), self.split)
@@ -121,22 +121,22 @@ class Records:
 _opening = threading.Lock()
 
 
-@functools.cache  # one for each process: it holds open files
+@functools.cache  # in each process, because the result holds open files
 def _records(folder: str, split: str) -> Sequence[dict]:
-    from resnet_flax.data.prepared import encoded  # in worker processes, which may not need it
+    from resnet_flax.data.tfds_sets import encoded  # imported late, as worker processes may not need it
 
     return encoded(Path(folder), split)
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """One of a source's images; ``str`` of it is what messages call it."""
+    """One image of a source. Its ``str`` is its name in messages."""
 
     source: Source
     number: int
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Its bytes, as a file; as ``Path.open`` does."""
+        """Opens the image's bytes as a file, like ``Path.open``."""
         return self.source.open(self.number)
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ class Photo:
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """The bytes of an image file that has no place of its own, to be read as a :class:`Photo` is."""
+    """The bytes of an image file in memory, which can be read like a :class:`Photo`."""
 
     content: bytes
 
@@ -159,12 +159,12 @@ class Bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Photographs:
-    """Photographs and their classes; a sequence of :class:`Photo`.
+    """Photographs and their labels; a sequence of :class:`Photo`.
 
     Attributes:
-      source: where they lie.
-      numbers: [N] int64, in the source.
-      labels: [N] int32.
+      source: The source that holds the images.
+      numbers: [N] int64, the numbers of the images in the source.
+      labels: [N] int32, their labels.
     """
 
     source: Source
@@ -173,15 +173,15 @@ class Photographs:
 
     @staticmethod
     def all_of(source: Source, labels: np.ndarray) -> "Photographs":
-        """Every image of a source."""
+        """Returns all images of a source, with these labels."""
         return Photographs(source, np.arange(len(labels)), np.asarray(labels, np.int32))
 
     def take(self, indices: np.ndarray) -> "Photographs":
-        """Returns the photographs at the given places, in their order."""
+        """Returns the photographs at the given indices, in the order of the indices."""
         return Photographs(self.source, self.numbers[indices], self.labels[indices])
 
     def name(self, place: int) -> str:
-        """Returns what messages call the photograph at a place: where it lies."""
+        """Returns the name of a photograph in messages: its place on disk."""
         return str(self[place])
 
     def __len__(self) -> int:

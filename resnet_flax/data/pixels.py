@@ -1,4 +1,4 @@
-"""The normalisation of pixels, by constants or by statistics of the training images."""
+"""Normalisation of pixels, by constants or by statistics of the training images."""
 
 import dataclasses
 from typing import TypeVar
@@ -11,8 +11,8 @@ from resnet_flax.data.images import Images, center
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-OF_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of the training images
-_CAFFE_MEAN = (123.68, 116.779, 103.939)  # of pixels from 0 to 255
+STATISTICS = ("pixel_mean", "channel")  # the normalisations that need statistics of the training images
+_CAFFE_MEAN = (123.68, 116.779, 103.939)  # for pixels from 0 to 255
 _COUNTED_AT_ONCE = 16  # images
 
 _Array = TypeVar("_Array", np.ndarray, Array)
@@ -26,7 +26,7 @@ class Normalization:
     std: np.ndarray
 
     def cropped(self, side: int) -> "Normalization":
-        """For the central crop of the images it is for."""
+        """Returns the normalisation for the central crop of the images."""
 
         def crop(array: np.ndarray) -> np.ndarray:
             return np.asarray(center(array[None], side)[0]) if array.ndim == 3 else array
@@ -34,24 +34,24 @@ class Normalization:
         return Normalization(crop(self.mean), crop(self.std))
 
     def __call__(self, images: _Array, dtype: DTypeLike) -> _Array:
-        """uint8 [..., H, W, C] -> dtype."""
+        """Normalises images uint8 [..., H, W, C] and returns them in ``dtype``."""
         return (images.astype(dtype) / 255 - self.mean.astype(dtype)) / self.std.astype(dtype)
 
 
 def normalization(name: str, train: Images) -> Normalization:
-    """The setting ``data.normalization``, its statistics those of the training split.
+    """Returns the normalisation of a value of ``data.normalization``, with statistics of the training images.
 
-    ``pixel_mean``: minus the mean image, no division (arXiv:1512.03385, section 4.2). ``channel``: minus each
-    channel's mean, divided by its standard deviation. ``imagenet``: the constants many PyTorch ports use.
-    ``caffe``: pixels from 0 to 255 less the channels' means that Caffe's and Keras's networks use, in the order RGB.
-    ``none``: only the division by 255.
+    All of them divide by 255 first, unless said otherwise. ``pixel_mean`` subtracts the mean image, without a division
+    (arXiv:1512.03385, section 4.2). ``channel`` subtracts each channel's mean and divides by its standard deviation.
+    ``imagenet`` does so with the constants of many PyTorch ports. ``caffe`` subtracts the channel means of Caffe's and
+    Keras's networks from pixels from 0 to 255, in the order RGB. ``none`` only divides by 255.
     """
     channels = train.images.shape[-1]
     if name == "none":
         return Normalization(np.zeros(1), np.ones(1))
     if name in ("imagenet", "caffe"):
         if channels != 3:
-            raise ValueError(f"data.normalization={name!r} is for 3 channels; the images have {channels}")
+            raise ValueError(f"data.normalization={name!r} needs images with 3 channels, but these have {channels}")
         if name == "caffe":
             return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
         return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
@@ -61,18 +61,18 @@ def normalization(name: str, train: Images) -> Normalization:
 
 
 class PixelStatistics:
-    """The statistics of ``pixel_mean`` or ``channel``, of images of one shape that come in parts."""
+    """Accumulates the statistics of ``pixel_mean`` or ``channel`` over batches of images of one shape."""
 
     def __init__(self, name: str) -> None:
         self.count, self._name = 0, name
-        # Of pixel_mean: [H, W, C]; of channel: how often each value is there, [C, 256].
+        # pixel_mean: the sum of the images, [H, W, C]. channel: a histogram of the values of each channel, [C, 256].
         self._sums = np.zeros((), np.uint64 if name == "pixel_mean" else np.int64)
 
     def add(self, images: np.ndarray) -> None:
-        """Takes [N, H, W, C] uint8."""
-        # Sums of integers: the same bits whatever the order of summation.
+        """Adds images [N, H, W, C] uint8 to the statistics."""
+        # Integer sums do not depend on the order of summation.
         self.count += len(images)
-        for first in range(0, len(images), _COUNTED_AT_ONCE):  # NumPy casts what it counts to eight times its size
+        for first in range(0, len(images), _COUNTED_AT_ONCE):  # bincount casts its input to int64, eight times the size
             part = images[first : first + _COUNTED_AT_ONCE]
             if self._name == "pixel_mean":
                 self._sums = self._sums + part.sum(0, dtype=np.uint64)
@@ -81,7 +81,7 @@ class PixelStatistics:
                 self._sums = self._sums + np.stack([np.bincount(part[..., c].ravel(), minlength=256) for c in channels])
 
     def normalization(self) -> Normalization:
-        """The normalization by these statistics, in float64."""
+        """Returns the normalisation by the statistics, in float64."""
         if self._name == "pixel_mean":
             return Normalization(self._sums / (255 * self.count), np.ones(1))
         histogram, values = self._sums, np.arange(256) / 255

@@ -1,4 +1,4 @@
-"""The preparation of an image between its file and a network; it travels with the network's weights."""
+"""The preprocessing of images that a network expects, which is stored with its weights."""
 
 import base64
 import dataclasses
@@ -10,22 +10,22 @@ import numpy as np
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
 
-IMAGENET_CROP = 224  # the side that ImageNet networks are trained on
+IMAGENET_CROP = 224  # the side of the images that ImageNet networks are trained on
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image is brought to what the network was trained on, and what its answers mean.
+    """The preprocessing of a network's images, and the classes of its logits.
 
     Attributes:
-      resize: the shorter side before the crop, in pixels.
-      image_size: the side of the central crop.
-      channels: of the images, 1, 3 or 4.
-      interpolation: of the resizing: ``box``, ``bilinear`` or ``bicubic``, with antialiasing.
-      normalization: of pixels; its mean may be an image of ``resize`` x ``resize``.
-      classes: names, in the order of the logits; empty for a network without its last layer.
-      width: of images of a data set that are no squares, whose height is then ``image_size``; photographs are not
-        brought to such a shape.
+      resize: The shorter side before the crop, in pixels.
+      image_size: The side of the central crop, in pixels.
+      channels: The number of channels, 1, 3 or 4.
+      interpolation: The resizing filter: ``box``, ``bilinear`` or ``bicubic``, with antialiasing.
+      normalization: The normalisation of pixels; its mean may be an image of ``resize`` x ``resize``.
+      classes: The names of the classes, in the order of the logits; empty for a network without its last layer.
+      width: The width of images that are not squares, whose height is ``image_size``; None for squares. Photographs
+        cannot be resized to such a shape.
     """
 
     resize: int
@@ -38,25 +38,25 @@ class Preprocessing:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the network was trained on."""
+        """(H, W, C) of the network's input."""
         return (self.image_size, self.width or self.image_size, self.channels)
 
     def check_square(self) -> None:
-        """Refuses what photographs cannot be brought to.
+        """Refuses shapes to which photographs cannot be resized.
 
         Raises:
-          UserError: the images were no squares.
+          UserError: The network was trained on images that are not squares.
         """
         if self.width is not None:
             raise UserError(
-                f"the network was trained on images of {self.image_size}x{self.width} pixels, and photographs are "
-                f"brought to squares only; evaluate works, on the images of its data set"
+                f"the network was trained on images of {self.image_size}x{self.width} pixels, but photographs "
+                f"can only be resized to squares; evaluate it on the images of its data set instead"
             )
 
     def differences(self, other: "Preprocessing") -> list[str]:
-        """In what another one, of now, differs from this one, of before, in words.
+        """Lists in words the differences of another, current preprocessing from this earlier one.
 
-        Statistics of the same images may differ in their last bits, from one version of NumPy to the next.
+        Statistics are compared with a tolerance, because they may differ in their last bits between versions of NumPy.
         """
         found = []
         if self.classes != other.classes:
@@ -71,7 +71,7 @@ class Preprocessing:
         return found
 
     def to_json(self) -> str:
-        """As text; mean and std keep every bit."""
+        """Returns the preprocessing as JSON, in which mean and std keep every bit."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {
             "normalization": {"mean": _encode(self.normalization.mean), "std": _encode(self.normalization.std)}
         }
@@ -82,7 +82,7 @@ class Preprocessing:
         """Reads what :meth:`to_json` wrote.
 
         Raises:
-          ValueError: it is something else.
+          ValueError: The text is not that of a preprocessing.
         """
         try:
             fields = json.loads(text)
@@ -96,11 +96,11 @@ class Preprocessing:
 def _checked(found: Preprocessing) -> Preprocessing:
     sides = (found.resize, found.image_size, found.channels, 1 if found.width is None else found.width)
     if not all(type(side) is int and 0 < side < 2**16 for side in sides):
-        raise ValueError("a size is no number")
+        raise ValueError("a size is not a positive integer")
     if not all(isinstance(name, str) for name in (*found.classes, found.interpolation)):
-        raise ValueError("a name is no text")
+        raise ValueError("a name is not a string")
     if not all(np.isfinite(a).all() for a in (found.normalization.mean, found.normalization.std)):
-        raise ValueError("its statistics are not finite")
+        raise ValueError("the mean or std is not finite")
     return found
 
 

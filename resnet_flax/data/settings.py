@@ -1,4 +1,4 @@
-"""Checks that the keys of a config's section ``data`` fit each other; no image is read."""
+"""Checks of the config section ``data``, for which no image is read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from resnet_flax.config import in_memory
 
 
 def check(data: Mapping[str, Any]) -> None:
-    """Refuses settings that do not fit each other.
+    """Refuses values of the section ``data`` that contradict each other.
 
     Raises:
-      ValueError: one line: the key, what was given, what would fit.
+      ValueError: One line with the key, the given value and the allowed values.
     """
     if in_memory(data):
         return
@@ -20,8 +20,11 @@ def check(data: Mapping[str, Any]) -> None:
     if resize and resize < side:
         raise ValueError(f"data.resize={resize} must be at least data.image_size={side}, or 0")
     if data["pad"]:
-        raise ValueError(f"data.pad={data['pad']}: streams are not padded; crops are out of larger images")
+        raise ValueError(
+            f"data.pad={data['pad']}: streamed images are not padded, as crops come from larger images; set it to 0"
+        )
     if data["augmentation"] == "scale" and (len(scales) != 2 or not side <= scales[0] <= scales[1]):
         raise ValueError(
-            f"data.scales={scales} must be the least and the largest shorter side, at least data.image_size={side}"
+            f"data.scales={scales} must be the smallest and the largest shorter side, in this order and both at least "
+            f"data.image_size={side}"
         )

@@ -1,8 +1,8 @@
-"""Data sets that do not fit into memory: photographs decoded from the disk, batch by batch, ahead of the step.
+"""Streaming of photographs that do not fit into memory: hosts decode them from disk, a few batches ahead of training.
 
-What a batch is, is a function of the seed and the step: the order is a permutation drawn from the seed and the epoch;
-what is random about an example is drawn from the seed and its place in the stream. So a position is a number, the step;
-and neither the number of hosts, nor that of threads or workers, changes what any of them delivers.
+A batch is a function of the seed and the step. The order of an epoch is a permutation drawn from the seed and the
+epoch, and the augmentation of an example is drawn from the seed and its place in the stream. So the step alone is the
+position to resume from, and the numbers of hosts, workers and threads do not change any batch.
 """
 
 import dataclasses
@@ -30,28 +30,30 @@ from resnet_flax.runtime.progress import Progress
 
 Batch = dict[str, np.ndarray]
 
-_SAMPLE = 10_000  # images that statistics of the training set are computed from, at most
-_AT_ONCE = 64  # of them in memory
-_IN_A_ROW = 100  # broken images after which it is not about images any more
+_SAMPLE = 10_000  # the largest number of training images from which statistics are computed
+_AT_ONCE = 64  # of these images in memory
+_IN_A_ROW = 100  # unreadable images in a row, which end a run that skips them: the disk is then the problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """How photographs become batches.
+    """The settings that turn photographs into batches.
 
     Attributes:
-      image_size: the side of what the network sees.
-      resize: the shorter side before the crop, of ``crop`` and in evaluation.
-      interpolation: a filter of :mod:`resnet_flax.data.decoding`.
-      augmentation: ``crop`` (a random one at ``resize``), ``scale`` (at a random scale: the paper's), ``inception``.
-      scales: the least and the largest shorter side of ``scale``, both included.
-      least_area: of ``inception``, a fraction of the image's.
-      flip: whether half of the images are mirrored.
+      image_size: The side of the network's input.
+      resize: The shorter side before the crop, with the augmentation ``crop`` and in evaluation.
+      interpolation: The resizing filter, one of :mod:`resnet_flax.data.decoding`.
+      augmentation: The random crop: ``crop`` at ``resize``, ``scale`` at a random scale (the paper's), or
+        ``inception``.
+      scales: The smallest and the largest shorter side of ``scale``, both included.
+      least_area: The smallest area of an ``inception`` crop, as a fraction of the image.
+      flip: Whether each training image is mirrored with probability one half.
       channels: 3 or 1.
-      skip_broken: whether an image that cannot be read is replaced by the next one instead of ending the run.
-      may_skip: whether the key ``data.broken`` may say so.
-      workers: processes that decode; 0 for threads of this one.
-      threads: of each of them; 0 for as many as there are cores, shared among the workers.
+      skip_broken: Whether an unreadable image is replaced by the next one in training and left out in evaluation,
+        instead of ending the run.
+      may_skip: Whether the error for an unreadable image suggests ``data.broken=skip``.
+      workers: The number of worker processes that decode; 0 for threads of this process.
+      threads: The number of threads of each worker; 0 for as many as cores, shared among the workers.
     """
 
     image_size: int
@@ -69,7 +71,7 @@ class Pipeline:
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> "Pipeline":
-        """Returns the pipeline by the section ``data`` of a resolved config."""
+        """Returns the pipeline for the section ``data`` of a resolved config."""
         return Pipeline(
             image_size=data["image_size"],
             resize=data["resize"] or data["image_size"],
@@ -87,64 +89,73 @@ class Pipeline:
     def train(
         self, photographs: Photographs, seed: int, batch_size: int, places: np.ndarray, first: int, last: int
     ) -> "Batches":
-        """The batches of steps ``first`` to ``last - 1``; of each one, those of its ``places`` that are this host's.
+        """Returns this host's part of the training batches of steps ``first`` to ``last - 1``.
 
-        Each has ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and ``broken`` [n] int64: the number, in
-        ``photographs``, of an image that could not be read in that place, or -1.
+        A batch has ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and ``broken`` [n] int64: the index in
+        ``photographs`` of the image of this place if it could not be read, or else -1.
+
+        Args:
+          photographs: The training split.
+          seed: The seed of the run.
+          batch_size: The batch size, over all hosts.
+          places: [n], this host's places in [0, batch_size).
+          first: The first step.
+          last: The step after the last one.
         """
         return Batches(_Training(self, photographs, batch_size, places, last, seed), first, last)
 
-    def in_order(self, photographs: Photographs, batch_size: int, places: np.ndarray) -> "Batches":
-        """Every photograph once, its central crop.
+    def ordered_batches(self, photographs: Photographs, batch_size: int, places: np.ndarray) -> "Batches":
+        """Returns this host's part of batches that hold the central crop of each photograph once, in order.
 
-        Each has ``counts`` [n] bool as well: not those that fill up the last batch, nor broken images passed over.
+        In addition to the arrays of :meth:`train`, a batch has ``counts`` [n] bool, which is False for fillers of the
+        last batch and for skipped unreadable images.
         """
         steps = -(-len(photographs) // batch_size)
-        return Batches(_InOrder(self, photographs, batch_size, places, steps), 0, steps)
+        return Batches(_Ordered(self, photographs, batch_size, places, steps), 0, steps)
 
     def normalization(self, name: str, train: Photographs) -> Normalization:
-        """The setting ``data.normalization`` (:func:`resnet_flax.data.pixels.normalization`).
+        """Returns the normalisation of a value of ``data.normalization``; see :func:`.pixels.normalization`.
 
-        Statistics of the training set are those of the central squares, of ``resize``, of 10,000 of its images at most,
-        always the same ones; images that cannot be read do not count.
+        Statistics are taken over the central squares, of side ``resize``, of at most 10,000 training images, the same
+        ones in every run. Unreadable images are left out.
         """
-        if name not in pixels.OF_DATA:
-            nothing = Images(self.blank_image[None], np.zeros(1, np.int32))
-            return pixels.normalization(name, nothing)
+        if name not in pixels.STATISTICS:
+            blank = Images(self.blank_image[None], np.zeros(1, np.int32))
+            return pixels.normalization(name, blank)
         some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
         square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
         statistics = pixels.PixelStatistics(name)
         with (
             Progress(len(some), f"{name} of training images", "images") as progress,
-            closing(square.in_order(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
+            closing(square.ordered_batches(train.take(np.sort(some)), _AT_ONCE, np.arange(_AT_ONCE))) as batches,
         ):
             for batch in batches:
                 statistics.add(batch["images"][batch["counts"]])
                 progress.update(len(batch["counts"]))
         if not statistics.count:
-            raise UserError(f"data.normalization={name!r}: none of {len(some)} training images can be read")
+            raise UserError(f"data.normalization={name!r}: none of the {len(some)} training images can be read")
         return statistics.normalization()
 
-    def complaint(self, photo: Photo) -> str:
-        """Why an image could not be read, in a line; for that it is read once more."""
+    def explain_failure(self, photo: Photo) -> str:
+        """Returns in one line why an image could not be read, for which it reads the image again."""
         try:
-            decoding.prepare(photo, self.resize, self.image_size, self.channels, self.interpolation)
+            decoding.resize_and_crop(photo, self.resize, self.image_size, self.channels, self.interpolation)
         except UserError as error:
             return str(error)
-        return f"{photo}: could not be read, and a moment later it could; is the disk well?"
+        return f"{photo}: could not be read at first, but can be read now; does the disk have errors?"
 
     @property
     def threads_each(self) -> int:
-        """Threads of each worker, or of this process where there are none."""
+        """The number of threads of each worker, or of this process if there are no workers."""
         return self.threads or -(-_cores() // max(1, self.workers))
 
     @property
     def blank_image(self) -> np.ndarray:
-        """Returns the array that stands where there is no image."""
+        """A black image, which stands at places without an image."""
         return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
 
     def crop(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        """A training example of an opened image: uint8 [image_size, image_size, C]."""
+        """Draws a random crop of an image, mirrored at random: uint8 [image_size, image_size, C]."""
         width, height = image.size
         if self.augmentation == "inception":
             box = crops.inception_crop(width, height, self.least_area, rng)
@@ -156,12 +167,12 @@ class Pipeline:
 
 
 def _cores() -> int:
-    """That this process may use: Slurm, containers and taskset give it fewer than there are."""
+    """Counts the cores that this process may use, which Slurm, containers and taskset limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Batches:
-    """Batches in order, decoded ahead; an iterator that has to be closed."""
+    """Iterator over batches that are decoded ahead; it has to be closed."""
 
     def __init__(self, examples: "_Examples", first: int, last: int) -> None:
         self._examples, self._step, self._last = examples, first, last
@@ -170,8 +181,8 @@ class Batches:
         source = grain.MapDataset.source(examples).slice(slice(first * count, last * count))
         if pipeline.workers:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # where no command did, Grain would find its own unparsed
-            # Whole batches go to the workers by turns: of single examples, what a batch holds would depend on them.
+                flags.FLAGS.mark_as_parsed()  # Grain reads flags, which only commands have parsed
+            # Batch first, so that workers take turns by whole batches: the number of workers must not change a batch.
             options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
             batches = source.batch(count).to_iter_dataset(options)
             workers = grain.MultiprocessingOptions(pipeline.workers, per_worker_buffer_size=1)
@@ -189,35 +200,35 @@ class Batches:
             raise StopIteration
         try:
             batch = next(self._iterator)
-        except RuntimeError as error:  # Grain's, where a worker was killed
+        except RuntimeError as error:  # raised by Grain if a worker was killed
             raise UserError(
                 f"data.workers={self._examples.pipeline.workers}: {error}; was there enough memory, also in /dev/shm, "
-                f"through which batches go (docker run --shm-size)?"
+                f"which workers use to pass batches (docker run --shm-size)?"
             ) from None
         for number in batch["broken"][~batch["read"]]:
-            raise UserError(self._complaint(int(number)))
+            raise UserError(self._explain_failure(int(number)))
         self._step += 1
         return batch
 
-    def _complaint(self, number: int) -> str:
+    def _explain_failure(self, number: int) -> str:
         pipeline = self._examples.pipeline
-        text = pipeline.complaint(self._examples.photographs[number])
+        text = pipeline.explain_failure(self._examples.photographs[number])
         if pipeline.skip_broken:
-            return f"{text}; nor can the {_IN_A_ROW - 1} images after it"
-        return f"{text}{'; data.broken=skip would pass it over' * pipeline.may_skip}"
+            return f"{text}; the {_IN_A_ROW - 1} images after it cannot be read either"
+        return f"{text}{'; set data.broken=skip to continue without it' * pipeline.may_skip}"
 
     def close(self) -> None:
-        """Ends its threads or processes."""
+        """Stops the threads or worker processes."""
         if self._iterator is not None:
             self._iterator.close()
-            self._iterator = None  # what Grain does when it goes fails where Python itself is ending
+            self._iterator = None  # Grain's own clean-up fails when the interpreter exits
 
 
 def _begin_worker(number: int, count: int) -> None:
-    """Makes a worker process live exactly as long as the process that started it.
+    """Makes a worker process live exactly as long as its parent process.
 
-    Signals to stop come to all processes alike, from a terminal or from Slurm: what they mean is that one's matter,
-    which may want batches up to its last step. And where that one is killed, nobody else would end its workers.
+    Signals from a terminal or from Slurm reach all processes, but only the parent decides when to stop, as it may need
+    batches up to its last step. If the parent is killed, nothing else would end its workers.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
@@ -232,12 +243,14 @@ def _begin_worker(number: int, count: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Examples:
-    """A host's examples, batch after batch, by number: what Grain's threads and workers ask for.
+    """A host's examples in all batches, by number; the data source from which Grain's threads and workers read.
 
     Attributes:
-      batch_size: of all hosts together.
-      places: [n] of each batch, in [0, batch_size), that are this host's.
-      batches: how many there are.
+      pipeline: The pipeline.
+      photographs: The photographs of the split.
+      batch_size: The batch size, over all hosts.
+      places: [n], this host's places in each batch, in [0, batch_size).
+      batches: The number of batches.
     """
 
     pipeline: Pipeline
@@ -248,19 +261,19 @@ class _Examples:
 
     @property
     def count(self) -> int:
-        """Images of this host in a batch."""
+        """The number of this host's images in a batch."""
         return len(self.places)
 
     def __len__(self) -> int:
         return self.batches * self.count
 
     def _place(self, number: int) -> int:
-        """In the stream of all hosts."""
+        """Returns the place of an example in the stream of all hosts."""
         step, here = divmod(int(number), self.count)
         return step * self.batch_size + int(self.places[here])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)})"  # Grain puts it into its messages
+        return f"{type(self).__name__}({len(self)})"  # Grain's messages show it
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -287,25 +300,30 @@ _permuting = threading.Lock()
 
 
 def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    """A permutation of [0, size): 40 ms for ImageNet. (Grain's own shuffle takes the next seed for the next epoch.)"""
-    with _permuting:  # or every thread that comes to a new epoch would make it
+    """Returns an epoch's permutation of [0, size), which takes 40 ms for ImageNet.
+
+    Grain's own shuffle is not used: it takes the next seed for the next epoch, so runs of adjacent seeds share orders.
+    """
+    with _permuting:  # otherwise every thread that reaches a new epoch would compute it
         return _permutation(seed, epoch, size)
 
 
-@functools.lru_cache(2)  # where an epoch ends, threads ask for both
+@functools.lru_cache(2)  # at the end of an epoch, threads need two of them
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.RandomState([seed, epoch]).permutation(size).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class _InOrder(_Examples):
+class _Ordered(_Examples):
     def __getitem__(self, number: int) -> dict[str, np.ndarray | np.generic]:
         place = self._place(number)
         if place >= len(self.photographs):
             return _example(self.pipeline.blank_image, np.int32(0), counts=False)
         p, label = self.pipeline, self.photographs.labels[place]
         try:
-            image = decoding.prepare(self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation)
+            image = decoding.resize_and_crop(
+                self.photographs[place], p.resize, p.image_size, p.channels, p.interpolation
+            )
         except UserError:
             return _example(p.blank_image, label, broken=place, read=p.skip_broken, counts=False)
         return _example(image, label)

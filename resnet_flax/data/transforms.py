@@ -1,7 +1,7 @@
-"""Transforms of a batch's images on the device, from uint8 pixels to what the network sees; random keys by name.
+"""Normalisation and augmentation of batches on the device, and the random keys that they use.
 
-An augmentation of one's own is one function, here or in a file that runs first, such as a config file; a run applies
-those that ``data.transforms`` names:
+An augmentation of your own is one function, here or in a file that runs first, such as a config file. A run applies
+the augmentations that ``data.transforms`` names:
 
     @augmentation
     def grey(image, key):
@@ -24,9 +24,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {}
 
 
 def augmentation(function: Augmentation) -> Augmentation:
-    """Registers a function under its name: ``(image [H, W, C], key) -> image``, after normalisation; it is pure.
+    """Registers a pure function ``(image [H, W, C], key) -> image`` under its name; images are normalised before it.
 
-    The key is a function of the seed, the step, the place of the image in the batch and the name.
+    The random key is a function of the seed, the step, the image's place in the batch, and the name.
     """
     AUGMENTATIONS[function.__name__] = function
     return function
@@ -34,7 +34,7 @@ def augmentation(function: Augmentation) -> Augmentation:
 
 @augmentation
 def cutout(image: Array, key: Array) -> Array:
-    """Replaces a square of half the image's side by the mean, its centre anywhere (Cutout, arXiv:1708.04552)."""
+    """Sets a square of half the image's side to 0, the mean, at a random place (Cutout, arXiv:1708.04552)."""
     height, width, _ = image.shape
     centre = jax.random.uniform(key, (2,), jnp.float32)
     rows, columns = (jnp.abs(jnp.arange(n) + 0.5 - at * n) for n, at in zip((height, width), centre, strict=True))
@@ -44,16 +44,17 @@ def cutout(image: Array, key: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """Brings images of a batch to what the network sees, in training and in evaluation.
+    """The transform from uint8 images to the network's input, in training and in evaluation.
 
     Attributes:
-      normalization: of pixels; comes before the padding, so zeros are the mean's place.
-      dtype: of the images that come out.
-      pad: zeros on each side before the random crop; 0 for none.
-      flip: whether half of the images are mirrored.
-      crop: the side of a crop, random in training and central in evaluation; 0 for that of the images themselves.
-      colour: deviation of :func:`~resnet_flax.data.colour.principal_offsets` in training; 0 for none.
-      augmentations: names of registered ones that follow in training, in this order.
+      normalization: The normalisation of pixels. It comes before the padding, so that padding with zeros is padding
+        with the mean.
+      dtype: The type of the resulting images.
+      pad: The number of zero pixels added on each side before the random crop; 0 for none.
+      flip: Whether each training image is mirrored with probability one half.
+      crop: The side of the crop, which is random in training and central in evaluation; 0 for the size of the images.
+      colour: The deviation of :func:`~resnet_flax.data.colour.principal_offsets` in training; 0 for none.
+      augmentations: The names of registered augmentations that follow in training, in this order.
     """
 
     normalization: Normalization
@@ -65,20 +66,22 @@ class Transform:
     augmentations: tuple[str, ...] = ()
 
     def train(self, batch: dict[str, Array], seed: int | Array, step: Array) -> Array:
-        """Normalises and augments the images of a training batch, by keys of their places.
+        """Normalises and augments the images of a training batch.
 
         Args:
-          batch: ``images`` [n, H, W, C] uint8 and ``place`` [n], in the step's global batch.
+          batch: ``images`` [n, H, W, C] uint8, and ``place`` [n], their places in the step's global batch.
+          seed: The seed of the run.
+          step: The step. Seed, step and place determine the random numbers of an image.
 
         Returns:
-          [n, H, W, C] of ``dtype``; H and W are ``crop`` where that is set.
+          [n, H, W, C] of ``dtype``; H and W are ``crop`` if that is set.
         """
         images = self.normalization(batch["images"], self.dtype)
         if self.pad or self.crop or self.flip:
             images = jax.vmap(self._augment)(images, example_keys(seed, "augmentation", step, batch["place"]))
         if self.colour:
             keys = example_keys(seed, "colour", step, batch["place"])
-            # After the mean as well as before it; the deviation divides both.
+            # Offsets are in units of unnormalised pixels, so they are divided by std like these.
             offsets = principal_offsets(keys, self.colour, self.dtype)
             images += offsets / self.normalization.std.astype(self.dtype)
         for name in self.augmentations:
@@ -87,12 +90,12 @@ class Transform:
         return images
 
     def evaluate(self, images: Array) -> Array:
-        """Normalises images [n, H, W, C] uint8 and takes their central crops; nothing is random."""
+        """Normalises images [n, H, W, C] uint8 and takes their central crops, without randomness."""
         return center(self.normalization(images, self.dtype), self.crop)
 
     def _augment(self, image: Array, key: Array) -> Array:
-        """Pad and crop, then flip (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""
-        # Integers drawn from raw bits: the same with and without 64-bit types.
+        """Pads, crops and flips an image (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""
+        # Integers are derived from raw bits, which are the same with and without 64-bit types.
         bits = jax.random.bits(key, (3,), jnp.uint32)
         if self.pad or self.crop:
             padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
@@ -106,7 +109,7 @@ class Transform:
         return image
 
     def _cropped(self, padded: tuple[int, ...]) -> tuple[tuple[int, int, int], Array]:
-        """The shape of a crop out of a padded image of that shape, and its vertical and horizontal places."""
+        """Returns the shape of a crop from a padded image, and its numbers of vertical and horizontal places."""
         height, width, channels = padded
         if self.crop > min(height, width):
             raise ValueError(f"a crop of {self.crop} is larger than the padded images, {height}x{width}")
@@ -115,8 +118,8 @@ class Transform:
 
 
 def stream_key(seed: int | Array, name: str) -> Array:
-    """The key of a named stream of random numbers: ``fold_in(key(seed), name)``; the seed in [0, 2**32)."""
-    # A hash of our own: Python's differs from process to process.
+    """Returns the key of a named stream of random numbers, ``fold_in(key(seed), name)``; the seed is below 2**32."""
+    # Python's hash of a string differs from process to process.
     code = 0
     for byte in name.encode():
         code = (code * 31 + byte) % 2**32
@@ -124,11 +127,13 @@ def stream_key(seed: int | Array, name: str) -> Array:
 
 
 def example_keys(seed: int | Array, name: str, step: Array, place: Array) -> Array:
-    """A key for each place of a step's global batch: [n].
+    """Returns the random keys [n] of these places in a step's global batch.
 
     Args:
-      name: of the stream of random numbers.
-      place: [n] uint32.
+      seed: The seed of the run.
+      name: The name of the stream of random numbers.
+      step: The step.
+      place: [n] uint32, places in the global batch.
     """
     of_step = jax.random.fold_in(stream_key(seed, name), step)
     return jax.vmap(jax.random.fold_in, (None, 0))(of_step, place)

@@ -1,8 +1,8 @@
-"""The views of a photograph that a network's answers are averaged over in testing (arXiv:1512.03385, section 3.4).
+"""The views of a photograph over which a network's predictions are averaged in testing (arXiv:1512.03385, section 3.4).
 
-``center`` is the one crop of most published errors, ``10crop`` the standard 10-crop testing that the paper compares by
-(its Tables 2 and 3; AlexNet's, its [21]), ``multiscale`` the fully convolutional form of its best results (Tables 4
-and 5).
+``center`` is the single central crop of most published errors. ``10crop`` is AlexNet's standard 10-crop testing (the
+paper's [21]), with which the paper compares networks (its Tables 2 and 3). ``multiscale`` is the fully convolutional
+form at several scales that gave the paper's best results (its Tables 4 and 5).
 """
 
 from typing import Literal, get_args
@@ -18,14 +18,14 @@ View = Literal["center", "10crop", "multiscale"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 SCALES = (224, 256, 384, 480, 640)  # section 3.4, for networks trained on 224x224
-_MULTIPLE = 32  # of the sides of whole images; see multiscale
+_MULTIPLE = 32  # sides of whole images are cropped to a multiple of it; see multiscale
 
 
 def views_of(path: Readable, preprocessing: Preprocessing, view: View) -> list[np.ndarray]:
-    """The views of the image in a file, as arrays [V, H, W, C] float32; those of one shape in one array.
+    """Returns the views of an image as arrays [V, H, W, C] float32, one array for each shape.
 
     Raises:
-      UserError: the file cannot be read as an image; it names the file.
+      UserError: The file cannot be read as an image; the message names it.
     """
     if view == "multiscale":
         return multiscale(path, preprocessing)
@@ -33,28 +33,28 @@ def views_of(path: Readable, preprocessing: Preprocessing, view: View) -> list[n
 
 
 def center(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
-    """The central crop of the normalised central square.
+    """Returns the central crop of the normalised central square.
 
     Returns:
       [1, image_size, image_size, C] float32.
 
     Raises:
-      UserError: the file cannot be read as an image; it names the file.
+      UserError: The file cannot be read as an image; the message names it.
     """
     side = preprocessing.image_size
     return decoding.center_crop(_square(path, preprocessing), side, side)[None]
 
 
 def ten_crops(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
-    """The crops at the four corners of the normalised central square, and its central one; then their mirror images.
+    """Returns the four corner crops and the central crop of the normalised central square, then their mirror images.
 
-    Corners in reading order: top left, top right, bottom left, bottom right.
+    The corners come in the order top left, top right, bottom left, bottom right.
 
     Returns:
       [10, image_size, image_size, C] float32.
 
     Raises:
-      UserError: the file cannot be read as an image; it names the file.
+      UserError: The file cannot be read as an image; the message names it.
     """
     side, square = preprocessing.image_size, _square(path, preprocessing)
     far = len(square) - side
@@ -64,22 +64,24 @@ def ten_crops(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def multiscale(path: Readable, preprocessing: Preprocessing, scales: tuple[int, ...] = SCALES) -> list[np.ndarray]:
-    """The whole image at several scales, for a network applied in a fully convolutional form.
+    """Returns the whole image at several scales, for a network that is applied fully convolutionally.
 
-    The shorter side is brought to each scale; for a network of another ``image_size`` than 224 to
-    ``round(scale * image_size / 224)``. Each side is then cropped at the centre to a multiple of 32 (a side below 32
-    stays): photographs are of any shape, and a network is compiled for each that comes. A mean that is an image has no
-    meaning at other scales; its average over positions takes its place.
+    The shorter side is resized to each scale, or to ``round(scale * image_size / 224)`` for a network whose
+    ``image_size`` is not 224. Each side is then cropped at the centre to a multiple of 32, unless it is below 32. This
+    limits the number of shapes, for each of which the network is compiled. A mean that is an image has no meaning at
+    other scales, so its average over positions is used instead.
 
     Args:
-      scales: shorter sides, in pixels.
+      path: The image.
+      preprocessing: The preprocessing of the network.
+      scales: The shorter sides for a network of 224 pixels.
 
     Returns:
-      an array [1, H, W, C] float32 for each scale.
+      An array [1, H, W, C] float32 for each scale.
 
     Raises:
-      UserError: the file cannot be read as an image, or is so narrow that resizing would make it huge; it names the
-        file.
+      UserError: The file cannot be read as an image, or is so narrow that resizing would make it huge; the message
+        names the file.
     """
     image = decoding.read_photo(path, preprocessing.channels)
     sides = [max(1, round(scale * preprocessing.image_size / IMAGENET_CROP)) for scale in scales]
@@ -95,7 +97,9 @@ def multiscale(path: Readable, preprocessing: Preprocessing, scales: tuple[int, 
 
 def _square(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
     p = preprocessing
-    return p.normalization(decoding.square(path, p.resize, p.image_size, p.channels, p.interpolation), np.float32)
+    return p.normalization(
+        decoding.square_around_crop(path, p.resize, p.image_size, p.channels, p.interpolation), np.float32
+    )
 
 
 def _without_positions(normalization: Normalization) -> Normalization:

@@ -261,7 +261,9 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
 
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
-        modules = configs.names_in(configs.defining(configs.flatten(run.config)))  # what this command has run, no more
+        modules = configs.names_in(
+            configs.defining_files(configs.flatten(run.config))
+        )  # what this command has run, no more
         tracking = dataclasses.astuple(run.tracking)
         return task.remote(configs.to_json(run.config), str(run.workdir), cache, tracking, modules)
 

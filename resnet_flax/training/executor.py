@@ -58,10 +58,12 @@ class Executor:
         Args:
           like: The shapes, dtypes and shardings of the states to come.
         """
-        self._compiling = self._background.submit(self._steps.trace(like, self._supply.like()).lower().compile)
+        self._compiling = self._background.submit(
+            self._steps.trace(like, self._supply.training_template()).lower().compile
+        )
         self._evaluations = {
             split: self._background.submit(
-                self._evaluate.compile, like.eval_variables, self._supply.like_in_order(split)
+                self._evaluate.compile, like.eval_variables, self._supply.evaluation_template(split)
             )
             for split in self._evaluated_splits
         }
@@ -89,7 +91,7 @@ class Executor:
     def evaluate(self, variables: dict[str, Any], split: str) -> Evaluation:
         """Evaluates variables on ``train`` or one of ``held_out``, without augmentation."""
         self._evaluations[split].result()  # a call before its end would compile a second time
-        found = self._evaluate(variables, self._supply.in_order(split))
+        found = self._evaluate(variables, self._supply.evaluation_arrays(split))
         if not found.images:
             raise UserError(f"none of the {self._sizes[split]} images of the split {split} can be read")
         return found
@@ -108,7 +110,7 @@ class _BrokenImages:
         self._known = {line["image"] for line in self._run.broken(self._process)}
 
     def note(self, split: str, image: str, why: Callable[[], str]) -> None:
-        """Records an image unless it is known; the ``note`` of :class:`~resnet_flax.data.supplies.Streamed`."""
+        """Records an image unless it is known; :class:`~resnet_flax.data.device_arrays.StreamedBatches` calls it."""
         if image in self._known:
             return
         self._known.add(image)

@@ -11,7 +11,7 @@ from resnet_flax import memory
 from resnet_flax.data import datasets
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.pixels import Normalization
-from resnet_flax.data.prepared import TESTED
+from resnet_flax.data.tfds_sets import TESTED_ON
 from resnet_flax.errors import UserError
 from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.runs import resume
@@ -48,7 +48,7 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
       UserError: The images differ.
     """
     resume.check_images(run, preprocessing(config, data, normalization), photographs_of(data))
-    if data.note.startswith(TESTED):
+    if data.note.startswith(TESTED_ON):
         resume.check_tested(run, config, data.note)
 
 

@@ -64,7 +64,7 @@ class RunSetup:
         """
         train = self.dataset.train
         first = train.take(np.arange(min(count, len(train))))
-        with closing(self.dataset.access.in_order(first, len(first))) as batches:
+        with closing(self.dataset.access.ordered_batches(first, len(first))) as batches:
             batch = next(batches)
         images = jnp.asarray(batch["images"][batch["counts"]])
         return self.transform.evaluate(images), jnp.asarray(batch["labels"][batch["counts"]])
@@ -113,7 +113,7 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> R
       UserError: The config does not fit its data; nothing has been compiled yet.
     """
     check_precision(config)
-    with configs.saying_module(config):
+    with configs.hint_at_module(config):
         data = datasets.load(config.data)
     normalization = data.access.normalization(config.data.normalization, data.train, normalization)
     return assemble(config, data, data_mesh(), normalization)
@@ -133,7 +133,7 @@ def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalizat
 
 def check_registered(config: ConfigDict, classes: int) -> None:
     """Refuses augmentations and metrics that are not registered, and metrics that need more classes."""
-    with configs.saying_module(config):
+    with configs.hint_at_module(config):
         configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
         configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
     for name in configs.names_in(config.train.metrics):

@@ -164,7 +164,7 @@ def test_networks_trained_on_images_that_are_not_squares_are_refused(network, pa
     oblong = dataclasses.replace(PREPROCESSING, width=40)
     assert oblong.image_shape == (32, 40, 3)
     assert Preprocessing.from_json(oblong.to_json()).width == 40
-    with pytest.raises(UserError, match="trained on images of 32x40 pixels, and photographs are brought to squares"):
+    with pytest.raises(UserError, match="images of 32x40 pixels, but photographs can only be resized to squares"):
         probabilities(*network, oblong, paths)
 
 

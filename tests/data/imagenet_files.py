@@ -1,4 +1,4 @@
-"""ImageNet 2012 in small, in the structure that its authors' files have; and what its labels are, known beforehand."""
+"""A small ImageNet 2012 with known labels, in the structure of its authors' files."""
 
 import io
 import tarfile
@@ -6,16 +6,16 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-# WordNet numbers of the classes by ILSVRC2012_ID, from 1: not sorted, as in the original. The others are no leaves.
+# WordNet numbers of the classes by ILSVRC2012_ID, from 1; not sorted, as in the original. HIGHER are not leaves.
 LEAVES = ("n02119789", "n02100735", "n01440764", "n02110185")
 HIGHER = ("n00001740", "n00001930")
 CLASSES = tuple(sorted(LEAVES))
 PER_CLASS = 3
-TRUTH = (3, 1, 4, 1, 2, 2, 3)  # of the validation images 1 to 7
+TRUTH = (3, 1, 4, 1, 2, 2, 3)  # the ILSVRC2012_IDs of the validation images 1 to 7
 
 
 def colour_of(number):
-    """Of every pixel of a class's images: the red tells the class, in any form of the data set."""
+    """The colour of every pixel of a class's images; its red identifies the class in any form of the data set."""
     return 40 * LEAVES.index(number) + 30, 90, 200
 
 
@@ -26,14 +26,14 @@ def jpeg(number, seed=0, size=(40, 30)):
 
 
 def train_images():
-    """(WordNet number, file name, bytes)"""
+    """Yields (WordNet number, file name, bytes)."""
     for number in LEAVES:
         for i in range(PER_CLASS):
             yield number, f"{number}_{10 * i + 7}.JPEG", jpeg(number, i)
 
 
 def validation_images():
-    """Likewise, in the order of their names."""
+    """Yields the same as :func:`train_images`, in the order of the file names."""
     for i, identity in enumerate(TRUTH, 1):
         number = LEAVES[identity - 1]
         yield number, f"ILSVRC2012_val_{i:08}.JPEG", jpeg(number, i, (30, 40))
@@ -54,7 +54,7 @@ def tar_of(files):
 
 
 def meta_mat():
-    """``synsets`` as in the development kit: an array of structs, higher synsets after the leaves."""
+    """The bytes of meta.mat as in the development kit: ``synsets``, an array of structs, with the leaves first."""
     from scipy.io import savemat
 
     fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height",
@@ -71,7 +71,7 @@ def meta_mat():
 
 
 def write_tars(folder):
-    """The three files that ImageNet's site hands out; the validation images lie in no order."""
+    """Writes the three files of ImageNet's site; the validation images are not in the order of their names."""
     folder.mkdir(parents=True, exist_ok=True)
     inner = {number: tar_of((n, data) for k, n, data in train_images() if k == number) for number in LEAVES}
     (folder / "ILSVRC2012_img_train.tar").write_bytes(tar_of((f"{n}.tar", inner[n]) for n in reversed(CLASSES)))
@@ -90,7 +90,7 @@ def write_devkit(folder, truth=TRUTH):
 
 
 def write_folders(folder):
-    """Class folders, ``train`` and ``val``."""
+    """Writes the class folders in ``train`` and ``val``."""
     for split, images in (("train", train_images()), ("val", validation_images())):
         for number, name, data in images:
             (folder / split / number).mkdir(parents=True, exist_ok=True)
@@ -99,10 +99,11 @@ def write_folders(folder):
 
 
 def prepare_tfds(folder, test=False):
-    """As TFDS prepares it, with its own writer: labels in the order of the sorted numbers, the split validation.
+    """Prepares the data set with TFDS's own writer: labels in the order of the sorted WordNet numbers.
 
     Args:
-      test: also the split ``test``, which TFDS makes where its tar is there: its labels are -1.
+      folder: The folder of data sets.
+      test: Whether to add the split ``test`` with the label -1, which TFDS makes if it has the tar file of that split.
     """
     import contextlib
 
@@ -110,7 +111,9 @@ def prepare_tfds(folder, test=False):
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import registered
 
-        unregistered.enter_context(registered.skip_registration())  # or it could be prepared once only
+        unregistered.enter_context(
+            registered.skip_registration()
+        )  # otherwise a second call would register the name twice
 
         class Imagenet2012(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version("5.1.0")

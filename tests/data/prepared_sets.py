@@ -1,4 +1,4 @@
-"""Data sets as TFDS prepares them, made without TensorFlow: encoded images, any splits, labels and builder configs."""
+"""Writes TFDS data sets for tests, without TensorFlow, with any splits, labels and builder configs."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def png(pixels):
-    """The bytes of a file, of an array or an image of PIL's."""
+    """The bytes of a PNG file of an array or a PIL image."""
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.squeeze(pixels))
     image.save(file, "PNG")
@@ -16,12 +16,15 @@ def png(pixels):
 
 
 def prepare(folder, name, splits, classes=None, channels=3, builder_config=None):
-    """Writes ``folder/NAME[/CONFIG]/1.0.0``.
+    """Writes a data set to ``folder/NAME[/CONFIG]/1.0.0``.
 
     Args:
-      name: in camel case; the data set's is in snake case.
-      splits: a list of (array or image, label) for each.
-      classes: names; None makes the label a plain integer, without names.
+      folder: The folder of data sets.
+      name: The name in camel case; the data set gets it in snake case.
+      splits: By name, a list of (array or image, label).
+      classes: The names of the classes; None makes the labels plain integers.
+      channels: The number of channels that the data set declares.
+      builder_config: The name of its builder config, if it has one.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         import tensorflow_datasets as tfds
@@ -50,5 +53,5 @@ def prepare(folder, name, splits, classes=None, channels=3, builder_config=None)
 
 
 def grey(values, labels, size=(8, 8)):
-    """Examples of one value each, RGB."""
+    """A list of (RGB image of one value, label)."""
     return [(np.full((*size, 3), v, np.uint8), label) for v, label in zip(values, labels, strict=True)]

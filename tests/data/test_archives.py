@@ -1,4 +1,4 @@
-"""CIFAR from its authors' archives: small ones made here in both formats, and damaged or hostile ones."""
+"""Tests of CIFAR archives: small ones made here in both formats, damaged ones and hostile ones."""
 
 import hashlib
 import io
@@ -81,7 +81,7 @@ def data_config(name, folder, **keys):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("kind", ["binary", "python"])
-def test_both_formats(tmp_path, name, kind):
+def test_both_formats_of_an_archive_give_the_same_images(tmp_path, name, kind):
     archive = f"{name[:5]}-{name[5:]}-{kind}.tar.gz"
     write(tmp_path / archive, (binary_files if kind == "binary" else python_files)(name))
     data = datasets.load(data_config(name, tmp_path))
@@ -98,7 +98,7 @@ class Hostile:
         return os.system, ("touch hostile",)
 
 
-def test_a_pickle_that_calls_is_refused(tmp_path, monkeypatch):
+def test_a_pickle_that_calls_a_function_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = python_files("cifar10") | {"data_batch_3": pickle.dumps({b"data": Hostile(), b"labels": []})}
     write(tmp_path / "cifar-10-python.tar.gz", files)
@@ -108,15 +108,15 @@ def test_a_pickle_that_calls_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_a_damaged_archive_is_named(tmp_path, damage):
+def test_a_damaged_archive_is_refused_by_name(tmp_path, damage):
     path = write(tmp_path / "cifar-10-binary.tar.gz", binary_files("cifar10"))
     content = path.read_bytes()
     path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"404 not found"}[damage])
-    with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz: not a whole tar archive"):
+    with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz: the tar archive is damaged or cut short"):
         datasets.load(data_config("cifar10", tmp_path))
 
 
-def test_an_archive_of_something_else_is_named(tmp_path):
+def test_an_archive_of_another_data_set_is_refused_by_name(tmp_path):
     write(tmp_path / "cifar-10-binary.tar.gz", binary_files("cifar100"))
     with pytest.raises(UserError, match=r"not the cifar10 archive of its authors: it holds no batches.meta.txt"):
         datasets.load(data_config("cifar10", tmp_path))
@@ -143,7 +143,7 @@ def test_a_download_is_checked_and_kept(tmp_path, monkeypatch, capsys):
 
 def test_a_download_with_another_sum_is_deleted(tmp_path, monkeypatch):
     serve(monkeypatch, b"something else")
-    with pytest.raises(UserError, match="MD5 sum .* expected c32a1d4a.*deleted"):
+    with pytest.raises(UserError, match="MD5 sum .* instead of c32a1d4a.*was deleted"):
         datasets.load(data_config("cifar10", tmp_path, download=True))
     assert list(tmp_path.iterdir()) == []
 
@@ -153,5 +153,5 @@ def test_a_download_that_fails_says_where_to_put_the_archive(tmp_path, monkeypat
         raise OSError("no route to host")
 
     monkeypatch.setattr(archives.urllib.request, "urlopen", fail)
-    with pytest.raises(UserError, match=r"could not be fetched \(no route to host\); put one of cifar-10-binary"):
+    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\); put one of cifar-10-binary"):
         datasets.load(data_config("cifar10", tmp_path, download=True))

@@ -1,4 +1,4 @@
-"""Random crops of photographs: inside the image, drawn as published, and the same pixels as the long way round."""
+"""Tests of random crops: inside the image, distributed as published, equal to resizing first and cropping then."""
 
 import math
 
@@ -18,7 +18,7 @@ SIZES = st.integers(1, 2000)
 def test_a_scale_crop_lies_in_the_image(width, height, side, more, seed):
     shorter = side + more
     left, top, right, bottom = augmentation.scale_crop(width, height, shorter, side, np.random.default_rng(seed))
-    # PIL refuses boxes that reach beyond, in single precision.
+    # PIL refuses boxes that reach beyond the image in single precision.
     assert np.float32(right) <= width
     assert np.float32(bottom) <= height
     assert min(left, top) >= 0
@@ -36,7 +36,7 @@ def test_an_inception_crop_lies_in_the_image(width, height, least_area, seed):
 
 
 def test_every_offset_of_a_scale_crop_is_equally_likely():
-    """12x8 pixels brought to 9x6: a crop of 4 has 6 places across and 3 down."""
+    """With 12x8 pixels resized to 9x6, a crop of 4 has 6 places across and 3 down."""
     rng = np.random.default_rng(0)
     counts = np.zeros((6, 3))
     for _ in range(3600):
@@ -107,12 +107,12 @@ def test_inception_crops_are_distributed_as_torchvisions(width, height, least):
 
 
 @pytest.mark.parametrize("size", [(10, 1000), (1000, 10), (64, 64), (80, 60), (3, 2)])
-def test_where_no_draw_fits_the_crop_is_the_central_one(size):
-    """Of a whole area and an extreme shape, nothing ever fits; of a square, a square may."""
+def test_if_no_draw_fits_the_crop_is_central(size):
+    """No crop of the whole area fits into an extreme shape; a square crop may fit into a square."""
     i, j, h, w = torchvisions(*size, (2, 2), (3 / 4, 4 / 3), np.random.default_rng(0))
 
     class Whole(np.random.Generator):
-        """Draws twice the area, which never fits."""
+        """Random generator that draws twice the area, which never fits."""
 
         def uniform(self, low, high):
             return 2.0 if high == 1 else super().uniform(low, high)

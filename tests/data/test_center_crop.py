@@ -1,4 +1,4 @@
-"""Central crops lie where torchvision's CenterCrop takes them: one rounding, on disk, in memory and in every view."""
+"""Tests that central crops on disk, in memory and in every view are at the place of torchvision's CenterCrop."""
 
 import numpy as np
 import pytest
@@ -14,33 +14,33 @@ from resnet_flax.runs import resume, rules
 from resnet_flax.runs.directory import RunDirectory
 from tests.peer_torchvision import torchvision
 
-PAIRS = [(235, 224), (234, 224), (256, 224), (224, 224)]  # resize, crop: the first is timm's usual
-LONG = range(0, 12)  # pixels that the longer side has more
+PAIRS = [(235, 224), (234, 224), (256, 224), (224, 224)]  # (resize, crop); timm usually takes the first
+LONG = range(0, 12)  # by how many pixels the longer side exceeds the shorter
 
 
 def image_of(more, wide, short):
-    """Each pixel says where it is."""
+    """An image whose pixels encode their positions."""
     rows, columns = (short, short + more) if wide else (short + more, short)
     place = np.arange(rows * columns).reshape(rows, columns)
     return np.stack([place % 251, place // 251 % 251, place // 251**2], -1).astype(np.uint8)
 
 
-def by_hand(array, side):
+def by_formula(array, side):
     """The formula of torchvision.transforms.functional.center_crop."""
     top, left = (int(round((length - side) / 2.0)) for length in array.shape[:2])  # noqa: RUF046
     return array[top : top + side, left : left + side]
 
 
 @pytest.mark.parametrize(("resize", "side"), PAIRS)
-def test_every_road_takes_the_same_crop(resize, side):
+def test_all_ways_to_crop_take_the_same_pixels(resize, side):
     none = Normalization(np.zeros(1), np.full(1, 1 / 255))
     preprocessing = Preprocessing(resize, side, 3, "bilinear", none, ("a",))
     for more in LONG:
         for wide in (True, False):
             array = image_of(more, wide, resize)
-            expected = by_hand(array, side)
-            np.testing.assert_array_equal(decoding.prepare(array, resize, side, 3, "bilinear"), expected)
-            square = decoding.square(array, resize, side, 3, "bilinear")
+            expected = by_formula(array, side)
+            np.testing.assert_array_equal(decoding.resize_and_crop(array, resize, side, 3, "bilinear"), expected)
+            square = decoding.square_around_crop(array, resize, side, 3, "bilinear")
             assert square.shape == (resize, resize, 3)
             np.testing.assert_array_equal(center(square[None], side)[0], expected)
             (view,) = views.views_of(array, preprocessing, "center")
@@ -54,7 +54,7 @@ def test_torchvision_agrees():
     for width, height in [(300, 245), (311, 236), (247, 313), (235, 400)]:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
         expected = np.asarray(transforms.CenterCrop(224)(transforms.Resize(235)(image)))
-        square = decoding.square(image, 235, 224, 3, "bilinear")
+        square = decoding.square_around_crop(image, 235, 224, 3, "bilinear")
         np.testing.assert_array_equal(center(square[None], 224)[0], expected)
 
 
@@ -77,14 +77,16 @@ def folder_config(photos, **keys):
     return c
 
 
-def test_images_in_memory_are_new_although_an_old_cache_has_them(photos, tmp_path, monkeypatch):
-    """The cache begins with what the format before would hold for them: squares a pixel beside."""
+def test_cached_images_of_the_old_format_are_not_used(photos, tmp_path, monkeypatch):
+    """The cache holds an entry of the previous format, whose squares are off by one pixel."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     data = folder_config(photos).data
     with monkeypatch.context() as before:
         before.setattr(cache, "_FORMAT", 1)
         before.setattr(
-            decoding, "square", lambda path, resize, side, *more: decoding.prepare(path, resize, resize, *more)
+            decoding,
+            "square_around_crop",
+            lambda path, resize, side, *more: decoding.resize_and_crop(path, resize, resize, *more),
         )
         old = datasets.load(data)
     new = datasets.load(data)
@@ -93,22 +95,22 @@ def test_images_in_memory_are_new_although_an_old_cache_has_them(photos, tmp_pat
     for split in ("train", "test"):
         files = [path for path, _ in getattr(found, split)]
         images = np.asarray(getattr(new, split).images)
-        expected = np.stack([by_hand(np.asarray(Image.open(path)), 16) for path in files])
+        expected = np.stack([by_formula(np.asarray(Image.open(path)), 16) for path in files])
         np.testing.assert_array_equal(center(images, 16), expected)
         different += (center(np.asarray(getattr(old, split).images), 16) != expected).any((1, 2, 3)).sum()
     assert different > 0
 
 
-def test_only_runs_whose_crops_moved_are_of_the_old_kind(photos, tmp_path):
+def test_only_runs_whose_crops_moved_count_as_old(photos, tmp_path):
     def old(**keys):
         return rules.old_rules(config.resolve(folder_config(photos, **keys)), 1)
 
     assert len(old()) == len(old(**{"data.resize": 18})) == 1
     assert old(**{"data.resize": 20}) == old(**{"data.resize": 0}) == old(**{"data.resize": 16}) == []
-    assert old(**{"data.pipeline": "stream"}) == []  # whose crops were rounded once
+    assert old(**{"data.pipeline": "stream"}) == []  # streamed crops were always rounded once
 
 
-def test_an_old_run_is_not_resumed_and_a_finished_one_stays(begun_before):
+def test_an_old_run_is_not_resumed_and_a_finished_one_is_kept(begun_before):
     workdir = begun_before / "photographs"
     c = RunDirectory(workdir).config()
     resume.check_rules(RunDirectory(workdir), c)

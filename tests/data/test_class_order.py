@@ -1,4 +1,4 @@
-"""Class folders whose names are numbers: the order that is taken, and what says so."""
+"""Tests of the order of class folders whose names are numbers, and of the notes about it."""
 
 import json
 
@@ -26,58 +26,58 @@ def data_of(folder, **keys):
 
 
 @pytest.mark.parametrize("pipeline", ["resident", "stream"])
-def test_the_order_is_a_setting_and_is_said(tmp_path, pipeline):
+def test_the_order_of_numbers_is_a_setting_and_is_noted(tmp_path, pipeline):
     folder = make_folder(tmp_path / "numbers", ("1", "2", "10"), 3)
     for value in (1, 2, 10):
         for j in range(3):
             Image.new("RGB", (9, 8), (value,) * 3).save(folder / str(value) / f"{j}.jpg", quality=100)
     by_name = datasets.load(data_of(folder, pipeline=pipeline))
-    assert by_name.classes == ("1", "10", "2")  # as torchvision's ImageFolder, and as runs of before
+    assert by_name.classes == ("1", "10", "2")  # the order of torchvision's ImageFolder and of earlier runs
     assert by_name.note == (
-        "classes are numbers, taken in the order 1, 10, 2, ... (names); data.class_order=numbers is the other order"
+        "class names are numbers, sorted as 1, 10, 2, ... (names); data.class_order=numbers sorts them the other way"
     )
     by_number = datasets.load(data_of(folder, pipeline=pipeline, class_order="numbers"))
     assert by_number.classes == ("1", "2", "10")
-    assert "in the order 1, 2, 10, ... (numbers)" in by_number.note
+    assert "sorted as 1, 2, 10, ... (numbers)" in by_number.note
     if pipeline == "resident":
         shown = {by_number.classes[label]: image.max() for image, label in
                  zip(by_number.train.images, by_number.train.labels, strict=True)}  # fmt: skip
         assert shown == {"1": 1, "2": 2, "10": 10}
 
 
-def test_other_names_have_one_order(tmp_path):
+def test_names_that_are_not_numbers_have_one_order(tmp_path):
     assert folders.scan(make_folder(tmp_path / "a", ("0", "1", "2"), 2)).note == ""
     assert folders.scan(make_folder(tmp_path / "b", ("1", "10", "cat"), 2)).classes == ("1", "10", "cat")
-    with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is no number"):
+    with pytest.raises(UserError, match="data.class_order='numbers': .* has the class cat, which is not a number"):
         folders.scan(tmp_path / "b", "numbers")
-    with pytest.raises(UserError, match="data.class_order='numbers' is for class folders"):
+    with pytest.raises(UserError, match="data.class_order='numbers' is only for class folders"):
         datasets.load(config.load("configs/digits.py", None, {"data.class_order": "numbers"}).data)
     with pytest.raises(UserError, match="data.class_order='size' is not known; choose one of names, numbers"):
         config.validate(config.load("configs/digits.py", None, {"data.class_order": "size"}))
 
 
-def test_a_run_says_it(tmp_path, capfd):
+def test_a_run_prints_the_order(tmp_path, capfd):
     folder = make_folder(tmp_path / "numbers", ("1", "2", "10"), 3)
     c = small_config(
         model__stage_units=(1,), train__steps=1, train__batch_size=8, data__folder=str(folder), data__image_size=8,
         data__class_order="numbers",
     )  # fmt: skip
     loop.run(c, tmp_path / "run")
-    assert "3 classes (1, 2, 10); 6 + 3 images; classes are numbers, taken" in "".join(capfd.readouterr())
+    assert "3 classes (1, 2, 10); 6 + 3 images; class names are numbers, sorted" in "".join(capfd.readouterr())
     assert json.loads((tmp_path / "run" / "preprocessing.json").read_text())["classes"] == ["1", "2", "10"]
 
 
-def test_a_run_of_before_keeps_the_order_that_it_stored(begun_before):
+def test_an_earlier_run_keeps_the_order_that_it_stored(begun_before):
     workdir = begun_before / "photographs"
     assert model.from_run(workdir).preprocessing.classes == ("1", "10", "2")
-    # Also where a config of today says otherwise: labels follow the names.
+    # A config with another order changes nothing: labels follow the names of the classes.
     arguments = (
         "-m", "resnet_flax.evaluate", f"--workdir={workdir}", "--config=configs/folder.py:residual-18",
         "--config.model.stage_units=(1,)", f"--config.data.folder={begun_before / 'photos'}",
     )  # fmt: skip
     code, output = command(*arguments)
     assert code == 0, output
-    assert "classes are numbers, taken in the order 1, 10, 2" in output
+    assert "class names are numbers, sorted as 1, 10, 2" in output
     (workdir / "config.json").write_text(
         (workdir / "config.json").read_text().replace('"data_dir"', '"class_order": "numbers", "data_dir"')
     )
@@ -87,8 +87,8 @@ def test_a_run_of_before_keeps_the_order_that_it_stored(begun_before):
     assert "classes in the order of the network's" in again
 
 
-def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
-    """Somebody else's weights on folders 0 to 999: the loss is that of numbers, not of their order as strings."""
+def test_folders_named_0_to_999_are_imagenets_labels(tmp_path):
+    """The loss of published weights on folders 0 to 999 takes the names as labels, not their order as strings."""
     given = {"model.width": 0.125, "model.stage_units": (1,), "data.image_size": 32, "data.resize": 32}
     c = config.load(str(ROOT / "configs/folder.py"), "residual-18", given)
     network = build(c.model, 1000)
@@ -99,7 +99,7 @@ def test_the_folders_of_imagenets_classes_are_their_numbers(tmp_path):
         for i in range(1000):
             (tmp_path / "photos" / split / str(i)).mkdir(parents=True)
             Image.new("L", (32, 32), 100).save(tmp_path / "photos" / split / str(i) / "0.png")
-    for number in (10, 2, 999):  # enough of some that their order shows in the loss
+    for number in (10, 2, 999):  # enough images of some classes that their order shows in the loss
         for j in range(1, 200):
             pixels = rng.integers(0, 256, (2, 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             Image.fromarray(pixels).save(tmp_path / "photos" / "val" / str(number) / f"{j}.png")

@@ -1,4 +1,4 @@
-"""The paper's colour augmentation against NumPy and the covariance that its formula implies."""
+"""Tests of the paper's colour augmentation, against NumPy and the covariance that its formula implies."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ import pytest
 
 from resnet_flax.data.colour import principal_offsets
 
-# As in AlexNet's successors: facebook/fb.resnet.torch, datasets/imagenet.lua.
+# From facebook/fb.resnet.torch, datasets/imagenet.lua.
 EIGENVALUES = [0.2175, 0.0188, 0.0045]
 EIGENVECTORS = [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 
 
-def test_against_numpy():
+def test_offsets_equal_those_in_numpy():
     keys = jax.random.split(jax.random.key(3), 50)
     found = principal_offsets(keys, 0.1, jnp.float32)
     assert (found.shape, found.dtype) == ((50, 1, 1, 3), jnp.float32)
@@ -42,7 +42,7 @@ def test_an_image_does_not_depend_on_its_neighbours():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_no_deviation_is_nothing(dtype):
+def test_a_deviation_of_0_changes_nothing(dtype):
     offsets = principal_offsets(jax.random.split(jax.random.key(0), 2), 0.0, jnp.dtype(dtype))
     assert offsets.dtype == dtype
     assert not np.asarray(offsets, np.float32).any()

@@ -1,4 +1,4 @@
-"""Images in memory are as their data set's row in the registry declares, or are refused."""
+"""Tests that images in memory agree with their data set's row in the registry, or are refused."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ from resnet_flax.errors import UserError
     [
         ({}, ""),
         ({"side": 6, "channels": 1, "classes": 3}, ""),
-        ({"classes": 4}, "images with 3 classes, and the registry of data sets says 4"),
-        ({"channels": 3}, "images with 1 channels, and the registry of data sets says 3"),
-        ({"side": 8}, "images with 6 pixels a side, and the registry of data sets says 8"),
+        ({"classes": 4}, "the images have 3 classes, but the registry of data sets declares 4"),
+        ({"channels": 3}, "the images have 1 channels, but the registry of data sets declares 3"),
+        ({"side": 8}, "the images have 6 pixels a side, but the registry of data sets declares 8"),
     ],
 )
-def test_rows_of_ones_own(declared, refusal, monkeypatch):
+def test_images_that_differ_from_their_row_are_refused(declared, refusal, monkeypatch):
     monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
 
     @datasets.register("squares", **declared)

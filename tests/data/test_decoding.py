@@ -1,4 +1,4 @@
-"""Photographs of every kind against what a person sees, files that are none, and torchvision's resizing."""
+"""Tests of the decoding of all kinds of photographs, of files that are not photographs, and of resizing."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def saved(path, image, **keys):
     return path
 
 
-# What a camera that was held like that wrote: the inverse of what brings it upright.
+# The pixels that a rotated camera stores: the inverse of the transformation that turns them upright.
 INVERSES = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,12 +73,12 @@ def test_damaged_exif_data_do_not_lose_the_photograph(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
-def test_cmyk(tmp_path, suffix):
+def test_cmyk_is_converted_to_rgb(tmp_path, suffix):
     path = saved(tmp_path / f"a{suffix}", upright().convert("CMYK"))
     with Image.open(path) as image:
         assert image.mode == "CMYK"
     if suffix == ".jpg":
-        # As Adobe writes them: inverted, with a marker that says who wrote it.
+        # Adobe writes inverted values, with a marker.
         assert b"Adobe" in path.read_bytes()
     assert np.abs(read(path) - np.asarray(upright())).mean() < 3
 
@@ -92,7 +92,7 @@ def test_grey_values_of_16_bits_are_scaled(tmp_path, suffix):
     np.testing.assert_array_equal(read(path), np.repeat(expected[..., None], 3, 2))
 
 
-def test_grey_values_of_16_bits_in_the_other_order_of_bytes(tmp_path):
+def test_grey_values_of_16_bits_with_the_other_byte_order(tmp_path):
     values = np.asarray([[0, 257, 65535], [32768, 514, 256]])
     header = b"MM\0*" + struct.pack(">I", 20) + values.astype(">u2").tobytes()
     tags = [(256, 3), (257, 2), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, 12)]
@@ -108,7 +108,7 @@ def test_grey_values_of_16_bits_in_the_other_order_of_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(("white", "scale"), [(1, 255), (255, 1), (65535, 1 / 257)])
-def test_floats_are_scaled_by_what_holds_them(tmp_path, white, scale):
+def test_floats_are_scaled_by_the_smallest_range_that_holds_them(tmp_path, white, scale):
     values = np.linspace(0, white, 35, dtype=np.float32).reshape(5, 7)
     with_gaps = values.copy()
     with_gaps[0, :3] = np.nan, np.inf, -1
@@ -119,7 +119,7 @@ def test_floats_are_scaled_by_what_holds_them(tmp_path, white, scale):
 
 
 def transparent_images():
-    """Kind -> an image whose right half is transparent, over a colour that must not show, and its left half's."""
+    """By kind, an image with a transparent right half, whose colour must not show; and the colour of its left half."""
     alpha = np.zeros((4, 6), np.uint8)
     alpha[:, :3] = 255
     mask = Image.fromarray(alpha)
@@ -140,7 +140,7 @@ def transparent_images():
 
 
 @pytest.mark.parametrize("kind", transparent_images())
-def test_what_is_transparent_lies_on_white(tmp_path, kind):
+def test_transparent_images_are_put_on_white(tmp_path, kind):
     image, keys, color = transparent_images()[kind]
     path = saved(tmp_path / "a.png", image, **keys)
     found = read(path)
@@ -159,11 +159,11 @@ def test_a_palette_with_an_alpha_for_each_pixel(tmp_path):
     palette.putpalette(RED + BLUE)
     palette.putpixel((0, 0), (0, 255))
     palette.putpixel((1, 0), (1, 0))
-    assert np.asarray(decoding._flat(palette, "RGB")).tolist() == [[list(RED), list(WHITE)]]
+    assert np.asarray(decoding._in_mode(palette, "RGB")).tolist() == [[list(RED), list(WHITE)]]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
-def test_the_first_of_several_images(tmp_path, suffix):
+def test_the_first_of_several_images_is_read(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE, GREEN)]
     path = saved(tmp_path / f"a{suffix}", frames[0], save_all=True, append_images=frames[1:])
     with Image.open(path) as image:
@@ -172,7 +172,7 @@ def test_the_first_of_several_images(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr"])
-def test_other_modes(tmp_path, mode):
+def test_other_modes_are_converted_to_rgb(tmp_path, mode):
     image = Image.fromarray((noise(9, 5) > 127).astype(np.uint8) * 255).convert("L").convert(mode)
     path = saved(tmp_path / "a.tif", image)
     np.testing.assert_array_equal(read(path), np.asarray(image.convert("RGB")))
@@ -194,22 +194,22 @@ def not_photos(folder):
     (folder / "empty.png").touch()
     (folder / "folder.png").mkdir()
     return {
-        "text.jpg": "not an image, or of a kind that Pillow cannot read",
-        "empty.png": "not an image, or of a kind that Pillow cannot read",
+        "text.jpg": "not an image, or of a format that Pillow cannot read",
+        "empty.png": "not an image, or of a format that Pillow cannot read",
         "folder.png": "cannot be read: Is a directory",
         "missing.png": "there is no such file",
     }
 
 
 @pytest.mark.parametrize("name", ["text.jpg", "empty.png", "folder.png", "missing.png"])
-def test_what_is_no_photograph_is_refused_by_name(tmp_path, name):
+def test_files_that_are_not_photographs_are_refused_by_name(tmp_path, name):
     message = not_photos(tmp_path)[name]
     with pytest.raises(UserError) as error:
         decoding.read_photo(tmp_path / name)
     assert str(error.value) == f"{tmp_path / name}: {message}"
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_is_refused(tmp_path, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -218,14 +218,14 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         decoding.read_photo(tmp_path / "a.png")
 
 
-def test_too_many_pixels(tmp_path, monkeypatch):
+def test_too_many_pixels_are_refused(tmp_path, monkeypatch):
     path = saved(tmp_path / "bomb.png", Image.fromarray(noise(20, 20)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
-    with pytest.raises(UserError, match=r"bomb.png: more than 300 pixels: too large, or made to exhaust memory$"):
+    with pytest.raises(UserError, match=r"bomb.png: more than 300 pixels: too large, or a decompression bomb$"):
         decoding.read_photo(path)
 
 
-def test_warnings_of_pil_do_not_come_through_and_filters_stay(tmp_path, monkeypatch):
+def test_warnings_of_pil_are_suppressed_and_filters_are_restored(tmp_path, monkeypatch):
     path = saved(tmp_path / "large.png", Image.fromarray(noise(20, 20)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # 400 pixels: PIL warns
     with warnings.catch_warnings():
@@ -238,10 +238,10 @@ def test_warnings_of_pil_do_not_come_through_and_filters_stay(tmp_path, monkeypa
         assert warnings.filters == before
 
 
-def test_a_strip_is_refused_and_not_made_huge(tmp_path):
+def test_a_narrow_strip_is_refused_instead_of_resized(tmp_path):
     path = saved(tmp_path / "strip.png", Image.new("RGB", (3000, 1)))
-    with pytest.raises(UserError, match=r"strip.png: 3000x1 pixels are too narrow a strip to be resized to 224"):
-        decoding.prepare(path, 224, 224, 3, "bilinear")
+    with pytest.raises(UserError, match=r"strip.png: 3000x1 pixels are too narrow to resize the shorter side to 224"):
+        decoding.resize_and_crop(path, 224, 224, 3, "bilinear")
 
 
 FILTERS = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -250,7 +250,7 @@ SIZES = [(50, 31), (31, 50), (37, 37), (20, 64), (33, 20), (7, 9)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("interpolation", FILTERS)
-def test_resizing_is_pils_with_the_shorter_side_given(size, interpolation):
+def test_resizing_the_shorter_side_equals_pils_resizing(size, interpolation):
     image = Image.fromarray(noise(*size))
     found = decoding.resize_short(image, 20, interpolation)
     width, height = image.size
@@ -261,7 +261,7 @@ def test_resizing_is_pils_with_the_shorter_side_given(size, interpolation):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("interpolation", FILTERS)
-def test_resizing_and_cropping_are_torchvisions(size, interpolation):
+def test_resizing_and_cropping_equal_torchvisions(size, interpolation):
     transforms = torchvision().transforms
     image = Image.fromarray(noise(*size))
     mode = transforms.InterpolationMode(interpolation)
@@ -272,30 +272,30 @@ def test_resizing_and_cropping_are_torchvisions(size, interpolation):
 
 # torchvision's CenterCrop takes int(round((H - h) / 2.0)), and Python rounds halves to the even neighbour.
 @pytest.mark.parametrize(("height", "top"), [(8, 0), (9, 0), (10, 1), (11, 2), (12, 2), (13, 2), (15, 4)])
-def test_the_central_crop(height, top):
+def test_the_central_crop_is_rounded_like_torchvisions(height, top):
     array = noise(height, 10)
     np.testing.assert_array_equal(decoding.center_crop(array, 8, 10), array[top : top + 8])
     transposed = array.transpose(1, 0, 2)
     np.testing.assert_array_equal(decoding.center_crop(transposed, 10, 8), transposed[:, top : top + 8])
 
 
-def test_a_crop_larger_than_the_image():
-    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the 8x8 pixels"):
+def test_a_crop_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the image of 8x8 pixels"):
         decoding.center_crop(noise(8, 8), 8, 9)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_prepare_is_all_of_it(tmp_path, channels):
+def test_resize_and_crop_reads_resizes_and_crops(tmp_path, channels):
     path = saved(tmp_path / "a.png", Image.fromarray(noise(50, 31)))
-    found = decoding.prepare(path, 20, 16, channels, "bilinear")
+    found = decoding.resize_and_crop(path, 20, 16, channels, "bilinear")
     assert (found.shape, found.dtype) == ((16, 16, channels), np.uint8)
     with Image.open(path) as image:
         resized = image.convert({1: "L", 3: "RGB"}[channels]).resize((20, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found[..., 0], np.asarray(resized).reshape(32, 20, channels)[8:24, 2:18, 0])
 
 
-def test_a_file_of_another_kind_than_its_name_says(tmp_path):
-    """People rename files: the content counts."""
+def test_the_content_of_a_file_decides_its_format(tmp_path):
+    """People rename files."""
     content = io.BytesIO()
     Image.new("RGB", (4, 4), RED).save(content, "PNG")
     (tmp_path / "a.jpg").write_bytes(content.getvalue())

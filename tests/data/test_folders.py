@@ -1,4 +1,4 @@
-"""Folders of photographs: layouts, the split, what is refused, the cache; and the crops out of them."""
+"""Tests of class folders: layouts, the split, refused folders, the cache, and crops."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import datasets, decoding, folders, layouts, pixels, sources
+from resnet_flax.data import datasets, decoding, folders, layouts, loaders, pixels
 from resnet_flax.data.images import Images, center
 from resnet_flax.data.transforms import Transform, example_keys
 from resnet_flax.errors import UserError
@@ -27,7 +27,7 @@ PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 
 
 def load(data):
-    """What a config's section ``data`` names, decoded, past the cache."""
+    """Decodes the folder of a config's section ``data`` without the cache."""
     found = folders.scan(Path(data["folder"]))
     return folders.decode(found, folders.decoded_side(data), data.get("interpolation", "box"))
 
@@ -59,7 +59,7 @@ def relative(found, split):
     [("train", "val"), ("train", "valid"), ("train", "validation"), ("train", "test"), ("Train", "Val"),
      ("TRAIN", "TEST")],
 )  # fmt: skip
-def test_a_folder_for_each_split(tmp_path, train, test):
+def test_a_folder_with_a_folder_for_each_split(tmp_path, train, test):
     names = ["dog/1.jpg", "cat/b.PNG", "cat/a.jpeg"]
     touch(tmp_path, *(f"{train}/{name}" for name in names), f"{test}/cat/c.webp", f"{test}/dog/2.bmp")
     found = folders.scan(tmp_path)
@@ -69,7 +69,7 @@ def test_a_folder_for_each_split(tmp_path, train, test):
     assert relative(found, "test") == [(f"{test}/cat/c.webp", 0), (f"{test}/dog/2.bmp", 1)]
 
 
-def test_val_goes_before_test(tmp_path):
+def test_val_is_preferred_to_test(tmp_path):
     touch(tmp_path, *(f"{split}/{name}/1.jpg" for split in ("train", "val", "test") for name in ("cat", "dog")))
     assert relative(folders.scan(tmp_path), "test") == [("val/cat/1.jpg", 0), ("val/dog/1.jpg", 1)]
 
@@ -98,8 +98,8 @@ def test_links_are_followed_once(tmp_path):
     assert Counter(label for _, label in found.train + found.test) == {0: 3, 1: 2}
 
 
-def test_the_split_is_written_down(tmp_path):
-    """In every version and on every machine the same; the permutation is NumPy's frozen one."""
+def test_the_split_never_changes(tmp_path):
+    """It is the same in every version and on every machine, because NumPy has frozen its permutation."""
     touch(tmp_path, *(f"cat/{i:02}.jpg" for i in range(10)), *(f"dog/{i}.jpg" for i in range(2)))
     found = folders.scan(tmp_path)
     assert relative(found, "test") == [("cat/02.jpg", 0), ("cat/08.jpg", 0), ("dog/1.jpg", 1)]
@@ -128,53 +128,57 @@ def test_a_fifth_of_every_class_is_for_testing(tmp_path_factory, counts):
 
 
 WRONG = {
-    "empty": ([], r"^{folder}: it holds no class folders; expected are a folder for each class"),
-    "images lie about": (["1.jpg", "2.jpg"], r"^{folder}: images lie directly in it, without class folders; expected"),
-    "one class": (["cat/1.jpg"], r"^{folder}: at least two class folders are needed, and it has only cat; expected"),
+    "empty": ([], r"^{folder}: it holds no class folders; expected is one folder for each class"),
+    "images lie about": (["1.jpg", "2.jpg"], r"^{folder}: it holds images, but no class folders; expected"),
+    "one class": (["cat/1.jpg"], r"^{folder}: at least two class folders are needed, but it has only cat; expected"),
     "a class without images": (["cat/1.jpg", "cat/2.jpg", "dog/a.txt"], r"^{folder}: the class folder dog holds no im"),
     "one image": (["cat/1.jpg", "dog/1.jpg", "dog/2.jpg"], r"^{folder}: the class folder cat holds 1 image; at least"),
     "no test": (
         ["train/cat/1.jpg", "train/dog/1.jpg"],
-        r"^{folder}: it has a folder train, but none of val, valid, validation, test; .* name {folder}/train$",
+        r"^{folder}: it has a folder train, but none of val, valid, validation, test; name {folder}/train instead to "
+        r"test on a fifth of its images$",
     ),
-    "no test, capital": (["Train/cat/1.jpg", "Train/dog/1.jpg"], r"it has a folder Train, .* name {folder}/Train$"),
+    "no test, capital": (
+        ["Train/cat/1.jpg", "Train/dog/1.jpg"],
+        r"it has a folder Train, .* name {folder}/Train instead to test on a fifth of its images$",
+    ),
     "no train": (
         [f"{split}/{name}/{i}.jpg" for split in ("val", "test") for name in ("cat", "dog") for i in range(2)],
-        r"^{folder}: its folders are test, val, which are no classes; expected are a folder for each class .* a folder "
-        r"train and one of val, valid, validation and test with a folder for each class in both$",
+        r"^{folder}: its folders are test, val, which are not classes; expected is one folder for each class .* a "
+        r"folder train and one of val, valid, validation and test with a folder for each class in both$",
     ),
     "training": (
         [f"{split}/{name}/{i}.jpg" for split in ("Training", "Validation") for name in ("cat", "dog") for i in "12"],
-        r"^{folder}: its folders are Training, Validation, which are no classes; expected",
+        r"^{folder}: its folders are Training, Validation, which are not classes; expected",
     ),
     "empty test": (["train/cat/1.jpg", "train/dog/1.jpg", "val/a.txt"], r"^{folder}/val: it holds no class folders"),
     "lacking in val": (
         [*(f"train/{c}/1.jpg" for c in "abc"), *(f"val/{c}/1.jpg" for c in "ab")],
-        r"^{folder}: train has the class c, val does not; both need the same classes$",
+        r"^{folder}: train has the class c, but val does not; both need the same classes$",
     ),
     "lacking in train": (
         [*(f"train/{c}/1.jpg" for c in "ab"), *(f"val/{c}/1.jpg" for c in "abcdefghi")],
-        r"^{folder}: val has the classes c, d, e, f, g and 2 more, train does not; both need the same classes$",
+        r"^{folder}: val has the classes c, d, e, f, g and 2 more, but train does not; both need the same classes$",
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_data_set_is_refused_in_a_line(tmp_path, case):
+def test_folders_that_are_not_data_sets_are_refused_in_one_line(tmp_path, case):
     files, message = WRONG[case]
     with pytest.raises(UserError, match=message.replace("{folder}", str(tmp_path))) as error:
         folders.scan(touch(tmp_path, *files))
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     for path in (tmp_path / "none", photo(tmp_path / "file.jpg")):
         with pytest.raises(UserError, match=f"^data.folder={path}: there is no such folder$"):
             folders.scan(path)
 
 
 @pytest.mark.parametrize("name", ["", "cat", "dog/deep"])
-def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, name):
+def test_a_folder_without_read_permission_is_refused(tmp_path, monkeypatch, name):
     touch(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/deep/2.jpg")
     scandir, listdir = os.scandir, os.listdir
 
@@ -192,16 +196,16 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch, name):
         folders.scan(tmp_path)
 
 
-def test_a_link_to_nothing(tmp_path):
+def test_a_link_to_a_missing_file_is_refused(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
     (tmp_path / "cat" / "2.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(UserError, match="cat/2.jpg: a link to a file that is not there"):
+    with pytest.raises(UserError, match="cat/2.jpg: this link points to a file that does not exist"):
         folders.scan(tmp_path)
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Five grey photographs of each of two classes, of several sizes, whose brightness tells them apart."""
+    """A folder with two classes of five grey photographs each, of several sizes; the brightness tells them apart."""
     for i in range(5):
         photo(tmp_path / "photos" / "dark" / f"{i}.png", 10 * i, size=(9 + i, 20))
         photo(tmp_path / "photos" / "light" / f"{i}.png", 200 + 10 * i, size=(20, 9 + i))
@@ -214,7 +218,7 @@ def fresh_cache(tmp_path, monkeypatch):
     return tmp_path / "fresh" / "resnet_flax" / "datasets"
 
 
-def test_load(photos):
+def test_images_are_resized_and_cropped_with_their_labels(photos):
     train, test, classes = load(data_config(photos))
     assert classes == ("dark", "light")
     assert (train.images.shape, test.images.shape) == ((8, 8, 8, 3), (2, 8, 8, 3))
@@ -227,7 +231,7 @@ def test_load(photos):
             assert (image == 200 * label + 10 * int(path.stem)).all()
 
 
-def test_the_side_that_is_kept(photos):
+def test_the_side_of_stored_photographs(photos):
     assert load(data_config(photos, image_size=6, resize=7))[0].images.shape == (8, 7, 7, 3)
     with pytest.raises(UserError, match=r"^data.image_size=0: photographs differ in size; set the side"):
         datasets.load(data_config(photos, image_size=0))
@@ -242,19 +246,19 @@ def test_a_damaged_photograph_is_named(photos, fresh_cache):
     assert not fresh_cache.exists()
 
 
-def test_memory_is_asked_for_beforehand(photos, monkeypatch):
+def test_available_memory_is_checked_before_decoding(photos, monkeypatch):
     monkeypatch.setattr(folders, "_available_memory", lambda: 10 * 3000 * 3000 * 3)
-    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    monkeypatch.setattr(decoding, "square_around_crop", None)  # a call would fail
     message = r"^10 images of 3000x3000 pixels take 0.3 GiB, and 0.3 GiB of memory are available; choose a smaller"
     with pytest.raises(UserError, match=message):
         load(data_config(photos, resize=3000))
 
 
-def test_available_memory_is_known_here():
+def test_available_memory_is_known_on_this_system():
     assert 2**20 < folders._available_memory() < 2**50
 
 
-def test_a_data_set_of_photographs(photos):
+def test_photographs_are_split_into_train_validation_and_test(photos):
     data = datasets.load(data_config(photos, validation=3))
     assert (len(data.train), len(data.validation), len(data.test)) == (5, 3, 2)
     assert data.classes == ("dark", "light")
@@ -266,17 +270,17 @@ def test_a_second_load_decodes_nothing(photos, fresh_cache, monkeypatch):
     first = datasets.load(data_config(photos))
     (entry,) = fresh_cache.iterdir()
     assert entry.name.startswith("folder-photos-")
-    monkeypatch.setattr(decoding, "prepare", None)  # a call would fail
+    monkeypatch.setattr(decoding, "square_around_crop", None)  # a call would fail
     monkeypatch.chdir(photos.parent)
     for folder in (photos, "photos"):
         second = datasets.load(data_config(folder))
         np.testing.assert_array_equal(first.train.images, second.train.images)
         np.testing.assert_array_equal(first.test.labels, second.test.labels)
-    # A crop of another side comes out of the same pixels.
-    assert datasets.load(data_config(photos, image_size=6, resize=8)).train.images.shape == (8, 8, 8, 3)
+    # The same squares serve a smaller crop whose offset has the same remainder.
+    assert datasets.load(data_config(photos, image_size=4, resize=8)).train.images.shape == (8, 8, 8, 3)
 
 
-def test_what_makes_another_entry(photos, fresh_cache):
+def test_changes_that_make_another_cache_entry(photos, fresh_cache):
     def entries(**keys):
         datasets.load(data_config(photos, **keys))
         return len(list(fresh_cache.iterdir()))
@@ -291,21 +295,21 @@ def test_what_makes_another_entry(photos, fresh_cache):
     assert entries() == 5
     photo(photos / "dark" / "9.png", 99)
     assert entries() == 6
-    # The same files, but one of them linked to from another class.
+    # The same files, but another class links to one of them.
     (photos / "dark" / "link.png").symlink_to(photos / "dark" / "9.png")
     assert entries() == 7
     (photos / "dark" / "link.png").rename(photos / "light" / "link.png")
     assert entries() == 8
 
 
-def test_a_long_name(tmp_path):
+def test_a_long_folder_name_is_cut_in_the_cache(tmp_path):
     folder = tmp_path / ("ü" * 120)
     for name in ("cat", "dog"):
         photo(folder / name / "1.png"), photo(folder / name / "2.png")
     assert len(datasets.load(data_config(folder)).train) == 2
 
 
-def test_other_sets_are_resized_as_the_config_says():
+def test_data_sets_by_name_are_resized():
     found = {
         name: datasets.load(data_config("", name="digits", image_size=5, interpolation=name)).test.images
         for name in ("box", "bilinear", "bicubic")
@@ -316,9 +320,9 @@ def test_other_sets_are_resized_as_the_config_says():
     for name, images in found.items():
         expected = first.resize((5, 5), getattr(Image.Resampling, name.upper()))
         np.testing.assert_array_equal(images[0, ..., 0], np.asarray(expected))
-    assert sources._Size(32).cache_name("cifar10") == "cifar10"
-    assert sources._Size(0, "bicubic").cache_name("cifar10") == "cifar10"
-    assert sources._Size(32, "bicubic").cache_name("cifar10") == "cifar10-bicubic"
+    assert loaders._Size(32).cache_name("cifar10") == "cifar10"
+    assert loaders._Size(0, "bicubic").cache_name("cifar10") == "cifar10"
+    assert loaders._Size(32, "bicubic").cache_name("cifar10") == "cifar10-bicubic"
 
 
 def random_images(n, side):
@@ -339,8 +343,8 @@ def batch(data, step=0, **keys):
     return np.asarray(images), np.asarray(labels), np.asarray(bits)
 
 
-def by_hand(data, labels, bits, pad, flip, side, places):
-    """The augmentation in NumPy, from the same random bits."""
+def in_numpy(data, labels, bits, pad, flip, side, places):
+    """Returns the augmentation in NumPy, from the same random bits."""
     expected = []
     for label, (vertical, horizontal, mirrored) in zip(labels, bits.tolist(), strict=True):
         image = np.pad(data.images[label] / 255 - 0.5, ((pad, pad), (pad, pad), (0, 0)))
@@ -353,23 +357,23 @@ def by_hand(data, labels, bits, pad, flip, side, places):
 @pytest.mark.parametrize("pad", [0, 2])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("keys", [{}, {"crop": 0}])
-def test_without_a_crop_images_are_those_of_always(pad, flip, keys):
+def test_without_a_crop_the_augmentation_equals_numpys(pad, flip, keys):
     data = random_images(40, 6)
     images, labels, bits = batch(data, step=3, pad=pad, flip=flip, **keys)
-    expected = by_hand(data, labels, bits, pad, flip, side=6, places=2 * pad + 1)
+    expected = in_numpy(data, labels, bits, pad, flip, side=6, places=2 * pad + 1)
     np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("pad", "crop"), [(0, 5), (2, 5), (0, 8), (1, 8), (1, 10)])
-def test_random_crops(pad, crop):
+def test_random_crops_equal_numpys(pad, crop):
     data = random_images(40, 8)
     images, labels, bits = batch(data, step=3, pad=pad, flip=True, crop=crop)
     assert images.shape == (32, crop, crop, 3)
-    expected = by_hand(data, labels, bits, pad, True, side=crop, places=8 + 2 * pad - crop + 1)
+    expected = in_numpy(data, labels, bits, pad, True, side=crop, places=8 + 2 * pad - crop + 1)
     np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
-def test_every_crop_is_as_likely():
+def test_all_crops_are_equally_likely():
     data = Images(np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1), np.zeros(1, np.int32))
     images, _, _ = batch(data, pad=0, flip=False, crop=4, batch_size=900)
     corners = np.rint((images[:, 0, 0, 0] + 0.5) * 255).astype(int)
@@ -378,10 +382,10 @@ def test_every_crop_is_as_likely():
     assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 26.1  # 8 degrees of freedom: once in 1,000
 
 
-def test_a_crop_larger_than_the_images():
+def test_a_crop_larger_than_the_images_is_refused():
     with pytest.raises(ValueError, match="a crop of 9 is larger than the padded images, 8x8"):
         batch(random_images(4, 8), pad=0, flip=False, crop=9)
-    with pytest.raises(ValueError, match="a crop of 9 is larger than the images, 8x8"):
+    with pytest.raises(ValueError, match="a crop of 9 is larger than the images of 8x8 pixels"):
         center(jnp.zeros((1, 8, 8, 3)), 9)
 
 
@@ -395,8 +399,8 @@ def test_the_central_crop_of_a_batch_is_that_of_a_photograph(side):
     assert center(images[:, :8], 8).shape == (3, 8, 8, 3)
 
 
-def test_evaluation_and_reestimation_see_the_central_crop():
-    """What they find of large images with ``crop`` is what they find of images that are cropped already."""
+def test_evaluation_and_reestimation_use_the_central_crop():
+    """Large images with ``crop`` give the same results as images that are already cropped."""
     data = random_images(23, 12)
     cropped = Images(data.images[:, 2:10, 2:10], data.labels % 10)
     data = Images(data.images, data.labels % 10)
@@ -410,7 +414,7 @@ def test_evaluation_and_reestimation_see_the_central_crop():
         transform = Transform(normalization, jnp.float32, crop=crop)
         batches = (images.images[i : i + 10] for i in range(0, 23, 10))
         statistics = reestimate(network, variables["params"], transform, batches)
-        evaluate = make_evaluate(network, layouts.in_order(16), transform, 10, mesh)
+        evaluate = make_evaluate(network, layouts.ordered(16), transform, 10, mesh)
         evaluated = {"params": variables["params"], "batch_stats": statistics}
         found.append((evaluate(evaluated, [layouts.put(images, replicated(mesh))]), statistics))
     assert found[0][0].errors == found[1][0].errors
@@ -422,11 +426,11 @@ def test_caffes_normalization():
     data = random_images(4, 8)
     found = pixels.normalization("caffe", data)(jnp.asarray(data.images), jnp.float32)
     np.testing.assert_allclose(found, data.images - np.asarray([123.68, 116.779, 103.939]), atol=1e-4)
-    with pytest.raises(ValueError, match="data.normalization='caffe' is for 3 channels; the images have 1"):
+    with pytest.raises(ValueError, match="data.normalization='caffe' needs images with 3 channels, but these have 1"):
         pixels.normalization("caffe", Images(data.images[..., :1], data.labels))
 
 
-def test_the_config(photos):
+def test_the_folder_config_loads_photographs(photos):
     c = config.load("configs/folder.py", "residual-34", {"data.folder": str(photos)})
     config.validate(c)
     assert (c.model.depth, c.model.block, c.data.image_size, c.data.resize) == (34, "basic", 224, 256)
@@ -435,7 +439,7 @@ def test_the_config(photos):
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no photographs in {PHOTOS}")
-def test_real_photographs(fresh_cache):
+def test_the_shared_photographs_load(fresh_cache):
     data = datasets.load(data_config(PHOTOS, image_size=56, resize=64))
     assert len(data.classes) >= 2
     assert data.train.images.shape[1:] == data.test.images.shape[1:] == (64, 64, 3)

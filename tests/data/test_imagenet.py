@@ -1,4 +1,4 @@
-"""ImageNet in every form, in small: labels known beforehand, and what is missing or not whole."""
+"""Tests of a small ImageNet in every form: its known labels, and missing or incomplete files."""
 
 import shutil
 
@@ -20,7 +20,7 @@ def load(folder, **keys):
 
 
 def seen_classes(photographs):
-    """The class of each photograph by its colour, and by its label."""
+    """Returns the class of each photograph by its colour, and by its label."""
     seen = []
     for i, label in enumerate(photographs.labels):
         red = np.asarray(decoding.read_photo(photographs[i]))[..., 0].mean()
@@ -42,7 +42,7 @@ def check(data):
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
-    """Form -> a folder with it."""
+    """By form, a folder with ImageNet in this form."""
     place = tmp_path_factory.mktemp("imagenet")
     return {
         "TFDS data set": files.prepare_tfds(place / "tfds"),
@@ -52,21 +52,21 @@ def forms(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["TFDS data set", "tar files", "class folders"])
-def test_labels_in_every_form(forms, form):
+def test_labels_are_right_in_every_form(forms, form):
     for _ in range(2):  # read, then from the cache
         data = load(forms[form])
         assert data.where.startswith(f"{form} in {forms[form]}")
         check(data)
 
 
-def test_the_tars_validation_labels_are_in_the_order_of_the_file_names(forms):
+def test_validation_labels_of_the_tars_follow_the_file_names(forms):
     test = load(forms["tar files"]).test
     found = {test.source.name(i).rpartition(": ")[2]: files.CLASSES[label] for i, label in enumerate(test.labels)}
     assert found == {name: number for number, name, _ in files.validation_images()}
-    assert next(iter(found)) == "ILSVRC2012_val_00000005.JPEG"  # as they lie in the tar
+    assert next(iter(found)) == "ILSVRC2012_val_00000005.JPEG"  # the first in the tar
 
 
-def test_the_tars_where_tfds_wants_them(forms, tmp_path):
+def test_tars_are_also_found_where_tfds_expects_them(forms, tmp_path):
     shutil.copytree(forms["tar files"], tmp_path / "downloads" / "manual")
     data = load(tmp_path)
     assert data.where == f"tar files in {tmp_path / 'downloads' / 'manual'}"
@@ -79,7 +79,7 @@ def test_a_prepared_data_set_comes_first_and_class_folders_last(forms, tmp_path)
         assert load(tmp_path).where.startswith(form)
 
 
-def test_part_of_it_for_validation(forms):
+def test_validation_images_are_set_aside(forms):
     whole, data = load(forms["tar files"]), load(forms["tar files"], validation=2, subset=5)
     assert (len(data.train), len(data.test), len(data.validation)) == (5, 7, 2)
     names = [{str(p[i]) for i in range(len(p))} for p in (whole.train, data.train, data.validation)]
@@ -101,13 +101,13 @@ def refused(folder, *parts):
     return message
 
 
-def test_nothing_there_names_every_place(tmp_path):
+def test_an_empty_folder_is_refused_naming_every_place(tmp_path):
     places = [tmp_path / name for name in ("imagenet2012", *NAMES, "train", "val")]
-    refused(tmp_path, "nothing was found of", "data.data_dir", *map(str, places))
+    refused(tmp_path, "was not found; looked for", "data.data_dir", *map(str, places))
 
 
 @pytest.mark.parametrize("missing", NAMES)
-def test_a_tar_that_is_missing(forms, tmp_path, missing):
+def test_a_missing_tar_is_named(forms, tmp_path, missing):
     shutil.copytree(forms["tar files"], tmp_path, dirs_exist_ok=True)
     (tmp_path / missing).unlink()
     message = refused(tmp_path, str(tmp_path / missing), "missing")
@@ -116,48 +116,48 @@ def test_a_tar_that_is_missing(forms, tmp_path, missing):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kept", [0, 0.3, 0.9])
-def test_a_half_copied_tar(forms, tmp_path, name, kept):
+def test_a_half_copied_tar_is_refused(forms, tmp_path, name, kept):
     shutil.copytree(forms["tar files"], tmp_path, dirs_exist_ok=True)
     content = (tmp_path / name).read_bytes()
     end = len(content.rstrip(b"\0")) if name.endswith(".tar") else len(content)
     (tmp_path / name).write_bytes(content[: int(kept * end)])
-    refused(tmp_path, str(tmp_path / name), "whole" if kept or name.endswith("gz") else "")
+    refused(tmp_path, str(tmp_path / name), "complete" if kept or name.endswith("gz") else "")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: files.write_devkit(f, files.TRUTH[:-1]), "holds 7 images, and ILSVRC2012_devkit_t12.tar.gz knows"),
+        (lambda f: files.write_devkit(f, files.TRUTH[:-1]), "holds 7 images, but ILSVRC2012_devkit_t12.tar.gz has"),
         (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 99)), "devkit_t12.tar.gz: cannot be read"),
-        (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 5)), "it has no n00001740.tar"),
+        (lambda f: files.write_devkit(f, (*files.TRUTH[:-1], 5)), "it lacks n00001740.tar"),
         (
             lambda f: (f / NAMES[0]).write_bytes((f / NAMES[1]).read_bytes()),
-            "img_train.tar: ILSVRC2012_val_00000005.JPEG lies in no class's tar",
+            "img_train.tar: ILSVRC2012_val_00000005.JPEG is not inside a class's tar",
         ),
     ],
 )
-def test_tars_that_do_not_belong_together(forms, tmp_path, change, message):
+def test_tars_that_do_not_belong_together_are_refused(forms, tmp_path, change, message):
     shutil.copytree(forms["tar files"], tmp_path, dirs_exist_ok=True)
     change(tmp_path)
     refused(tmp_path, message)
 
 
-def test_class_folders_here(forms, monkeypatch):
+def test_class_folders_in_the_working_directory(forms, monkeypatch):
     monkeypatch.chdir(forms["class folders"])
     data = datasets.load_photographs(config.base().data.to_dict() | {"folder": "."})
     check(data)
     assert data.fingerprint() == load(forms["class folders"]).fingerprint()
 
 
-def test_class_folders_that_are_not_whole(forms, tmp_path):
+def test_incomplete_class_folders_are_refused(forms, tmp_path):
     shutil.copytree(forms["class folders"], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "val" / files.LEAVES[0])
-    refused(tmp_path, f"train has the class {files.LEAVES[0]}, val does not")
+    refused(tmp_path, f"train has the class {files.LEAVES[0]}, but val does not")
     shutil.rmtree(tmp_path / "val")
     refused(tmp_path, str(tmp_path / "val"))
 
 
-def test_a_prepared_data_set_that_is_not_whole(forms, tmp_path):
+def test_an_incomplete_prepared_data_set_is_refused(forms, tmp_path):
     shutil.copytree(forms["TFDS data set"], tmp_path, dirs_exist_ok=True)
     place = tmp_path / "imagenet2012" / "5.1.0"
     (shard,) = place.glob("*train*")
@@ -168,12 +168,12 @@ def test_a_prepared_data_set_that_is_not_whole(forms, tmp_path):
     refused(tmp_path, str(place))
 
 
-def test_tfds_test_images_which_have_no_labels_are_left_alone(tmp_path):
+def test_tfds_test_images_without_labels_are_not_used(tmp_path):
     check(load(files.prepare_tfds(tmp_path, test=True)))
 
 
 def test_a_prepared_data_set_that_needs_tensorflow(forms, tmp_path):
-    """The tar files it was made from are taken; without them, it is refused."""
+    """The tar files are read instead, if they are there; otherwise it is refused."""
     shutil.copytree(forms["TFDS data set"], tmp_path, dirs_exist_ok=True)
     (info,) = tmp_path.rglob("dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
@@ -183,12 +183,12 @@ def test_a_prepared_data_set_that_needs_tensorflow(forms, tmp_path):
     assert data.where.startswith("tar files in")
     check(data)
     info.write_text("{")
-    refused(tmp_path, "dataset_info.json: not JSON")
+    refused(tmp_path, "dataset_info.json: this is not JSON")
 
 
-def test_a_fingerprint_is_of_what_is_there_not_of_where(forms, tmp_path):
+def test_a_fingerprint_does_not_depend_on_the_folder(forms, tmp_path):
     found = {form: load(folder).fingerprint() for form, folder in forms.items()}
-    assert len(set(found.values())) == 3  # in other forms, they come in other orders
+    assert len(set(found.values())) == 3  # each form has another order
     for form, folder in forms.items():
         shutil.copytree(folder, tmp_path / form)
         assert load(tmp_path / form).fingerprint() == found[form]
@@ -198,7 +198,7 @@ def test_a_fingerprint_is_of_what_is_there_not_of_where(forms, tmp_path):
     assert load(forms["tar files"], subset=5).fingerprint() != found["tar files"]
 
 
-def test_folders_that_cannot_be_read(forms, tmp_path, monkeypatch):
+def test_unreadable_folders_are_refused_by_name(forms, tmp_path, monkeypatch):
     shutil.copytree(forms["class folders"], tmp_path, dirs_exist_ok=True)
 
     def unreadable(path):
@@ -211,7 +211,7 @@ def test_folders_that_cannot_be_read(forms, tmp_path, monkeypatch):
     refused(tmp_path, f"{tmp_path}: this folder cannot be read: Permission denied")
 
 
-def test_look_says_what_is_there(forms, tmp_path):
+def test_look_lists_what_is_there(forms, tmp_path):
     def found(folder):
         return {(w.form, w.path.name): w.found for w in imagenet.look("imagenet2012", folder)}
 

@@ -1,10 +1,10 @@
-"""Labels are checked where data are loaded; which images are for testing where a data set has none with labels."""
+"""Tests of the checks of labels, and of the test split of data sets whose test images have no labels."""
 
 import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import datasets, sources
+from resnet_flax.data import datasets, loaders
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import report
 from resnet_flax.runs import checksums, rules
@@ -85,15 +85,15 @@ def test_labels_that_name_no_class_are_refused(sets, name, message, pipeline):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_integers_without_names_are_classes(sets, pipeline):
+def test_plain_integers_become_classes(sets, pipeline):
     data = load(sets, "integers", pipeline)
     assert data.classes == ("0", "1", "2")
     assert (len(data.train), len(data.test), data.note) == (30, 4, "")
 
 
-def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
-    """And those that an earlier version put into the cache: wherever they come from."""
-    digits = sources._digits
+def test_labels_of_archives_and_of_the_cache_are_checked(tmp_path, monkeypatch):
+    """Labels are also checked if they come from the cache of an earlier version."""
+    digits = loaders._digits
 
     def damaged(size):
         train, test, classes = digits(size)
@@ -101,7 +101,7 @@ def test_labels_of_an_archive_are_checked(tmp_path, monkeypatch):
         labels[17] = 10
         return train, type(test)(test.images, labels), classes
 
-    monkeypatch.setattr(sources, "_digits", damaged)
+    monkeypatch.setattr(loaders, "_digits", damaged)
     with pytest.raises(UserError, match=r"^digits: image 17 of test has the label 10; there are 10 classes"):
         datasets.load(config.load("configs/digits.py").data)
 
@@ -113,7 +113,7 @@ def run_config(sets, name, **overrides):
     )  # fmt: skip
 
 
-def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd):
+def test_a_run_prints_the_test_split_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd):
     c = run_config(sets, "unlabelled")
     found = loop.run(c, tmp_path)
     assert found["test_error"] * 4 == pytest.approx(round(found["test_error"] * 4))

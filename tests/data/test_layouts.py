@@ -1,4 +1,4 @@
-"""Batches of a data set in memory: crops, flips and means against their definitions."""
+"""Tests of training batches of a data set in memory: crops, flips and means against their definitions."""
 
 import dataclasses
 import tracemalloc
@@ -62,8 +62,8 @@ def test_labels_stay_with_their_images():
         assert [data.labels[i] for i in which] == [label]
 
 
-def test_crops_are_crops_and_all_of_them_come():
-    """Every image is one of the (2 pad + 1)^2 crops of its padded self, mirrored or not; all are as likely."""
+def test_all_crops_occur_equally_often():
+    """Every image is one of the (2 pad + 1)^2 crops of the padded image, mirrored or not; all are equally likely."""
     data = Images(random_images(n=1).images, np.zeros(1, np.int32))
     pad = 2
     s = stream(data, batch_size=500, pad=pad, flip=True, name="pixel_mean")
@@ -81,7 +81,7 @@ def test_crops_are_crops_and_all_of_them_come():
 
 
 @pytest.mark.parametrize("devices", [slow(2), 8])
-def test_no_image_depends_on_the_device_it_falls_to(devices):
+def test_images_do_not_depend_on_their_device(devices):
     data = random_images()
     s = stream(data, pad=1, flip=True)
     whole = batch(s, data, 3)
@@ -91,14 +91,14 @@ def test_no_image_depends_on_the_device_it_falls_to(devices):
         np.testing.assert_array_equal(whole[i], np.concatenate([p[i] for p in parts]))
 
 
-def test_steps_and_seeds_differ():
+def test_batches_differ_between_steps_and_between_seeds():
     data = random_images()
     a = batch(stream(data, pad=1), data, 0)[0]
     assert not np.array_equal(a, batch(stream(data, pad=1), data, 1)[0])
     assert not np.array_equal(a, batch(stream(data, pad=1, seed=1), data, 0)[0])
 
 
-def test_the_mean_image():
+def test_pixel_mean_subtracts_the_mean_image():
     data = random_images()
     normalize = pixels.normalization("pixel_mean", data)
     np.testing.assert_allclose(normalize.mean, (data.images / 255).mean(0), rtol=1e-12)
@@ -106,19 +106,19 @@ def test_the_mean_image():
     np.testing.assert_allclose(result.mean(0), 0, atol=1e-6)
 
 
-def test_channel_statistics():
+def test_channel_normalises_each_channel():
     data = random_images()
     result = np.asarray(pixels.normalization("channel", data)(jnp.asarray(data.images), jnp.float32))
     np.testing.assert_allclose(result.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(result.std((0, 1, 2)), 1, atol=1e-5)
 
 
-def test_imagenet_constants():
+def test_imagenet_normalises_by_its_constants():
     data = random_images()
     result = pixels.normalization("imagenet", data)(jnp.asarray(data.images), jnp.float32)
     expected = (data.images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(result, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="the images have 1"):
+    with pytest.raises(ValueError, match="but these have 1"):
         pixels.normalization("imagenet", random_images(channels=1))
 
 
@@ -130,7 +130,7 @@ def test_streams_have_different_keys():
 
 @pytest.mark.parametrize("name", ["pixel_mean", "channel"])
 def test_statistics_take_little_memory(name):
-    """A tenth of the images', where counting all at once took three times as much; the numbers are NumPy's."""
+    """They take a tenth of the memory of the images; counting all images at once took three times their memory."""
     images = np.random.default_rng(0).integers(0, 256, (1000, 48, 48, 3), np.uint8)
     data = Images(images, np.zeros(1000, np.int32))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Views against formulas of their own, on photographs written in the test."""
+"""Tests of the views of photographs, against separate formulas."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def preprocessing(mean=MEAN, std=STD, resize=40, image_size=32, channels=3):
 
 @pytest.fixture
 def photo(tmp_path):
-    """60 wide, 50 high."""
+    """A photograph 60 wide and 50 high."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
@@ -30,11 +30,11 @@ def resized(path, width, height, mode="RGB"):
 
 
 def square_of(photo):
-    """Of 60x50: 48x40, of which the columns 4 to 43."""
+    """The central square: 60x50 is resized to 48x40, of which the columns 4 to 43 are kept."""
     return resized(photo, 48, 40)[:, 4:44]
 
 
-def test_center(photo):
+def test_the_center_view_is_the_central_crop(photo):
     found = views.center(photo, preprocessing())
     assert found.shape == (1, 32, 32, 3)
     assert found.dtype == np.float32
@@ -82,13 +82,13 @@ def test_sides_below_32_stay(photo):
     assert views.multiscale(photo, preprocessing(image_size=28), scales=(224,))[0].shape == (1, 28, 32, 3)
 
 
-def test_one_channel(photo):
+def test_grey_images_have_one_channel(photo):
     given = preprocessing(np.zeros(1), np.ones(1), channels=1)
     assert views.ten_crops(photo, given).shape == (10, 32, 32, 1)
     np.testing.assert_allclose(views.center(photo, given)[0], resized(photo, 48, 40, "L")[4:36, 8:40], atol=1e-5)
 
 
-def test_views_by_name(photo):
+def test_views_of_selects_by_name(photo):
     given = preprocessing()
     assert views.VIEWS == ("center", "10crop", "multiscale")
     np.testing.assert_array_equal(views.views_of(photo, given, "center")[0], views.center(photo, given))
@@ -97,7 +97,7 @@ def test_views_by_name(photo):
 
 
 @pytest.mark.parametrize("view", views.VIEWS)
-def test_what_is_no_image_is_named(tmp_path, view):
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path, view):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     with pytest.raises(UserError, match=r"broken\.jpg"):
         views.views_of(tmp_path / "broken.jpg", preprocessing(), view)

@@ -305,7 +305,7 @@ def test_every_run_is_checked_before_the_first(folder, asked, monkeypatch):
         "train.accumulate=3": r"train.accumulate=3 must divide the 2 images of a device",
         "data.name=digitz": r"digitz",
         "data.validation=5000": r"data.validation=5000",
-        "data.normalization=imagenet": r"'imagenet' is for 3 channels; the images have 1",
+        "data.normalization=imagenet": r"'imagenet' needs images with 3 channels, but these have 1",
         "init.weights=nowhere.pth": r"nowhere.pth: there is no such file",
         "train.batch_size=2000000000": r"train.batch_size=2000000000: .* of memory",
         "model.stage_filters=(8, 4, 2)": r"option A cannot narrow 2 channels to 1",

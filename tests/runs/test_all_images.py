@@ -96,7 +96,7 @@ def test_a_run_and_its_export_keep_the_split_of_training(tmp_path):
     )  # fmt: skip
     code, output = command("train.py", *settings, f"--workdir={tmp_path / 'run'}")
     assert code == 0, output
-    assert "1 files passed over, as their names are not an image's (1 .txt)" in output
+    assert "1 files skipped, because their names are not an image's (1 .txt)" in output
     exported = tmp_path / "run.safetensors"
     code, output = command("-m", "resnet_flax.export", f"--workdir={tmp_path / 'run'}", f"--output={exported}")
     assert code == 0, output
@@ -147,4 +147,4 @@ def test_images_of_every_suffix_that_pillow_reads(tmp_path):
         "-m", "resnet_flax.predict", f"--weights={tmp_path / 'w.safetensors'}", *IMAGENET, str(folder)
     )
     assert code == 0, output
-    assert "1 files passed over, as their names are not an image's (1 .md)" in output
+    assert "1 files skipped, because their names are not an image's (1 .md)" in output

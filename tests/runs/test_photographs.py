@@ -175,15 +175,15 @@ def test_fine_tuning_on_other_classes(run, tmp_path):
         (lambda f: f.mkdir(), "holds no class folders"),
         (
             lambda f: (make_folder(f / "train"), make_folder(f / "val", ("cat", "cow"))),
-            "train has the class dog, val does not; both need the same classes",
+            "train has the class dog, but val does not; both need the same classes",
         ),
         (
             lambda f: (make_folder(f), (f / "cat" / "0.jpg").write_text("no image")),
-            "cat/0.jpg: not an image, or of a kind that Pillow cannot read",
+            "cat/0.jpg: not an image, or of a format that Pillow cannot read",
         ),
         (
             lambda f: (make_folder(f), (f / "cat" / "1.jpg").write_bytes((f / "cat" / "1.jpg").read_bytes()[:400])),
-            "cat/1.jpg: cannot be read as an image, is it whole?",
+            "cat/1.jpg: cannot be read as an image; is the file complete?",
         ),
     ],
 )

@@ -58,7 +58,7 @@ def test_photographs_that_cannot_be_read(tmp_path):
     assert code == 2
     assert error.splitlines()[-1].startswith("error: 2 of 19 images cannot be read, named above; mend or remove them")
     for path in (whole[3], whole[-1]):
-        assert f"  {path}: cannot be read as an image, is it whole?" in out
+        assert f"  {path}: cannot be read as an image; is the file complete?" in out
     code, out, error = preflight(*arguments, "--config.data.broken=skip")
     assert code == 0, error
     assert "decoded: 19 images, 2 of them cannot be read" in out
@@ -75,7 +75,7 @@ def test_every_broken_file_of_data_in_memory_is_named(tmp_path):
     )  # fmt: skip
     assert code == 2
     for path in (whole[3], whole[5], whole[-1]):
-        assert f"  {path}: cannot be read as an image, is it whole?" in out
+        assert f"  {path}: cannot be read as an image; is the file complete?" in out
     assert error.splitlines()[-1].startswith(
         "error: 3 images cannot be read, named above; mend or remove them; the firs"
     )
@@ -86,7 +86,7 @@ def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tmp_path}")
     assert code == 2
     assert out.count("not there") == 6
-    assert error.splitlines()[-1].startswith("error: data.name='imagenet2012': nothing was found of ")
+    assert error.splitlines()[-1].startswith("error: data.name='imagenet2012' was not found; looked for ")
     half = tmp_path / "half"
     shutil.copytree(tars, half)
     train = half / "ILSVRC2012_img_train.tar"
@@ -95,7 +95,7 @@ def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     assert code == 2
     assert f"{train} (original tar files: a tar for each class inside, 147,897,477,120 bytes): 7,000 bytes" in out
     assert error.splitlines()[-1].startswith(f"error: {train}")
-    assert "was it copied to its end?" in error
+    assert "was it copied completely?" in error
     assert "Traceback" not in error
 
 

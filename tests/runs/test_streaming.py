@@ -158,8 +158,8 @@ def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
     assert code == 2, output
     last = output.splitlines()[-1]
     said = re.fullmatch(
-        rf"error: {broken}: cannot be read as an image, is it whole\? \(.+\); data.broken=skip would pass it over "
-        r"\(stopped and saved at step (\d+) of 12\)",
+        rf"error: {broken}: cannot be read as an image; is the file complete\? \(.+\); set data.broken=skip to "
+        r"continue without it \(stopped and saved at step (\d+) of 12\)",
         last,
     )
     assert said, last

@@ -37,7 +37,7 @@ def test_the_result_does_not_depend_on_the_batch_size(example, batch_size):
     data, network, normalization, variables, loss, errors = example
     mesh = data_mesh()
     assert mesh.size == 8
-    layout = layouts.in_order(layouts.rounded_up(batch_size, mesh))
+    layout = layouts.ordered(layouts.rounded_up(batch_size, mesh))
     evaluate = make_evaluate(network, layout, Transform(normalization, jnp.float32), batch_size, mesh)
     result = evaluate(variables, [layouts.put(data, replicated(mesh))])
     assert (result.errors, result.images) == (errors, 53)

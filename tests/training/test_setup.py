@@ -23,6 +23,6 @@ def test_examples_are_central_crops(tmp_path, pipeline):
     assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     assert len(images) == len(labels) == 7
-    expected = [(decoding.prepare(path, 40, 32, 3, "bilinear") / 255 - mean) / std for path in train[:7]]
+    expected = [(decoding.resize_and_crop(path, 40, 32, 3, "bilinear") / 255 - mean) / std for path in train[:7]]
     np.testing.assert_allclose(images, expected, atol=1e-6)
     assert len(setup.examples(100)[0]) == len(setup.dataset.train) == 8

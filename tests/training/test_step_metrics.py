@@ -104,10 +104,10 @@ def test_measuring_more_does_not_affect_a_run(run, tmp_path):
 
 def test_names_that_are_not_registered_are_refused(tmp_path):
     with pytest.raises(
-        UserError, match=r"train.metrics='gradient': 'gradient' is not known; choose of gradient_norm, "
+        UserError, match=r"train.metrics='gradient': 'gradient' is not known; choose from gradient_norm, "
     ):
         loop.run(small_config(train__metrics="gradient"), tmp_path)
-    with pytest.raises(UserError, match=r"data.transforms='cutout,blur': 'blur' is not known; choose of cutout"):
+    with pytest.raises(UserError, match=r"data.transforms='cutout,blur': 'blur' is not known; choose from cutout"):
         loop.run(small_config(data__transforms="cutout,blur"), tmp_path)
     assert not (tmp_path / "config.json").exists()
 

@@ -1,4 +1,4 @@
-"""Images of data sets that TFDS prepared: of any mode, size and builder config."""
+"""Tests of prepared TFDS data sets with images of any mode, size and builder config."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def by_first_pixel(images):
     return images[np.lexsort(images[:, 0, 0].T)]
 
 
-def test_palettes_are_colours(tmp_path):
-    """Both pipelines see red, and not the red's place in the palette."""
+def test_palette_images_are_read_as_colours(tmp_path):
+    """Both pipelines read the colour red, not its index in the palette."""
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 255, 0, 0])
     grey_one = Image.new("L", (8, 8), 7)
@@ -54,7 +54,7 @@ def test_several_builder_configs_are_refused_unless_one_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Images of 20x32 and 33x20 pixels; the file of the second for training."""
+    """A folder of images of 20x32 and 33x20 pixels; and the file of the second training image."""
     folder = tmp_path_factory.mktemp("wide")
     shapes = [(20, 32), (33, 20), (20, 32), (33, 20)]
     train = [(noise(*shape, seed=i), i % 2) for i, shape in enumerate(shapes)]
@@ -64,13 +64,13 @@ def wide(tmp_path_factory):
 
 @pytest.mark.parametrize(("resize", "size"), [(19, 16), (18, 16), (0, 16)])
 def test_the_shorter_side_is_resized_and_the_centre_cropped(wide, resize, size):
-    """Nothing is squashed; central crops are those of photographs on disk."""
+    """Images keep their aspect ratio; central crops equal those of photographs on disk."""
     folder, arrays = wide
     data = load(folder, "wide", resize=resize, interpolation="bilinear", image_size=size)
     side = resize or size
     assert data.train.images.shape == (4, side, side, 3)
     found = np.stack([decoding.center_crop(image, size, size) for image in data.train.images])
-    expected = np.stack([decoding.prepare(array, side, size, 3, "bilinear") for array in arrays])
+    expected = np.stack([decoding.resize_and_crop(array, side, size, 3, "bilinear") for array in arrays])
     np.testing.assert_array_equal(by_first_pixel(found), by_first_pixel(expected))
 
 
@@ -85,14 +85,14 @@ def test_the_folder_config_crops_data_by_name(wide, tmp_path):
     last = loop.run(c, tmp_path)
     net = model.from_run(tmp_path)
     assert (net.preprocessing.resize, net.preprocessing.image_size) == (19, 16)
-    # What training found on the test images is what the network says of the files.
+    # The test error of training equals that of the network on the files.
     _, arrays = wide
     wrong = [int(np.argmax(net.features(net.prepare(a))["logits"])) != i for i, a in enumerate(arrays[:2])]
     assert last["test_error"] == np.mean(wrong)
 
 
-def test_runs_of_before_that_squashed_images_are_of_the_old_kind(wide, tmp_path):
-    """They are not resumed; evaluated they say it."""
+def test_earlier_runs_that_squashed_images_count_as_old(wide, tmp_path):
+    """They are not resumed, and their evaluation says so."""
 
     def reasons(**overrides):
         return rules.old_rules(config.resolve(small_config(**{"data__name": "wide"} | overrides)), 1)
@@ -129,9 +129,9 @@ def test_a_transparent_set_trains_and_predicts(tmp_path):
     decoded = load(tmp_path / "data", "clear").test.images
     np.testing.assert_array_equal(
         by_first_pixel(decoded),
-        by_first_pixel(np.stack([decoding.prepare(e, 8, 8, 4, "box") for e, _ in examples[:2]])),
+        by_first_pixel(np.stack([decoding.resize_and_crop(e, 8, 8, 4, "box") for e, _ in examples[:2]])),
     )
     assert net.prepare(path).shape == (1, 8, 8, 4)
     assert net.features(net.prepare([path, examples[1][0]]))["logits"].shape == (2, 2)
-    Image.fromarray(examples[0][0][..., :3]).save(path)  # without transparency: opaque
+    Image.fromarray(examples[0][0][..., :3]).save(path)  # an opaque image without an alpha channel
     assert net.prepare(str(path)).shape == (1, 8, 8, 4)

@@ -1,4 +1,8 @@
-"""Loaders that read a data set into memory: the digits, CIFAR-10 and -100, any prepared TFDS set; folders."""
+"""Loaders, which read a data set into memory: digits, CIFAR-10 and -100, any prepared TFDS data set, class folders.
+
+They are the functions ``images`` of the registry (:mod:`.datasets`). Photographs that stay on disk are found by
+:mod:`.imagenet` instead.
+"""
 
 import hashlib
 import json
@@ -10,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_flax.data import archives, decoding, folders, prepared
+from resnet_flax.data import archives, decoding, folders, tfds_sets
 from resnet_flax.data.cache import Splits, cached, cached_array
 from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
@@ -20,12 +24,12 @@ from resnet_flax.runtime.progress import Progress
 
 
 class _Size(NamedTuple):
-    """The size that images are brought to.
+    """The size that loaded images are resized to.
 
     Attributes:
-      side: of the square about their centre, in pixels; 0 leaves them as they are.
-      interpolation: a filter of ``decoding``.
-      crop: the side of what is cropped out of the squares' centres later; 0 for all of them.
+      side: The side of the square kept from the resized image, in pixels; 0 keeps images as they are.
+      interpolation: The resizing filter, one of :mod:`.decoding`.
+      crop: The side of the central crop taken from the squares later; 0 for none.
     """
 
     side: int
@@ -33,15 +37,15 @@ class _Size(NamedTuple):
     crop: int = 0
 
     def cache_name(self, name: str) -> str:
-        """The name in the cache: other filters than the box, and other places of squares, have entries of their own."""
-        # Where a square lies depends on the pixels around its crop by their remainder alone: see decoding.square.
+        """Returns the name in the cache, which also tells filters and places of squares apart."""
+        # The place of a square depends on side - crop only modulo 4: see the rounding in decoding.square_around_crop.
         beside = (self.side - self.crop) % 4 if self.crop else 0
         around = f"-{beside}" if beside else ""
         return name + around if not self.side or self.interpolation == "box" else f"{name}-{self.interpolation}{around}"
 
 
 def digits(data: Mapping[str, Any]) -> Found:
-    """Reads the embedded digits, at the size that the section ``data`` of a config says."""
+    """Reads the digits inside scikit-learn, at the size in the section ``data`` of a config."""
     return Found(*_digits(_size(data)), where=data["name"])
 
 
@@ -49,30 +53,30 @@ def folder(data: Mapping[str, Any]) -> Found:
     """Reads the photographs in the class folders of ``data.folder`` (:mod:`resnet_flax.data.folders`).
 
     Raises:
-      UserError: there is no such folder, or it does not fit.
+      UserError: There is no such folder, or it is not one of class folders.
     """
     if not data["folder"]:
-        raise UserError("data.folder is missing: the folder of the photographs, --config.data.folder=FOLDER")
+        raise UserError("data.folder is not set; name the folder of the photographs: --config.data.folder=FOLDER")
     splits, note, own_split = _photographs(data)
     return Found(*splits, data["folder"], note, own_split)
 
 
 def named(data: Mapping[str, Any]) -> Found:
-    """Reads a data set by its name.
+    """Reads the data set named by ``data.name``.
 
-    Looks, in this order, for: a prepared TFDS data set in ``data.data_dir`` (by default ``TFDS_DATA_DIR``, else
-    ``~/tensorflow_datasets``); for CIFAR, an archive of its authors there; for CIFAR and where ``data.download`` is
-    on, that archive on the web.
+    The sources are tried in this order: a prepared TFDS data set in ``data.data_dir`` (by default ``TFDS_DATA_DIR``,
+    else ``~/tensorflow_datasets``); for CIFAR, its authors' archive in the same folder; for CIFAR if ``data.download``
+    is on, that archive on the web.
 
     Raises:
-      UserError: nothing found, and where it was looked for; or what was found does not fit.
+      UserError: No source has the data set (the message lists them), or its files are damaged or of another kind.
     """
     splits, note, own_split = _named(data, _size(data))
     return Found(*splits, data["name"], note, own_split)
 
 
 def resized(found: Found, data: Mapping[str, Any]) -> Found:
-    """Brings images that do not have the size of ``data.image_size`` and ``data.resize`` to it."""
+    """Resizes images to ``data.image_size`` and ``data.resize`` if they have another size."""
     if data["folder"]:
         return found
     train, test, _ = _resized((found.train, found.test, ()), _size(data))
@@ -80,7 +84,7 @@ def resized(found: Found, data: Mapping[str, Any]) -> Found:
 
 
 def _size(data: Mapping[str, Any]) -> _Size:
-    """The size of images by name: those of folders are brought to it in the same way (``folders.decoded_side``)."""
+    """Returns the size for data sets by name, which without ``data.resize`` need no ``data.image_size``."""
     resize = data["resize"]
     side = folders.decoded_side(data) if resize else data["image_size"]
     return _Size(side, data["interpolation"], data["image_size"])
@@ -90,7 +94,7 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     size = _Size(folders.decoded_side(data), data["interpolation"], data["image_size"])
     found = folders.scan(expanded(data["folder"]), data["class_order"])
     labelled = found.train + found.test
-    # Links may put the same files into other classes or splits, which the files themselves do not tell.
+    # The cache name holds the layout, as links can move the same files to other classes or splits.
     files = [[str(path.relative_to(found.folder)), label] for path, label in labelled]
     layout = hashlib.sha256(json.dumps([found.classes, len(found.train), files]).encode()).hexdigest()[:8]
     name = size.cache_name(f"folder-{found.folder.resolve().name[:40]}-{layout}")
@@ -103,12 +107,12 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
 
 def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
     name, folder = data["name"], data_dir(data["data_dir"])
-    place = prepared.find(name, folder)
+    place = tfds_sets.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
     entry = size.cache_name(name)
     if place is not None:
         files = [p for p in place.iterdir() if p.is_file()]
-        # Cached as well, since asking TFDS takes a second of each start.
+        # Cached, because asking TFDS would take a second at each start.
         chosen = cached_array(f"test-of-{place.parent.name}", files, lambda: np.array(_choose_test(place)))
         test, note = map(str, chosen)
         return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note, bool(test)
@@ -121,7 +125,7 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
 
 
 def data_dir(given: str) -> Path:
-    """The folder that ``data.data_dir`` names, or else the environment, or else TFDS's own."""
+    """Returns the folder of data sets: ``data.data_dir``, else ``TFDS_DATA_DIR``, else TFDS's default."""
     folder = expanded(given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     if given and not folder.is_dir():
         raise UserError(f"data.data_dir={given}: there is no such folder")
@@ -138,12 +142,12 @@ def _nothing_found(name: str, folder: Path) -> str:
     if name in archives.ARCHIVES:
         hint += ", or set data.download=True"
     elif "/" not in name and not (folder / name).is_dir():
-        hint += "; embedded: digits; fetched by itself: cifar10, cifar100"
+        hint += "; available without files: digits, cifar10, cifar100"
     return f"data.name={name!r}: looked for {looked}, and found nothing; {hint}"
 
 
 def _digits(size: _Size) -> Splits:
-    """The 1,797 8x8 digits inside scikit-learn, from the cache once they were read: importing it takes a second."""
+    """Reads the 1,797 8x8 digits inside scikit-learn; cached, because importing scikit-learn takes a second."""
     file = Path(str(metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
     if not file.is_file():
         return _read_digits(size)
@@ -151,7 +155,7 @@ def _digits(size: _Size) -> Splits:
 
 
 def _read_digits(size: _Size) -> Splits:
-    """Always split alike: every fifth image of a class is for testing. Their grey values 0 to 16 become 0 to 255."""
+    """Reads the digits, tests on every fifth image of each class, and scales the grey values 0 to 16 to 0 to 255."""
     from sklearn.datasets import load_digits  # two seconds, and only where the digits are not cached yet
 
     bunch = load_digits()
@@ -166,16 +170,16 @@ def _read_digits(size: _Size) -> Splits:
 
 def _choose_test(folder: Path) -> tuple[str, str]:
     def labels(split: str) -> np.ndarray:
-        return np.array([example["label"] for example in prepared.encoded(folder, split)])
+        return np.array([example["label"] for example in tfds_sets.encoded(folder, split)])
 
-    return prepared.choose_test(prepared.read_info(folder), labels)
+    return tfds_sets.choose_test(tfds_sets.read_info(folder), labels)
 
 
 def _read_prepared(folder: Path, test: str, size: _Size) -> Splits:
-    """Reads the images of TFDS data; with an empty name for ``test``, a fifth of those for training is set aside."""
-    info = prepared.read_info(folder)
+    """Reads a prepared TFDS data set; if ``test`` is empty, a fifth of the training images becomes the test split."""
+    info = tfds_sets.read_info(folder)
     found = [_decode(folder, split, size, info.channels) for split in ("train", test) if split]
-    classes = info.classes or prepared.numbered_classes(found[0].labels)
+    classes = info.classes or tfds_sets.numbered_classes(found[0].labels)
     for split, images in zip(("train", test), found, strict=False):
         check_labels(str(folder), split, images.labels, len(classes))
     train, held_out = found if test else set_aside_fifth(found[0])
@@ -183,7 +187,7 @@ def _read_prepared(folder: Path, test: str, size: _Size) -> Splits:
 
 
 def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Images:
-    source = prepared.encoded(folder, split)
+    source = tfds_sets.encoded(folder, split)
     images, labels = np.empty(0, np.uint8), np.empty(len(source), np.int32)
     with Progress(len(source), f"decoding {folder.parent.name} {split}", "images") as progress:
         for i in range(len(source)):
@@ -192,15 +196,16 @@ def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Imag
                 image, labels[i] = _pixels(example["image"], channels), example["label"]
             except Exception as error:
                 raise UserError(
-                    f"{folder}: image {i} of {split} cannot be read: {prepared.first_line(error)}; is it whole?"
+                    f"{folder}: image {i} of {split} cannot be read: {tfds_sets.first_line(error)}; was it "
+                    f"copied completely?"
                 ) from None
             image = _resize(image, size)
-            if i == 0:  # all of them in one place from the beginning, rather than in a list that is copied at the end
+            if i == 0:  # allocate once for all images: stacking a list at the end would need twice the memory
                 images = np.empty((len(source), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise UserError(
                     f"{folder}: images differ in shape ({images.shape[1:]}, then {image.shape} at {i} of {split}); "
-                    f"set data.image_size to bring them to one"
+                    f"set data.image_size to resize all of them to one shape"
                 )
             images[i] = image
             progress.update(1)
@@ -208,12 +213,12 @@ def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Imag
 
 
 def _pixels(file: Any, channels: int | None) -> np.ndarray:
-    """The image in the bytes of a file, as :mod:`~resnet_flax.data.decoding` reads those on disk; or an array as it is.
+    """Decodes the bytes of an image file as :mod:`.decoding` does files on disk; an array is returned unchanged.
 
-    TFDS itself would take the places in a palette for grey values.
+    TFDS itself is not used, as it would take palette indices for grey values.
     """
     if isinstance(file, np.ndarray):
-        return decoding.as_array(decoding.of_array(file))
+        return decoding.as_array(decoding.from_array(file))
     return decoding.as_array(decoding.read_photo(Bytes(file), channels or 3))
 
 
@@ -229,7 +234,7 @@ def _resized_images(data: Images, size: _Size) -> Images:
 
 
 def _resize(image: np.ndarray, size: _Size) -> np.ndarray:
-    """Resized and cropped to a square of that side, uint8."""
+    """Resizes and crops an image to the square of ``size``, uint8; keeps images that have this size."""
     if not size.side or image.shape[:2] == (size.side, size.side):
         return image
-    return decoding.square(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)
+    return decoding.square_around_crop(image, size.side, size.crop or size.side, image.shape[-1], size.interpolation)

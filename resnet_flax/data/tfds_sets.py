@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepared, read without TensorFlow."""
+"""Data sets prepared by TFDS (tensorflow_datasets), read without TensorFlow."""
 
 import contextlib
 import io
@@ -13,20 +13,21 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 
-TESTED = "tested on "  # begins the note of a data set whose test images are others than its split test
+# Notes on the test images of a data set without a labelled split ``test`` begin with this.
+TESTED_ON = "tested on "
 _NO_SPLIT = "it has no split for testing"
-FIFTH = f"{TESTED}a fifth of its training images, which are not trained on: {_NO_SPLIT}"
-TESTS = ("test", "validation")  # names of the split for testing, in order of preference
+TESTED_ON_A_FIFTH = f"{TESTED_ON}a fifth of its training images, which are not trained on: {_NO_SPLIT}"
+TEST_SPLITS = ("test", "validation")  # in order of preference
 
 
 class Info(NamedTuple):
-    """Splits, classes, sizes and channels that a prepared data set declares.
+    """The splits, classes, sizes and channels that a prepared data set declares.
 
     Attributes:
-      tests: splits that are for testing if they have labels, in order of preference; all those of ``TESTS``.
-      classes: names; empty where labels are plain integers.
-      sizes: images by split.
-      channels: of the images, where it says so.
+      tests: The candidates for the test split that exist, in order of preference; they may lack labels.
+      classes: The names of the classes; empty if labels are plain integers.
+      sizes: The number of images by split.
+      channels: The number of channels; None if it is not declared.
     """
 
     tests: tuple[str, ...]
@@ -36,14 +37,17 @@ class Info(NamedTuple):
 
 
 def find(name: str, folder: Path) -> Path | None:
-    """The newest version of a prepared data set, ``folder/name[/config]/version``; or the folder itself.
+    """Finds the newest version of a prepared data set in ``folder/name[/config]/version`` or ``folder`` itself.
+
+    Returns:
+      Its folder, or None if there is none.
 
     Raises:
-      UserError: several builder configs are there, and the name does not say which.
+      UserError: Several builder configs are prepared, and the name does not say which.
     """
     places = [folder] if _is_prepared(folder, name) else []
     if (folder / name).is_dir():
-        # Not any deeper: class folders may lie there instead, with a million files.
+        # Search no deeper: there may be class folders with a million files instead.
         found = [p for levels in ("*", "*/*") for p in (folder / name).glob(f"{levels}/dataset_info.json")]
         found = [p.parent for p in sorted(found)]
         own = [p for p in found if p.parent == folder / name]
@@ -61,25 +65,26 @@ def find(name: str, folder: Path) -> Path | None:
     return max(places, key=version, default=None)
 
 
-def read_info(folder: Path, tests: Sequence[str] = TESTS) -> Info:
-    """Reads what a prepared data set says of itself.
+def read_info(folder: Path, tests: Sequence[str] = TEST_SPLITS) -> Info:
+    """Reads the declarations of a prepared data set.
 
     Args:
-      tests: names of the split for testing, in order of preference.
+      folder: The folder of the prepared data set.
+      tests: The candidates for the test split, in order of preference.
 
     Raises:
-      UserError: it cannot be read, or is none of images with labels.
+      UserError: The data set cannot be read, or does not consist of images with labels.
     """
     builder = _builder(folder)
     features, splits = builder.info.features, builder.info.splits
     if "image" not in features or "label" not in features or "train" not in splits:
         raise UserError(
-            f"{folder}: not an image classification set: it needs the features image and label and the split "
-            f"train, and has the features {', '.join(features)} and the splits {', '.join(splits)}"
+            f"{folder}: this is not an image classification data set: it needs the features image and label and the "
+            f"split train, but has the features {', '.join(features)} and the splits {', '.join(splits)}"
         )
     shape, dtype = features["image"].shape, np.dtype(features["image"].np_dtype)
     if dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{folder}: its images are of {dtype}; wanted are images of 8 or 16 bits")
+        raise UserError(f"{folder}: its images have the type {dtype}; only images of 8 or 16 bits can be read")
     return Info(
         tests=tuple(s for s in tests if s in splits),
         classes=tuple(getattr(features["label"], "names", ())),
@@ -89,34 +94,35 @@ def read_info(folder: Path, tests: Sequence[str] = TESTS) -> Info:
 
 
 def choose_test(info: Info, labels: Callable[[str], np.ndarray]) -> tuple[str, str]:
-    """Chooses the split for testing: the first that has labels.
+    """Chooses the test split: the first candidate that has labels.
 
     Args:
-      labels: of a split's examples; -1 is none.
+      info: The declarations of the data set.
+      labels: A function that returns the labels of a split; -1 stands for no label.
 
     Returns:
-      its name, or "" where a fifth of the training images is to stand in for it; and a note that says so, if it is not
-      the first one.
+      The name of the split, or "" if a fifth of the training images has to be set aside; and a note on this, which is
+      empty if the split is the first candidate.
     """
     test = next((split for split in info.tests if (np.asarray(labels(split)) != -1).any()), "")
     if test:
         unlabelled = info.tests[: info.tests.index(test)]
-        return test, f"{TESTED}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
+        return test, f"{TESTED_ON}its split {test}: {' and '.join(unlabelled)} has no labels" if unlabelled else ""
     if not info.tests:
-        return "", FIFTH
-    return "", FIFTH.replace(_NO_SPLIT, f"{' and '.join(info.tests)} has no labels")
+        return "", TESTED_ON_A_FIFTH
+    return "", TESTED_ON_A_FIFTH.replace(_NO_SPLIT, f"{' and '.join(info.tests)} has no labels")
 
 
 def numbered_classes(labels: np.ndarray) -> tuple[str, ...]:
-    """Class names "0", "1", ... for labels that are plain integers: as many as there are different ones."""
+    """Returns the class names "0", "1", ... for plain integer labels, one for each different label."""
     return tuple(str(i) for i in range(len(np.unique(labels))))
 
 
 def encoded(folder: Path, split: str) -> Sequence[dict[str, Any]]:
-    """The examples of a split, by number: ``image``, the bytes of its file, and ``label``.
+    """Opens a split as a sequence of examples with ``image`` (the encoded bytes) and ``label``.
 
     Raises:
-      UserError: it cannot be read without TensorFlow.
+      UserError: The split is damaged, or cannot be read without TensorFlow.
     """
     return _source(folder, split, {"image": _tfds().decode.SkipDecoding()})
 
@@ -127,7 +133,7 @@ def _is_prepared(folder: Path, name: str) -> bool:
 
 
 def is_readable(folder: Path) -> bool:
-    """Whether its files are of the format that needs no TensorFlow."""
+    """Says whether a prepared data set can be read without TensorFlow, by the format of its files."""
     return _info_file(folder).get("fileFormat") == "array_record"
 
 
@@ -138,11 +144,11 @@ def _info_file(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(info.read_text())
     except ValueError:
-        raise UserError(f"{info}: not JSON; is it whole?") from None
+        raise UserError(f"{info}: this is not JSON; was it copied completely?") from None
 
 
 def _check_classes(folder: Path) -> None:
-    """Refuses a set whose features.json names a module of somebody else, which TFDS would import."""
+    """Refuses a data set whose features.json names a class outside TFDS, whose module TFDS would import."""
     path = folder / "features.json"
     try:
         described = json.loads(path.read_bytes()) if path.is_file() else {}
@@ -152,7 +158,7 @@ def _check_classes(folder: Path) -> None:
     for name in named:
         if not re.fullmatch(r"tensorflow_datasets(\.core)?\.features(\.\w+)+", name):
             raise UserError(
-                f"{path}: names the class {name[:80]!r}, which is none of TFDS's features; it is not loaded"
+                f"{path}: names the class {name[:80]!r}, which is not a feature of TFDS; the data set is not loaded"
             )
 
 
@@ -161,27 +167,27 @@ def _class_names(described: Any) -> list[str]:
         return [name for part in described for name in _class_names(part)]
     if not isinstance(described, dict):
         return []
-    # The last one is that of older versions; it may be the name of a feature, too.
+    # Older versions have the class under "type", which may also be the name of a feature.
     given = [(key, described.get(key)) for key in ("pythonClassName", "python_class_name", "type")]
     named = [name for key, name in given if isinstance(name, str) and (key != "type" or "." in name)]
     return named + [name for part in described.values() for name in _class_names(part)]
 
 
 def _tfds() -> ModuleType:
-    """Imports the library, which prints a banner to stdout; that belongs to the command that called us."""
+    """Imports the library; discards its banner, because stdout belongs to the command."""
     with contextlib.redirect_stdout(io.StringIO()):
-        import tensorflow_datasets as tfds  # two seconds, and only for its own data sets
+        import tensorflow_datasets as tfds  # takes two seconds, and only its own data sets need it
     return tfds
 
 
 def _builder(folder: Path) -> Any:
     _check_classes(folder)
     tfds = _tfds()
-    with contextlib.redirect_stdout(io.StringIO()):  # of its progress
+    with contextlib.redirect_stdout(io.StringIO()):  # discards its progress bar
         try:
             return tfds.builder_from_directory(folder)
-        except Exception as error:  # whatever a half-copied folder makes TFDS raise
-            raise UserError(f"{folder}: not a readable TFDS data set: {first_line(error)}") from None
+        except Exception as error:  # TFDS raises many types for a half-copied folder
+            raise UserError(f"{folder}: this TFDS data set cannot be read: {first_line(error)}") from None
 
 
 def _source(folder: Path, split: str, decoders: dict[str, Any]) -> Any:
@@ -192,12 +198,14 @@ def _source(folder: Path, split: str, decoders: dict[str, Any]) -> Any:
         except NotImplementedError:
             raise UserError(
                 f"{folder}: its files are {builder.info.file_format.value}, which cannot be read without TensorFlow; "
-                f"prepare it with file_format='array_record'"
+                f"prepare the data set again with file_format='array_record'"
             ) from None
         except Exception as error:  # a shard that is missing or cut short
-            raise UserError(f"{folder}: {split} cannot be read, is it whole? ({first_line(error)})") from None
+            raise UserError(
+                f"{folder}: {split} cannot be read; was it copied completely? ({first_line(error)})"
+            ) from None
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or else its type."""
+    """Returns the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

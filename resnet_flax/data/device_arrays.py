@@ -1,4 +1,7 @@
-"""Supplies of a run's arrays: a split that lies on the devices, or the disks of the hosts, a few batches ahead."""
+"""Supplies, which put the images of a run on the devices: whole splits once, or batch by batch from disk.
+
+A supply is made by a data set's access (:mod:`.access`) and read by the training loop and the evaluation.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,59 +20,61 @@ from resnet_flax.data.photographs import Photographs
 from resnet_flax.data.streaming import Batch, Batches, Pipeline
 from resnet_flax.errors import UserError
 
-# Called with a split's name, the name of a broken image that was passed over, and a function that says why, in a line.
+# Called with the split and the name of a skipped unreadable image, and a function that returns the reason in one line.
 NoteBroken = Callable[[str, str, Callable[[], str]], None]
 
-_AHEAD = 2  # batches that are on their way to the devices while they compute
+_AHEAD = 2  # batches that are sent to the devices while these compute
 
 
 class Supply(Protocol):
-    """Supplies arrays to the compiled steps and evaluations of a run.
+    """Protocol of the supply of arrays to the compiled steps and evaluations of a run.
 
     Attributes:
-      training, evaluation: how batches lie in the arrays.
+      training, evaluation: The layouts by which batches are found in the arrays.
     """
 
     training: Layout
     evaluation: Layout
 
-    def like(self) -> Arrays:
-        """Describes the arrays of training: shapes, dtypes and places."""
+    def training_template(self) -> Arrays:
+        """Returns arrays or structs with the shapes, dtypes and shardings of the training arrays, to compile for."""
 
-    def like_in_order(self, split: str) -> Arrays:
-        """Describes the arrays of an evaluation of a split."""
+    def evaluation_template(self, split: str) -> Arrays:
+        """Returns the same for the arrays of an evaluation of a split."""
 
     def begin(self, step: int, last: int) -> None:
-        """Gets the batches from ``step`` to ``last`` under way."""
+        """Starts to prepare the batches of steps ``step`` to ``last - 1``."""
 
     def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
-        """The next arrays, and how many steps to take with them: ``count`` together, or fewer before a failure.
+        """Yields the next arrays, each with the number of steps to take on them.
+
+        The numbers add up to ``count``, or to less if a later batch cannot be made; the next call then raises.
 
         Raises:
-          UserError: the next batch cannot be made.
+          UserError: The next batch cannot be made.
         """
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
-        """The arrays of an evaluation of a split."""
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
+        """Yields the arrays of an evaluation of a split."""
 
     def close(self) -> None:
-        """Ends what runs in the background."""
+        """Stops the background threads and processes."""
 
 
-class Resident:
-    """Supplies whole splits, which lie on every device."""
+class DeviceSplits:
+    """Supply of whole splits, which are copied to every device once."""
 
     def __init__(self, splits: Mapping[str, Images], mesh: Mesh, batch_size: int, eval_batch_size: int) -> None:
         self.training = layouts.shuffled(batch_size)
         everywhere = NamedSharding(mesh, self.training.spec)
         self._arrays = {name: layouts.put(split, everywhere) for name, split in splits.items()}
-        self.evaluation = layouts.in_order(layouts.rounded_up(eval_batch_size, mesh))
+        self.evaluation = layouts.ordered(layouts.rounded_up(eval_batch_size, mesh))
 
-    def like(self) -> Arrays:
+    def training_template(self) -> Arrays:
         """See :class:`Supply`."""
         return self._arrays["train"]
 
-    def like_in_order(self, split: str) -> Arrays:
+    def evaluation_template(self, split: str) -> Arrays:
         """See :class:`Supply`."""
         return self._arrays[split]
 
@@ -80,7 +85,7 @@ class Resident:
         """See :class:`Supply`."""
         yield self._arrays["train"], count
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
         """See :class:`Supply`."""
         yield self._arrays[split]
 
@@ -88,15 +93,20 @@ class Resident:
         """See :class:`Supply`."""
 
 
-class Streamed:
-    """Supplies batches of photographs, decoded and sent to the devices while these compute.
+class StreamedBatches:
+    """Supply of batches of photographs, which are decoded and sent to the devices while these compute.
 
     Args:
-      seed: of the run.
-      note: called for each broken image that is passed over.
+      splits: The splits by name.
+      mesh: The mesh of devices.
+      batch_size: The batch size of training, over all devices.
+      eval_batch_size: The batch size of evaluation, over all devices, which is rounded up to a multiple of them.
+      pipeline: The pipeline that decodes batches on this host.
+      seed: The seed of the run.
+      note: Called for each unreadable image that is skipped.
     """
 
-    training = evaluation = layouts.given()
+    training = evaluation = layouts.streamed()
 
     def __init__(
         self,
@@ -114,13 +124,13 @@ class Streamed:
         self._ahead: deque[Arrays] = deque()
         self._failure: UserError | None = None
 
-    def like(self) -> Arrays:
+    def training_template(self) -> Arrays:
         """See :class:`Supply`."""
         return self._share.like(self._pipeline.blank_image.shape)
 
-    def like_in_order(self, split: str) -> Arrays:
+    def evaluation_template(self, split: str) -> Arrays:
         """See :class:`Supply`."""
-        share = self._share_in_order()
+        share = self._evaluation_share()
         mask = jax.ShapeDtypeStruct((1, share.size), np.bool_, sharding=share.sharding)
         return share.like(self._pipeline.blank_image.shape) | {"mask": mask}
 
@@ -128,28 +138,28 @@ class Streamed:
         """See :class:`Supply`."""
         share = self._share
         self._batches = self._pipeline.train(self._splits["train"], self._seed, share.size, share.places, step, last)
-        self._send()  # decoding begins when the first batch is asked for
+        self._send()  # the first request starts the decoding
 
     def take(self, count: int) -> Iterator[tuple[Arrays, int]]:
         """See :class:`Supply`."""
         for done in range(count):
             if not self._ahead and not self._send():
-                # It came to light after earlier steps were under way: they count, and the next call raises it. Other
-                # hosts, where there are any, are in a step that needs this one.
+                # If earlier steps of this call succeeded, end here so that they are kept; the next call raises. With
+                # several hosts raise at once: the others are already in a step that needs this host.
                 if done and jax.process_count() == 1:
                     return
-                assert self._failure is not None, "no batch is asked for after the last one"
+                assert self._failure is not None, "take was called after the last batch"
                 raise self._failure
             yield self._ahead.popleft(), 1
             while len(self._ahead) < _AHEAD and self._send():
                 pass
 
-    def in_order(self, split: str) -> Iterator[Arrays]:
+    def evaluation_arrays(self, split: str) -> Iterator[Arrays]:
         """See :class:`Supply`."""
-        share = self._share_in_order()
-        with closing(self._pipeline.in_order(self._splits[split], share.size, share.places)) as batches:
+        share = self._evaluation_share()
+        with closing(self._pipeline.ordered_batches(self._splits[split], share.size, share.places)) as batches:
             for batch in batches:
-                self._say_broken(split, batch)
+                self._note_broken(split, batch)
                 yield share.put({"images": batch["images"], "labels": batch["labels"], "mask": batch["counts"]})
 
     def close(self) -> None:
@@ -157,11 +167,11 @@ class Streamed:
         if self._batches is not None:
             self._batches.close()
 
-    def _share_in_order(self) -> "_Share":
+    def _evaluation_share(self) -> "_Share":
         return _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))
 
     def _send(self) -> bool:
-        """Puts the next batch on its way; False where there is none."""
+        """Sends the next batch to the devices; returns False if there is none."""
         if self._failure is not None:
             return False
         try:
@@ -171,34 +181,34 @@ class Streamed:
             return False
         if batch is None:
             return False
-        self._say_broken("train", batch)
+        self._note_broken("train", batch)
         self._ahead.append(self._share.put({name: batch[name] for name in ("images", "labels")}))
         return True
 
-    def _say_broken(self, split: str, batch: Batch) -> None:
+    def _note_broken(self, split: str, batch: Batch) -> None:
         for number in batch["broken"][batch["broken"] >= 0]:
             photo = self._splits[split][int(number)]
-            self._note(split, str(photo), partial(self._pipeline.complaint, photo))
+            self._note(split, str(photo), partial(self._pipeline.explain_failure, photo))
 
 
 class _Share:
-    """The places of a batch of a size that are this host's."""
+    """This host's share of a global batch: the places (indices in the batch) of its devices."""
 
     def __init__(self, mesh: Mesh, size: int) -> None:
-        self.sharding, self.size = NamedSharding(mesh, layouts.given().spec), size
+        self.sharding, self.size = NamedSharding(mesh, layouts.streamed().spec), size
         here = self.sharding.addressable_devices_indices_map((1, size)).values()
         self.places = np.unique(np.concatenate([np.arange(size)[index[1]] for index in here if index]))
         self._here = {int(place): here for here, place in enumerate(self.places)}
 
     def like(self, image: tuple[int, ...]) -> Arrays:
-        """Describes the arrays of :meth:`put` for images of a shape."""
+        """Returns the shapes and shardings of the arrays that :meth:`put` makes for images of a shape."""
         return layouts.shapes(self.sharding, (1, self.size), image)
 
     def put(self, batch: Batch) -> Arrays:
-        """The arrays of all hosts on the devices, [1, size, ...], of whose batch this host has its places."""
+        """Makes global arrays [1, size, ...] over all hosts; ``batch`` holds the examples at this host's places."""
 
         def whole(local: np.ndarray) -> Any:
-            # Not jax.make_array_from_process_local_data: it wants the places of a host to follow one another.
+            # jax.make_array_from_process_local_data would need the places of a host to be contiguous.
             def part(index: tuple[slice, ...] | None) -> np.ndarray:
                 assert index is not None, "the mesh has devices of this host"
                 start, stop, _ = index[1].indices(self.size)

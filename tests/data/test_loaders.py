@@ -1,4 +1,4 @@
-"""Data sets by name: the digits, prepared TFDS sets (one is made here), the cache, and what is missing."""
+"""Tests of data sets by name: the digits, a prepared TFDS data set made here, the cache, and missing data sets."""
 
 import io
 import json
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import cache, datasets, sources
+from resnet_flax.data import cache, datasets, loaders
 from resnet_flax.errors import UserError
 from tests.commands import streams
 
@@ -22,7 +22,7 @@ def data_config(name, folder="", **keys):
     return config.base().data.to_dict() | {"name": name, "data_dir": str(folder), "download": False} | keys
 
 
-def test_digits_are_scikit_learns():
+def test_digits_equal_scikit_learns():
     from sklearn.datasets import load_digits
 
     data = datasets.load(data_config("digits"))
@@ -33,7 +33,7 @@ def test_digits_are_scikit_learns():
     together = np.concatenate([data.train.images, data.test.images])[..., 0] / 255 * 16
     theirs = load_digits().images
     np.testing.assert_allclose(np.sort(together.sum((1, 2))), np.sort(theirs.sum((1, 2))), atol=0.5)
-    # Each class is split alike.
+    # Each class is split in the same way.
     label_of = dict(zip(map(bytes, np.rint(theirs * (255 / 16)).astype(np.uint8)), load_digits().target, strict=True))
     for split in (data.train, data.test):
         assert [label_of[bytes(image)] for image in split.images] == split.labels.tolist()
@@ -41,7 +41,7 @@ def test_digits_are_scikit_learns():
     assert (np.abs(per_class - 0.2) < 0.01).all()
 
 
-def test_a_subset_is_the_same_each_time_and_lies_in_larger_ones():
+def test_a_subset_is_the_same_each_time_and_part_of_larger_ones():
     whole = datasets.load(data_config("digits"))
     small, large = (datasets.load(data_config("digits", subset=n)) for n in (100, 400))
     again = datasets.load(data_config("digits", subset=100))
@@ -58,7 +58,7 @@ def test_a_subset_is_the_same_each_time_and_lies_in_larger_ones():
     assert not kept & aside
 
 
-def test_validation_is_set_aside_the_same_each_time():
+def test_the_validation_split_is_the_same_each_time():
     whole, split = datasets.load(data_config("digits")), datasets.load(data_config("digits", validation=142))
     again = datasets.load(data_config("digits", validation=142))
     assert (len(split.train), len(split.validation)) == (1300, 142)
@@ -80,7 +80,7 @@ def test_images_are_resized():
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A TFDS data set of our own, prepared without TensorFlow: encoded images, as its own documentation says."""
+    """A folder with a TFDS data set of encoded images, prepared without TensorFlow as TFDS documents it."""
     import contextlib
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -118,21 +118,21 @@ def fresh_cache(tmp_path, monkeypatch):
     return tmp_path / "fresh" / "resnet_flax" / "datasets"
 
 
-def test_any_prepared_data_set(prepared, fresh_cache):
+def test_any_prepared_data_set_loads(prepared, fresh_cache):
     data = datasets.load(data_config("blocks", prepared, image_size=6))
     assert data.classes == ("dark", "light")
     assert data.train.images.shape == (12, 6, 6, 3)
     order = np.argsort(data.train.images[:, 0, 0, 0])
     np.testing.assert_array_equal(data.train.images[order, 0, 0, 0], 10 * np.arange(12))
     np.testing.assert_array_equal(data.train.labels[order], np.arange(12) > 5)
-    # The folder of the version itself is as good.
+    # The folder of the version itself may be named too.
     again = datasets.load(data_config("blocks", prepared / "blocks" / "1.0.0", image_size=6))
     np.testing.assert_array_equal(again.train.images, data.train.images)
 
 
 def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
     program = (
-        "import sys, tests.data.test_sources as t; d = t.datasets.load(t.data_config('digits', image_size=4));"
+        "import sys, tests.data.test_loaders as t; d = t.datasets.load(t.data_config('digits', image_size=4));"
         "print(d.train.images.astype(int).sum(), d.test.labels.sum(), *d.train.images.shape, 'sklearn' in sys.modules)"
     )
     (_, first, _), (_, second, _) = (streams("-c", program) for _ in range(2))
@@ -144,7 +144,7 @@ def test_digits_are_read_without_scikit_learn_the_second_time(fresh_cache):
 
 def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
     first = datasets.load(data_config("blocks", prepared, image_size=6))
-    monkeypatch.setattr(sources, "_read_prepared", None)  # a call would fail
+    monkeypatch.setattr(loaders, "_read_prepared", None)  # a call would fail
     second = datasets.load(data_config("blocks", prepared, image_size=6))
     for split in ("train", "test"):
         np.testing.assert_array_equal(getattr(first, split).images, getattr(second, split).images)
@@ -152,7 +152,7 @@ def test_a_second_load_decodes_nothing(prepared, fresh_cache, monkeypatch):
     assert second.classes == first.classes
 
 
-def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
+def test_a_flipped_bit_in_the_cache_is_logged_and_repaired(prepared, fresh_cache, caplog):
     right = datasets.load(data_config("blocks", prepared, image_size=6))
     [entry] = fresh_cache.iterdir()
     for name in sorted(path.name for path in entry.iterdir()):
@@ -167,14 +167,14 @@ def test_a_flipped_bit_in_the_cache_is_noticed(prepared, fresh_cache, caplog):
             np.testing.assert_array_equal(found.test.labels, right.test.labels)
             assert found.classes == right.classes
             assert "is damaged" in caplog.text
-            assert (entry / name).read_bytes() == content  # it was written anew
+            assert (entry / name).read_bytes() == content  # it was written again
     caplog.clear()
     datasets.load(data_config("blocks", prepared, image_size=6))
     assert caplog.text == ""
 
 
 def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkeypatch):
-    """An entry of the old format has no checksums, and its images may have been decoded otherwise."""
+    """An entry of the old format has no checksums, and its images may have been decoded differently."""
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_FORMAT", 1)
         datasets.load(data_config("blocks", prepared, image_size=6))
@@ -185,7 +185,7 @@ def test_an_entry_of_an_earlier_format_is_not_read(prepared, fresh_cache, monkey
     assert set(datasets.load(data_config("blocks", prepared, image_size=6)).train.labels) == {0, 1}
 
 
-def test_a_flipped_bit_in_a_cached_array_is_noticed(tmp_path, fresh_cache, caplog):
+def test_a_flipped_bit_in_a_cached_array_is_logged_and_repaired(tmp_path, fresh_cache, caplog):
     (tmp_path / "source").write_text("")
     array = np.arange(1000)
     for _ in range(2):
@@ -199,34 +199,36 @@ def test_a_flipped_bit_in_a_cached_array_is_noticed(tmp_path, fresh_cache, caplo
 
 
 @pytest.mark.parametrize("name", ["evil_features.Image", "tensorflow_datasets.core.features.x-y.Z", "os.path"])
-def test_a_data_set_that_names_a_module_is_not_loaded(prepared, tmp_path, fresh_cache, monkeypatch, name):
-    """TFDS imports whatever features.json names."""
+def test_a_data_set_that_names_a_foreign_module_is_refused(prepared, tmp_path, fresh_cache, monkeypatch, name):
+    """TFDS would import any module that features.json names."""
     shutil.copytree(prepared, tmp_path / "tfds")
     (tmp_path / "evil_features.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
     path.write_text(path.read_text().replace("tensorflow_datasets.core.features.image_feature.Image", name))
-    with pytest.raises(UserError, match=r"features.json: names the class .* which is none of TFDS's features"):
+    with pytest.raises(UserError, match=r"features.json: names the class .* which is not a feature of TFDS"):
         datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
     assert not (tmp_path / "was run").exists()
 
 
-def test_a_feature_may_have_the_name_type(prepared, tmp_path, fresh_cache):
-    """Older versions of TFDS keep the name of a class there."""
+def test_a_feature_may_be_called_type(prepared, tmp_path, fresh_cache):
+    """Older versions of TFDS store the name of a class under this key."""
     shutil.copytree(prepared, tmp_path / "tfds")
     path = tmp_path / "tfds" / "blocks" / "1.0.0" / "features.json"
     described = json.loads(path.read_text())
     described["featuresDict"]["features"]["type"] = {"pythonClassName": "other.Text"}
     path.write_text(json.dumps(described))
-    with pytest.raises(UserError, match=r"features.json: names the class 'other.Text', which is none of TFDS's"):
+    with pytest.raises(UserError, match=r"features.json: names the class 'other.Text', which is not a feature of TFDS"):
         datasets.load(data_config("blocks", tmp_path / "tfds", image_size=6))
 
 
-def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache, monkeypatch):
+def test_a_crash_while_caching_leaves_no_partial_entry(prepared, fresh_cache, monkeypatch):
     save = np.save
 
     def crash(path, array):
-        if path.parent.parent == fresh_cache:  # of the images, not of the choice of a split before
+        if (
+            path.parent.parent == fresh_cache
+        ):  # the entry of images, not the one of the chosen split, which is written before
             raise KeyboardInterrupt
         save(path, array)
 
@@ -238,7 +240,7 @@ def test_a_crash_while_caching_leaves_nothing_half_written(prepared, fresh_cache
     assert len(datasets.load(data_config("blocks", prepared, image_size=6)).train) == 12
 
 
-def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
+def test_a_full_disk_is_logged_and_the_images_are_used(prepared, fresh_cache, monkeypatch, caplog):
     def full(path, array):
         raise OSError(28, "No space left on device")
 
@@ -249,7 +251,7 @@ def test_a_full_disk_is_said_and_the_images_are_used(prepared, fresh_cache, monk
 
 def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch):
     shapes = iter([(8, 8), (8, 8), (7, 8)])
-    monkeypatch.setattr(sources, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
+    monkeypatch.setattr(loaders, "_resize", lambda image, size: np.zeros((*next(shapes), 3), np.uint8))
     with pytest.raises(UserError, match=r"images differ in shape .* at 2 of train\); set data.image_size"):
         datasets.load(data_config("blocks", prepared))
 
@@ -258,21 +260,21 @@ def test_images_of_several_sizes_are_refused(prepared, fresh_cache, monkeypatch)
     ("name", "message"),
     [
         ("cifar10", "cifar-10-binary.tar.gz or cifar-10-python.tar.gz in .*, or set data.download=True"),
-        ("mnst", "embedded: digits; fetched by itself: cifar10, cifar100"),
+        ("mnst", "available without files: digits, cifar10, cifar100"),
     ],
 )
-def test_what_is_missing_is_named_with_where_it_was_looked_for(tmp_path, name, message):
+def test_a_missing_data_set_is_refused_naming_the_places(tmp_path, name, message):
     with pytest.raises(UserError, match=message) as error:
         datasets.load(data_config(name, tmp_path))
     assert str(tmp_path / name) in str(error.value)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: there is no such folder"):
         datasets.load(data_config("cifar10", tmp_path / "nowhere"))
 
 
-def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
+def test_a_half_copied_data_set_is_refused(prepared, fresh_cache, tmp_path):
     import shutil
 
     shutil.copytree(prepared / "blocks", tmp_path / "blocks")
@@ -282,15 +284,15 @@ def test_a_half_copied_data_set(prepared, fresh_cache, tmp_path):
         datasets.load(data_config("blocks", tmp_path))
 
 
-@pytest.mark.slow  # 16 s of a core to decode 60,000 files; test_prepared.py reads small sets of the same form
+@pytest.mark.slow  # 16 s of a core to decode 60,000 files; test_tfds_sets.py reads small sets of the same form
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10; set TFDS_DATA_DIR to its folder")
-def test_all_of_cifar10():
+def test_all_of_cifar10_has_its_known_statistics():
     data = datasets.load(data_config("cifar10", CIFAR10.parent))
     assert (len(data.train), len(data.test)) == (50_000, 10_000)
     assert data.classes == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     np.testing.assert_array_equal(np.bincount(data.train.labels), 5000)
     np.testing.assert_array_equal(np.bincount(data.test.labels), 1000)
-    # The channel means and deviations that are widely published for the training images.
+    # The widely published means and standard deviations of the channels of the training images.
     pixels = np.asarray(data.train.images)
     np.testing.assert_allclose(pixels.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=1e-4)
     np.testing.assert_allclose(pixels.std((0, 1, 2)) / 255, [0.2470, 0.2435, 0.2616], atol=1e-4)
