@@ -17,7 +17,7 @@ from resnet_flax import command
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.reporting import report
 from resnet_flax.sweeps import options
-from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.registry import ALL
 
 _PASSED_ON = ("--config", "--seeds", "--tracker", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
@@ -25,20 +25,20 @@ _PASSED_ON = ("--config", "--seeds", "--tracker", "--launcher", "--ray_", "--gpu
 
 def main() -> None:
     """Runs them, then writes report.html and report.md into the workdir."""
-    asked, only = options.asked({}), flags.FLAGS.only
-    folder = asked.folder
+    request, only = options.request_from_flags({}), flags.FLAGS.only
+    folder = request.folder
     unknown = [name for name in only if name not in ALL]
     if unknown:
         raise UserError(f"--only={','.join(unknown)} is not known; choose from {', '.join(ALL)}")
     codes: dict[str, int] = {}
     for i, name in enumerate(only, start=1):
-        arguments = _arguments(name, asked)
+        arguments = _arguments(name, request)
         print(f"experiment {i} of {len(only)}: python {shlex.join(arguments)}", file=sys.stderr, flush=True)
         codes[name] = _run([sys.executable, *arguments])
         if codes[name] in (UserError.exit_code, Interrupted.exit_code):
             kind = UserError if codes[name] == UserError.exit_code else Interrupted
             raise kind(f"{name} stopped; the same command goes on from there")
-    if asked.dry_run:
+    if request.dry_run:
         return
     for path in report.write(folder, folder):
         print(f"report: {path}")
@@ -49,14 +49,14 @@ def main() -> None:
         raise failure(f"not every run came to its end in {listed}")
 
 
-def _arguments(name: str, asked: Asked) -> list[str]:
+def _arguments(name: str, request: Request) -> list[str]:
     """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
     apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
     if apart:
         raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
-    given += ["--dry-run"] * asked.dry_run + ["--draw"] * asked.draw
-    return ["-m", "resnet_flax", name, *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
+    given += ["--dry-run"] * request.dry_run + ["--draw"] * request.draw
+    return ["-m", "resnet_flax", name, *given, f"--workdir={request.folder / name}", f"--runs={request.runs}"]
 
 
 def _run(arguments: list[str]) -> int:

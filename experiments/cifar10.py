@@ -11,7 +11,7 @@ shortened run is not the paper's. The config is configs/cifar10.py; another one,
 from resnet_flax.errors import UserError
 from resnet_flax.figures import paper
 from resnet_flax.reporting.protocol import protocol_differences
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import shortened
 
@@ -21,25 +21,25 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """The paper's networks."""
-    for name in asked.settings.networks:
+    for name in request.settings.networks:
         if not name.startswith(("plain-", "residual-")):
             raise UserError(f"--networks={name}: the paper's are plain-DEPTH and residual-DEPTH")
-    return [shortened(Case(name), asked.settings.fraction, asked) for name in asked.settings.networks]
+    return [shortened(Case(name), request.settings.fraction, request) for name in request.settings.networks]
 
 
 def findings(results: Results) -> Findings:
     """Figs. 1, 6 and 7, and in what the runs differ from the paper's."""
     from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
 
-    outcomes, folder, given = results.outcomes, results.folder, results.asked.settings
+    outcomes, folder, given = results.outcomes, results.folder, results.request.settings
     title = f"{results.data}{'' if given.fraction == 1 else f', {given.fraction:g} of the schedule'}"
     figures = [paper.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
     plain = [o for o in outcomes if o.run.config.model.unit == "plain"]
     if plain:
         figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
-    first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.asked.seeds)]
+    first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.request.seeds)]
     if first and not results.stopped:
         responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}
         figures.append(paper.figure_7(first, responses, folder / "figure7.png", title, given.images))
@@ -51,7 +51,7 @@ def _protocol(results: Results) -> str:
     found = list(dict.fromkeys(phrase for o in results.outcomes for phrase in protocol_differences(o.run.config)))
     if not found:
         return "The paper's recipe and its whole schedule."
-    fraction = results.asked.settings.fraction
+    fraction = results.request.settings.fraction
     part = "" if fraction == 1 else f" ({fraction:g} of the schedule)"
     return (
         f"A protocol of its own{part}: {'; '.join(found)}. Errors are to be compared with one another, not with the "

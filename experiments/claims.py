@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from resnet_flax.figures import curves, final_errors
 from resnet_flax.reporting.tables import by_label, mean_and_deviation
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 SAID = {
@@ -23,9 +23,9 @@ SAID = {
 }
 
 
-def cases(asked: Asked) -> dict[str, list[Case]]:
+def cases(request: Request) -> dict[str, list[Case]]:
     """The runs of each claim."""
-    given = asked.settings
+    given = request.settings
     plain = f"plain-{given.deep}"
     norms = []
     for depth in given.depths:
@@ -51,7 +51,7 @@ def findings(results: Results) -> Findings:
     """A figure of each claim, and a sentence."""
     cures, shallow, norms = (results.of(group) for group in SAID)
     data, folder = results.data, results.folder
-    title = f"{data}: dropout and weight decay on plain-{results.asked.settings.deep}"
+    title = f"{data}: dropout and weight decay on plain-{results.request.settings.deep}"
     with_and_without = f"{data}: plain networks with and without BN"
     figures = [
         final_errors.side_by_side(cures, folder / "cures.png", title),

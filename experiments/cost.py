@@ -15,18 +15,18 @@ from resnet_flax.config import name_of
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.figures import cost as pictures
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import plan
 
 
-def configs(asked: Asked) -> list[ConfigDict]:
+def configs(request: Request) -> list[ConfigDict]:
     """Unit by unit at each depth."""
     from resnet_flax.measurements import networks  # with jax, for which --help does not wait
 
-    units = asked.settings.units or networks.units_with_a_basic_form()
-    cases = [Case(f"{u}-basic-{d}", label=f"{u}-{d}") for d in asked.settings.depths for u in units]
-    return [run.config for run in plan(cases, dataclasses.replace(asked, seeds=asked.seeds[:1]))]
+    units = request.settings.units or networks.units_with_a_basic_form()
+    cases = [Case(f"{u}-basic-{d}", label=f"{u}-{d}") for d in request.settings.depths for u in units]
+    return [run.config for run in plan(cases, dataclasses.replace(request, seeds=request.seeds[:1]))]
 
 
 def data_of(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
@@ -38,11 +38,11 @@ def data_of(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
     return image, classes
 
 
-def measures(asked: Asked) -> list[str]:
+def measures(request: Request) -> list[str]:
     """A line for each network and each stack of layers."""
     from resnet_flax.measurements import layers  # with jax, for which --help does not wait
 
-    given, found = asked.settings, configs(asked)
+    given, found = request.settings, configs(request)
     what = _what(data_of(found[0])[0], given.batch)
     return [
         *(f"{name_of(c.model)}: {what}, {given.rounds} rounds" for c in found),
@@ -55,7 +55,7 @@ def findings(results: Results) -> Findings:
     from resnet_flax.measurements import cost  # with jax, for which --help does not wait
     from resnet_flax.reporting import cost as texts
 
-    given, folder, found = results.asked.settings, results.folder, configs(results.asked)
+    given, folder, found = results.request.settings, results.folder, configs(results.request)
     image, classes = data_of(found[0])
     costs, layers = cost.measure(found, image, classes, given.batch, given.rounds, given.turn_seconds)
     title = f"{found[0].data.name}: cost of a training step, {_what(image, given.batch)}"
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
         "rounds": Setting(7, "How often each step is measured.", least=1),
         "turn_seconds": Setting(0.3, "A measurement repeats its step for about so long.", least=0),
     },
-    cases=lambda asked: [],
+    cases=lambda request: [],
     findings=findings,
     measures=measures,
 )

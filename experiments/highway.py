@@ -13,16 +13,16 @@ from resnet_flax.figures import curves, final_errors
 from resnet_flax.figures import gates as pictures
 from resnet_flax.reporting import gates as texts
 from resnet_flax.reporting import protocol
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 # Of the 19-layer network's stages; the 32-layer one gets them, too, so that the pair differs in depth alone.
 FILTERS_OF_19 = (32, 48, 80, 128)
 
 
-def cases(asked: Asked) -> dict[str, list[Case]]:
+def cases(request: Request) -> dict[str, list[Case]]:
     """The twins, and the paper's networks."""
-    given = asked.settings
+    given = request.settings
     groups = {"twins": [Case(f"{unit}-{depth}") for depth in given.depths for unit in given.units]}
     if not given.published:
         return groups
@@ -58,7 +58,7 @@ def findings(results: Results) -> Findings:
             )
         )
     notes = texts.notes(opened)
-    if results.asked.settings.published:
+    if results.request.settings.published:
         notes.insert(
             0,
             "The source does not give the widths of its 32-layer network; resnet_flax/networks/families.py says what "

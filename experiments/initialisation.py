@@ -8,16 +8,16 @@ behind a ReLU, for ever.
 """
 
 from resnet_flax.figures import curves, final_errors
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """Plain and residual networks with each initialisation, and residual ones with the last scale at zero."""
     found = []
-    for depth in asked.settings.depths:
+    for depth in request.settings.depths:
         for unit in ("plain", "residual"):
-            for how in asked.settings.initializations:
+            for how in request.settings.initializations:
                 found.append(Case(f"{unit}-{depth}", {"model.initialization": how}, f"{unit}-{depth} {how}"))
         for how, zero in (("he", False), ("he", True), ("lecun", True)):
             overrides = {"model.initialization": how, "model.zero_init_last": zero, "model.shortcut": "B"}

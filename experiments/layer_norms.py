@@ -8,15 +8,15 @@ since the line before. Writes layer_norms.png, and table.md with the errors. On 
 
 from resnet_flax.errors import UserError
 from resnet_flax.figures import layer_norms
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 METRICS = ("gradient_norm", "update_ratio")
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """Each depth with each unit, measured while it is trained."""
-    names = [f"{unit}-{depth}" for depth in asked.settings.depths for unit in asked.settings.units]
+    names = [f"{unit}-{depth}" for depth in request.settings.depths for unit in request.settings.units]
     return [Case(name, {"train.metrics": ",".join(METRICS)}, name) for name in names]
 
 

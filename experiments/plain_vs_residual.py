@@ -7,18 +7,18 @@ skipped, interrupted ones go on; --dry-run prints them. Overrides such as --conf
 """
 
 from resnet_flax.figures import curves
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """Each depth with each unit."""
-    return [Case(f"{unit}-{depth}") for depth in asked.settings.depths for unit in asked.settings.units]
+    return [Case(f"{unit}-{depth}") for depth in request.settings.depths for unit in request.settings.units]
 
 
 def findings(results: Results) -> Findings:
     """The curves."""
-    title = f"{results.data}: {' and '.join(results.asked.settings.units)} networks"
+    title = f"{results.data}: {' and '.join(results.request.settings.units)} networks"
     return Findings([curves.draw(results.outcomes, results.folder / "curves.png", title)])
 
 

@@ -13,14 +13,14 @@ import dataclasses
 
 from resnet_flax.figures import propagation as pictures
 from resnet_flax.reporting import propagation as texts
-from resnet_flax.sweeps.cases import Asked, Case, Run
+from resnet_flax.sweeps.cases import Case, Request, Run
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import plan, shortened
 
 
-def networks(asked: Asked) -> list[Case]:
+def networks(request: Request) -> list[Case]:
     """Every unit, depth, with and without BN."""
-    given = asked.settings
+    given = request.settings
     return [
         Case(f"{unit}-{depth}", {"model.norm": norm}, f"{unit}-{depth}{'' if norm == 'batch' else ' without BN'}")
         for norm in given.norms
@@ -29,22 +29,22 @@ def networks(asked: Asked) -> list[Case]:
     ]
 
 
-def starts(asked: Asked) -> list[Run]:
+def starts(request: Request) -> list[Run]:
     """Runs of the networks with each initialisation and the first seed, which are measured and not trained."""
     cases = [
         dataclasses.replace(case, overrides={**case.overrides, "model.initialization": how})
-        for how in asked.settings.initializations
-        for case in networks(asked)
+        for how in request.settings.initializations
+        for case in networks(request)
     ]
-    return plan(cases, dataclasses.replace(asked, seeds=asked.seeds[:1]))
+    return plan(cases, dataclasses.replace(request, seeds=request.seeds[:1]))
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """Runs that are trained, for a part of the schedule."""
-    starts(asked)  # a mistake in them is found before the first run
-    if not asked.settings.trained:
+    starts(request)  # a mistake in them is found before the first run
+    if not request.settings.trained:
         return []
-    return [shortened(case, asked.settings.fraction, asked) for case in networks(asked)]
+    return [shortened(case, request.settings.fraction, request) for case in networks(request)]
 
 
 def findings(results: Results) -> Findings:
@@ -53,12 +53,12 @@ def findings(results: Results) -> Findings:
 
     if results.stopped:
         return Findings(notes=["Stopped by a signal before anything was measured."])
-    asked, folder, untrained = results.asked, results.folder, starts(results.asked)
-    measured = propagation.measure(untrained, results.outcomes, asked.settings.images)
+    request, folder, untrained = results.request, results.folder, starts(results.request)
+    measured = propagation.measure(untrained, results.outcomes, request.settings.images)
     notes = texts.notes(measured)
     if results.outcomes:
         steps = results.outcomes[0].run.config.train.steps
-        notes.append(f"Trained for {steps} steps, {asked.settings.fraction:g} of the config's schedule.")
+        notes.append(f"Trained for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
     figures = pictures.draw(measured, folder, untrained[0].config.data.name)
     return Findings(figures, [texts.write(measured, folder)], notes)
 

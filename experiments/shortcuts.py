@@ -4,14 +4,14 @@ python -m experiments.shortcuts --workdir=runs/shortcuts [--depths=20] [--seeds=
 """
 
 from resnet_flax.figures import curves, final_errors
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 
-def cases(asked: Asked) -> list[Case]:
+def cases(request: Request) -> list[Case]:
     """The three options and the plain twin at each depth."""
     found = []
-    for depth in asked.settings.depths:
+    for depth in request.settings.depths:
         found.append(Case(f"plain-{depth}"))
         for option in "ABC":
             found.append(Case(f"residual-{depth}", {"model.shortcut": option}, f"residual-{depth} {option}"))

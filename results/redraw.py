@@ -35,7 +35,7 @@ _SHORTENED = {  # what the README of each folder says of its runs, and their par
 }
 
 
-def of_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
+def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
     """Reads the runs of a file of lines of metrics, which name their network, or their run with its seed."""
     found: dict[str, list[dict[str, Any]]] = {}
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
@@ -45,7 +45,7 @@ def of_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
     return [_outcome(*name.split("-seed"), lines, file, overrides) for name, lines in found.items()]
 
 
-def of_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
+def read_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
     """Reads the runs of a table of final errors whose labels a pattern fits; of two seeds, their deviation gives both.
 
     Of the config it sets what figures of final errors tell: unit, depth, and whether there is BN.
@@ -79,7 +79,7 @@ def _error(text: str, seed: int) -> float:
     return (float(mean) + (1 - 2 * seed) * float(deviation or 0) / math.sqrt(2)) / 100
 
 
-def of_layers(path: Path) -> list[Measured]:
+def read_layers(path: Path) -> list[Measured]:
     """Reads what ``propagation`` measured, and from the summary beside it which networks diverged."""
     found: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
     keys = ("network", "normalisation", "initialisation", "when")
@@ -96,7 +96,7 @@ def of_layers(path: Path) -> list[Measured]:
     return measured
 
 
-def of_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
+def read_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
     """Reads the openness of the gates of each network."""
     found: dict[str, dict[str, list[tuple[str, float]]]] = {}
     for row in _rows(path):
@@ -105,7 +105,7 @@ def of_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
     return found
 
 
-def of_costs(path: Path) -> Iterable[SimpleNamespace]:
+def read_costs(path: Path) -> Iterable[SimpleNamespace]:
     """Reads what networks cost."""
     for row in _rows(path):
         unit, depth = row["network"].split("-")
@@ -118,10 +118,10 @@ def of_costs(path: Path) -> Iterable[SimpleNamespace]:
 def redraw(output: Path) -> None:
     """Draws them into a folder that is laid out as this one."""
     title = "digits: plain and residual networks"
-    curves.draw(of_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
+    curves.draw(read_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
     for folder, (part, overrides) in _SHORTENED.items():
         shared = {"data.image_size": 16, "data.subset": 5000}
-        outcomes = of_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
+        outcomes = read_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
         title = f"CIFAR-10, {part:g} of the schedule: the paper's Fig."
         paper.figure_6(outcomes, output / folder / "figure6.png", f"{title} 6")
         plain = [o for o in outcomes if o.run.label.startswith("plain")]
@@ -132,23 +132,23 @@ def redraw(output: Path) -> None:
         "shortcuts": "shortcuts A, B and C", "initialisation": "initialisation",
         "highway": "plain, highway and residual networks",
     }.items():  # fmt: skip
-        outcomes = of_table(here / folder / "table.csv")
+        outcomes = read_table(here / folder / "table.csv")
         final_errors.side_by_side(outcomes, there / folder / "errors.png", f"digits: {title}")
     table, folder = here / "claims/table.csv", there / "claims"
-    cures = of_table(table, chosen=r"(plain|residual)-56( \w+\.|$)")
+    cures = read_table(table, chosen=r"(plain|residual)-56( \w+\.|$)")
     final_errors.side_by_side(cures, folder / "cures.png", "digits: dropout and weight decay on plain-56")
-    shallow = of_table(table, chosen=r"-(8|14)$")
+    shallow = read_table(table, chosen=r"-(8|14)$")
     final_errors.side_by_side(shallow, folder / "shallow.png", "digits: shortcuts in shallow networks")
-    norms = of_table(table, chosen=r"plain-(8|20|32|56)( without BN|$)")
+    norms = read_table(table, chosen=r"plain-(8|20|32|56)( without BN|$)")
     title = "digits: plain networks with and without BN"
     norm = {"batch": "with BN", "none": "without BN"}
     final_errors.against_depth(norms, folder / "normalisation.png", title, lambda o: norm[o.run.config.model.norm])
-    depths = of_table(here / "depth_sweep/table.csv", seeds=(0, 1))
+    depths = read_table(here / "depth_sweep/table.csv", seeds=(0, 1))
     final_errors.against_depth(depths, there / "depth_sweep/depth.png", "digits: error against depth")
-    propagation.draw(of_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
-    opened, runs = of_gates(here / "highway/gate_layers.csv"), of_table(here / "highway/table.csv")
+    propagation.draw(read_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
+    opened, runs = read_gates(here / "highway/gate_layers.csv"), read_table(here / "highway/table.csv")
     gates.draw(opened, there / "highway/gates.png", "digits: openness of the gates", protocol.summary(runs))
-    costs = list(of_costs(here / "cost/networks.csv"))
+    costs = list(read_costs(here / "cost/networks.csv"))
     cost.draw(costs, there / "cost/cost.png", "digits: cost of a training step, images of 8x8x1, batch 32")
 
 

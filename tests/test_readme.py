@@ -11,7 +11,7 @@ import yaml
 
 from resnet_flax import main
 from resnet_flax.errors import DIVERGED, DONE, FAILED, INTERRUPTED, USER_MISTAKE
-from resnet_flax.sweeps import carry
+from resnet_flax.sweeps import runner
 from resnet_flax.sweeps.cases import Outcome
 from tests.commands import ROOT, command, lines
 from tests.pages import DOCS, NOTEBOOKS, PAGES, README, WRITTEN, block, prose, python_blocks
@@ -125,11 +125,11 @@ def test_what_code_imports_is_there(page):
 def test_an_experiment_from_python(tmp_path, monkeypatch):
     """The lines of docs/sweeps.md, but for the training."""
 
-    def trained(runs, asked):
+    def trained(runs, request):
         line = {"step": 90, "epoch": 2.0, "train_error": 0.5, "test_error": 0.25, "seconds": 1.0}
         return [Outcome(run, [line], 1, 10) for run in runs]
 
-    monkeypatch.setattr(carry, "execute", trained)
+    monkeypatch.setattr(runner, "execute", trained)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     scope = {}

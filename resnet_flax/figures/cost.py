@@ -22,12 +22,12 @@ def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> No
     depths = sorted({c.depth for c in costs})
     margin = 0.15 * (depths[-1] - depths[0] or depths[0])
     axes.set_xlim(depths[0] - margin, depths[-1] + margin)
-    looks = style.looks(c.unit for c in costs)
-    for i, (unit, look) in enumerate(looks.items()):
+    line_styles = style.line_styles(c.unit for c in costs)
+    for i, (unit, look) in enumerate(line_styles.items()):
         line = sorted((c for c in costs if c.unit == unit), key=lambda c: c.depth)
         x = [c.depth for c in line]
         y = np.array([1e3 * c.step.median if measured else c.multiply_adds / 1e6 for c in line])
-        beside = style.aside(axes, i, len(looks), depths)
+        beside = style.offset_transform(axes, i, len(line_styles), depths)
         axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, transform=beside, **look)
         if measured:
             bars = (y - [1e3 * c.step.least for c in line], [1e3 * c.step.most for c in line] - y)
@@ -42,7 +42,7 @@ def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> No
 def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
     """Writes the picture of :func:`draw_into`: what was counted, and what was measured."""
     rounds = len(costs[0].step.rounds)
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=3.0)
         for ax, what in zip(axes, ("counted", "measured"), strict=True):
             draw_into(ax, costs, what == "measured")

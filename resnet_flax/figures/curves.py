@@ -35,7 +35,7 @@ def draw_into(
     outcomes: Sequence[Outcome],
     metric: str = "test_error",
     line: Callable[[Outcome], str] = layers,
-    looks: Mapping[str, Mapping[str, Any]] | None = None,
+    line_styles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Draws an error in % against steps, a labelled line for each name that ``line`` gives.
 
@@ -47,28 +47,28 @@ def draw_into(
       outcomes: of the runs.
       metric: the error, a key of lines of metrics.
       line: names the line of a run.
-      looks: colour, marker and dashes of each name, to share them with other axes (``style.looks``).
+      line_styles: colour, marker and dashes of each name, to share them with other axes (``style.line_styles``).
     """
     names = list(dict.fromkeys(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth)))
-    looks = looks or style.looks(names)
+    line_styles = line_styles or style.line_styles(names)
     last = []
-    for i, name in enumerate(looks):
+    for i, name in enumerate(line_styles):
         members = [o for o in outcomes if line(o) == name]
-        _draw_failed(axes, [o for o in members if o.failure], metric, looks[name])
+        _draw_failed(axes, [o for o in members if o.failure], metric, line_styles[name])
         steps, values = _series([o for o in members if o.lines and not o.failure], metric)
         if not members:
             continue
         every = max(1, len(steps) // 6)
-        marks: dict[str, Any] = {"markevery": (i * every // len(looks), every), "markersize": 4.5}
+        marks: dict[str, Any] = {"markevery": (i * every // len(line_styles), every), "markersize": 4.5}
         mean: np.ndarray = values.mean(0) if steps else np.empty(0)
-        axes.plot(steps, mean, label=name, linewidth=1.5, **looks[name], **marks)
+        axes.plot(steps, mean, label=name, linewidth=1.5, **line_styles[name], **marks)
         if len(values) > 1:
             deviation = values.std(0, ddof=1)
             axes.fill_between(
-                steps, mean - deviation, mean + deviation, color=looks[name]["color"], alpha=0.15, linewidth=0
+                steps, mean - deviation, mean + deviation, color=line_styles[name]["color"], alpha=0.15, linewidth=0
             )
         if np.isnan(mean).any():
-            style.explain(axes, "gap: not finite", linestyle="none")
+            style.add_legend_entry(axes, "gap: not finite", linestyle="none")
         last += [v for v in mean[-1:] if np.isfinite(v)]
     drawn = np.concatenate([np.ravel(_series([o], metric)[1]) for o in outcomes] or [np.zeros(0)])
     most = max(drawn[np.isfinite(drawn)], default=0.0)
@@ -88,7 +88,7 @@ def _draw_failed(axes: Axes, outcomes: Sequence[Outcome], metric: str, look: Map
         where = {} if finite else {"transform": axes.transAxes}
         ends = {**look, **where, "marker": "x", "markersize": 7, "markevery": [-1], "linewidth": 0.8}
         axes.plot(*zip(*(finite or [(0.03, 0.96)]), strict=True), **ends)
-        style.explain(axes, f"{outcome.failure} (not in a mean)", marker="x", linestyle="none")
+        style.add_legend_entry(axes, f"{outcome.failure} (not in a mean)", marker="x", linestyle="none")
 
 
 def _series(outcomes: Sequence[Outcome], metric: str) -> tuple[list[int], np.ndarray]:
@@ -121,18 +121,18 @@ def draw(
       What the report says of it.
     """
     rows = list(dict.fromkeys(map(panel, outcomes)))
-    looks = style.looks(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth))
-    with style.look():
+    line_styles = style.line_styles(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth))
+    with style.figure_style():
         figure, axes = style.panels(len(rows), 2, sharex=True)
         for row, name in zip(axes, rows, strict=True):
             members = [o for o in outcomes if panel(o) == name]
             for ax, (metric, what) in zip(row, ERRORS.items(), strict=True):
-                draw_into(ax, members, metric, line, looks)
+                draw_into(ax, members, metric, line, line_styles)
                 ax.set_title(textwrap.fill(f"{name}: {what}", 42))
-        style.alike(axes)
+        style.share_scales(axes)
         for row, name in zip(axes, rows, strict=True):
             if beside is not None:
-                beside(row[1], name, looks)
+                beside(row[1], name, line_styles)
         style.finish(figure, path, title, protocol.summary(outcomes))
     seeds = len({o.run.config.seed for o in outcomes})
     band = f"; bands: one standard deviation over {seeds} seeds" if seeds > 1 else "; one seed"

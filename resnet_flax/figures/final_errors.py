@@ -53,15 +53,15 @@ def draw_against(
     _value_axis(axes, places, log and numbers)
     axes.set_xlabel(label)
     style.error_axis(axes, _lowest(outcomes, metric, line), max([0.0, *_errors(outcomes, metric)]))
-    looks = style.looks(map(line, outcomes))
-    for i, (name, look) in enumerate(looks.items()):
+    line_styles = style.line_styles(map(line, outcomes))
+    for i, (name, look) in enumerate(line_styles.items()):
         there: dict[float, list[Outcome]] = {place: [] for place in places.values()}
         for outcome, value in zip(outcomes, values, strict=True):
             if line(outcome) == name:
                 there[places[value]].append(outcome)
         there = {place: members for place, members in there.items() if members}
         mean, deviation = np.array([_mean_and_deviation(_errors(m, metric)) for m in there.values()]).T
-        beside = style.aside(axes, i, len(looks), list(places.values()))
+        beside = style.offset_transform(axes, i, len(line_styles), list(places.values()))
         look |= {"transform": beside} | ({} if numbers else {"linestyle": "none"})
         axes.plot(list(there), mean, label=name, linewidth=1.6, markersize=5, **look)
         if np.isfinite(deviation).any():
@@ -107,12 +107,12 @@ def against(
     Returns:
       What the report says of it.
     """
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=3.0)
         for ax, (metric, what) in zip(axes, ERRORS.items(), strict=True):
             draw_against(ax, outcomes, x, metric, line, log)
             ax.set_title(f"final {what}")
-        style.alike(axes[None])
+        style.share_scales(axes[None])
         style.finish(figure, path, title, protocol.summary(outcomes))
     what = f"Errors at the final step in % against {words.name(x)}{_seeds(outcomes)}{_failed(outcomes)}"
     return Figure(path.name, style.caption(title, what))
@@ -132,7 +132,7 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     rows = np.arange(len(groups))[::-1]
     lowest = _lowest(outcomes, "test_error", lambda o: o.run.label)
     style.error_axis(axes, lowest, max([0.0, *(e for key in ERRORS for e in _errors(outcomes, key))]), vertical=False)
-    for (key, what), look, shift in zip(ERRORS.items(), style.looks(ERRORS).values(), (0.14, -0.14), strict=True):
+    for (key, what), look, shift in zip(ERRORS.items(), style.line_styles(ERRORS).values(), (0.14, -0.14), strict=True):
         mean, deviation = np.array([_mean_and_deviation(_errors(members, key)) for members in groups.values()]).T
         axes.plot(mean, rows + shift, label=what, markersize=5, **look | {"linestyle": "none"})
         if np.isfinite(deviation).any():
@@ -153,7 +153,7 @@ def side_by_side(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
     """Writes the picture of :func:`draw_side_by_side`."""
     texts = _texts(by_label(outcomes))
     row = max(0.3, *(0.17 * (1 + text.count("\n")) for text in texts))
-    with style.look():
+    with style.figure_style():
         figure, [[axes]] = style.panels(1, 1, height=0.6 + row * len(texts))
         draw_side_by_side(axes, outcomes)
         style.finish(figure, path, title, protocol.summary(outcomes))

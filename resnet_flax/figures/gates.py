@@ -11,9 +11,9 @@ from resnet_flax.reporting.record import Figure
 
 def draw_into(axes: Axes, gates: Mapping[str, Sequence[tuple[str, float]]]) -> None:
     """Draws the mean of T of each gated layer against the layer, a labelled line for each network."""
-    looks = style.looks(gates)
+    line_styles = style.line_styles(gates)
     for label, layers in gates.items():
-        style.draw_layers(axes, [value for _, value in layers], label, looks)
+        style.draw_layers(axes, [value for _, value in layers], label, line_styles)
     axes.set_xlabel("gated layer, from the input")
     axes.set_ylabel("mean of T (0 carries, 1 transforms)")
 
@@ -23,7 +23,7 @@ def draw(
 ) -> Figure:
     """Writes the picture of :func:`draw_into`, at initialisation and after training."""
     most = max(value for moments in gates.values() for layers in moments.values() for _, value in layers)
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=2.8, sharey=True)
         for ax, when in zip(axes, ("at initialisation", "after training"), strict=True):
             draw_into(ax, {label: moments[when] for label, moments in gates.items()})

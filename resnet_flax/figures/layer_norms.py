@@ -38,7 +38,7 @@ def draw_into(axes: Axes, outcome: Outcome, metric: str, norm: LogNorm | None = 
     axes.set_ylabel("convolution, from the input")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if not np.isfinite(values).all():
-        style.explain(axes, "white: 0, or not finite", marker="s", markerfacecolor="w", linestyle="none")
+        style.add_legend_entry(axes, "white: 0, or not finite", marker="s", markerfacecolor="w", linestyle="none")
     norm = norm or colours_of([outcome], metric)
     return axes.pcolormesh(edges, np.arange(len(values) + 1) + 0.5, values, norm=norm, cmap="cividis", rasterized=True)
 
@@ -59,7 +59,7 @@ def draw(outcomes: Sequence[Outcome], metrics: Sequence[str], path: Path, title:
     chosen = [o for o in outcomes if o.run.config.seed == first and o.lines]
     columns = min(2, len(chosen))
     rows = -(-len(chosen) // columns)
-    with style.look():
+    with style.figure_style():
         figure, axes = style.panels(len(metrics) * rows, columns, height=2.9, sharex=True)
         for metric, block in zip(metrics, np.split(axes, len(metrics)), strict=True):
             norm = colours_of(chosen, metric)

@@ -32,19 +32,24 @@ def _panel(outcome: Outcome) -> str:
     return _PANELS[2] if model.depth >= 110 and model.unit == "residual" else model.unit
 
 
-def _draw_published(axes: Axes, panel: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_published(axes: Axes, panel: str, line_styles: Mapping[str, Mapping[str, Any]]) -> None:
     """Draws a sign at the right edge for each published test error, and its number, moved apart where they meet."""
     found = {}
     for number in published.read("cifar10_table6").numbers:
         name, _, depth = number.network.rpartition("-")
         line = f"{depth} layers"
-        shown = name == "residual" and number.metric == "test error %" and number.statistic != "best" and line in looks
+        shown = (
+            name == "residual"
+            and number.metric == "test error %"
+            and number.statistic != "best"
+            and line in line_styles
+        )
         if shown and panel == _PANELS[2 if int(depth) >= 110 else 1]:
             found[line] = number.value
     right: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "color": "0.2", "annotation_clip": False}
     bottom = 0.0
     for line, value in sorted(found.items(), key=lambda item: item[1]):
-        look = {"color": looks[line]["color"], "marker": looks[line]["marker"], "markersize": 4.5}
+        look = {"color": line_styles[line]["color"], "marker": line_styles[line]["marker"], "markersize": 4.5}
         _, height = (axes.transScale + axes.transLimits).transform((0, value))
         axes.plot([1.02], [value], transform=axes.get_yaxis_transform(), clip_on=False, **look)
         place = max(height, bottom)
@@ -80,10 +85,10 @@ def draw_responses(
     finished = {
         f"{o.run.config.model.unit}-{o.run.config.model.depth}": o for o in outcomes if o.run.label in responses
     }
-    looks = style.looks(finished)
+    line_styles = style.line_styles(finished)
     for name, outcome in finished.items():
         values = responses[outcome.run.label]
-        style.draw_layers(axes, sorted(values, reverse=True) if by_size else values, name, looks)
+        style.draw_layers(axes, sorted(values, reverse=True) if by_size else values, name, line_styles)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layer, by size" if by_size else "layer, from the input to the output")
     axes.set_ylabel("standard deviation")
@@ -94,7 +99,7 @@ def figure_7(
 ) -> Figure:
     """Writes Fig. 7: standard deviations of the 3x3 layers' responses, by a run's label, in order and sorted."""
     finished = [o for o in outcomes if o.run.label in responses]
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=2.8, sharey=True)
         for ax, by_size in zip(axes, (False, True), strict=True):
             draw_responses(ax, finished, responses, by_size)

@@ -59,13 +59,13 @@ def draw_into(
       layers: takes the numbers, with the layers' names, from what was measured.
       log: whether the vertical axis is logarithmic.
     """
-    looks = style.looks(m.config.model.unit for m in measured)
+    line_styles = style.line_styles(m.config.model.unit for m in measured)
     for m in measured:
         unit = m.config.model.unit
         if m.propagation:
-            style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, looks, log)
+            style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, line_styles, log)
         else:
-            style.explain(axes, f"{unit}: {m.failure}", marker=looks[unit]["marker"], linestyle="none")
+            style.add_legend_entry(axes, f"{unit}: {m.failure}", marker=line_styles[unit]["marker"], linestyle="none")
     if not log:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("layer, from the input to the output")
@@ -74,7 +74,7 @@ def draw_into(
 def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str, Callable], unit: str) -> None:
     """Writes a row of panels for each depth, with and without BN, and a column for each quantity."""
     rows = list(dict.fromkeys((m.norm, m.config.model.depth) for m in measured))
-    with style.look():
+    with style.figure_style():
         figure, axes = style.panels(len(rows), len(quantities), height=2.3)
         for row, (norm, depth) in zip(axes, rows, strict=True):
             members = [m for m in measured if m.norm == norm]

@@ -1,7 +1,7 @@
 """The look of every figure, and how one is begun and written.
 
 Lines of a panel differ in colour, marker and dashes, and their colours also in grey. matplotlib's own settings and
-backend stay as they are: a function that writes a file is decorated with :func:`look`, and makes its figure without
+backend stay as they are: a function that writes a file is decorated with :func:`figure_style`, and makes its figure without
 pyplot. A function that draws into axes takes them as they come.
 """
 
@@ -55,7 +55,7 @@ _TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
 
 
 @contextlib.contextmanager
-def look() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Applies the look to what is drawn inside; matplotlib's settings are as before at its end."""
     with matplotlib.style.context(["default", _SETTINGS]):
         yield
@@ -68,7 +68,7 @@ def colors(count: int) -> list[str]:
     return [_COLORS[i] for i in _FEW.get(count, range(count))]
 
 
-def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Returns the colour, marker and dashes of each line by its name, as arguments of ``Axes.plot``."""
     names = list(dict.fromkeys(names))
     return {
@@ -91,7 +91,7 @@ def panels(rows: int, columns: int, height: float = 2.6, **shared: Any) -> tuple
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def aside(axes: Axes, place: int, places: int, values: Sequence[float]) -> Transform:
+def offset_transform(axes: Axes, place: int, places: int, values: Sequence[float]) -> Transform:
     """Returns ``axes.transData`` moved aside, so that equal points of several lines lie beside each other.
 
     Args:
@@ -122,16 +122,16 @@ def mark_failures(
         failures = " or ".join(sorted({o.failure for o in members if o.failure}))
         if failures and all(o.failure for o in members):
             axes.plot([place], [0.97], **point, marker="x", transform=top)
-            explain(axes, failures, marker="x", linestyle="none")
+            add_legend_entry(axes, failures, marker="x", linestyle="none")
         elif failures:
             axes.plot(
                 [place], [error], **point, marker=look["marker"], markerfacecolor="w", transform=look["transform"]
             )
-            explain(
+            add_legend_entry(
                 axes, f"{failures} in part: mean of the other seeds", marker="o", markerfacecolor="w", linestyle="none"
             )
         elif not np.isfinite(error):
-            explain(axes, "gap: not finite", linestyle="none")
+            add_legend_entry(axes, "gap: not finite", linestyle="none")
 
 
 def caption(title: str, rest: str) -> str:
@@ -139,27 +139,32 @@ def caption(title: str, rest: str) -> str:
     return f"{title}{'' if title.endswith('?') else '.'} {rest}."
 
 
-def draw_layers(axes: Axes, values: Sequence[float], name: str, looks: Mapping[str, Any], log: bool = False) -> None:
+def draw_layers(
+    axes: Axes, values: Sequence[float], name: str, line_styles: Mapping[str, Any], log: bool = False
+) -> None:
     """Draws a number of each layer against the layer, with some of its points marked.
 
     Args:
       axes: what is drawn into.
       values: of the layers, in order.
       name: the line's label.
-      looks: of all lines (:func:`looks`); each is marked at other points.
+      line_styles: of all lines (:func:`line_styles`); each is marked at other points.
       log: whether the vertical axis is logarithmic; 0, as of a layer that has died, is a gap then, and explained.
     """
     all_values, every = np.asarray(values, float), max(1, len(values) // 7)
     shown = np.where(all_values > 0, all_values, np.nan) if log else all_values
-    marks: dict[str, Any] = {"markevery": (list(looks).index(name) * every // len(looks), every), "markersize": 4}
-    axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **looks[name], **marks)
+    marks: dict[str, Any] = {
+        "markevery": (list(line_styles).index(name) * every // len(line_styles), every),
+        "markersize": 4,
+    }
+    axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **line_styles[name], **marks)
     if log:
         axes.set_yscale("log")
     if not np.isfinite(shown).all():
-        explain(axes, "gap: 0, or not finite", linestyle="none")
+        add_legend_entry(axes, "gap: 0, or not finite", linestyle="none")
 
 
-def explain(axes: Axes, text: str, **sign: Any) -> None:
+def add_legend_entry(axes: Axes, text: str, **sign: Any) -> None:
     """Gives the axes' legend an entry that is no line of theirs, once."""
     if text not in axes.get_legend_handles_labels()[1]:
         look: dict[str, Any] = {"color": "0.3", "markersize": 5} | sign
@@ -195,7 +200,7 @@ def _logarithmic(axes: Axes, vertical: bool = True) -> None:
     axis.set_label_text("error (%), log above 1")
 
 
-def alike(axes: np.ndarray) -> None:
+def share_scales(axes: np.ndarray) -> None:
     """Gives panels of errors [rows, columns] axes that can be compared: within a column, and where they fit, in all.
 
     A column is logarithmic where one of its panels is. Where no column is, or each, inner panels lose their labels.

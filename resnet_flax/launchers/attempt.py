@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.endings import WELL, Ending, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending, first_line
 from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training import loop
 
@@ -34,4 +34,4 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
         text = traceback.format_exc()
         print(text, file=sys.stderr)
         return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {directory.write_crash(text)})"
-    return WELL
+    return SUCCESS

@@ -24,10 +24,10 @@ def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> lis
       Interrupted: a signal came; what was finished stays, and the same command goes on.
     """
     with StopRequest() as stop:  # one that comes in the last moments of a run is for the rest of them
-        return _in_order(runs, stop, {} if endings is None else endings)
+        return _run_each(runs, stop, {} if endings is None else endings)
 
 
-def _in_order(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
+def _run_each(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
     pace, left = Pace(), deque(enumerate(runs))
     busy = 0  # that many of the last ones another process was at
     while left:

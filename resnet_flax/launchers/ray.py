@@ -29,7 +29,7 @@ from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.layout import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, Run
-from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure, first_line
 
 _LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
 _POLL_SECONDS = 0.5
@@ -92,7 +92,7 @@ class _Sweep:
         """Until all have ended, or a signal has stopped them; where all have, no cluster is needed."""
         for i, run in enumerate(self._runs):
             if run.is_finished:
-                self._end(i, WELL, "finished before")
+                self._end(i, SUCCESS, "finished before")
             elif earlier := earlier_failure(run.config, run.workdir):
                 self._end(i, earlier)
         left = [i for i in range(len(self._runs)) if i not in self._endings]

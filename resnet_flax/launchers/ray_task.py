@@ -45,10 +45,10 @@ def work(
         yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
         for module in modules:
             configs.execute(module, "module")
-        yield _end(configs.from_json(config), folder, cache, stop, Tracking(*tracking))
+        yield _train(configs.from_json(config), folder, cache, stop, Tracking(*tracking))
 
 
-def _end(
+def _train(
     config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest, tracking: Tracking
 ) -> tuple[str, str]:
     if cache:

@@ -130,35 +130,35 @@ def gather(folder: Path) -> Gathered:
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: there is no such folder; name one that holds experiments or runs")
     root = folder.resolve()
-    readers = _Readers(root)
-    found = readers.walk()
+    reader = _Reader(root)
+    found = reader.walk()
     experiments, runs = [], {}
     for path in (p for p, files in found if record.FILE in files):
-        if (experiment := readers.experiment(path)) is not None:
+        if (experiment := reader.experiment(path)) is not None:
             experiments.append(experiment)
     experiments.sort(key=lambda e: (_place(e.record.experiment), e.record.experiment, e.label))
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
     others = [
-        one for path, files in found if holds_run(files) and path not in runs and (one := readers.run(path)) is not None
+        one for path, files in found if holds_run(files) and path not in runs and (one := reader.run(path)) is not None
     ]
     if not experiments and not others:
-        if readers.problems:
-            raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(readers.problems)}")
+        if reader.problems:
+            raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(reader.problems)}")
         raise UserError(
             f"--workdir={folder} holds no {record.FILE} of an experiment and no {CONFIG} of a run, at any depth"
         )
     name = root.name if folder.is_absolute() or root.name != folder.name else folder.as_posix()
     every = [*runs.values(), *others]
-    problems = [*readers.problems, *(readers.said(run.mended, run.path) for run in every if run.mended)]
-    return Gathered(name, experiments, every, others, problems, readers.unreadable())
+    problems = [*reader.problems, *(reader.with_labels(run.mended, run.path) for run in every if run.mended)]
+    return Gathered(name, experiments, every, others, problems, reader.unreadable())
 
 
 def _place(experiment: str) -> int:
     return ORDER.index(experiment) if experiment in ORDER else len(ORDER)
 
 
-class _Readers:
+class _Reader:
     """Reads each folder once, and keeps what went wrong."""
 
     def __init__(self, root: Path) -> None:
@@ -190,7 +190,7 @@ class _Readers:
         try:
             left = record.read(path)
         except UserError as error:
-            self.problems.append(self.said(str(error), path))
+            self.problems.append(self.with_labels(str(error), path))
             return None
         runs, problems = [], []
         for place in left.runs:
@@ -218,10 +218,10 @@ class _Readers:
             try:
                 self._runs[path] = read_run(path, self._label(path))
             except UserError as error:
-                self._runs[path] = UserError(self.said(str(error), path))
+                self._runs[path] = UserError(self.with_labels(str(error), path))
         return self._runs[path]
 
-    def said(self, text: str, path: Path) -> str:
+    def with_labels(self, text: str, path: Path) -> str:
         """A message, with the folder as people know it."""
         return text.replace(str(path), self._label(path))
 

@@ -23,11 +23,11 @@ class Status:
 
     Attributes:
       rows: of :data:`HEADER`, a run each; those that are planned and not begun last.
-      goes_on: whether a run is running, or has yet to begin.
+      is_active: whether a run is running, or has yet to begin.
     """
 
     rows: Sequence[tuple[str, ...]]
-    goes_on: bool
+    is_active: bool
 
     def __str__(self) -> str:
         states = Counter(re.sub(r"( at step| after step|:).*", "", row[1]) for row in self.rows)
@@ -35,7 +35,7 @@ class Status:
         return f"{_aligned([HEADER, *self.rows])}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
 
 
-def of(folder: Path) -> Status:
+def read(folder: Path) -> Status:
     """Reads the runs and the plans in a folder, at any depth.
 
     Raises:

@@ -30,7 +30,7 @@ class Cluster:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Request:
     """The request to an experiment, from the command line or from Python.
 
     Attributes:

@@ -11,7 +11,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.reporting.record import Table
 from resnet_flax.reporting.tables import write_rows
 from resnet_flax.sweeps import grid
-from resnet_flax.sweeps.cases import Asked, Case, Outcome, label_of
+from resnet_flax.sweeps.cases import Case, Outcome, Request, label_of
 from resnet_flax.sweeps.declaration import Results, Stage
 from resnet_flax.sweeps.grid import Point
 from resnet_flax.sweeps.plan import identity, is_in_name, plan
@@ -21,7 +21,7 @@ AT_AN_END = "at the end of the grid: a wider one may do better"
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
+class Candidate:
     """One of the values that a choice is made among.
 
     Attributes:
@@ -61,10 +61,10 @@ class Choice:
 
     name: str
     rest: Point
-    tried: Sequence[Tried]
+    tried: Sequence[Candidate]
 
     @property
-    def best(self) -> Tried | None:
+    def best(self) -> Candidate | None:
         """The one with the least validation error, then validation loss, then the first; None while any is running."""
         if not all(tried.has_ended for tried in self.tried):
             return None
@@ -76,7 +76,7 @@ class Choice:
         """Whether no value came to its end."""
         return all(tried.has_ended and tried.failure for tried in self.tried)
 
-    def ends(self, over: Sequence[str]) -> list[str]:
+    def keys_at_end(self, over: Sequence[str]) -> list[str]:
         """Lists the keys whose chosen value is the least or the greatest tried, and could be smaller or greater."""
         found = []
         for key in over:
@@ -112,14 +112,14 @@ class Chooser:
         chosen = [axis for axis in self.axes if not set(self.over).isdisjoint(axis[0])]
         return [axis for axis in self.axes if axis not in chosen], chosen
 
-    def first(self, asked: Asked) -> list[Case]:
+    def candidate_cases(self, request: Request) -> list[Case]:
         """Returns a case for each combination of values.
 
         Raises:
           UserError: a case has no validation images to choose by; the test images never choose.
         """
         cases = [grid.case(point, seeds=self.seeds) for point in grid.points(self.axes)]
-        lacking = [run.name for run in plan(cases, asked) if not run.config.data.validation]
+        lacking = [run.name for run in plan(cases, request) if not run.config.data.validation]
         if lacking:
             raise UserError(
                 f"--best-over={','.join(self.over)}: {lacking[0]} has data.validation=0, so nothing to choose by: the "
@@ -128,20 +128,20 @@ class Chooser:
             )
         return cases
 
-    def then(self, asked: Asked) -> Stage:
+    def second_stage(self, request: Request) -> Stage:
         """Returns the stage that runs the chosen cases with all seeds."""
-        names = [choice.name for choice in self.choices([], asked)]
-        seeds = [seed for seed in asked.seeds if seed not in self.seeds]
+        names = [choice.name for choice in self.choices([], request)]
+        seeds = [seed for seed in request.seeds if seed not in self.seeds]
         over = " and ".join(self.over)
         said = f"then {len(names) * len(seeds)} more: the best {over} of each of {len(names)}, with {_seeds(seeds)}"
         return Stage(
             CHOSEN,
             [f"the best {over} of {name}, seed {seed}" for seed in seeds for name in names],
             said,
-            lambda results: [case for c in self.choices(results.outcomes, asked) for case in self._case(c)],
+            lambda results: [case for c in self.choices(results.outcomes, request) for case in self._case(c)],
         )
 
-    def choices(self, outcomes: Sequence[Outcome], asked: Asked) -> list[Choice]:
+    def choices(self, outcomes: Sequence[Outcome], request: Request) -> list[Choice]:
         """Returns the choice for each case, by the outcomes of the runs so far."""
         known = {identity(outcome.run.config): outcome for outcome in outcomes}
         rests, chosen = self._split()
@@ -149,8 +149,8 @@ class Chooser:
         for rest in grid.points(rests):
             tried = []
             for values in grid.points(chosen):
-                runs = plan([grid.case(rest | values, seeds=self.seeds)], asked)
-                tried.append(Tried(values, [known.get(identity(run.config)) for run in runs]))
+                runs = plan([grid.case(rest | values, seeds=self.seeds)], request)
+                tried.append(Candidate(values, [known.get(identity(run.config)) for run in runs]))
             name = configs.name_of(runs[0].config.model)
             found.append(Choice(label_of(name, {k: v for k, v in rest.items() if not is_in_name(k, v)}), rest, tried))
         return found
@@ -159,7 +159,9 @@ class Chooser:
         """Returns the case to run with all seeds; none as long as the choice is open."""
         best = choice.best
         if best is not None:
-            label = label_of(choice.name, best.values) + (" (at the end of the grid)" if choice.ends(self.over) else "")
+            label = label_of(choice.name, best.values) + (
+                " (at the end of the grid)" if choice.keys_at_end(self.over) else ""
+            )
             return [grid.case(choice.rest | best.values, label=label)]
         if choice.failed:  # a row that says so, of the runs that there are
             label = f"{choice.name}, each {' and '.join(self.over)}"
@@ -168,7 +170,7 @@ class Chooser:
 
     def report(self, results: Results) -> tuple[Table, list[str]]:
         """Writes choices.csv; returns what the report says of it, and notes."""
-        choices = self.choices(results.outcomes, results.asked)
+        choices = self.choices(results.outcomes, results.request)
         rows = [self._row(choice) for choice in choices]
         images = sorted({o.run.config.data.validation for o in results.outcomes})
         over = " and ".join(self.over)
@@ -181,7 +183,7 @@ class Chooser:
             f"{choice.name}: {key}={best.values[key]} is {AT_AN_END}."
             for choice in choices
             if (best := choice.best) is not None
-            for key in choice.ends(self.over)
+            for key in choice.keys_at_end(self.over)
         ]
         header = ("network", *self.keys, "validation error %", "tried", "remark")
         return write_rows(results.folder / "choices.csv", header, rows, caption), notes
@@ -189,12 +191,12 @@ class Chooser:
     def _row(self, choice: Choice) -> tuple[str, ...]:
         best, several = choice.best, len(self.keys) > 1
 
-        def said(tried: Tried) -> str:
+        def said(tried: Candidate) -> str:
             values = ", ".join(f"{key}={v}" if several else str(v) for key, v in tried.values.items())
             error = tried.mean("validation_error")
             return f"{values}: {f'{100 * error:.2f}' if math.isfinite(error) else tried.failure or 'not begun'}"
 
-        remark = "; ".join(f"{key} {AT_AN_END}" if several else AT_AN_END for key in choice.ends(self.over))
+        remark = "; ".join(f"{key} {AT_AN_END}" if several else AT_AN_END for key in choice.keys_at_end(self.over))
         if best is None:
             remark = "no value came to its end" if choice.failed else "not decided yet"
         return (

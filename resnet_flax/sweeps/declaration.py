@@ -7,7 +7,7 @@ from typing import Any
 
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import Figure, Table
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting
 
 
@@ -16,13 +16,13 @@ class Results:
     """The results of an experiment's runs.
 
     Attributes:
-      asked: of the experiment.
+      request: of the experiment.
       outcomes: of all runs, seed by seed.
       groups: the labels of each group of cases, by its name; one group, ``""``, where there are none.
       stopped: whether a signal ended the runs: what there is is drawn, and nothing that takes long is measured.
     """
 
-    asked: Asked
+    request: Request
     outcomes: Sequence[Outcome]
     groups: Mapping[str, frozenset[str]]
     stopped: bool = False
@@ -35,7 +35,7 @@ class Results:
     @property
     def folder(self) -> Path:
         """The folder for figures and tables."""
-        return self.asked.folder
+        return self.request.folder
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -71,13 +71,13 @@ class Stage:
     Attributes:
       group: the name of their cases in :attr:`Results.groups`.
       names: of the runs that will be added, as far as they are known before.
-      said: the line that ``--dry-run`` prints of them.
+      dry_run_line: the line that ``--dry-run`` prints of them.
       cases: chooses them by the results of the first, those that are decided.
     """
 
     group: str
     names: Sequence[str]
-    said: str
+    dry_run_line: str
     cases: Callable[[Results], Sequence[Case]]
 
 
@@ -100,11 +100,11 @@ class Declaration:
 
     title: str
     question: str
-    cases: Callable[[Asked], Sequence[Case] | Mapping[str, Sequence[Case]]]
+    cases: Callable[[Request], Sequence[Case] | Mapping[str, Sequence[Case]]]
     findings: Callable[[Results], Findings]
     settings: Mapping[str, Setting] = dataclasses.field(default_factory=dict)
     published: Sequence[str] = ()
     config: str = "configs/digits.py"
     seeds: Sequence[int] = (0,)
-    measures: Callable[[Asked], Sequence[str]] = lambda asked: ()
-    then: Callable[[Asked], Stage | None] = lambda asked: None
+    measures: Callable[[Request], Sequence[str]] = lambda request: ()
+    then: Callable[[Request], Stage | None] = lambda request: None

@@ -8,7 +8,7 @@ from resnet_flax import config as configs
 from resnet_flax.runs.directory import RunDirectory
 
 Ending = tuple[str, str]  # "diverged", "failed", "crashed" or empty; the reason, one line
-WELL: Ending = ("", "")
+SUCCESS: Ending = ("", "")
 
 
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:

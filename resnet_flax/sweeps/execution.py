@@ -7,7 +7,7 @@ import jax
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
 from resnet_flax.runs import resume
-from resnet_flax.sweeps.cases import Asked, Outcome, Run
+from resnet_flax.sweeps.cases import Outcome, Request, Run
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
 
@@ -24,7 +24,7 @@ class Stopped(Interrupted):
         self.outcomes = outcomes
 
 
-def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
+def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
     """Runs them, where the launcher says; one that diverges, fails or crashes is noted, and the others go on.
 
     A run that diverged before would diverge again and is not repeated; one that failed or crashed is tried again.
@@ -36,11 +36,11 @@ def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
       UserError: before the first run, if any of them cannot be; it names all that cannot.
       Stopped: a signal came; what was finished stays, and the same command goes on.
     """
-    _check(runs, asked)
+    _check(runs, request)
     endings: dict[int, Ending] = {}
     try:
-        if asked.launcher == "ray":
-            ray.launch(runs, asked.runs, asked.cluster, endings)
+        if request.launcher == "ray":
+            ray.launch(runs, request.runs, request.cluster, endings)
         else:
             local.launch(runs, endings)
     except Interrupted as signal:
@@ -49,7 +49,7 @@ def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
     return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
 
 
-def as_found(runs: Sequence[Run]) -> list[Outcome]:
+def read_outcomes(runs: Sequence[Run]) -> list[Outcome]:
     """Returns the runs' outcomes as their folders tell them, and runs nothing.
 
     Raises:
@@ -73,10 +73,10 @@ def _read(run: Run) -> Outcome:
     return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")
 
 
-def _check(runs: Sequence[Run], asked: Asked) -> None:
+def _check(runs: Sequence[Run], request: Request) -> None:
     """Refuses runs of which one could not start."""
     # What a cluster's workers have is not known here, and this process takes no devices from them.
-    readiness = Readiness(jax.device_count() if asked.launcher == "local" else None)
+    readiness = Readiness(jax.device_count() if request.launcher == "local" else None)
     problems: dict[str, list[str]] = {}
     for run in runs:
         try:

@@ -6,7 +6,7 @@ A file of one's own that declares one is a command, with the flags of all experi
         title="Width",
         question="How does the error change with the width?",
         settings={"widths": Setting((0.5, 1.0), "Values of model.width.")},
-        cases=lambda asked: [Case("residual-8", {"model.width": width}) for width in asked.settings.widths],
+        cases=lambda request: [Case("residual-8", {"model.width": width}) for width in request.settings.widths],
         findings=lambda results: Findings([final_errors.side_by_side(results, "errors.png", "width")]),
     )
 
@@ -26,7 +26,7 @@ from resnet_flax import command
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps import options
-from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.options import Setting
 
@@ -79,7 +79,7 @@ class Experiment(Declaration):
             raise UserError(f"{min(unknown)!r} is no setting of {self.title!r}; choose of {', '.join(self.settings)}")
         file, _, network = (config or self.config).partition(":")
         folder = expanded(workdir)
-        asked = Asked(
+        request = Request(
             config=file,
             network=network,
             overrides=overrides or {},
@@ -88,15 +88,15 @@ class Experiment(Declaration):
             runs=expanded(runs) if runs else folder / "runs",
             settings=SimpleNamespace(**{name: self.settings[name].checked(name, settings[name]) for name in settings}),
         )
-        return _carry_out(self, self.name or self.cases.__module__.rpartition(".")[2], asked)
+        return _carry_out(self, self.name or self.cases.__module__.rpartition(".")[2], request)
 
     def _carry_out(self) -> None:
-        _carry_out(self, name_of_command(), options.asked(self.settings))
+        _carry_out(self, name_of_command(), options.request_from_flags(self.settings))
 
 
-def _carry_out(experiment: Declaration, name: str, asked: Asked) -> Any:
+def _carry_out(experiment: Declaration, name: str, request: Request) -> Any:
     # Only now, so that --help and a refusal do not wait for jax.
-    return importlib.import_module("resnet_flax.sweeps.carry").carry_out(experiment, name, asked)
+    return importlib.import_module("resnet_flax.sweeps.runner").carry_out(experiment, name, request)
 
 
 def name_of_command() -> str:

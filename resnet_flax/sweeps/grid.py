@@ -10,23 +10,23 @@ from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.ranges import integers
 
 Point = dict[str, Any]  # values by config key
 _FORM = "KEY=VALUE,VALUE,..., such as model.depth=20,56"
 
 
-def cases(texts: Sequence[str], asked: Asked) -> list[Case]:
+def cases(texts: Sequence[str], request: Request) -> list[Case]:
     """Returns a case for each combination of values.
 
     Raises:
       UserError: see :func:`axes`.
     """
-    return [case(point) for point in points(axes(texts, asked))]
+    return [case(point) for point in points(axes(texts, request))]
 
 
-def axes(texts: Sequence[str], asked: Asked) -> list[list[Point]]:
+def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
     """Reads each text (:func:`parse`), and checks them together.
 
     Raises:
@@ -40,7 +40,7 @@ def axes(texts: Sequence[str], asked: Asked) -> list[list[Point]]:
             f"--grid names {', '.join(sorted(repeated))} more than once; give all of its values in one --grid"
         )
     depths = {"model.depth", "model.stage_units"}
-    if len(depths & {*keys, *asked.overrides}) > 1:
+    if len(depths & {*keys, *request.overrides}) > 1:
         raise UserError(
             "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
         )

@@ -10,7 +10,7 @@ from resnet_flax.figures import curves, final_errors
 from resnet_flax.reporting import words
 from resnet_flax.reporting.record import Figure, Table
 from resnet_flax.sweeps import grid, options
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.choice import CHOSEN, Chooser
 from resnet_flax.sweeps.declaration import Findings, Results, Stage
 from resnet_flax.sweeps.experiment import Experiment
@@ -87,16 +87,16 @@ def _setting(key: str, outcome: Outcome) -> str:
     return unit if key == "model.unit" else words.setting(key, configs.flatten(config)[key])
 
 
-def _roles(asked: Asked) -> _Roles:
+def _roles(request: Request) -> _Roles:
     """Reads the settings.
 
     Raises:
       UserError: the grid is missing or cannot be, or another setting names what it does not vary.
     """
-    given = asked.settings
+    given = request.settings
     if not given.grid:
         raise UserError("--grid is missing: a key and its values, such as --grid model.depth=8..56:6")
-    axes = grid.axes(given.grid, asked)
+    axes = grid.axes(given.grid, request)
     keys = grid.keys_of(axes)
     for flag, named in {"best_over": given.best_over, "x": [given.x] * bool(given.x), "lines": given.lines}.items():
         for key in named:
@@ -105,7 +105,7 @@ def _roles(asked: Asked) -> _Roles:
                 raise UserError(f"--{flag}={','.join(named)}: --grid does not vary {key}; {known}")
     chooser, chosen = None, []
     if given.best_over:
-        seeds = options.numbers("choose_seeds", given.choose_seeds) or asked.seeds[:1]
+        seeds = options.parse_numbers("choose_seeds", given.choose_seeds) or request.seeds[:1]
         chooser = Chooser(axes, given.best_over, seeds)
         chosen = chooser.keys
     elif given.choose_seeds:
@@ -124,19 +124,23 @@ def _roles(asked: Asked) -> _Roles:
     return _Roles(axes, x, lines, chooser)
 
 
-def _cases(asked: Asked) -> list[Case]:
-    roles = _roles(asked)
-    return roles.chooser.first(asked) if roles.chooser else [grid.case(point) for point in grid.points(roles.axes)]
+def _cases(request: Request) -> list[Case]:
+    roles = _roles(request)
+    return (
+        roles.chooser.candidate_cases(request)
+        if roles.chooser
+        else [grid.case(point) for point in grid.points(roles.axes)]
+    )
 
 
-def _then(asked: Asked) -> Stage | None:
-    chooser = _roles(asked).chooser
-    return chooser.then(asked) if chooser else None
+def _then(request: Request) -> Stage | None:
+    chooser = _roles(request).chooser
+    return chooser.second_stage(request) if chooser else None
 
 
 def _findings(results: Results) -> Findings:
     """Draws the errors against x, and the curves; of values that are chosen, reports which."""
-    roles = _roles(results.asked)
+    roles = _roles(results.request)
     shown, protocol = results.outcomes, ""
     tables: list[Table] = []
     notes: list[str] = []

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.sweeps.cases import Asked, Cluster
+from resnet_flax.sweeps.cases import Cluster, Request
 from resnet_flax.sweeps.ranges import integers
 from resnet_flax.tracking import table
 
@@ -61,7 +61,7 @@ class Setting:
         if self.repeated or not isinstance(self.default, tuple):
             return given
         kind = type(self.default[0]) if self.default else str
-        return tuple(given) if kind is str else tuple(numbers(name, given, kind))
+        return tuple(given) if kind is str else tuple(parse_numbers(name, given, kind))
 
     def checked(self, name: str, value: Any) -> Any:
         """Returns a value that was given from Python as the command line would give it.
@@ -161,7 +161,7 @@ def define(
     flags.mark_flag_as_required("workdir", values)
 
 
-def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Asked:
+def request_from_flags(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Request:
     """Reads what the command line asks for.
 
     Raises:
@@ -169,11 +169,11 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
     """
     path, _, network = config_flags.get_config_filename(given["config"]).partition(":")
     folder = expanded(given.workdir)
-    return Asked(
+    return Request(
         config=path,
         network=network,
         overrides=config_flags.get_override_values(given["config"]),
-        seeds=numbers("seeds", given.seeds, int),
+        seeds=parse_numbers("seeds", given.seeds, int),
         folder=folder,
         runs=expanded(given.runs) if given.runs else folder / "runs",
         settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
@@ -181,11 +181,11 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
-        trackers=table.asked(given),
+        trackers=table.requested_trackers(given),
     )
 
 
-def numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
+def parse_numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
     """Reads the values of a list flag, of whole numbers also ranges of them; a mistake names the flag."""
     try:
         return [number for text in texts for number in (integers(text) if kind is int else [kind(text)])]

@@ -17,13 +17,13 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CONFIG
-from resnet_flax.sweeps.cases import Asked, Case, Run, label_of
+from resnet_flax.sweeps.cases import Case, Request, Run, label_of
 from resnet_flax.sweeps.endings import earlier_failure
 
 _LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
 
 
-def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
+def plan(cases: Iterable[Case], request: Request) -> list[Run]:
     """Returns a run for every case and seed, seed by seed; two cases that are the same run become one.
 
     Raises:
@@ -32,20 +32,20 @@ def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
     planned: dict[tuple[Any, ...], Run] = {}
     defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
-    _check_given(cases, asked)
-    for seed in dict.fromkeys([*asked.seeds, *(seed for case in cases for seed in case.seeds)]):
+    _check_given(cases, request)
+    for seed in dict.fromkeys([*request.seeds, *(seed for case in cases for seed in case.seeds)]):
         for case in cases:
-            if seed in (case.seeds or asked.seeds):
-                run = _run(case, seed, asked, defaults)
+            if seed in (case.seeds or request.seeds):
+                run = _run(case, seed, request, defaults)
                 planned.setdefault(identity(run.config), run)
     return list(planned.values())
 
 
-def shortened(case: Case, fraction: float, asked: Asked) -> Case:
+def shortened(case: Case, fraction: float, request: Request) -> Case:
     """The case with that fraction of its config's schedule: steps, milestones, warm-up; evaluated 16 times or more."""
     if fraction == 1:
         return case
-    config = plan([case], dataclasses.replace(asked, seeds=(0,)))[0].config
+    config = plan([case], dataclasses.replace(request, seeds=(0,)))[0].config
 
     def part(steps: int) -> int:
         return max(1, round(steps * fraction))
@@ -64,9 +64,9 @@ def shortened(case: Case, fraction: float, asked: Asked) -> Case:
     return dataclasses.replace(case, scaled={**case.scaled, **overrides})
 
 
-def _check_given(cases: Sequence[Case], asked: Asked) -> None:
+def _check_given(cases: Sequence[Case], request: Request) -> None:
     """Refuses what the command line fixes and the experiment varies: one of the two would not be what ran."""
-    path, name, given = asked.config, asked.network, asked.overrides
+    path, name, given = request.config, request.network, request.overrides
     if "seed" in given:
         raise UserError(f"--config.seed={given['seed']}: give seeds as --seeds={given['seed']}")
     named = [case for case in cases if case.name]
@@ -92,13 +92,13 @@ def _canonical(path: str, name: str) -> str:
     return configs.name_of(configs.apply_name(c, name).model)
 
 
-def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
+def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
     """The run of a case with a seed.
 
     Args:
       defaults: what the config file says for a case and a network, as far as it was read: the same for every seed.
     """
-    path, name, given = asked.config, asked.network, asked.overrides
+    path, name, given = request.config, request.network, request.overrides
     overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
     config = configs.load(path, case.name or name or None, overrides)
     network = case.name or configs.network_name(config.model)
@@ -111,12 +111,12 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
             defaults[case.name, network] = named
     except UserError as error:
         raise UserError(f"run {label} (seed {seed}): {error}") from None
-    folder = asked.runs / _folder_name(network, _named(defaults[case.name, network], config, varied), seed)
+    folder = request.runs / _folder_name(network, _named(defaults[case.name, network], config, varied), seed)
     if config.init.weights or config.init.reset_head:
         from resnet_flax.training import fine_tuning  # it brings jax with it
 
         config = fine_tuning.adopt(config, folder)
-    return Run(config, folder, label, asked.trackers, str(asked.folder))
+    return Run(config, folder, label, request.trackers, str(request.folder))
 
 
 def is_in_name(key: str, value: Any) -> bool:
@@ -164,7 +164,7 @@ def _named(default: ConfigDict, config: ConfigDict, varied: Collection[str]) -> 
     return {key: value for key, value in sorted(after.items()) if told(key, value) and key not in left_out}
 
 
-def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
+def locate(runs: Sequence[Run], request: Request) -> list[Run]:
     """The runs, each in the folder beside its own that holds an equal config under another name, where one does.
 
     A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
@@ -173,7 +173,7 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
     there: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
     missing = {run.workdir for run in runs if not _holds(run)}
     if missing:
-        for folder, config in _configs_in(asked.runs, own).items():
+        for folder, config in _configs_in(request.runs, own).items():
             there.setdefault(identity(config), []).append((folder, config))
 
     def found(run: Run) -> Run:

@@ -14,7 +14,7 @@ _PAUSE = 0.5  # seconds between two writes; lines that come meanwhile are writte
 _PATIENCE = 20.0  # seconds that the end of a run waits for a tracker
 
 
-class Background:
+class BackgroundTracker:
     """Hands the lines of a run to a tracker. A tracker that fails is given up; one line says so, and the run goes on.
 
     Args:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.tracking.background import Background
+from resnet_flax.tracking.background import BackgroundTracker
 from resnet_flax.tracking.tracker import Line, TrackedRun, Tracking
 
 
@@ -51,7 +51,7 @@ def define_flag(values: flags.FlagValues = flags.FLAGS) -> None:
     )
 
 
-def asked(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
+def requested_trackers(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     """Returns the trackers that ``--tracker`` names.
 
     Raises:
@@ -84,7 +84,7 @@ def check(names: Sequence[str]) -> None:
 
 def start(
     tracking: Tracking, path: Path, config: ConfigDict | None, lines: Sequence[Line], ended: bool = False
-) -> list[Background]:
+) -> list[BackgroundTracker]:
     """Starts the trackers of a run, each in a thread of its own.
 
     Args:
@@ -97,4 +97,4 @@ def start(
     flat: Mapping = configs.flatten(config) if config else {}
     network = f"{configs.name_of(config.model)} on {config.data.name}, " if config else ""
     run = TrackedRun(path, tracking.name or f"{network}{path}", tracking.group, flat, tuple(lines), ended)
-    return [Background(TRACKERS[name].title, TRACKERS[name].module, run) for name in tracking.trackers]
+    return [BackgroundTracker(TRACKERS[name].title, TRACKERS[name].module, run) for name in tracking.trackers]

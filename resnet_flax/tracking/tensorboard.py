@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_flax.runtime.libraries import without_torch
-from resnet_flax.tracking.tracker import Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import Line, TrackedRun, finite_metrics
 
 with without_torch():  # half a second; tensors are never given to it here
     from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -56,7 +56,7 @@ class Events:
 
     def write(self, lines: Sequence[Line]) -> None:
         for line in lines:
-            values = [{"tag": name, "simple_value": value} for name, value in numbers(line).items()]
+            values = [{"tag": name, "simple_value": value} for name, value in finite_metrics(line).items()]
             self.add(step=line["step"], summary={"value": values})
         self._writer.flush()
 

@@ -79,6 +79,6 @@ class Tracker(Protocol):
         """Returns when all lines are handed over."""
 
 
-def numbers(line: Line) -> dict[str, Any]:
+def finite_metrics(line: Line) -> dict[str, Any]:
     """The metrics of a line by name, without those that are not finite."""
     return {name: value for name, value in line.items() if name != "step" and value is not None}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trackio.sqlite_storage import SQLiteStorage
 
-from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, finite_metrics
 
 
 def open(run: TrackedRun) -> "Metrics | None":
@@ -36,7 +36,7 @@ class Metrics:
             project=PROJECT,
             run=self._name,
             run_id=self._id,
-            metrics_list=[numbers(line) for line in lines],
+            metrics_list=[finite_metrics(line) for line in lines],
             steps=[line["step"] for line in lines],
             timestamps=[(times or {}).get(line["step"], now) for line in lines],
             log_ids=[f"{self._id}-{line['step']}" for line in lines],

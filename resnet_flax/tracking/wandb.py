@@ -10,7 +10,7 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.lib import wbauth
 
-from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, finite_metrics
 
 _PATIENCE = 30.0  # seconds for its server to know the run
 _BLOCK = 32768  # bytes; no part of a record crosses the end of one
@@ -58,7 +58,7 @@ class History:
     def write(self, lines: Sequence[Line]) -> None:
         for line in lines:
             if line["step"] > self._last:
-                self._run.log(numbers(line), step=line["step"], commit=True)
+                self._run.log(finite_metrics(line), step=line["step"], commit=True)
                 self._last = line["step"]
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def test_ranges_are_pythons_with_their_last_number(first, more, step):
     last = first + more * step
     expected = list(range(first, last + 1, step))
     assert integers(f"{first}..{last}:{step}") == expected
-    assert options.numbers("seeds", [f"{first}..{last}:{step}", "7"]) == [*expected, 7]
+    assert options.parse_numbers("seeds", [f"{first}..{last}:{step}", "7"]) == [*expected, 7]
     if step > 1:  # no last number is passed over in silence, and what is proposed is read
         with pytest.raises(UserError, match=rf"miss {last + 1}; write ") as found:
             integers(f"{first}..{last + 1}:{step}")
@@ -49,7 +49,7 @@ def test_ranges_are_pythons_with_their_last_number(first, more, step):
 def test_the_depths_of_the_issue():
     assert values("model.depth=8..56:6") == [8, 14, 20, 26, 32, 38, 44, 50, 56]
     assert values("model.depth=8,20..32:12,110") == [8, 20, 32, 110]
-    assert options.numbers("seeds", ["0..4"]) == [0, 1, 2, 3, 4]
+    assert options.parse_numbers("seeds", ["0..4"]) == [0, 1, 2, 3, 4]
 
 
 @given(st.lists(st.tuples(st.integers(1, 2000), FLOATS), min_size=1, max_size=4))
@@ -91,4 +91,4 @@ def test_what_is_no_axis(text, message):
 
 def test_a_range_of_seeds_that_is_none():
     with pytest.raises(UserError, match=r"^--seeds=4\.\.0: a range grows"):
-        options.numbers("seeds", ["4..0"])
+        options.parse_numbers("seeds", ["4..0"])

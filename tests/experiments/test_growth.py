@@ -3,8 +3,8 @@
 import sys
 
 from resnet_flax.reporting import record, report
-from resnet_flax.sweeps.cases import Asked, Case
-from resnet_flax.sweeps.plan import located, plan
+from resnet_flax.sweeps.cases import Case, Request
+from resnet_flax.sweeps.plan import locate, plan
 from tests.experiments.folders import config, run
 
 SIZES = (4, 8, 16)
@@ -52,11 +52,11 @@ def test_runs_in_folders_of_other_names(tmp_path):
         runs = tmp_path / str(size)
         for seed in range(size):
             run(runs / f"mine{seed}", config(seed=seed), lines=2)
-        asked = Asked("configs/digits.py", tmp_path, runs, seeds=range(size))
-        planned = plan([Case("residual-20")], asked)
+        request = Request("configs/digits.py", tmp_path, runs, seeds=range(size))
+        planned = plan([Case("residual-20")], request)
 
-        def work(planned=planned, asked=asked):
-            assert [r.workdir.name for r in located(planned, asked)] == [f"mine{s}" for s in asked.seeds]
+        def work(planned=planned, request=request):
+            assert [r.workdir.name for r in locate(planned, request)] == [f"mine{s}" for s in request.seeds]
 
         works.append(work)
     check_growth(works)

@@ -6,7 +6,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import tables
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.cases import Asked, Run
+from resnet_flax.sweeps.cases import Request, Run
 from resnet_flax.sweeps.execution import execute, outcome
 from tests.commands import command
 
@@ -35,4 +35,4 @@ def test_a_report_marks_them(begun_before):
 def test_a_sweep_refuses_to_resume_them_before_its_first_run(begun_before):
     given = [run_in(begun_before / name) for name in ("interrupted", "interrupted_average")]
     with pytest.raises(UserError, match="interrupted_average holds a run that cannot be resumed"):
-        execute(given, Asked("configs/digits.py", begun_before, begun_before / "runs"))
+        execute(given, Request("configs/digits.py", begun_before, begun_before / "runs"))

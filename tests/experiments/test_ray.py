@@ -67,7 +67,7 @@ def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
         return next((tmp_path / sweep / "runs").glob(f"*{victim}"))
 
     wait_for(lambda: checkpoints(folder("ray")))
-    states = {name: state for name, state, *_ in status.of(tmp_path / "ray").rows}
+    states = {name: state for name, state, *_ in status.read(tmp_path / "ray").rows}
     assert states[folder("ray").relative_to(tmp_path / "ray").as_posix()] == "running"
     assert len(states) == count
     os.kill(int(found[2]), signal.SIGKILL)

@@ -9,8 +9,8 @@ from experiments.depth_sweep import EXPERIMENT
 from resnet_flax.errors import Interrupted
 from resnet_flax.reporting import record, status
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps import carry
-from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps import runner
+from resnet_flax.sweeps.cases import Request
 from tests.commands import command
 from tests.experiments.folders import config, run
 
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_each_state(folder):
-    rows = {row[0]: row[1:] for row in status.of(folder).rows}
+    rows = {row[0]: row[1:] for row in status.read(folder).rows}
     assert {name: row[:2] for name, row in rows.items()} == {
         "runs/done": ("finished", f"{STEPS} of {STEPS}"),
         "runs/stopped": ("interrupted at step 90", f"90 of {STEPS}"),
@@ -50,7 +50,7 @@ def test_each_state(folder):
 def test_a_run_that_is_running(folder):
     """The rate of its last line, and the time that the rest takes at it."""
     with RunDirectory(folder / "runs/killed").locked():
-        row = next(row for row in status.of(folder).rows if row[0] == "runs/killed")
+        row = next(row for row in status.read(folder).rows if row[0] == "runs/killed")
     left = round((STEPS - 120) * config().train.batch_size / 64)
     assert row[1:5] == ("running", f"120 of {STEPS}", "64", f"{left // 60}:{left % 60:02}")
 
@@ -72,18 +72,18 @@ def test_the_command(folder):
 def test_a_plan_that_is_none_is_passed_over(folder):
     for text in ("{", "[1]", '{"a": 1}'):
         (folder / record.PLAN).write_text(text)
-        assert len(status.of(folder).rows) == (5 if "a" in text else 4)
+        assert len(status.read(folder).rows) == (5 if "a" in text else 4)
 
 
 def test_a_sweep_leaves_its_plan_before_the_first_run(tmp_path, monkeypatch):
-    def stopped(runs, asked):
+    def stopped(runs, request):
         raise Interrupted("a signal")
 
-    monkeypatch.setattr(carry, "execute", stopped)
+    monkeypatch.setattr(runner, "execute", stopped)
     settings = SimpleNamespace(grid=["model.depth=8,14", "model.unit=plain"])
-    asked = Asked("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), settings=settings)
+    request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), settings=settings)
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "depth_sweep", asked)
-    assert [row[:2] for row in status.of(tmp_path).rows] == [
+        runner.carry_out(EXPERIMENT, "depth_sweep", request)
+    assert [row[:2] for row in status.read(tmp_path).rows] == [
         (f"plain-{depth}, seed {seed}", "not begun") for seed in (0, 1) for depth in (8, 14)
     ]

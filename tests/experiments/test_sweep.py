@@ -15,8 +15,8 @@ from resnet_flax.reporting import gather, status, tables
 from resnet_flax.reporting.record import Figure
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CHECKPOINTS, METRICS
-from resnet_flax.sweeps import carry, choice, execution, plan
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps import choice, execution, plan, runner
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting
 from tests.commands import command
 from tests.experiments import folders
@@ -31,9 +31,9 @@ END = "at the end of the grid"
 GRID = ("model.unit=plain,residual", "model.depth=8", f"optimizer.learning_rate={','.join(map(str, RATES))}")
 
 
-def asked(folder, grid=GRID, **given):
+def request(folder, grid=GRID, **given):
     modes = {mode: given.pop(mode) for mode in ("dry_run", "draw") if mode in given}
-    return Asked(
+    return Request(
         "configs/digits.py", folder, folder / "runs", overrides={"data.validation": 144}, seeds=(0, 1, 2),
         settings=SimpleNamespace(grid=list(grid), **given), **modes,
     )  # fmt: skip
@@ -61,16 +61,16 @@ def runs(monkeypatch):
     """Lets runs end as ERRORS say, without training; how many of them may end before a signal comes can be set."""
     state = SimpleNamespace(begun=[], until=None)
 
-    def execute(planned, asked):
+    def execute(planned, request):
         for run in planned:
             if state.until is not None and len(state.begun) >= state.until:
-                raise execution.Stopped("stopped by SIGTERM", execution.as_found(planned))
+                raise execution.Stopped("stopped by SIGTERM", execution.read_outcomes(planned))
             if not (run.is_finished or run.directory.diverged()):
                 state.begun.append(run.name)
                 end(run, ERRORS[run.config.model.unit][run.config.optimizer.learning_rate])
-        return execution.as_found(planned)
+        return execution.read_outcomes(planned)
 
-    monkeypatch.setattr(carry, "execute", execute)
+    monkeypatch.setattr(runner, "execute", execute)
     return state
 
 
@@ -97,12 +97,12 @@ def contents(folder, names=("runs.csv", "table.md", "choices.md")):
 
 
 def best(folder, **more):
-    return asked(folder, best_over=("optimizer.learning_rate",), **more)
+    return request(folder, best_over=("optimizer.learning_rate",), **more)
 
 
 def test_each_case_at_its_own_best(tmp_path, runs, capsys):
     """The least validation error chooses, on one seed; the test error of the chosen is reported, of all seeds."""
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # one that was only tried has diverged: no failure
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # one that was only tried has diverged: no failure
     plain, residual = "plain-8 optimizer.learning_rate=0.01", f"residual-8 optimizer.learning_rate=0.001 ({END})"
     tried = [f"{unit}-8 optimizer.learning_rate={rate}, seed 0" for unit in ("plain", "residual") for rate in RATES]
     assert runs.begun == [*tried, *(f"{label}, seed {seed}" for seed in (1, 2) for label in (plain, residual))]
@@ -125,13 +125,13 @@ def test_each_case_at_its_own_best(tmp_path, runs, capsys):
     assert len(record["runs"]) == 8 + 4
     # A second time nothing is begun again, and the same is written.
     before, begun = contents(tmp_path), len(runs.begun)
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     assert (contents(tmp_path), len(runs.begun)) == (before, begun)
 
 
 def test_runs_csv(tmp_path, runs, drawn):
     """A row a run and seed, a column a key that varies, and the very numbers of metrics.jsonl."""
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     found = rows(tmp_path / "runs.csv")
     assert list(found[0]) == [
         "run", "group", "model.unit", "optimizer.learning_rate", "seed", "state", "step", "train_error", "test_error",
@@ -157,7 +157,7 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
     """In its first stage, between the two, and in its second; the end is that of one that was never stopped."""
     runs.until = until
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
     found = rows(tmp_path / "stopped" / "runs.csv")
     assert sum(row["state"] == "not begun" for row in found) == len(found) - until
     record = json.loads((tmp_path / "stopped" / "experiment.json").read_text())
@@ -172,7 +172,7 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
         assert [len(e.problems) for e in gathered.experiments] == [0]
     runs.until = None
     for name in ("stopped", "whole"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path / name))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / name))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert len(runs.begun) == 2 * 12
 
@@ -180,14 +180,14 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
 def test_the_status_knows_of_the_second_stage(tmp_path, runs, drawn):
     runs.until = 2
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
-    names = [row[0] for row in status.of(tmp_path).rows if row[1] == "not begun"]
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    names = [row[0] for row in status.read(tmp_path).rows if row[1] == "not begun"]
     assert len(names) == 6 + 4
     assert "the best optimizer.learning_rate of plain-8, seed 1" in names
     runs.until = 9
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
-    assert [row[0] for row in status.of(tmp_path).rows if row[1] == "not begun"] == [
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    assert [row[0] for row in status.read(tmp_path).rows if row[1] == "not begun"] == [
         f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 1",
         "plain-8 optimizer.learning_rate=0.01, seed 2",
         f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 2",
@@ -195,7 +195,7 @@ def test_the_status_knows_of_the_second_stage(tmp_path, runs, drawn):
 
 
 def test_a_dry_run_prints_the_first_stage_and_how_many_follow(tmp_path, capsys):
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
     *first, last = capsys.readouterr().out.splitlines()
     assert len(first) == 2 * 8
     assert last == "then 2 more: the best optimizer.learning_rate of each of 2, with seed 2"
@@ -217,7 +217,7 @@ def test_test_images_never_choose(tmp_path):
 def test_a_case_of_which_every_value_fails_has_a_row_that_says_so(tmp_path, runs, drawn, monkeypatch):
     monkeypatch.setitem(ERRORS, "plain", dict.fromkeys(RATES))
     with pytest.raises(Diverged, match="1 of 7 runs did not end: plain-8, each optimizer.learning_rate, seed 0: div"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     plain = rows(tmp_path / "table.csv")[0]
     assert (plain["network"], plain["seeds"]) == ("plain-8, each optimizer.learning_rate", "1 (1 diverged)")
     assert rows(tmp_path / "choices.csv")[0]["remark"] == "no value came to its end"
@@ -227,13 +227,13 @@ def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
     """While a sweep trains, or after it was killed, when it has written nothing."""
     runs.until = 5
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     for name in ("runs.csv", "table.csv", "experiment.json"):
         (tmp_path / name).unlink()
-    monkeypatch.setattr(carry, "execute", None)  # a call would fail
+    monkeypatch.setattr(runner, "execute", None)  # a call would fail
     begun = sorted(tmp_path.glob("runs/*"))
     with RunDirectory(begun[0]).locked():
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path, draw=True))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, draw=True))
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 3 + 2
     assert (tmp_path / "unit.png").is_file()  # plain's rate is chosen
     assert sorted(tmp_path.glob("runs/*")) == begun
@@ -248,7 +248,7 @@ def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
     run = SimpleNamespace()
     values = [0.1 * (1 + place) for place in order[: len(tried)]]
     among = [
-        choice.Tried(
+        choice.Candidate(
             {"optimizer.learning_rate": value},
             [Outcome(run, [{"validation_error": error / 10, "validation_loss": loss / 10}], 0, 0, "crashed" * failed)],
         )
@@ -264,17 +264,17 @@ def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
     assert found.best is least
     value = least.values["optimizer.learning_rate"]
     at_an_end = len(values) > 1 and value in (min(values), max(values))
-    assert found.ends(["optimizer.learning_rate"]) == ["optimizer.learning_rate"] * at_an_end
+    assert found.keys_at_end(["optimizer.learning_rate"]) == ["optimizer.learning_rate"] * at_an_end
 
 
 def test_a_grid_cannot_be_wider_than_its_key():
     """No weight decay is less than 0."""
     line = {"validation_error": 0.1, "validation_loss": 0.1}
     among = [
-        choice.Tried({"optimizer.weight_decay": decay}, [Outcome(None, [line | {"validation_error": decay}], 0, 0)])
+        choice.Candidate({"optimizer.weight_decay": decay}, [Outcome(None, [line | {"validation_error": decay}], 0, 0)])
         for decay in (0.0, 0.1)
     ]
-    assert choice.Choice("plain-8", {}, among).ends(["optimizer.weight_decay"]) == []
+    assert choice.Choice("plain-8", {}, among).keys_at_end(["optimizer.weight_decay"]) == []
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_grid_cannot_be_wider_than_its_key():
 )
 def test_what_a_figure_cannot_show_is_refused(tmp_path, given, message):
     with pytest.raises(UserError) as found:
-        carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, **given))
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, **given))
     assert message in str(found.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -323,7 +323,7 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
             False, {"8 layers"}, "learning_rate.png"),
     }.items():  # fmt: skip
         with pytest.raises(RuntimeError, match="enough"):
-            carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, x=x, grid=axes))
+            runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, x=x, grid=axes))
         assert (seen["log"], seen["lines"], seen["file"]) == expected
 
 
@@ -335,13 +335,13 @@ def test_figures_that_fail_before_the_end_keep_no_table_from_being_written(tmp_p
     )  # fmt: skip
     runs.until = 1
     with pytest.raises(Interrupted):
-        carry.carry_out(experiment, "x", asked(tmp_path))
+        runner.carry_out(experiment, "x", request(tmp_path))
     assert "no figures of the runs so far: KeyError" in capsys.readouterr().out
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 11
 
 
 def test_the_readable_table_is_made_of_the_tidy_rows(tmp_path, runs, drawn):
-    results = carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, grid=("model.unit=residual", GRID[2])))
+    results = runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
     found = rows(tmp_path / "runs.csv")
     means = [
         np.mean([100 * float(row["test_error"]) for row in found if float(row["optimizer.learning_rate"]) == rate])

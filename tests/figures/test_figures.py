@@ -123,11 +123,11 @@ def test_everything_lies_within_the_figure(name, figures):
 
 @pytest.mark.parametrize("count", range(1, 13))
 def test_lines_differ_in_colour_marker_and_dashes_and_in_grey(count):
-    looks = list(style.looks(map(str, range(count))).values())
-    assert len({look["color"] for look in looks}) == count
-    assert len({(look["marker"], str(look["linestyle"])) for look in looks}) == min(count, 8)
+    line_styles = list(style.line_styles(map(str, range(count))).values())
+    assert len({look["color"] for look in line_styles}) == count
+    assert len({(look["marker"], str(look["linestyle"])) for look in line_styles}) == min(count, 8)
     pixels = Image.new("RGB", (count, 1))
-    pixels.putdata([tuple(round(255 * v) for v in to_rgb(look["color"])) for look in looks])
+    pixels.putdata([tuple(round(255 * v) for v in to_rgb(look["color"])) for look in line_styles])
     grey = np.array(pixels.convert("L"), int)[0]
     assert np.all(grey <= 190)  # on white paper
     if count <= 7:

@@ -14,8 +14,8 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import TRACKER_ID
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.sweeps import execution
-from resnet_flax.sweeps.cases import Asked, Case
-from resnet_flax.sweeps.endings import WELL
+from resnet_flax.sweeps.cases import Case, Request
+from resnet_flax.sweeps.endings import SUCCESS
 from resnet_flax.sweeps.plan import plan
 from resnet_flax.tracking import background, table
 from resnet_flax.tracking.tracker import Tracking
@@ -99,8 +99,8 @@ def test_a_finished_run_sends_what_a_tracker_lacks(tmp_path):
 def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(loop, "run", lambda config, workdir, tracking: seen.append(tracking))
-    asked = Asked("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
-    execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], asked), asked)
+    request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
+    execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], request), request)
     name, group = "plain-8 model.dropout=0.5, seed {}", str(tmp_path)
     assert seen == [Tracking(("wandb",), name.format(seed), group) for seed in (0, 1)]
 
@@ -108,7 +108,7 @@ def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatc
 def test_a_worker_of_a_cluster_is_told_the_name(tmp_path, monkeypatch):
     """As plain values: it finds this package only after it was given them."""
     seen, tracking = [], Tracking(("wandb",), "plain-8, seed 0", "runs/depth")
-    monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or WELL)
+    monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or SUCCESS)
     assert len(list(ray_task.work(configs.to_json(small_config()), tmp_path, None, dataclasses.astuple(tracking)))) == 2
     assert seen == [tracking]
 
@@ -214,4 +214,4 @@ def test_the_flag_in_words(given, names):
     values = flags.FlagValues()
     table.define_flag(values)
     values(["command", f"--tracker={given}"])
-    assert table.asked(values) == names
+    assert table.requested_trackers(values) == names

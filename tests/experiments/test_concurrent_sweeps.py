@@ -9,7 +9,7 @@ from resnet_flax.launchers import local, ray_task
 from resnet_flax.launchers import ray as launcher
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import Run
-from resnet_flax.sweeps.endings import WELL
+from resnet_flax.sweeps.endings import SUCCESS
 from tests.experiments.folders import config
 
 
@@ -24,7 +24,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
             done.append(workdir.name)
         if workdir.name == "c":
             b_is_done.set()
-        return WELL
+        return SUCCESS
 
     monkeypatch.setattr(local, "attempt", attempt)
 
@@ -38,7 +38,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     other = threading.Thread(target=other_sweep)
     other.start()
     held.wait()
-    assert local.launch(runs) == [WELL] * 3
+    assert local.launch(runs) == [SUCCESS] * 3
     other.join()
     assert done == ["c", "a", "b"]
     said = capsys.readouterr().err
