@@ -1,4 +1,4 @@
-"""The picture of ``cost``: multiply-adds and the time of a step against depth."""
+"""The figure of the ``cost`` experiment: multiply-adds and the time of a training step against depth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,19 @@ from matplotlib.axes import Axes
 from resnet_flax.figures import style
 from resnet_flax.reporting.record import Figure
 
-if TYPE_CHECKING:  # it brings jax with it
+if TYPE_CHECKING:  # It imports jax, which a figure does not need.
     from resnet_flax.measurements.networks import Cost
 
 
 def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> None:
-    """Draws multiply-adds, or the measured time of a step with bars from least to most, against depth.
+    """Draws multiply-adds or the time of a step against depth, with a labelled line for each unit.
 
-    A labelled line a unit; points of a depth lie side by side.
+    Points of equal depth lie side by side.
+
+    Args:
+      axes: The axes to draw into.
+      costs: The costs of the networks.
+      measured: If true, draws the median time of a step with bars from the least to the most, else multiply-adds.
     """
     depths = sorted({c.depth for c in costs})
     margin = 0.15 * (depths[-1] - depths[0] or depths[0])
@@ -40,7 +45,7 @@ def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> No
 
 
 def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
-    """Writes the picture of :func:`draw_into`: what was counted, and what was measured."""
+    """Writes the figure with two panels of :func:`draw_into`: counted multiply-adds, and measured times."""
     rounds = len(costs[0].step.rounds)
     with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=3.0)
@@ -50,6 +55,6 @@ def draw(costs: "Sequence[Cost]", path: Path, title: str) -> Figure:
         style.finish(figure, path, title, f"median of {rounds} rounds, bars from the least to the most")
     return Figure(
         path.name,
-        f"{title}. Left: multiply-adds of classifying one image. Right: time of a training step, the median of "
-        f"{rounds} rounds, bars from the least to the most. Points of a depth are drawn side by side.",
+        f"{title}. Left: multiply-adds to classify one image. Right: time of a training step, as the median of "
+        f"{rounds} rounds with bars from the least to the most. Points of equal depth lie side by side.",
     )

@@ -1,4 +1,4 @@
-"""Carries out a list of runs: finished ones are skipped, interrupted ones resumed, failed ones noted; or reads them."""
+"""Executes a list of runs: skips finished ones, resumes interrupted ones and notes failures; or only reads outcomes."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from resnet_flax.training.readiness import Readiness
 
 
 class Stopped(Interrupted):
-    """A signal came before the last run had ended.
+    """A signal stopped the runs before all had ended.
 
     Attributes:
-      outcomes: of all runs, as far as they came.
+      outcomes: The outcomes of all runs so far.
     """
 
     def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
@@ -25,16 +25,16 @@ class Stopped(Interrupted):
 
 
 def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
-    """Runs them, where the launcher says; one that diverges, fails or crashes is noted, and the others go on.
+    """Executes the runs with the requested launcher. A run that diverges, fails or crashes does not stop the others.
 
-    A run that diverged before would diverge again and is not repeated; one that failed or crashed is tried again.
+    A run that diverged before is not repeated, because it would diverge again. One that failed or crashed is retried.
 
     Returns:
-      Their outcomes, in the order of the runs.
+      The outcomes, in the order of the runs.
 
     Raises:
-      UserError: before the first run, if any of them cannot be; it names all that cannot.
-      Stopped: a signal came; what was finished stays, and the same command goes on.
+      UserError: Some runs cannot start. It names all of them and is raised before the first run starts.
+      Stopped: A signal stopped the runs. The same command resumes them.
     """
     _check(runs, request)
     endings: dict[int, Ending] = {}
@@ -50,10 +50,10 @@ def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
 
 
 def read_outcomes(runs: Sequence[Run]) -> list[Outcome]:
-    """Returns the runs' outcomes as their folders tell them, and runs nothing.
+    """Returns the outcomes of the runs so far, as read from their directories, without executing anything.
 
     Raises:
-      UserError: a folder holds another run, or cannot be read.
+      UserError: A directory holds another run, or cannot be read.
     """
     for run in runs:
         resume.check_config(run.directory, run.config)
@@ -74,14 +74,14 @@ def _read(run: Run) -> Outcome:
 
 
 def _check(runs: Sequence[Run], request: Request) -> None:
-    """Refuses runs of which one could not start."""
-    # What a cluster's workers have is not known here, and this process takes no devices from them.
+    """Raises a UserError that names every run which cannot start."""
+    # The devices of a cluster's workers are unknown here, and this process must not occupy any of them.
     readiness = Readiness(jax.device_count() if request.launcher == "local" else None)
     problems: dict[str, list[str]] = {}
     for run in runs:
         try:
             run.directory.check()
-            if not earlier_failure(run.config, run.workdir):  # which would not be resumed
+            if not earlier_failure(run.config, run.workdir):  # A run that diverged is not started again.
                 readiness.check(run.config, run.workdir)
         except UserError as error:
             problems.setdefault(str(error), []).append(run.name)
@@ -90,17 +90,17 @@ def _check(runs: Sequence[Run], request: Request) -> None:
 
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
-    """Returns a run's outcome, with what its folder holds."""
+    """Returns the outcome of a run, with the metrics and sizes read from its directory."""
     start = (run.directory.starts() or [{}])[-1]
     return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:
-    """Once figures and tables are written: an exit code that says that not every run came to its end.
+    """Raises an error with the exit code for failed runs. It is called after figures and tables are written.
 
     Raises:
-      Failed: a run failed or crashed.
-      Diverged: none did, but one diverged.
+      Failed: A run failed, crashed or has not ended.
+      Diverged: Runs diverged, and none failed otherwise.
     """
     failed = [o for o in outcomes if o.failure]
     if not failed:

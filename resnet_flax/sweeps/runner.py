@@ -1,4 +1,4 @@
-"""Carries an experiment out: plans and runs its cases, then draws, writes and prints what they show."""
+"""Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
 import dataclasses
 from collections import Counter
@@ -15,22 +15,23 @@ from resnet_flax.sweeps.plan import locate, plan, print_plan
 
 
 def carry_out(experiment: Declaration, name: str, request: Request) -> Results | None:
-    """Runs what is missing, then writes figures, tables and the record; with ``dry_run`` prints the runs.
+    """Executes the missing runs, then writes figures, tables and the record.
 
-    Where a signal stops the runs, and with ``draw``, it writes and draws what there is.
+    With ``request.dry_run``, it only prints the runs. With ``request.draw``, or after a signal has stopped the runs, it
+    writes the figures and tables of the results so far.
 
     Args:
-      experiment: its declaration.
-      name: of its module, for the record.
-      request: its settings, those left out by default, its seeds and folders.
+      experiment: The declaration of the experiment.
+      name: The name of the experiment's module, for the record.
+      request: The settings, seeds and folders. Settings that it lacks get their defaults.
 
     Returns:
-      What the runs ended as; None where they were only printed.
+      The results of the runs, or None after a dry run.
 
     Raises:
-      UserError: before the first run, if any of them cannot be.
-      Interrupted: a signal came; what was finished stays, and the same command goes on.
-      Failed, Diverged: not every run came to its end; figures and tables are written then.
+      UserError: A run is invalid. It is raised before the first run starts.
+      Interrupted: A signal stopped the runs. The same command resumes them.
+      Failed, Diverged: A run failed or diverged. Figures and tables are written first.
     """
     defaults = {k: list(s.default) if s.repeated else s.default for k, s in experiment.settings.items()}
     request = dataclasses.replace(request, settings=SimpleNamespace(**{**defaults, **vars(request.settings)}))
@@ -42,22 +43,22 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
             print(line)
         return None
-    outcomes, stopped = _carried(runs, request, stage.names if stage else ())
+    outcomes, stopped = _run_stage(runs, request, stage.names if stage else ())
     shown = outcomes
     if stage:
         groups[stage.group] = stage.cases(Results(request, outcomes, _labels(groups)))
         later = locate(plan(groups[stage.group], request), request)
-        # A stopped sweep runs nothing more, and knows of its second stage what is decided.
-        chosen, signal = (read_outcomes(later), stopped) if stopped else _carried(later, request, (), runs)
-        stopped, places = signal, {run.workdir for run in later}
-        outcomes = [*(o for o in outcomes if o.run.workdir not in places), *chosen]
+        # After a signal, nothing more is executed: the second stage has the cases that are already decided.
+        chosen, signal = (read_outcomes(later), stopped) if stopped else _run_stage(later, request, (), runs)
+        stopped, workdirs = signal, {run.workdir for run in later}
+        outcomes = [*(o for o in outcomes if o.run.workdir not in workdirs), *chosen]
         shown = chosen or outcomes
     results = Results(request, outcomes, _labels(groups), stopped is not None)
     _write(experiment, name, results, shown)
     if stopped:
         raise stopped
     if not request.draw:
-        # A value that was only tried may diverge: that is what it was tried for.
+        # A value that was tried and not chosen may diverge: finding that out is the purpose of trying it.
         reported = {outcome.run.workdir for outcome in shown}
         raise_failures([o for o in outcomes if o.failure != "diverged" or o.run.workdir in reported])
     return results
@@ -67,16 +68,19 @@ def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
     return {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
 
 
-def _carried(
+def _run_stage(
     runs: Sequence[Run], request: Request, to_follow: Sequence[str], before: Sequence[Run] = ()
 ) -> tuple[Sequence[Outcome], Stopped | None]:
-    """Runs them, or reads them where nothing is to be run; returns their outcomes, and the signal that stopped them.
+    """Executes the runs of one stage, or with ``request.draw`` only reads their outcomes.
 
     Args:
-      runs: of one stage.
-      request: its launcher, and whether runs are only drawn.
-      to_follow: names of runs that are not known yet.
-      before: the runs of the stage before.
+      runs: The runs of the stage.
+      request: The request to the experiment.
+      to_follow: Names of the runs of later stages, for plan.json.
+      before: The runs of the previous stage, for plan.json.
+
+    Returns:
+      The outcomes, and the exception of the signal that stopped the runs, if one did.
     """
     if request.draw:
         return read_outcomes(runs), None
@@ -91,31 +95,33 @@ def _carried(
 
 
 def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:
-    """Writes tables, figures and the record, and prints where they are.
+    """Writes tables, figures and the record, and prints their paths.
 
     Args:
-      experiment: its declaration.
-      name: of its module.
-      results: of all runs.
-      shown: the outcomes in the table of errors.
+      experiment: The declaration of the experiment.
+      name: The name of the experiment's module.
+      results: The results of all runs.
+      shown: The outcomes in the table of errors.
     """
     request, outcomes = results.request, results.outcomes
-    errors = []  # an experiment may only measure
-    if outcomes:  # first of all: after a signal there may be little time
+    errors = []
+    if outcomes:  # Tables come first, because little time may be left after a signal.
         tables.write_runs(outcomes, request.folder, results.groups)
         errors = [tables.write(shown, request.folder)]
     found = _findings(experiment, results)
-    said = {
+    filled_in = {
         key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(request.settings).items()
     }
-    said["data"] = (row(results.data).title or results.data) if outcomes else ""
+    filled_in["data"] = (row(results.data).title or results.data) if outcomes else ""
     states = Counter(outcome.failure or "finished" for outcome in outcomes)
     so_far = ", ".join(f"{count} {state}" for state, count in states.items())
-    early = [f"Drawn before the end, of {len(outcomes)} runs: {so_far}."] * (not all(o.has_ended for o in outcomes))
+    early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
+        not all(o.has_ended for o in outcomes)
+    )
     written = record.Record(
         experiment=name,
-        title=experiment.title.format_map(said),
-        question=experiment.question.format_map(said),
+        title=experiment.title.format_map(filled_in),
+        question=experiment.question.format_map(filled_in),
         figures=tuple(found.figures),
         tables=(*errors, *found.tables),
         notes=(*early, *found.notes),
@@ -129,13 +135,13 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
 
 
 def _findings(experiment: Declaration, results: Results) -> Findings:
-    """Draws and measures; runs that have not ended must not keep those that have from being written."""
+    """Draws and measures. An error while runs are unfinished is only printed, so that the tables are still written."""
     if results.outcomes and not any(outcome.lines or outcome.has_ended for outcome in results.outcomes):
-        return Findings()  # nothing has begun
+        return Findings()  # No run has begun.
     try:
         return experiment.findings(results)
     except Exception as error:
         if all(outcome.has_ended for outcome in results.outcomes):
             raise
-        print(f"no figures of the runs so far: {type(error).__name__}: {first_line(error)}")
+        print(f"no figures could be drawn of the runs so far: {type(error).__name__}: {first_line(error)}")
         return Findings()

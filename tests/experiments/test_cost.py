@@ -84,10 +84,10 @@ def test_sentences_are_made_of_the_numbers(done):
     assert any(
         note.startswith("plain, from 8 to 14 layers:") and f"×{grows:.2f} multiply-adds" in note for note in notes
     )
-    [beside] = [note for note in notes if note.startswith("14 layers, residual over plain: parameters ×1.000")]
+    [beside] = [note for note in notes if note.startswith("14 layers, residual relative to plain: parameters ×1.000")]
     assert re.search(r"time a step ×\S+ \(\S+ to \S+\): longer in [012] of 2 rounds\.$", beside)
     [ninth] = [note for note in notes if "1x1" in note]
-    assert "exactly 1/9 in all of 4 shapes" in ninth
+    assert "exactly 1/9 of a 3x3 convolution's multiply-adds in all of 4 shapes" in ninth
 
 
 @pytest.mark.slow

@@ -88,14 +88,14 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
         ("model.dept=8", "--grid model.dept=8: config has no key 'model.dept'; did you mean model.depth"),
         (
             "model.depth=8,many",
-            "--grid model.depth=8,many: 'many' is no value of model.depth; it must be an int, such as 20",
+            "--grid model.depth=8,many: 'many' is not a value of model.depth; it must be an int, such as 20",
         ),
         ("model.depth=8,21", "run residual-21 (seed 0): model.depth=21 is no basic network of the cifar family"),
         ("model.unit=plain,residul", "model.unit='residul' is not known; choose one of plain, residual"),
-        slow("model.unroll=perhaps", "'perhaps' is no value of model.unroll; it must be a bool, such as False"),
+        slow("model.unroll=perhaps", "'perhaps' is not a value of model.unroll; it must be a bool, such as False"),
         slow("model.shortcut=A,D", "model.shortcut='D' is not known; choose one of A, B, C"),
         ("seed=1,2", "give seeds as --seeds=1,2"),
-        slow("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
+        slow("model.depth", "--grid 'model.depth' is not of the form KEY=VALUE,VALUE,..."),
     ],
 )
 def test_a_grid_that_does_not_fit_is_refused_before_the_first_run(tmp_path, grid, message):

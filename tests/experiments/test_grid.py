@@ -71,16 +71,25 @@ def test_all_combinations(lengths):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model.depth=56..8:6", "56..8:6: a range grows from its first number to its last, such as 8..56:6"),
-        ("model.depth=8..56:0", "8..56:0: a range grows"),
+        (
+            "model.depth=56..8:6",
+            "56..8:6: a range goes up from its first number to its last, in steps of at least 1, such as",
+        ),
+        ("model.depth=8..56:0", "8..56:0: a range goes up"),
         ("model.depth=8..57:6", "steps of 6 from 8 miss 57; write 8..56:6"),
-        ("train.steps=1..1000000000", "a range holds at most 10,000 numbers"),
+        ("train.steps=1..1000000000", "a range may hold at most 10,000 numbers"),
         ("optimizer.learning_rate=1..3", "it must be a float, such as 0.1; only whole numbers have ranges"),
-        ("model.depth,optimizer.learning_rate=20:0.1,56", "'56' must be a value of each of the 2 keys with colons"),
-        ("model.depth,optimizer.learning_rate=8..20:0.1", "'8..20' is a range, which is no value of keys that change"),
+        (
+            "model.depth,optimizer.learning_rate=20:0.1,56",
+            "'56' must hold a value for each of the 2 keys, separated by colons",
+        ),
+        (
+            "model.depth,optimizer.learning_rate=8..20:0.1",
+            "keys that change together take single values, and '8..20' is a range",
+        ),
         ("model.depth,optimizer.lr=8:0.1", "config has no key 'optimizer.lr'; did you mean optimizer.learning_rate"),
         ("model.depth,seed=8:1", "give seeds as --seeds="),
-        ("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
+        ("model.depth", "--grid 'model.depth' is not of the form KEY=VALUE,VALUE,..."),
     ],
 )
 def test_what_is_no_axis(text, message):
@@ -90,5 +99,5 @@ def test_what_is_no_axis(text, message):
 
 
 def test_a_range_of_seeds_that_is_none():
-    with pytest.raises(UserError, match=r"^--seeds=4\.\.0: a range grows"):
+    with pytest.raises(UserError, match=r"^--seeds=4\.\.0: a range goes up"):
         options.parse_numbers("seeds", ["4..0"])

@@ -17,7 +17,7 @@ def run_in(workdir):
 
 def test_a_table_marks_them(begun_before, tmp_path):
     outcomes = [outcome(run_in(begun_before / name)) for name in ("finished", "finished_average")]
-    assert [row[0] for row in tables.rows(tables.tidy(outcomes))] == ["finished", "finished_average (old rules)"]
+    assert [row[0] for row in tables.rows(tables.tidy(outcomes))] == ["finished", "finished average (old rules)"]
     assert "Old rules: its average of the parameters" in tables.write(outcomes, tmp_path).caption
     assert tables.write(outcomes[:1], tmp_path).caption == tables.CAPTION
 
@@ -27,8 +27,8 @@ def test_a_report_marks_them(begun_before):
     assert code == 0, output
     page = (begun_before / "report.md").read_text()
     assert "finished (old rules)" in page
-    assert "Begun under an old rule: its average of the parameters" in page
-    assert "Begun under an old rule: its photographs were cropped up to a pixel beside the centre" in page
+    assert "The run was begun under an old rule: its average of the parameters" in page
+    assert "The run was begun under an old rule: its photographs were cropped up to a pixel beside the centre" in page
     assert page.count("finished (old rules)") == 2
 
 

@@ -234,8 +234,8 @@ def test_any_runs_are_put_where_they_belong(tmp_path_factory, given, network):
         assert row.ours == [f"{values[0]:.2f} (1 seed)"]
     else:
         assert row.ours == [f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} ({len(values)} seeds)"]
-    assert all(re.search(r"\[[a-z]\]$", text) for text in row.otherwise)
-    assert {text[-2] for r in found.rows for text in r.otherwise} == set(found.notes)
+    assert all(re.search(r"\[[a-z]\]$", text) for text in row.ours_otherwise)
+    assert {text[-2] for r in found.rows for text in r.ours_otherwise} == set(found.notes)
     assert row.paper == (["8.75"] if network == "residual-20" else [])
 
 
@@ -249,11 +249,11 @@ def test_tests_on_one_view_are_not_the_papers_ten_crops(tmp_path):
     for x, printed in (("A", "25.03"), ("B", "24.52"), ("C", "24.19")):
         row = rows[f"residual-34 (option {x})"]
         assert (row.paper, row.ours) == ([printed], [])
-        assert row.otherwise == ([] if x == "B" else ["26.00 (1 seed) [a]"])
+        assert row.ours_otherwise == ([] if x == "B" else ["26.00 (1 seed) [a]"])
     assert top1.notes == {
         "a": "learning rate divided at fixed epochs instead of on plateaus; tested on a single view instead of 10 crops"
     }
-    assert not any(row.ours or row.otherwise for row in top5.rows)
+    assert not any(row.ours or row.ours_otherwise for row in top5.rows)
 
 
 def test_highway_networks_are_trained_by_another_recipe_than_their_sources(tmp_path):
@@ -270,9 +270,9 @@ def test_highway_networks_are_trained_by_another_recipe_than_their_sources(tmp_p
         [found] = comparison.compare([published.read(key) for key in keys], runs)
         rows = {row.network: row for row in found.rows}
         twin, own = rows["highway-32"], rows["highway-32 (the source's network)"]
-        assert (twin.paper, twin.ours, twin.otherwise) == ([], [], ["3.20 (1 seed) [b]"])
+        assert (twin.paper, twin.ours, twin.ours_otherwise) == ([], [], ["3.20 (1 seed) [b]"])
         assert own.paper[0].startswith("8.80")
-        assert (own.ours, own.otherwise) == ([], ["3.20 (1 seed) [a]"])
+        assert (own.ours, own.ours_otherwise) == ([], ["3.20 (1 seed) [a]"])
         assert found.notes == {"a": f"width 0.5 instead of 1; {recipe}", "b": recipe}
 
 
@@ -315,11 +315,11 @@ def test_a_row_unfolds_to_commands_versions_and_config(pages):
     fold = text.partition("<details><summary>residual-20, seed 1: commands")[2].partition("</details>")[0]
     assert "python -m experiments.depth_sweep --workdir='a b'" in fold
     assert "python train.py --config=configs/cifar10.py:residual-20 --config.seed=1 --workdir=runs/r20-1-again" in fold
-    assert "Differs from the paper's recipe for residual-20: in nothing." in fold
+    assert "Differences from the paper's recipe for residual-20: none." in fold
     assert re.search(r"jax \d+\.\d+\S*, jaxlib", fold)
     assert fold.index("\nseed = 1\n") < fold.index("data.data_dir = ''")  # what was changed, then all of it
     assert "optimizer.weight_decay = 0.0001" in fold
-    assert "\nIt crashed after step 90: OSError: the disk is full\n" in text
+    assert "\nThe run crashed after step 90: OSError: the disk is full\n" in text
 
 
 def test_long_tables_are_folded(tmp_path):
@@ -387,16 +387,19 @@ def edit(**fields):
     ("break_it", "message"),
     [
         (lambda f: (f / "curves.png").unlink(), "The figure curves.png is missing (No such file or directory)."),
-        (lambda f: (f / "curves.png").write_text("PNG"), "The figure curves.png is no PNG."),
+        (lambda f: (f / "curves.png").write_text("PNG"), "The figure curves.png is not a PNG file."),
         (lambda f: (f / "table.csv").unlink(), "The table table.csv is missing (No such file or directory)."),
-        (lambda f: (f / "table.csv").write_bytes(b"\xff\xfe\x00"), "The table table.csv is no CSV text."),
+        (lambda f: (f / "table.csv").write_bytes(b"\xff\xfe\x00"), "The table table.csv is not a CSV file."),
         (lambda f: (f / "table.csv").write_text(""), "The table table.csv is empty."),
         (lambda f: (f / "table.csv").write_text("a,b\n1\n"), "has rows longer or shorter than its header."),
-        (lambda f: (f / record.FILE).write_text("{"), "all/curves/experiment.json: is no record of an experiment"),
-        (edit(figures=[{"path": "x"}]), "all/curves/experiment.json: is no record of an experiment"),
-        (edit(title=7), "all/curves/experiment.json: is no record of an experiment: a field that must be text"),
+        (lambda f: (f / record.FILE).write_text("{"), "all/curves/experiment.json: is not a record of an experiment"),
+        (edit(figures=[{"path": "x"}]), "all/curves/experiment.json: is not a record of an experiment"),
+        (edit(title=7), "all/curves/experiment.json: is not a record of an experiment: a field that must be a text"),
         (edit(published=["cifar10_tabel6"]), "'cifar10_tabel6' is not known; did you mean cifar10_table6?"),
-        (edit(runs=["runs/x", "runs/y"]), "all/curves/runs/y/config.json: there is no such file: the run is not there"),
+        (
+            edit(runs=["runs/x", "runs/y"]),
+            "all/curves/runs/y/config.json: there is no such file, so the folder holds no run",
+        ),
         (lambda f: (f / "runs/z").mkdir() or (f / "runs/z/config.json").write_text("[]"), "runs/z/config.json: is not"),
         (
             lambda f: (f / "runs/x/metrics.jsonl").write_text("7\n"),
@@ -427,9 +430,9 @@ def test_mistakes(tmp_path):
     cases = [
         ([f"--workdir={tmp_path}/nowhere"], "there is no such folder"),
         ([f"--workdir={empty}"], "holds no experiment.json of an experiment and no config.json of a run"),
-        ([f"--workdir={torn}"], "nothing there can be read: torn/experiment.json: is no record of an experiment"),
-        ([f"--workdir={single}"], "lies in a run's folder, which is left as it is; choose another --output"),
-        ([f"--workdir={tmp_path}/single", f"--output={single}/report"], "lies in a run's folder"),
+        ([f"--workdir={torn}"], "nothing there can be read: torn/experiment.json: is not a record of an experiment"),
+        ([f"--workdir={single}"], "is inside a run directory, where no report is written; choose another one"),
+        ([f"--workdir={tmp_path}/single", f"--output={single}/report"], "is inside a run directory"),
         ([f"--workdir={tmp_path}/single", f"--output={tmp_path}/file"], "cannot be written"),
         ([], "workdir"),
     ]

@@ -190,11 +190,14 @@ def test_a_note_of_divergence_without_a_config_says_nothing(folder, wanted):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.model.depth=8", r"--config.model.depth=8: the experiment names its networks, here plain-20, which"),
-        ("--config.model.unit=residual", "unit=residual: the experiment names .* plain-20, which would be residual-20"),
-        ("--config.model.stage_units=(1,)", r"stage_units=\(1,\): .* here plain-20, which would be plain-4"),
-        ("--config.model.block=bottleneck", "would be plain-bottleneck-20"),
-        ("--config.model.width=2.0", "--config.model.width=2.0: the experiment varies it"),
+        (
+            "--config.model.depth=8",
+            r"--config.model.depth=8: the experiment chooses its networks, and plain-20 would become",
+        ),
+        ("--config.model.unit=residual", "unit=residual: the experiment chooses .* plain-20 would become residual-20"),
+        ("--config.model.stage_units=(1,)", r"stage_units=\(1,\): .* plain-20 would become plain-4"),
+        ("--config.model.block=bottleneck", "would become plain-bottleneck-20"),
+        ("--config.model.width=2.0", "--config.model.width=2.0: the experiment varies this key"),
         ("--config.seed=5", "give seeds as --seeds=5"),
         ("--config=configs/digits.py:plain-20", ":plain-20: the networks come from the experiment; leave out"),
     ],
@@ -260,7 +263,7 @@ def test_a_grid_over_an_earlier_run(wanted, folder, given):
 
 
 def test_a_run_of_another_name_is_found(folder, wanted, capsys):
-    """Folders are named by a rule that may change; damaged ones beside it are passed over."""
+    """Folders are named by a rule that may change; damaged ones are skipped."""
     planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], wanted)
     for name in ("an-older-name", "longer", "damaged", "another"):
         (folder / "runs" / name).mkdir(parents=True)
@@ -294,7 +297,10 @@ def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, wanted, begun
     config = configs.resolve(RunDirectory(old).config())
     run = Run(config, folder / "runs" / "new", "label")
     assert plans.locate([run], wanted) == [run]
-    assert f"label, seed 0: passed over: --workdir={old} holds a run that cannot be resumed" in capsys.readouterr().err
+    assert (
+        f"label, seed 0: skipped an existing run: --workdir={old} holds a run that cannot be resumed"
+        in capsys.readouterr().err
+    )
 
 
 def test_every_run_is_checked_before_the_first(folder, wanted, monkeypatch):

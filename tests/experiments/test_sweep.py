@@ -104,22 +104,20 @@ def test_each_case_at_its_own_best(tmp_path, runs, capsys):
     """The least validation error chooses, on one seed; the test error of the chosen is reported, of all seeds."""
     runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # one that was only tried has diverged: no failure
     plain, residual = "plain-8 optimizer.learning_rate=0.01", f"residual-8 optimizer.learning_rate=0.001 ({END})"
+    labels_in_words = "plain-8, learning rate 0.01", f"residual-8, learning rate 0.001 ({END})"
     tried = [f"{unit}-8 optimizer.learning_rate={rate}, seed 0" for unit in ("plain", "residual") for rate in RATES]
     assert runs.begun == [*tried, *(f"{label}, seed {seed}" for seed in (1, 2) for label in (plain, residual))]
     table = rows(tmp_path / "table.csv")
     assert [(row["network"], row["seeds"], row["test error %"]) for row in table] == [
-        (plain, "3", "9.10 ± 0.10"),
-        (residual, "3", "8.10 ± 0.10"),
+        (labels_in_words[0], "3", "9.10 ± 0.10"),
+        (labels_in_words[1], "3", "8.10 ± 0.10"),
     ]
     plain, residual = rows(tmp_path / "choices.csv")
     assert plain["tried"] == "0.001: 20.00; 0.01: 10.00; 0.1: 15.00; 1.0: diverged"
     assert (plain["optimizer.learning_rate"], plain["validation error %"], plain["remark"]) == ("0.01", "10.00", "")
     assert residual["remark"] == "at the end of the grid: a wider one may do better"
     record = json.loads((tmp_path / "experiment.json").read_text())
-    assert (
-        "residual-8: optimizer.learning_rate=0.001 is at the end of the grid: a wider one may do better."
-        in record["notes"]
-    )
+    assert "residual-8: learning rate 0.001 is at the end of the grid: a wider one may do better." in record["notes"]
     assert "on 144 images set aside from training" in record["notes"][0]
     assert [figure["file"] for figure in record["figures"]] == ["unit.png", "curves.png"]
     assert len(record["runs"]) == 8 + 4
@@ -161,7 +159,7 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
     found = rows(tmp_path / "stopped" / "runs.csv")
     assert sum(row["state"] == "not begun" for row in found) == len(found) - until
     record = json.loads((tmp_path / "stopped" / "experiment.json").read_text())
-    assert record["notes"][0].startswith(f"Drawn before the end, of {len(found)} runs: ")
+    assert record["notes"][0].startswith(f"Drawn before all runs have ended: of {len(found)} runs, ")
     assert len(record["runs"]) == until
     assert bool(record["figures"]) == (until > 0)
     assert all((tmp_path / "stopped" / figure["file"]).is_file() for figure in record["figures"])
@@ -198,7 +196,7 @@ def test_a_dry_run_prints_the_first_stage_and_how_many_follow(tmp_path, capsys):
     runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
     *first, last = capsys.readouterr().out.splitlines()
     assert len(first) == 2 * 8
-    assert last == "then 2 more: the best optimizer.learning_rate of each of 2, with seed 2"
+    assert last == "then 2 more runs: the best optimizer.learning_rate of each of 2 cases, with seed 2"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,7 +206,7 @@ def test_test_images_never_choose(tmp_path):
         f"--workdir={tmp_path / 'x'}",
     )  # fmt: skip
     assert code == 2
-    assert "data.validation=0, so nothing to choose by: the test images must not choose" in output
+    assert "data.validation=0, so it has no images to choose by: test images are never used for a choice" in output
     assert "--config.data.validation=N" in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / "x").exists()
@@ -219,8 +217,8 @@ def test_a_case_of_which_every_value_fails_has_a_row_that_says_so(tmp_path, runs
     with pytest.raises(Diverged, match="1 of 7 runs did not end: plain-8, each optimizer.learning_rate, seed 0: div"):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     plain = rows(tmp_path / "table.csv")[0]
-    assert (plain["network"], plain["seeds"]) == ("plain-8, each optimizer.learning_rate", "1 (1 diverged)")
-    assert rows(tmp_path / "choices.csv")[0]["remark"] == "no value came to its end"
+    assert (plain["network"], plain["seeds"]) == ("plain-8, each learning rate", "1 (1 diverged)")
+    assert rows(tmp_path / "choices.csv")[0]["remark"] == "every value failed"
 
 
 def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
@@ -290,11 +288,14 @@ def test_a_grid_cannot_be_wider_than_its_key():
             "--grid does not vary model.dept; config has no key 'model.dept'; did you mean model.depth",
         ),
         ({"lines": ("model.width",)}, "--lines=model.width: --grid does not vary model.width; it varies model.unit, "),
-        ({"x": "model.depth", "lines": ("model.unit",)}, "optimizer.learning_rate varies, too, and a line would mix"),
-        ({"best_over": ("model.unit",), "x": "model.unit"}, "chooses model.unit: it is on no axis and of no line"),
+        ({"x": "model.depth", "lines": ("model.unit",)}, "optimizer.learning_rate varies too, and a line would mix"),
+        (
+            {"best_over": ("model.unit",), "x": "model.unit"},
+            "chooses model.unit, so model.unit cannot be in --x or --lines",
+        ),
         ({"best_over": ("optimizer.momentum",)}, "--best_over=optimizer.momentum: --grid does not vary"),
         ({"choose_seeds": ("0",)}, "--choose_seeds has no effect without --best-over"),
-        ({"best_over": ("model.unit",), "choose_seeds": ("1..0",)}, "--choose_seeds=1..0: a range grows"),
+        ({"best_over": ("model.unit",), "choose_seeds": ("1..0",)}, "--choose_seeds=1..0: a range goes up"),
     ],
     ids=str,
 )
@@ -336,7 +337,7 @@ def test_figures_that_fail_before_the_end_keep_no_table_from_being_written(tmp_p
     runs.until = 1
     with pytest.raises(Interrupted):
         runner.carry_out(experiment, "x", request(tmp_path))
-    assert "no figures of the runs so far: KeyError" in capsys.readouterr().out
+    assert "no figures could be drawn of the runs so far: KeyError" in capsys.readouterr().out
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 11
 
 
@@ -349,6 +350,19 @@ def test_the_readable_table_is_made_of_the_tidy_rows(tmp_path, runs, drawn):
     ]
     table = tables.rows(tables.tidy(results.outcomes))
     assert [row[4].split()[0] for row in table] == [f"{mean:.2f}" for mean in means]
+
+
+def test_readable_tables_have_the_words_of_figures_and_raw_ones_have_keys(tmp_path, runs, drawn, capsys):
+    runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
+    in_words = [f"residual-8, learning rate {rate}" for rate in ("0.001", "0.01", "0.1", "1")]
+    assert [row["network"] for row in rows(tmp_path / "table.csv")] == in_words
+    for text in ((tmp_path / "table.md").read_text(), capsys.readouterr().out):
+        assert [line.split(" | ")[0] for line in text.splitlines() if "residual" in line] == [
+            f"| {label}" for label in in_words
+        ]
+    raw = rows(tmp_path / "runs.csv")
+    assert raw[0]["run"] == "residual-8 optimizer.learning_rate=0.001"
+    assert raw[0]["optimizer.learning_rate"] == "0.001"
 
 
 def test_ranges_are_for_the_flags_of_all_experiments(tmp_path):

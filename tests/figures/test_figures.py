@@ -167,7 +167,7 @@ def test_error_bars_only_of_several_seeds(seeds, bars):
 
 
 def test_what_diverged_is_marked_and_explained(figures):
-    assert set(legend_of(figures["against"])[-2:]) == {"diverged in part: mean of the other seeds", "diverged"}
+    assert set(legend_of(figures["against"])[-2:]) == {"diverged for some seeds: mean of the others", "diverged"}
     ax = figures["against"].axes[1]
     lines = {line.get_label(): line for line in ax.lines}
     assert np.isnan(lines["56 layers"].get_ydata()).tolist() == [False, False, False, True, False]
@@ -178,6 +178,26 @@ def test_what_diverged_is_marked_and_explained(figures):
     assert (list(hollow.get_xdata()), hollow.get_color()) == ([1e-2], lines["20 layers"].get_color())
 
 
+def test_each_mark_of_a_stopped_sweep_has_one_legend_entry(drawn, tmp_path):
+    """Whichever ways runs failed in a panel, equal marks share an entry, also across panels."""
+    failures = {8: ("", "interrupted"), 20: ("", "not begun"), 32: ("interrupted", "not begun"), 56: ("diverged",) * 2}
+    outcomes = [
+        outcome(depth, seed, failure=failure, model__unit="plain" if depth < 32 else "residual")
+        for depth, members in failures.items()
+        for seed, failure in enumerate(members)
+    ]
+    final_errors.against_depth(outcomes, tmp_path / "depth.png", "digits: error against depth")
+    curves.draw(outcomes, tmp_path / "curves.png", "digits: errors during training")
+    against, over_steps = drawn
+    assert sorted(legend_of(against)) == [
+        "diverged or interrupted or not begun", "interrupted or not begun for some seeds: mean of the others",
+        "plain", "residual",
+    ]  # fmt: skip
+    assert [text for text in legend_of(over_steps) if "mean" in text] == [
+        "diverged or interrupted or not begun (not in the mean)"
+    ]
+
+
 def test_curves_of_runs_that_diverged():
     whole = [outcome(20, seed, test=0.02 * (1 + seed)) for seed in (0, 1)]
     axes = Figure().add_subplot()
@@ -185,7 +205,7 @@ def test_curves_of_runs_that_diverged():
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines["20 layers"].get_xdata()) == [225, 450, 675, 900]  # as long as those that ended
     assert lines["20 layers"].get_ydata()[-1] == pytest.approx(3)
-    assert {"diverged (not in a mean)", "crashed (not in a mean)"} <= lines.keys()
+    assert "crashed or diverged (not in the mean)" in lines
     crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert [line.get_xdata()[-1] for line in crosses] == [450, 450]
     assert axes.get_ylim()[1] >= max(max(line.get_ydata()) for line in crosses)
