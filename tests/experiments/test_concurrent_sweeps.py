@@ -42,7 +42,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     other.join()
     assert done == ["c", "a", "b"]
     said = capsys.readouterr().err
-    assert "a, seed 0: another process is at it; it is taken up again after the others" in said
+    assert "a, seed 0: another process is training it; trying again after the other runs" in said
     assert "waiting for the other process" in said
 
 
@@ -89,4 +89,4 @@ def test_a_busy_run_is_handed_to_the_cluster_again(tmp_path, capsys):
     endings = launcher._Sweep(Cluster(), runs, stop).run(lambda: submit)
     assert (endings[0][0], endings[1][0]) == ("", "")
     assert handed == ["a", "b", "a", "a"]
-    assert capsys.readouterr().err.count("a, seed 0: another process is at it; it is taken up again") == 2
+    assert capsys.readouterr().err.count("a, seed 0: another process is training it; trying again after") == 2

@@ -54,7 +54,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
         assert lines(tmp_path / "runs" / name, without=()) == before[name]
         assert started(tmp_path)[name] == 1
     assert output.count("finished before, at step 12") == len(finished)
-    assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in all", output)
+    assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in total", output)
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert len(record["runs"]) == 12
     assert all((tmp_path / figure["file"]).stat().st_size > 10_000 for figure in record["figures"])

@@ -109,7 +109,7 @@ def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 3, output
-    assert re.search(r"stopped by SIGTERM: \d of 4 runs done, the others saved", output)
+    assert re.search(r"stopped by SIGTERM: \d of 4 runs are done and the others are saved", output)
     assert (folder / "interrupted.json").is_file()
     saved = json.loads((folder / "interrupted.json").read_text())["step"]
     assert max(checkpoints(folder)) == saved
@@ -143,11 +143,14 @@ def test_without_ray(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster of this machine"),
+        (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster on this machine"),
         (("--ray_address=localhost:9",), "--ray_address=localhost:9: no cluster answers there: "),
         (("--ray_address=ray://h:1",), "--ray_address=ray://h:1: it must be HOST:PORT of the cluster's head"),
-        (("--ray_address=local", "--gpus_per_run=1.5"), "--gpus_per_run=1.5: whole GPUs, or a part of one"),
-        slow(("--ray_address=local", "--cpus_per_run=1e6"), "no node of the cluster has room for a run"),
+        (
+            ("--ray_address=local", "--gpus_per_run=1.5"),
+            "--gpus_per_run=1.5: give a whole number of GPUs, or a fraction below 1",
+        ),
+        slow(("--ray_address=local", "--cpus_per_run=1e6"), "no node of the cluster is large enough for a run"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, arguments, message):

@@ -133,7 +133,7 @@ def fail():
 def test_a_tracker_that_fails_is_said_once(tmp_path, capfd, where):
     recorder.FAULT[where] = fail
     write(tmp_path, 0, [1, 2, 3], ("recording", "tensorboard"))
-    said = f"{tmp_path}: Recorder cannot be written (no route to the host); training goes on\n"
+    said = f"{tmp_path}: Recorder cannot be written (no route to the host); training continues without it\n"
     assert capfd.readouterr().err == said
     assert RunDirectory(tmp_path).metrics() == [line(step) for step in (1, 2, 3)]
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
