@@ -195,7 +195,8 @@ def _connected(ray: ModuleType, cluster: Cluster) -> Iterator[None]:
     own = address == "local"
     if cluster.workers and not own:
         raise UserError(
-            f"--ray_workers={cluster.workers} is for a cluster on this machine, and {address} has its own workers; give --ray_address=local, or leave --ray_workers out"
+            f"--ray_workers={cluster.workers} is for a cluster on this machine, and {address} has its own workers; "
+            f"give --ray_address=local, or leave --ray_workers out"
         )
     if not own:
         _check_reachable(address)

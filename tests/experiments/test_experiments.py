@@ -80,7 +80,7 @@ def test_layer_norms(tmp_path):
     experiment("plain_vs_residual", tmp_path / "other", *given)
     code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path / 'other'}", *SMALL, *given)
     assert code == 2
-    assert "the run has not measured gradient_norm and update_ratio; choose another folder" in output
+    assert "the run was trained without the metrics gradient_norm and update_ratio; choose another --workdir" in output
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_cifar10_plans_the_papers_runs(tmp_path):
     assert "milestones=3200,4800-warmup_steps=40" in output
     assert "seed 0: 6400 steps" in output
     code, output = command(*whole, "--networks=highway-20")
-    assert (code, "the paper's are plain-DEPTH and residual-DEPTH" in output) == (2, True)
+    assert (code, "the paper's networks are plain-DEPTH and residual-DEPTH" in output) == (2, True)
 
 
 def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
@@ -172,7 +172,9 @@ def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
     assert [figure["file"] for figure in record["figures"]] == ["figure6.png", "figure1.png", "figure7.png"]
     assert all("0.5 of the schedule" in figure["caption"] for figure in record["figures"])
     (note,) = record["notes"]
-    assert note.startswith("A protocol of its own (0.5 of the schedule): data set digits instead of cifar10; ")
+    assert note.startswith(
+        "The protocol differs from the paper's (0.5 of the schedule): data set digits instead of cifar10; "
+    )
     assert "; 4 steps instead of 64,000; " in note
-    assert note.endswith("Errors are to be compared with one another, not with the paper's.")
+    assert note.endswith("Compare these errors with one another, and not with the paper's.")
     assert "| plain-8 |" in output
