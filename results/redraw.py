@@ -1,9 +1,9 @@
-"""Draws figures of results/ again from what is committed beside them, without training.
+"""Draws the figures of results/ again from the data committed beside them, without training.
 
 python -m results.redraw [--output=FOLDER]
 
-Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv and the like. Not drawn are
-figures whose runs are not committed: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
+Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv, and so on. Figures whose
+data are not committed are not drawn: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
 """
 
 import csv
@@ -29,14 +29,14 @@ from resnet_flax.sweeps.cases import Outcome, Run
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 _DIGITS = 1442  # training images
-_SHORTENED = {  # what the README of each folder says of its runs, and their part of the schedule
+_SHORTENED = {  # the fraction of the schedule and the config of the runs, as in the README of each folder
     "cifar10": (0.1, {"data.pad": 0, "data.flip": False, "train.batch_size": 64, "train.steps": 6400}),
     "cifar10/augmented": (0.04, {"data.pad": 2, "train.steps": 2560}),
 }
 
 
 def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
-    """Reads the runs of a file of lines of metrics, which name their network, or their run with its seed."""
+    """Reads runs from a file of lines of metrics. Each line names its network, or its run with the seed."""
     found: dict[str, list[dict[str, Any]]] = {}
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
@@ -46,9 +46,14 @@ def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
 
 
 def read_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
-    """Reads the runs of a table of final errors whose labels a pattern fits; of two seeds, their deviation gives both.
+    """Reads runs from a table of final errors. For two seeds, the mean and the deviation give both errors.
 
-    Of the config it sets what figures of final errors tell: unit, depth, and whether there is BN.
+    The configs have only what figures of final errors need: unit, depth and normalisation.
+
+    Args:
+      path: The path of table.csv.
+      seeds: One or two seeds behind the table.
+      chosen: A regular expression; only rows whose label matches are read.
     """
     outcomes = []
     for seed in seeds:
@@ -80,7 +85,7 @@ def _error(text: str, seed: int) -> float:
 
 
 def read_layers(path: Path) -> list[Measured]:
-    """Reads what ``propagation`` measured, and from the summary beside it which networks diverged."""
+    """Reads the measurements of ``propagation``. Networks that are only in summary.csv have diverged."""
     found: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
     keys = ("network", "normalisation", "initialisation", "when")
     for row in _rows(path.with_name("summary.csv")):
@@ -106,7 +111,7 @@ def read_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
 
 
 def read_costs(path: Path) -> Iterable[SimpleNamespace]:
-    """Reads what networks cost."""
+    """Reads the costs of networks."""
     for row in _rows(path):
         unit, depth = row["network"].split("-")
         median, least, most = (float(row[f"{what} ms"]) / 1e3 for what in ("step", "least", "most"))
@@ -116,7 +121,7 @@ def read_costs(path: Path) -> Iterable[SimpleNamespace]:
 
 
 def redraw(output: Path) -> None:
-    """Draws them into a folder that is laid out as this one."""
+    """Draws the figures into a folder with the layout of results/."""
     title = "digits: plain and residual networks"
     curves.draw(read_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
     for folder, (part, overrides) in _SHORTENED.items():
@@ -135,7 +140,7 @@ def redraw(output: Path) -> None:
         outcomes = read_table(here / folder / "table.csv")
         final_errors.side_by_side(outcomes, there / folder / "errors.png", f"digits: {title}")
     table, folder = here / "claims/table.csv", there / "claims"
-    cures = read_table(table, chosen=r"(plain|residual)-56( \w+\.|$)")
+    cures = read_table(table, chosen=r"(plain|residual)-56( \w+\.|, |$)")  # Labels may have keys or words.
     final_errors.side_by_side(cures, folder / "cures.png", "digits: dropout and weight decay on plain-56")
     shallow = read_table(table, chosen=r"-(8|14)$")
     final_errors.side_by_side(shallow, folder / "shallow.png", "digits: shortcuts in shallow networks")
@@ -153,10 +158,10 @@ def redraw(output: Path) -> None:
 
 
 def main() -> None:
-    """Draws them over those that are committed, or into --output."""
+    """Draws the figures in place of the committed ones, or into --output."""
     redraw(expanded(flags.FLAGS.output))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", str(HERE), "Folder of the figures.")
+    flags.DEFINE_string("output", str(HERE), "Folder for the figures, with the layout of results/.")
     command.run(main)

@@ -354,14 +354,14 @@ def test_the_readable_table_is_made_of_the_tidy_rows(tmp_path, runs, drawn):
 
 def test_readable_tables_have_the_words_of_figures_and_raw_ones_have_keys(tmp_path, runs, drawn, capsys):
     runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
-    in_words = [f"residual-8, learning rate {rate}" for rate in ("0.001", "0.01", "0.1", "1")]
+    in_words = [f"residual-20, learning rate {rate}" for rate in ("0.001", "0.01", "0.1", "1")]
     assert [row["network"] for row in rows(tmp_path / "table.csv")] == in_words
     for text in ((tmp_path / "table.md").read_text(), capsys.readouterr().out):
         assert [line.split(" | ")[0] for line in text.splitlines() if "residual" in line] == [
             f"| {label}" for label in in_words
         ]
     raw = rows(tmp_path / "runs.csv")
-    assert raw[0]["run"] == "residual-8 optimizer.learning_rate=0.001"
+    assert raw[0]["run"] == "residual-20 optimizer.learning_rate=0.001"
     assert raw[0]["optimizer.learning_rate"] == "0.001"
 
 

@@ -189,7 +189,7 @@ def test_each_mark_of_a_stopped_sweep_has_one_legend_entry(drawn, tmp_path):
     final_errors.against_depth(outcomes, tmp_path / "depth.png", "digits: error against depth")
     curves.draw(outcomes, tmp_path / "curves.png", "digits: errors during training")
     against, over_steps = drawn
-    assert sorted(legend_of(against)) == [
+    assert sorted(" ".join(text.split()) for text in legend_of(against)) == [
         "diverged or interrupted or not begun", "interrupted or not begun for some seeds: mean of the others",
         "plain", "residual",
     ]  # fmt: skip
