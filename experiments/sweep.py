@@ -16,12 +16,12 @@ python -m experiments.sweep --config=configs/digits.py --config.data.validation=
     --grid optimizer.learning_rate=0.001,0.005,0.02 --best-over=optimizer.learning_rate
 
 This trains every value with the first seed (or --choose-seeds), chooses by the error on images set aside from
-training (data.validation), and trains the chosen value with all seeds. The table reports the test errors of the chosen
-values. choices.csv lists the values, the choices, and which choices lie at an end of the grid. Learning rates and weight
-decays are arguments of the compiled step, so trying several of them compiles once.
+training (data.validation), and trains the chosen value with all seeds. The table reports the test errors of the
+chosen values. choices.csv lists the values, the choices, and which choices lie at an end of the grid. Learning rates
+and weight decays are arguments of the compiled step, so trying several of them compiles once.
 
-runs.csv has a row for each run, with raw numbers. A sweep that is stopped draws the results so far. --draw does the same
-during training, or after a sweep was killed.
+runs.csv has a row for each run, with raw numbers. A sweep that is stopped draws the results so far. --draw does the
+same during training, or after a sweep was killed.
 """
 
 from resnet_flax.sweeps import grid_sweep
