@@ -1,4 +1,4 @@
-"""Runs that were begun under old rules: marked in tables and reports, and refused where a sweep would resume them."""
+"""Runs that were begun under old rules are marked in tables and reports, and a sweep refuses to resume them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sweeps of anything: what they choose, write and draw, of runs that end with given errors; and a real one, small."""
+"""Sweeps over any keys: their choices, files and figures, for stand-ins of runs that end with given errors."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from tests.commands import command
 from tests.experiments import folders
 
 RATES = (0.001, 0.01, 0.1, 1.0)
-# Validation and test error in % of each rate; None: diverges. The least test error is another rate's.
+# Validation and test error in % by unit and rate; None diverges. The least test error is not that of the best rate.
 ERRORS = {
     "plain": {0.001: (20, 5), 0.01: (10, 9), 0.1: (15, 4), 1.0: None},
     "residual": {0.001: (4, 8), 0.01: (6, 3), 0.1: (7, 2), 1.0: (30, 1)},
@@ -40,7 +40,7 @@ def request(folder, grid=GRID, **given):
 
 
 def end(run, errors):
-    """Writes what a run leaves that ends with these errors in %, or diverges."""
+    """Writes the files of a run that ends with these errors in %, or diverges."""
     if run.is_finished or run.directory.diverged():
         return
     steps, seed = run.config.train.steps, run.config.seed
@@ -58,7 +58,7 @@ def end(run, errors):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Lets runs end as ERRORS say, without training; how many of them may end before a signal comes can be set."""
+    """Replaces training: runs end with ERRORS. ``until`` sets after how many runs a signal comes."""
     state = SimpleNamespace(begun=[], until=None)
 
     def execute(planned, request):
@@ -76,7 +76,7 @@ def runs(monkeypatch):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Draws no picture, but puts an empty one in its place; those of test_each_case_at_its_own_best are real."""
+    """Replaces figures by empty files. Only test_each_case_at_its_own_best draws real ones."""
 
     def draw(outcomes, path, title, *more, **keys):
         assert outcomes
@@ -101,8 +101,8 @@ def best(folder, **more):
 
 
 def test_each_case_at_its_own_best(tmp_path, runs, capsys):
-    """The least validation error chooses, on one seed; the test error of the chosen is reported, of all seeds."""
-    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # one that was only tried has diverged: no failure
+    """The least validation error with one seed decides. The table has test errors of the choice with all seeds."""
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # A candidate has diverged, which is no failure.
     plain, residual = "plain-8 optimizer.learning_rate=0.01", f"residual-8 optimizer.learning_rate=0.001 ({END})"
     labels_in_words = "plain-8, learning rate 0.01", f"residual-8, learning rate 0.001 ({END})"
     tried = [f"{unit}-8 optimizer.learning_rate={rate}, seed 0" for unit in ("plain", "residual") for rate in RATES]
@@ -121,14 +121,14 @@ def test_each_case_at_its_own_best(tmp_path, runs, capsys):
     assert "on 144 images set aside from training" in record["notes"][0]
     assert [figure["file"] for figure in record["figures"]] == ["unit.png", "curves.png"]
     assert len(record["runs"]) == 8 + 4
-    # A second time nothing is begun again, and the same is written.
+    # A second time, no run is begun, and the same files are written.
     before, begun = contents(tmp_path), len(runs.begun)
     runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     assert (contents(tmp_path), len(runs.begun)) == (before, begun)
 
 
-def test_runs_csv(tmp_path, runs, drawn):
-    """A row a run and seed, a column a key that varies, and the very numbers of metrics.jsonl."""
+def test_runs_csv_has_the_numbers_of_the_runs(tmp_path, runs, drawn):
+    """It has a row for each run, a column for each key that varies, and the exact numbers of metrics.jsonl."""
     runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     found = rows(tmp_path / "runs.csv")
     assert list(found[0]) == [
@@ -151,8 +151,8 @@ def test_runs_csv(tmp_path, runs, drawn):
 
 
 @pytest.mark.parametrize("until", [0, 3, 8, 10])
-def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, until):
-    """In its first stage, between the two, and in its second; the end is that of one that was never stopped."""
+def test_a_stopped_sweep_draws_the_results_so_far_and_resumes(tmp_path, runs, drawn, until):
+    """It is stopped in its first stage, between the stages, or in its second. It ends like an uninterrupted sweep."""
     runs.until = until
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
@@ -175,7 +175,7 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
     assert len(runs.begun) == 2 * 12
 
 
-def test_the_status_knows_of_the_second_stage(tmp_path, runs, drawn):
+def test_the_status_shows_the_second_stage(tmp_path, runs, drawn):
     runs.until = 2
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
@@ -200,7 +200,7 @@ def test_a_dry_run_prints_the_first_stage_and_how_many_follow(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_test_images_never_choose(tmp_path):
+def test_a_choice_without_validation_images_is_refused(tmp_path):
     code, output = command(
         "-m", "experiments.sweep", *(f"--grid={axis}" for axis in GRID), "--best-over=optimizer.learning_rate",
         f"--workdir={tmp_path / 'x'}",
@@ -212,7 +212,7 @@ def test_test_images_never_choose(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_case_of_which_every_value_fails_has_a_row_that_says_so(tmp_path, runs, drawn, monkeypatch):
+def test_a_case_whose_values_all_fail_has_a_row(tmp_path, runs, drawn, monkeypatch):
     monkeypatch.setitem(ERRORS, "plain", dict.fromkeys(RATES))
     with pytest.raises(Diverged, match="1 of 7 runs did not end: plain-8, each optimizer.learning_rate, seed 0: div"):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
@@ -221,8 +221,8 @@ def test_a_case_of_which_every_value_fails_has_a_row_that_says_so(tmp_path, runs
     assert rows(tmp_path / "choices.csv")[0]["remark"] == "every value failed"
 
 
-def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
-    """While a sweep trains, or after it was killed, when it has written nothing."""
+def test_draw_trains_nothing(tmp_path, runs, drawn, monkeypatch):
+    """It draws during training, or after a sweep was killed before it wrote any table."""
     runs.until = 5
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
@@ -233,7 +233,7 @@ def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
     with RunDirectory(begun[0]).locked():
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, draw=True))
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 3 + 2
-    assert (tmp_path / "unit.png").is_file()  # plain's rate is chosen
+    assert (tmp_path / "unit.png").is_file()  # The rate of plain networks is already chosen.
     assert sorted(tmp_path.glob("runs/*")) == begun
 
 
@@ -242,7 +242,7 @@ def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
     st.permutations(range(6)),
 )
 def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
-    """Against a sort; one that failed is never chosen, and an end is one by its value, not by its place."""
+    """The choice equals a sort. A failed value is never chosen, and the ends of a grid are those of its values."""
     run = SimpleNamespace()
     values = [0.1 * (1 + place) for place in order[: len(tried)]]
     among = [
@@ -265,8 +265,8 @@ def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
     assert found.keys_at_end(["optimizer.learning_rate"]) == ["optimizer.learning_rate"] * at_an_end
 
 
-def test_a_grid_cannot_be_wider_than_its_key():
-    """No weight decay is less than 0."""
+def test_a_limit_of_a_key_is_no_end_of_the_grid():
+    """Weight decay cannot be less than 0, so 0 is not reported as an end."""
     line = {"validation_error": 0.1, "validation_loss": 0.1}
     among = [
         choice.Candidate({"optimizer.weight_decay": decay}, [Outcome(None, [line | {"validation_error": decay}], 0, 0)])
@@ -299,7 +299,7 @@ def test_a_grid_cannot_be_wider_than_its_key():
     ],
     ids=str,
 )
-def test_what_a_figure_cannot_show_is_refused(tmp_path, given, message):
+def test_invalid_roles_of_keys_are_refused(tmp_path, given, message):
     with pytest.raises(UserError) as found:
         runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, **given))
     assert message in str(found.value)
@@ -307,7 +307,7 @@ def test_what_a_figure_cannot_show_is_refused(tmp_path, given, message):
 
 
 def test_axes_and_lines(tmp_path, runs, monkeypatch):
-    """Rates on a logarithmic axis, a line for each value of whatever else varies; keys that change together are one."""
+    """The axis of rates is logarithmic. Other keys have a line for each value, and keys that change together share it."""
     seen = {}
 
     def against(outcomes, path, title, x, line, log):
@@ -328,8 +328,8 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
         assert (seen["log"], seen["lines"], seen["file"]) == expected
 
 
-def test_figures_that_fail_before_the_end_keep_no_table_from_being_written(tmp_path, runs, capsys):
-    """An experiment of one's own may read a metric that a run has not come to."""
+def test_tables_are_written_even_if_figures_of_unfinished_runs_fail(tmp_path, runs, capsys):
+    """A user's own experiment may read a metric that an unfinished run lacks."""
     experiment = EXPERIMENT.__class__(
         title="x", question="y", cases=lambda _: [Case("plain-8", {"optimizer.learning_rate": r}) for r in RATES],
         findings=lambda results: [o.final["test_error"] for o in results.outcomes],
@@ -365,7 +365,7 @@ def test_readable_tables_have_the_words_of_figures_and_raw_ones_have_keys(tmp_pa
     assert raw[0]["optimizer.learning_rate"] == "0.001"
 
 
-def test_ranges_are_for_the_flags_of_all_experiments(tmp_path):
+def test_ranges_work_in_the_flags_of_all_experiments(tmp_path):
     assert Setting((20,), "").default == (20,)
     code, output = command(
         "-m", "experiments.plain_vs_residual", "--depths=8..20:6", "--seeds=0..1", "--units=plain", "--dry-run",
@@ -377,6 +377,6 @@ def test_ranges_are_for_the_flags_of_all_experiments(tmp_path):
     ]
 
 
-def test_identity_is_that_of_results():
+def test_identity_ignores_keys_that_may_change_on_resume():
     a, b = folders.config(train__log_every=7), folders.config(data__data_dir="/data")
     assert plan.identity(folders.config()) == plan.identity(b) != plan.identity(a)
