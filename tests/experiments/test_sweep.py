@@ -307,7 +307,7 @@ def test_invalid_roles_of_keys_are_refused(tmp_path, given, message):
 
 
 def test_axes_and_lines(tmp_path, runs, monkeypatch):
-    """The axis of rates is logarithmic. Other keys have a line for each value, and keys that change together share it."""
+    """Rates are on a logarithmic axis. Other keys have a line for each value; keys that change together share it."""
     seen = {}
 
     def against(outcomes, path, title, x, line, log):
