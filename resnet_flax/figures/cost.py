@@ -32,11 +32,11 @@ def draw_into(axes: Axes, costs: "Sequence[Cost]", measured: bool = False) -> No
         line = sorted((c for c in costs if c.unit == unit), key=lambda c: c.depth)
         x = [c.depth for c in line]
         y = np.array([1e3 * c.step.median if measured else c.multiply_adds / 1e6 for c in line])
-        beside = style.offset_transform(axes, i, len(line_styles), depths)
-        axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, transform=beside, **look)
+        shifted = style.offset_transform(axes, i, len(line_styles), depths)
+        axes.plot(x, y, label=unit, linewidth=1.5, markersize=5, transform=shifted, **look)
         if measured:
             bars = (y - [1e3 * c.step.least for c in line], [1e3 * c.step.most for c in line] - y)
-            axes.errorbar(x, y, bars, fmt="none", capsize=3, ecolor=look["color"], transform=beside)
+            axes.errorbar(x, y, bars, fmt="none", capsize=3, ecolor=look["color"], transform=shifted)
     axes.set_xticks(depths)
     most = max(1e3 * c.step.most if measured else c.multiply_adds / 1e6 for c in costs)
     axes.set_ylim(0, 1.08 * most)

@@ -61,11 +61,11 @@ def draw_against(
                 there[places[value]].append(outcome)
         there = {place: members for place, members in there.items() if members}
         mean, deviation = np.array([_mean_and_deviation(_errors(m, metric)) for m in there.values()]).T
-        beside = style.offset_transform(axes, i, len(line_styles), list(places.values()))
-        look |= {"transform": beside} | ({} if numbers else {"linestyle": "none"})
+        shifted = style.offset_transform(axes, i, len(line_styles), list(places.values()))
+        look |= {"transform": shifted} | ({} if numbers else {"linestyle": "none"})
         axes.plot(list(there), mean, label=name, linewidth=1.6, markersize=5, **look)
         if np.isfinite(deviation).any():
-            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], transform=beside)
+            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], transform=shifted)
         style.mark_failures(axes, there, mean, look)
 
 

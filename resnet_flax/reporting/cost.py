@@ -130,18 +130,18 @@ def _compiling(costs: Sequence[Cost]) -> list[str]:
     by_depth: dict[int, list[float]] = {}
     for c in costs:
         by_depth.setdefault(c.depth, []).append(c.compile_seconds)
-    said = ", ".join(f"{min(v):.1f} to {max(v):.1f} s at {depth} layers" for depth, v in sorted(by_depth.items()))
-    return [f"Compiling a training step once took, from the fastest to the slowest unit, {said}."]
+    ranges = ", ".join(f"{min(v):.1f} to {max(v):.1f} s at {depth} layers" for depth, v in sorted(by_depth.items()))
+    return [f"Compiling a training step once took, from the fastest to the slowest unit, {ranges}."]
 
 
 def _bottleneck(layers: Mapping[str, Spread]) -> list[str]:
     bottleneck = times(layers, BOTTLENECK).both
-    said = [
+    comparisons = [
         f"{bottleneck.over(times(layers, other).both).text()} times as long as {other.name}, for "
         f"{BOTTLENECK.multiply_adds / other.multiply_adds:.3f} of their multiply-adds"
         for other in (TWO_64, TWO_256)
     ]
-    return [f"Forward and backward, the bottleneck of Fig. 5 (256-64-64-256) took {', and '.join(said)}."]
+    return [f"Forward and backward, the bottleneck of Fig. 5 (256-64-64-256) took {', and '.join(comparisons)}."]
 
 
 def _one_by_one(layers: Mapping[str, Spread]) -> list[str]:

@@ -95,17 +95,17 @@ def notes(measured: Sequence[Measured]) -> list[str]:
     for m in measured:
         groups.setdefault((m.norm, m.config.model.initialization, m.when), []).append(m)
     for (norm, how, when), members in groups.items():
-        said = []
+        parts = []
         for m in members:
             name = configs.name_of(m.config.model)
             if m.propagation is None:
-                said.append(f"{name} {m.failure}")
+                parts.append(f"{name} {m.failure}")
             else:
                 ratio = _ratio(m.propagation.activations)
                 word = "grow" if ratio > 2 else "shrink" if ratio < 0.5 else "hardly change"
-                said.append(f"{name} ×{ratio:.2g} ({word})")
+                parts.append(f"{name} ×{ratio:.2g} ({word})")
         found.append(
             f"Measured ratio of the activation gradient's norm at the first 3x3 layer to that at the last, {norm}, "
-            f"{how} initialisation, {when}: {'; '.join(said)}."
+            f"{how} initialisation, {when}: {'; '.join(parts)}."
         )
     return found
