@@ -36,7 +36,7 @@ class Setting:
 
     def define(self, name: str, values: flags.FlagValues) -> None:
         """Defines the flag."""
-        more: dict[str, Any] = {"flag_values": values, "module_name": "flags of its own"}
+        more: dict[str, Any] = {"flag_values": values, "module_name": "flags of this experiment"}
         limits = {"lower_bound": self.least, "upper_bound": self.most, **more}
         if self.repeated:
             flags.DEFINE_multi_string(name, list(self.default), self.help, **more)
@@ -104,7 +104,7 @@ def define(
     config_flags.DEFINE_config_file(
         "config",
         configs.config_path(config),
-        "Config file, whose networks the experiment chooses. --config.KEY=VALUE holds for every run.",
+        "Config file of all runs. --config.KEY=VALUE sets a key for all runs.",
         flag_values=values,
     )
     numbers = [str(seed) for seed in seeds]
