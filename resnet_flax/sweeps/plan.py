@@ -140,7 +140,7 @@ def _default(path: str, network: str, name: str) -> ConfigDict:
 
 def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
     """Returns the name of a run directory, such as ``plain-56-dropout=0.5-seed0``. Different configs differ in it."""
-    # The section is left out of a key unless the rest is only "name".
+    # Keys lose their section in the name, except for those such as optimizer.name.
     short = {key if key.endswith(".name") else key.rpartition(".")[2]: value for key, value in changes.items()}
     text = "-".join([name, *(f"{key}={value}" for key, value in short.items())])
     text = re.sub(r"[^\w.=+,-]", "", text)

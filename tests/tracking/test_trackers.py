@@ -96,7 +96,7 @@ def test_a_finished_run_sends_the_lines_that_a_tracker_lacks(tmp_path):
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
 
 
-def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatch):
+def test_runs_of_a_sweep_are_named_by_label_and_seed_and_grouped(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(loop, "run", lambda config, workdir, tracking: seen.append(tracking))
     request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
