@@ -1,1 +1,1 @@
-"""The paper's experiments, each a declaration; and the commands that run all of them and report on them."""
+"""The experiments of this project, each in a module, and the commands that run all of them and report on them."""

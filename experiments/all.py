@@ -1,9 +1,9 @@
-"""Every experiment on one config, one after the other, sharing the runs they have in common, and the report.
+"""Runs all experiments on one config, one after the other with shared runs, and writes the report.
 
 python -m experiments.all --workdir=runs/all [--config=configs/digits.py] [--seeds=0] [--only=claims,cost] [--dry-run]
 
-Each is a command of its own, shown before it starts; finished runs are skipped, so the same command goes on where it
-was stopped. A failed experiment does not keep the others from running; the exit code says so at the end.
+Each experiment is a command of its own, which is printed before it starts. Finished runs are skipped, so the same
+command resumes after a stop. If an experiment fails, the others still run, and the exit code tells of it at the end.
 """
 
 import shlex
@@ -17,28 +17,28 @@ from resnet_flax import command
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.reporting import report
 from resnet_flax.sweeps import options
-from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.registry import ALL
 
 _PASSED_ON = ("--config", "--seeds", "--tracker", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
 
 
 def main() -> None:
-    """Runs them, then writes report.html and report.md into the workdir."""
-    asked, only = options.asked({}), flags.FLAGS.only
-    folder = asked.folder
+    """Runs the experiments, then writes report.html and report.md into the workdir."""
+    request, only = options.request_from_flags({}), flags.FLAGS.only
+    folder = request.folder
     unknown = [name for name in only if name not in ALL]
     if unknown:
         raise UserError(f"--only={','.join(unknown)} is not known; choose from {', '.join(ALL)}")
     codes: dict[str, int] = {}
     for i, name in enumerate(only, start=1):
-        arguments = _arguments(name, asked)
+        arguments = _arguments(name, request)
         print(f"experiment {i} of {len(only)}: python {shlex.join(arguments)}", file=sys.stderr, flush=True)
         codes[name] = _run([sys.executable, *arguments])
         if codes[name] in (UserError.exit_code, Interrupted.exit_code):
             kind = UserError if codes[name] == UserError.exit_code else Interrupted
-            raise kind(f"{name} stopped; the same command goes on from there")
-    if asked.dry_run:
+            raise kind(f"{name} stopped; the same command resumes from there")
+    if request.dry_run:
         return
     for path in report.write(folder, folder):
         print(f"report: {path}")
@@ -46,24 +46,25 @@ def main() -> None:
     if failed:
         failure = Diverged if set(failed.values()) == {Diverged.exit_code} else Failed
         listed = ", ".join(f"{name} (exit code {code})" for name, code in failed.items())
-        raise failure(f"not every run came to its end in {listed}")
+        raise failure(f"not every run finished in {listed}")
 
 
-def _arguments(name: str, asked: Asked) -> list[str]:
-    """The command of one experiment: the flags of this one but for --only, and a folder of its own."""
-    apart = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
-    if apart:
-        raise UserError(f"{apart[0]}: write it as {apart[0]}=VALUE, so that it can be passed on to each experiment")
+def _arguments(name: str, request: Request) -> list[str]:
+    """Returns the command of one experiment: the flags of this command without --only, and a workdir of its own."""
+    without_value = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
+    if without_value:
+        flag = without_value[0]
+        raise UserError(f"{flag}: write it as {flag}=VALUE, so that it can be passed on to each experiment")
     given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
-    given += ["--dry-run"] * asked.dry_run + ["--draw"] * asked.draw
-    return ["-m", "resnet_flax", name, *given, f"--workdir={asked.folder / name}", f"--runs={asked.runs}"]
+    given += ["--dry-run"] * request.dry_run + ["--draw"] * request.draw
+    return ["-m", "resnet_flax", name, *given, f"--workdir={request.folder / name}", f"--runs={request.runs}"]
 
 
 def _run(arguments: list[str]) -> int:
-    """Waits for it; a SIGINT or SIGTERM that this process gets is the child's to answer."""
+    """Runs a command and returns its exit code. SIGINT and SIGTERM are left to the child process."""
     process = subprocess.Popen(arguments)
     forwarded = {s: signal.signal(s, lambda number, _: process.send_signal(number)) for s in (signal.SIGTERM,)}
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal has sent it to the child as well
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal sends it to the child as well.
     try:
         return process.wait()
     finally:
@@ -73,6 +74,6 @@ def _run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("only", list(ALL), "Which of the experiments.")
+    flags.DEFINE_list("only", list(ALL), "Experiments to run.")
     options.define("configs/digits.py", (0,), {})
     command.run(main)

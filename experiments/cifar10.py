@@ -1,17 +1,17 @@
-"""The paper's CIFAR-10 runs by the paper's recipe: Fig. 1, Fig. 6, Fig. 7 and Table 6 (arXiv:1512.03385, section 4.2).
+"""The paper's CIFAR-10 networks by the paper's recipe: Figs. 1, 6 and 7 and Table 6 (arXiv:1512.03385, section 4.2).
 
 python -m experiments.cifar10 --workdir=runs/cifar10 [--networks=plain-20,residual-20] [--seeds=0,1] [--fraction=0.1]
     [--config.data.data_dir=FOLDER]
 
-64,000 steps a network; finished runs are skipped and interrupted ones go on, so that one run may be split over several
-stops. --fraction scales the schedule (steps, milestones, warm-up), which is then said wherever the result appears: a
-shortened run is not the paper's. The config is configs/cifar10.py; another one, or keys of it, may be given as always.
+Each network is trained for 64,000 steps. Finished runs are skipped and interrupted ones resumed. --fraction scales the
+schedule (steps, milestones, warm-up). Figures and notes then name the fraction, because a shortened run is not the
+paper's. The config is configs/cifar10.py by default.
 """
 
 from resnet_flax.errors import UserError
 from resnet_flax.figures import paper
 from resnet_flax.reporting.protocol import protocol_differences
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import shortened
 
@@ -21,25 +21,25 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def cases(asked: Asked) -> list[Case]:
-    """The paper's networks."""
-    for name in asked.settings.networks:
+def cases(request: Request) -> list[Case]:
+    """Returns a case for each of the paper's networks, with a fraction of the schedule."""
+    for name in request.settings.networks:
         if not name.startswith(("plain-", "residual-")):
-            raise UserError(f"--networks={name}: the paper's are plain-DEPTH and residual-DEPTH")
-    return [shortened(Case(name), asked.settings.fraction, asked) for name in asked.settings.networks]
+            raise UserError(f"--networks={name}: the paper's networks are plain-DEPTH and residual-DEPTH")
+    return [shortened(Case(name), request.settings.fraction, request) for name in request.settings.networks]
 
 
 def findings(results: Results) -> Findings:
-    """Figs. 1, 6 and 7, and in what the runs differ from the paper's."""
-    from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
+    """Draws Figs. 1, 6 and 7, and notes the differences from the paper's protocol."""
+    from resnet_flax.measurements import propagation  # Lazy import: it imports jax, and --help must be quick.
 
-    outcomes, folder, given = results.outcomes, results.folder, results.asked.settings
+    outcomes, folder, given = results.outcomes, results.folder, results.request.settings
     title = f"{results.data}{'' if given.fraction == 1 else f', {given.fraction:g} of the schedule'}"
     figures = [paper.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
     plain = [o for o in outcomes if o.run.config.model.unit == "plain"]
     if plain:
         figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
-    first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.asked.seeds)]
+    first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.request.seeds)]
     if first and not results.stopped:
         responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}
         figures.append(paper.figure_7(first, responses, folder / "figure7.png", title, given.images))
@@ -47,26 +47,26 @@ def findings(results: Results) -> Findings:
 
 
 def _protocol(results: Results) -> str:
-    """In what the runs differ from the paper's, so that no number is taken for one of the paper's."""
+    """Returns a note on how the runs differ from the paper's, so that their errors are not taken for the paper's."""
     found = list(dict.fromkeys(phrase for o in results.outcomes for phrase in protocol_differences(o.run.config)))
     if not found:
         return "The paper's recipe and its whole schedule."
-    fraction = results.asked.settings.fraction
+    fraction = results.request.settings.fraction
     part = "" if fraction == 1 else f" ({fraction:g} of the schedule)"
     return (
-        f"A protocol of its own{part}: {'; '.join(found)}. Errors are to be compared with one another, not with the "
-        f"paper's."
+        f"The protocol differs from the paper's{part}: {'; '.join(found)}. Compare these errors with one another, and "
+        f"not with the paper's."
     )
 
 
 EXPERIMENT = Experiment(
     title="The paper's networks on {data}",
-    question="Does the error of plain networks, the training error too, grow with depth, and that of residual ones "
+    question="Do the training and test errors of plain networks grow with depth, and do those of residual networks "
     "fall, to the paper's numbers? (arXiv:1512.03385, Figs. 1, 6 and 7, Table 6)",
     settings={
-        "networks": Setting(NETWORKS, "Which of the paper's networks."),
-        "fraction": Setting(1.0, "Part of the paper's schedule to train for.", least=1e-4, most=1),
-        "images": Setting(128, "Training images on which layer responses are measured.", least=2),
+        "networks": Setting(NETWORKS, "Networks of the paper to train."),
+        "fraction": Setting(1.0, "Fraction of the paper's schedule to train for.", least=1e-4, most=1),
+        "images": Setting(128, "Number of training images on which layer responses are measured.", least=2),
     },
     cases=cases,
     findings=findings,

@@ -1,31 +1,32 @@
-"""Further claims of the review about depth, each as runs beside their control.
+"""Tests further claims of a review about depth, each with runs and their controls.
 
 python -m experiments.claims --workdir=runs/claims [--seeds=0,1]
 
-* Overfitting is not what degrades plain networks: dropout and stronger weight decay do not cure plain-56.
+* Plain networks do not degrade because of overfitting: dropout and stronger weight decay do not help plain-56.
 * Shortcuts help shallow networks, too: plain and residual networks of 8 and 14 layers.
 * Batch normalisation only postpones the problem: plain networks of growing depth with and without it.
 
-No outcome is assumed; the notes are made from what the runs show.
+The notes state each claim beside the measured errors, without assuming that the claim holds.
 """
 
 from collections.abc import Sequence
 
 from resnet_flax.figures import curves, final_errors
+from resnet_flax.reporting import words
 from resnet_flax.reporting.tables import by_label, mean_and_deviation
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
-SAID = {
+CLAIMS = {
     "cures": "The review: neither dropout nor stronger decay cures a deep plain network, since it does not overfit",
     "shallow": "The review: shortcuts help shallow networks, too",
     "normalisation": "The review: batch normalisation postpones the problem to greater depth",
 }
 
 
-def cases(asked: Asked) -> dict[str, list[Case]]:
-    """The runs of each claim."""
-    given = asked.settings
+def cases(request: Request) -> dict[str, list[Case]]:
+    """Returns the cases of each claim, by the name of the claim."""
+    given = request.settings
     plain = f"plain-{given.deep}"
     norms = []
     for depth in given.depths:
@@ -43,15 +44,15 @@ def cases(asked: Asked) -> dict[str, list[Case]]:
 
 
 def norm(outcome: Outcome) -> str:
-    """Names the line or the panel of a run."""
+    """Returns the name of a run's line or panel: with or without batch normalisation."""
     return "with BN" if outcome.run.config.model.norm == "batch" else "without BN"
 
 
 def findings(results: Results) -> Findings:
-    """A figure of each claim, and a sentence."""
-    cures, shallow, norms = (results.of(group) for group in SAID)
+    """Draws a figure for each claim, and notes the claim with the measured errors."""
+    cures, shallow, norms = (results.of(group) for group in CLAIMS)
     data, folder = results.data, results.folder
-    title = f"{data}: dropout and weight decay on plain-{results.asked.settings.deep}"
+    title = f"{data}: dropout and weight decay on plain-{results.request.settings.deep}"
     with_and_without = f"{data}: plain networks with and without BN"
     figures = [
         final_errors.side_by_side(cures, folder / "cures.png", title),
@@ -59,12 +60,12 @@ def findings(results: Results) -> Findings:
         final_errors.against_depth(norms, folder / "normalisation.png", with_and_without, norm),
         curves.draw(norms, folder / "curves.png", with_and_without, panel=norm),
     ]
-    return Findings(figures, notes=[_measured(claim, results.of(group)) for group, claim in SAID.items()])
+    return Findings(figures, notes=[_measured(claim, results.of(group)) for group, claim in CLAIMS.items()])
 
 
 def _measured(claim: str, outcomes: Sequence[Outcome]) -> str:
-    said = (f"{label}: {_errors(members)}" for label, members in by_label(outcomes).items())
-    return f"{claim}. Measured: {'; '.join(said)}."
+    errors = (f"{words.without_keys(label)}: {_errors(members)}" for label, members in by_label(outcomes).items())
+    return f"{claim}. Measured: {'; '.join(errors)}."
 
 
 def _errors(outcomes: Sequence[Outcome]) -> str:
@@ -76,15 +77,15 @@ def _errors(outcomes: Sequence[Outcome]) -> str:
 
 
 EXPERIMENT = Experiment(
-    title="What the review says of depth",
-    question="Is degradation overfitting? Do shortcuts help shallow networks, too? Does BN remove the problem or "
-    "postpone it? (arXiv:1512.03385, sections 1 and 4, and the review of it)",
+    title="Claims of a review about depth",
+    question="Is degradation due to overfitting? Do shortcuts help shallow networks, too? Does BN remove the problem "
+    "or postpone it? (arXiv:1512.03385, sections 1 and 4, and a review of the paper)",
     settings={
         "deep": Setting(56, "Depth of the plain network that degrades."),
         "shallow": Setting((8, 14), "Depths of the shallow networks."),
-        "depths": Setting((8, 20, 32, 56), "Depths with and without batch normalisation."),
-        "dropout": Setting((0.2, 0.5), "Rates of dropout."),
-        "decay": Setting((1e-3, 5e-3), "Weight decays stronger than the config's."),
+        "depths": Setting((8, 20, 32, 56), "Depths of the networks with and without batch normalisation."),
+        "dropout": Setting((0.2, 0.5), "Dropout rates of the deep plain network."),
+        "decay": Setting((1e-3, 5e-3), "Weight decays of the deep plain network, stronger than the config's."),
     },
     cases=cases,
     findings=findings,

@@ -1,10 +1,10 @@
-"""The error against depth, over any grid of config keys: the sweep of experiments/sweep.py with depth as its x.
+"""Sweeps over depth: the sweep of experiments/sweep.py with depth on the horizontal axis and a default grid.
 
 python -m experiments.depth_sweep --workdir=runs/depth --grid model.depth=8..56:6 --grid model.unit=plain,residual
 
-By default depths 8, 20, 32 and 56 of plain and residual networks with seeds 0 and 1; a line for each combination of
-whatever varies beside depth. Each depth at its own best learning rate: --best-over=optimizer.learning_rate, as
-experiments/sweep.py says.
+The default grid is plain and residual networks of depths 8, 20, 32 and 56 with seeds 0 and 1. The figure has a line for
+each combination of the other keys. --best-over=optimizer.learning_rate trains each network at its own best learning
+rate (experiments/sweep.py).
 """
 
 from resnet_flax.sweeps import grid_sweep

@@ -1,10 +1,10 @@
-"""Plain, highway and residual networks of the same depth and width, and how far the gates open.
+"""Compares plain, highway and residual networks of the same depth and width, and measures how far the gates open.
 
 python -m experiments.highway --workdir=runs/highway [--depths=20,32] [--seeds=0,1] [--published=False]
 
-The twins differ in nothing but the unit. Beside them the 19- and 32-layer networks of the highway paper
-(arXiv:1507.06228), whose widths differ, and the same pair at equal width, so that depth alone tells them apart. Those
-four are run at --width times their width, which is said wherever they appear; 1 is the paper's own.
+Twins are networks that differ only in the unit. The experiment also trains the 19- and 32-layer networks of the highway
+paper (arXiv:1507.06228), whose widths differ, and a 32-layer network with the widths of the 19-layer one, so that only
+depth differs. These networks have --width times their published width, and their labels say so.
 """
 
 from typing import Any
@@ -13,16 +13,15 @@ from resnet_flax.figures import curves, final_errors
 from resnet_flax.figures import gates as pictures
 from resnet_flax.reporting import gates as texts
 from resnet_flax.reporting import protocol
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
-# Of the 19-layer network's stages; the 32-layer one gets them, too, so that the pair differs in depth alone.
-FILTERS_OF_19 = (32, 48, 80, 128)
+FILTERS_OF_19 = (32, 48, 80, 128)  # the filters of the 19-layer network's stages
 
 
-def cases(asked: Asked) -> dict[str, list[Case]]:
-    """The twins, and the paper's networks."""
-    given = asked.settings
+def cases(request: Request) -> dict[str, list[Case]]:
+    """Returns the cases of the twins and of the highway paper's networks, in groups."""
+    given = request.settings
     groups = {"twins": [Case(f"{unit}-{depth}") for depth in given.depths for unit in given.units]}
     if not given.published:
         return groups
@@ -31,7 +30,7 @@ def cases(asked: Asked) -> dict[str, list[Case]]:
     def published(depth: int, widths: str, **more: Any) -> Case:
         overrides = {"model.family": "highway", "model.block": "single", "model.depth": depth} | more
         label = f"highway-{depth} of its paper, {widths}{part}"
-        # The name's own depth is replaced: 19 is none of the twins' family.
+        # The overrides replace the depth of the name, because the default family has no network of 19 layers.
         return Case("highway-20", overrides, label, scaled={"model.width": given.width})
 
     groups["the paper's widths"] = [published(depth, "its widths") for depth in (19, 32)]
@@ -40,8 +39,8 @@ def cases(asked: Asked) -> dict[str, list[Case]]:
 
 
 def findings(results: Results) -> Findings:
-    """Curves, final errors, and the openness of the gates at the start and after training."""
-    from resnet_flax.measurements import gates  # with jax, for which --help does not wait
+    """Draws curves, final errors, and the openness of the gates at initialisation and after training."""
+    from resnet_flax.measurements import gates  # Lazy import: it imports jax, and --help must be quick.
 
     folder, data = results.folder, results.data
     opened = {} if results.stopped else gates.openness_of_runs(results.outcomes)
@@ -58,24 +57,24 @@ def findings(results: Results) -> Findings:
             )
         )
     notes = texts.notes(opened)
-    if results.asked.settings.published:
+    if results.request.settings.published:
         notes.insert(
             0,
-            "The source does not give the widths of its 32-layer network; resnet_flax/networks/families.py says what "
-            "was chosen. The source has no batch normalisation; model.norm says whether these networks have.",
+            "The highway paper does not give the widths of its 32-layer network; resnet_flax/networks/families.py "
+            "explains the choice. The paper uses no batch normalisation; model.norm says whether these networks do.",
         )
     return Findings(figures, [texts.write(opened, folder)], notes)
 
 
 EXPERIMENT = Experiment(
-    title="Highway networks between plain and residual ones",
-    question="Do gated shortcuts (y = H T + x (1 - T), arXiv:1507.06228, eq. 3) cure plain networks as parameter-free "
-    "ones do, and how far do the gates open?",
+    title="Highway networks compared with plain and residual ones",
+    question="Do gated shortcuts (y = H T + x (1 - T), arXiv:1507.06228, eq. 3) prevent degradation as parameter-free "
+    "shortcuts do, and how far do the gates open?",
     settings={
         "depths": Setting((20, 32), "Depths of the twins."),
         "units": Setting(("plain", "highway", "residual"), "Units of the twins."),
-        "published": Setting(True, "Also the 19- and 32-layer networks of the highway paper."),
-        "width": Setting(0.5, "Of those, as a part of their published width.", least=0.01),
+        "published": Setting(True, "Also train the 19- and 32-layer networks of the highway paper."),
+        "width": Setting(0.5, "Width of those networks, as a fraction of the published one.", least=0.01),
     },
     cases=cases,
     findings=findings,

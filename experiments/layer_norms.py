@@ -1,32 +1,38 @@
-"""Gradient norms and relative updates of every layer while plain and residual networks are trained, in a picture.
+"""Draws gradient norms and relative updates of every layer during the training of plain and residual networks.
 
 python -m experiments.layer_norms --config=configs/digits.py --depths=56 --units=plain,residual --workdir=runs/norms
 
-Each run measures itself at every line of metrics (train.metrics=gradient_norm,update_ratio): the mean over the steps
-since the line before. Writes layer_norms.png, and table.md with the errors. On 2 CPU cores four minutes.
+Each run measures itself (train.metrics=gradient_norm,update_ratio): a line of metrics holds the mean over the steps
+since the previous line. The command writes layer_norms.png, and table.md with the errors. It takes four minutes on 2
+CPU cores.
 """
 
 from resnet_flax.errors import UserError
 from resnet_flax.figures import layer_norms
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 METRICS = ("gradient_norm", "update_ratio")
 
 
-def cases(asked: Asked) -> list[Case]:
-    """Each depth with each unit, measured while it is trained."""
-    names = [f"{unit}-{depth}" for depth in asked.settings.depths for unit in asked.settings.units]
+def cases(request: Request) -> list[Case]:
+    """Returns a case for each depth and unit, with the metrics of every layer."""
+    names = [f"{unit}-{depth}" for depth in request.settings.depths for unit in request.settings.units]
     return [Case(name, {"train.metrics": ",".join(METRICS)}, name) for name in names]
 
 
 def findings(results: Results) -> Findings:
-    """The picture; runs that were begun, by another command, without these metrics are refused."""
+    """Draws the figure.
+
+    Raises:
+      UserError: A run was begun without these metrics, by another command.
+    """
     for outcome in results.outcomes:
         lacking = [m for m in METRICS if not any(key.startswith(f"{m}/") for line in outcome.lines for key in line)]
         if lacking and not outcome.failure:
             raise UserError(
-                f"{outcome.run.workdir}: the run has not measured {' and '.join(lacking)}; choose another folder"
+                f"{outcome.run.workdir}: the run was trained without the metrics {' and '.join(lacking)}; choose "
+                f"another --workdir"
             )
     title = f"{results.data}: every layer during training"
     return Findings([layer_norms.draw(results.outcomes, METRICS, results.folder / "layer_norms.png", title)])
@@ -34,8 +40,8 @@ def findings(results: Results) -> Findings:
 
 EXPERIMENT = Experiment(
     title="Gradients and updates of every layer during training",
-    question="Do the gradients of the first layers of deep plain networks vanish while they are trained, and do those "
-    "of residual networks not? (arXiv:1512.03385, section 4.1)",
+    question="Do the gradients of the first layers vanish during the training of deep plain networks, but not of "
+    "residual ones? (arXiv:1512.03385, section 4.1)",
     settings={
         "depths": Setting((56,), "Depths of the networks."),
         "units": Setting(("plain", "residual"), "Units of the networks."),

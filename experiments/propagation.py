@@ -1,26 +1,26 @@
-"""Why plain networks fail: gradients and responses layer by layer, at initialisation and after training.
+"""Measures gradients and responses layer by layer, at initialisation and after training: why do plain networks fail?
 
 python -m experiments.propagation --workdir=runs/propagation [--units=plain,residual] [--depths=20,56] [--trained=False]
 
-For every unit, depth, with and without batch normalisation, and for each initialisation: the norm of the loss's
-gradient with respect to each layer's weights and each 3x3 layer's response, and the standard deviation of those
-responses (arXiv:1512.03385, Fig. 7). After training, too, for the config's own initialisation and a --fraction of its
-schedule. The notes print the review's claim (gradients vanish), the paper's (section 4.1: with BN they do not) and what
-was measured, side by side; no direction is assumed. layers.csv holds every number.
+It measures norms of the loss's gradient with respect to each layer's weights and each 3x3 layer's response, and the
+standard deviations of these responses (arXiv:1512.03385, Fig. 7), in networks of every unit, depth and initialisation,
+with and without batch normalisation. Networks with the config's initialisation are also trained for a
+--fraction of the schedule and measured again. The notes state the claim of a review (gradients vanish), the paper's
+claim (section 4.1: with BN they do not), and the measured ratios. layers.csv holds every number.
 """
 
 import dataclasses
 
 from resnet_flax.figures import propagation as pictures
 from resnet_flax.reporting import propagation as texts
-from resnet_flax.sweeps.cases import Asked, Case, Run
+from resnet_flax.sweeps.cases import Case, Request, Run
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import plan, shortened
 
 
-def networks(asked: Asked) -> list[Case]:
-    """Every unit, depth, with and without BN."""
-    given = asked.settings
+def networks(request: Request) -> list[Case]:
+    """Returns a case for every unit and depth, with and without BN."""
+    given = request.settings
     return [
         Case(f"{unit}-{depth}", {"model.norm": norm}, f"{unit}-{depth}{'' if norm == 'batch' else ' without BN'}")
         for norm in given.norms
@@ -29,42 +29,42 @@ def networks(asked: Asked) -> list[Case]:
     ]
 
 
-def starts(asked: Asked) -> list[Run]:
-    """Runs of the networks with each initialisation and the first seed, which are measured and not trained."""
+def untrained_runs(request: Request) -> list[Run]:
+    """Returns runs of the networks with each initialisation and the first seed, which are measured and not trained."""
     cases = [
         dataclasses.replace(case, overrides={**case.overrides, "model.initialization": how})
-        for how in asked.settings.initializations
-        for case in networks(asked)
+        for how in request.settings.initializations
+        for case in networks(request)
     ]
-    return plan(cases, dataclasses.replace(asked, seeds=asked.seeds[:1]))
+    return plan(cases, dataclasses.replace(request, seeds=request.seeds[:1]))
 
 
-def cases(asked: Asked) -> list[Case]:
-    """Runs that are trained, for a part of the schedule."""
-    starts(asked)  # a mistake in them is found before the first run
-    if not asked.settings.trained:
+def cases(request: Request) -> list[Case]:
+    """Returns the cases to train, with a fraction of the schedule."""
+    untrained_runs(request)  # finds mistakes in them before the first run starts
+    if not request.settings.trained:
         return []
-    return [shortened(case, asked.settings.fraction, asked) for case in networks(asked)]
+    return [shortened(case, request.settings.fraction, request) for case in networks(request)]
 
 
 def findings(results: Results) -> Findings:
-    """Gradients and responses, as figures, tables and sentences."""
-    from resnet_flax.measurements import propagation  # with jax, for which --help does not wait
+    """Measures gradients and responses, and makes figures, tables and notes of them."""
+    from resnet_flax.measurements import propagation  # Lazy import: it imports jax, and --help must be quick.
 
     if results.stopped:
-        return Findings(notes=["Stopped by a signal before anything was measured."])
-    asked, folder, untrained = results.asked, results.folder, starts(results.asked)
-    measured = propagation.measure(untrained, results.outcomes, asked.settings.images)
+        return Findings(notes=["A signal stopped the experiment before anything was measured."])
+    request, folder, untrained = results.request, results.folder, untrained_runs(results.request)
+    measured = propagation.measure(untrained, results.outcomes, request.settings.images)
     notes = texts.notes(measured)
     if results.outcomes:
         steps = results.outcomes[0].run.config.train.steps
-        notes.append(f"Trained for {steps} steps, {asked.settings.fraction:g} of the config's schedule.")
+        notes.append(f"Trained for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
     figures = pictures.draw(measured, folder, untrained[0].config.data.name)
     return Findings(figures, [texts.write(measured, folder)], notes)
 
 
 EXPERIMENT = Experiment(
-    title="How signals and gradients travel",
+    title="Propagation of signals and gradients",
     question="Do gradients vanish in deep plain networks? How large are the responses of layers? (arXiv:1512.03385, "
     "section 4.1 and Fig. 7)",
     settings={
@@ -72,9 +72,9 @@ EXPERIMENT = Experiment(
         "depths": Setting((20, 56), "Depths of the networks."),
         "norms": Setting(("batch", "none"), "Values of model.norm."),
         "initializations": Setting(("he", "lecun"), "Values of model.initialization."),
-        "trained": Setting(True, "Also train the networks, and measure again."),
-        "fraction": Setting(0.5, "Part of the config's steps and milestones to train for.", least=0, most=1),
-        "images": Setting(128, "Training images to measure on.", least=2),
+        "trained": Setting(True, "Also train the networks, and measure them again."),
+        "fraction": Setting(0.5, "Fraction of the config's schedule to train for.", least=0, most=1),
+        "images": Setting(128, "Number of training images to measure on.", least=2),
     },
     cases=cases,
     findings=findings,

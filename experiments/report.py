@@ -1,9 +1,9 @@
-"""One page of everything that a folder holds, experiments and runs, beside the published numbers.
+"""Writes one page about all experiments and runs in a folder, compared with the published numbers.
 
 python -m experiments.report --workdir=runs/all [--output=FOLDER]
 
-Writes report.html (one self-contained file) and report.md (figures as links) into the folder, or into --output. It
-reads; of what the runs and the experiments left it changes nothing.
+The command writes report.html (one self-contained file) and report.md (with links to figures) into the workdir, or into
+--output. It changes no files of runs and experiments.
 """
 
 from absl import flags
@@ -14,7 +14,7 @@ from resnet_flax.reporting.report import write
 
 
 def main() -> None:
-    """Writes the report and prints where it is."""
+    """Writes the report and prints the paths of its files."""
     folder = expanded(flags.FLAGS.workdir)
     for path in write(folder, expanded(flags.FLAGS.output or folder)):
         print(path)
@@ -22,6 +22,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder that holds experiments and runs, at any depth.")
-    flags.DEFINE_string("output", None, "Folder of the report, by default the workdir.")
+    flags.DEFINE_string("output", None, "Folder for the report; by default the workdir.")
     flags.mark_flag_as_required("workdir")
     command.run(main)

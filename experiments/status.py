@@ -1,9 +1,9 @@
-"""The state of every run in a folder: step, images a second, time left, errors, host.
+"""Shows the state of every run in a folder: step, images per second, time left, errors, host.
 
 python -m experiments.status --workdir=runs/all [--watch]
 
-It reads what the runs have written, while they train and afterwards, and changes nothing. With --watch the table is
-shown anew every few seconds, until all runs have ended, or until Ctrl-C.
+The command reads the files of the runs, during training and afterwards, and changes nothing. With --watch, it updates
+the table every few seconds until all runs have ended, or until Ctrl-C.
 """
 
 from absl import flags
@@ -11,8 +11,8 @@ from absl import flags
 from resnet_flax import command
 
 flags.DEFINE_string("workdir", None, "Folder that holds experiments and runs, at any depth.")
-flags.DEFINE_bool("watch", False, "Show the table anew until all runs have ended.")
-flags.DEFINE_float("every", 5.0, "Seconds between two tables.", lower_bound=0.1)
+flags.DEFINE_bool("watch", False, "Update the table until all runs have ended.")
+flags.DEFINE_float("every", 5.0, "Seconds between updates of the table.", lower_bound=0.1)
 flags.mark_flag_as_required("workdir")
 
 if __name__ == "__main__":

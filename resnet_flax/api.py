@@ -38,7 +38,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.metrics import columns
 from resnet_flax.runtime import compilation
 from resnet_flax.sweeps import cases
-from resnet_flax.sweeps.endings import WELL, earlier_failure
+from resnet_flax.sweeps.endings import SUCCESS, earlier_failure
 from resnet_flax.sweeps.execution import outcome
 from resnet_flax.sweeps.experiment import Experiment
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
@@ -148,7 +148,7 @@ class Run:
           label: that they call it by; by default the network's name.
         """
         config = self.config
-        found = earlier_failure(config, self.path) or WELL
+        found = earlier_failure(config, self.path) or SUCCESS
         return outcome(cases.Run(config, self.path, label or name_of(config.model)), *found)
 
     @property

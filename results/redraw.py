@@ -1,9 +1,9 @@
-"""Draws figures of results/ again from what is committed beside them, without training.
+"""Draws the figures of results/ again from the data committed beside them, without training.
 
 python -m results.redraw [--output=FOLDER]
 
-Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv and the like. Not drawn are
-figures whose runs are not committed: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
+Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv, and so on. Figures whose
+data are not committed are not drawn: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
 """
 
 import csv
@@ -29,14 +29,14 @@ from resnet_flax.sweeps.cases import Outcome, Run
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 _DIGITS = 1442  # training images
-_SHORTENED = {  # what the README of each folder says of its runs, and their part of the schedule
+_SHORTENED = {  # the fraction of the schedule and the config of the runs, as in the README of each folder
     "cifar10": (0.1, {"data.pad": 0, "data.flip": False, "train.batch_size": 64, "train.steps": 6400}),
     "cifar10/augmented": (0.04, {"data.pad": 2, "train.steps": 2560}),
 }
 
 
-def of_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
-    """Reads the runs of a file of lines of metrics, which name their network, or their run with its seed."""
+def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
+    """Reads runs from a file of lines of metrics. Each line names its network, or its run with the seed."""
     found: dict[str, list[dict[str, Any]]] = {}
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         for line in map(json.loads, lines):
@@ -45,10 +45,15 @@ def of_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
     return [_outcome(*name.split("-seed"), lines, file, overrides) for name, lines in found.items()]
 
 
-def of_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
-    """Reads the runs of a table of final errors whose labels a pattern fits; of two seeds, their deviation gives both.
+def read_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
+    """Reads runs from a table of final errors. For two seeds, the mean and the deviation give both errors.
 
-    Of the config it sets what figures of final errors tell: unit, depth, and whether there is BN.
+    The configs have only what figures of final errors need: unit, depth and normalisation.
+
+    Args:
+      path: The path of table.csv.
+      seeds: One or two seeds behind the table.
+      chosen: A regular expression; only rows whose label matches are read.
     """
     outcomes = []
     for seed in seeds:
@@ -79,8 +84,8 @@ def _error(text: str, seed: int) -> float:
     return (float(mean) + (1 - 2 * seed) * float(deviation or 0) / math.sqrt(2)) / 100
 
 
-def of_layers(path: Path) -> list[Measured]:
-    """Reads what ``propagation`` measured, and from the summary beside it which networks diverged."""
+def read_layers(path: Path) -> list[Measured]:
+    """Reads the measurements of ``propagation``. Networks that are only in summary.csv have diverged."""
     found: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
     keys = ("network", "normalisation", "initialisation", "when")
     for row in _rows(path.with_name("summary.csv")):
@@ -96,7 +101,7 @@ def of_layers(path: Path) -> list[Measured]:
     return measured
 
 
-def of_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
+def read_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
     """Reads the openness of the gates of each network."""
     found: dict[str, dict[str, list[tuple[str, float]]]] = {}
     for row in _rows(path):
@@ -105,8 +110,8 @@ def of_gates(path: Path) -> dict[str, dict[str, list[tuple[str, float]]]]:
     return found
 
 
-def of_costs(path: Path) -> Iterable[SimpleNamespace]:
-    """Reads what networks cost."""
+def read_costs(path: Path) -> Iterable[SimpleNamespace]:
+    """Reads the costs of networks."""
     for row in _rows(path):
         unit, depth = row["network"].split("-")
         median, least, most = (float(row[f"{what} ms"]) / 1e3 for what in ("step", "least", "most"))
@@ -116,12 +121,12 @@ def of_costs(path: Path) -> Iterable[SimpleNamespace]:
 
 
 def redraw(output: Path) -> None:
-    """Draws them into a folder that is laid out as this one."""
+    """Draws the figures into a folder with the layout of results/."""
     title = "digits: plain and residual networks"
-    curves.draw(of_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
+    curves.draw(read_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
     for folder, (part, overrides) in _SHORTENED.items():
         shared = {"data.image_size": 16, "data.subset": 5000}
-        outcomes = of_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
+        outcomes = read_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
         title = f"CIFAR-10, {part:g} of the schedule: the paper's Fig."
         paper.figure_6(outcomes, output / folder / "figure6.png", f"{title} 6")
         plain = [o for o in outcomes if o.run.label.startswith("plain")]
@@ -132,31 +137,31 @@ def redraw(output: Path) -> None:
         "shortcuts": "shortcuts A, B and C", "initialisation": "initialisation",
         "highway": "plain, highway and residual networks",
     }.items():  # fmt: skip
-        outcomes = of_table(here / folder / "table.csv")
+        outcomes = read_table(here / folder / "table.csv")
         final_errors.side_by_side(outcomes, there / folder / "errors.png", f"digits: {title}")
     table, folder = here / "claims/table.csv", there / "claims"
-    cures = of_table(table, chosen=r"(plain|residual)-56( \w+\.|$)")
+    cures = read_table(table, chosen=r"(plain|residual)-56( \w+\.|, |$)")  # Labels may have keys or words.
     final_errors.side_by_side(cures, folder / "cures.png", "digits: dropout and weight decay on plain-56")
-    shallow = of_table(table, chosen=r"-(8|14)$")
+    shallow = read_table(table, chosen=r"-(8|14)$")
     final_errors.side_by_side(shallow, folder / "shallow.png", "digits: shortcuts in shallow networks")
-    norms = of_table(table, chosen=r"plain-(8|20|32|56)( without BN|$)")
+    norms = read_table(table, chosen=r"plain-(8|20|32|56)( without BN|$)")
     title = "digits: plain networks with and without BN"
     norm = {"batch": "with BN", "none": "without BN"}
     final_errors.against_depth(norms, folder / "normalisation.png", title, lambda o: norm[o.run.config.model.norm])
-    depths = of_table(here / "depth_sweep/table.csv", seeds=(0, 1))
+    depths = read_table(here / "depth_sweep/table.csv", seeds=(0, 1))
     final_errors.against_depth(depths, there / "depth_sweep/depth.png", "digits: error against depth")
-    propagation.draw(of_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
-    opened, runs = of_gates(here / "highway/gate_layers.csv"), of_table(here / "highway/table.csv")
+    propagation.draw(read_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
+    opened, runs = read_gates(here / "highway/gate_layers.csv"), read_table(here / "highway/table.csv")
     gates.draw(opened, there / "highway/gates.png", "digits: openness of the gates", protocol.summary(runs))
-    costs = list(of_costs(here / "cost/networks.csv"))
+    costs = list(read_costs(here / "cost/networks.csv"))
     cost.draw(costs, there / "cost/cost.png", "digits: cost of a training step, images of 8x8x1, batch 32")
 
 
 def main() -> None:
-    """Draws them over those that are committed, or into --output."""
+    """Draws the figures in place of the committed ones, or into --output."""
     redraw(expanded(flags.FLAGS.output))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", str(HERE), "Folder of the figures.")
+    flags.DEFINE_string("output", str(HERE), "Folder for the figures, with the layout of results/.")
     command.run(main)

@@ -1,4 +1,4 @@
-"""The pages of documentation: README, CONTRIBUTING, CHANGELOG, docs and results, and the blocks of code in them."""
+"""Reads the pages of documentation (README, CONTRIBUTING, CHANGELOG, docs and results) and their blocks of code."""
 
 import json
 import re
@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def prose(page):
-    """The text of a page, or of a notebook's cells, without code."""
+    """Returns the text of a page, or of a notebook's cells, without code."""
     text = page.read_text()
     if page.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
@@ -22,11 +22,11 @@ def prose(page):
 
 
 def python_blocks(page):
-    """The blocks of Python in a page, in order."""
+    """Returns the blocks of Python in a page, in order."""
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
 
 
 def block(part):
-    """The one block of Python in README and docs that holds a text."""
+    """Returns the only block of Python in README and docs that contains a text."""
     (found,) = [text for page in (README, *DOCS) for text in python_blocks(page) if part in text]
     return found

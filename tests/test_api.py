@@ -118,9 +118,9 @@ def test_mistakes_are_one_line(run, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"depth": 8}, "'depth' is no setting of 'Plain against residual networks'; choose of depths, units"),
+        ({"depth": 8}, "'Plain against residual networks' has no setting 'depth'; choose from depths, units"),
         ({"depths": 8}, "depths=8 must be a list, such as (20, 56)"),
-        ({"depths": (8, "20")}, "depths=(8, '20') must hold values of type int, and '20' is none"),
+        ({"depths": (8, "20")}, "depths=(8, '20') must be of type int, and '20' is not"),
         ({"units": "plain"}, "units='plain' must be a list, such as ('plain', 'residual')"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The documentation: its commands parse, its code runs, its links lead somewhere, its messages are the package's."""
+"""The documentation: its commands parse, its code runs, its links are valid, and its messages occur in the package."""
 
 import ast
 import functools
@@ -11,26 +11,26 @@ import yaml
 
 from resnet_flax import main
 from resnet_flax.errors import DIVERGED, DONE, FAILED, INTERRUPTED, USER_MISTAKE
-from resnet_flax.sweeps import carry
+from resnet_flax.sweeps import runner
 from resnet_flax.sweeps.cases import Outcome
 from tests.commands import ROOT, command, lines
 from tests.pages import DOCS, NOTEBOOKS, PAGES, README, WRITTEN, block, prose, python_blocks
 
 
 def blocks_of_commands(page):
-    """The lines of a page's blocks that say no language; a backslash joins two."""
+    """Returns the lines of a page's blocks without a language. A backslash joins two lines."""
     text = page.read_text().replace("\\\n", " ")
     return "\n".join(re.findall(r"^```\n(.*?)^```", text, re.S | re.M)).splitlines()
 
 
 def commands_in(page):
-    """The commands of Python in a page's blocks and tables, each as its arguments; optional flags are given."""
+    """Yields the arguments of each Python command in a page's blocks and tables, with all optional flags."""
     text = page.read_text().replace("\\\n", " ")
     around = prose(page).replace("\\\n", " ")
     found = [line for line in blocks_of_commands(page) if re.match(r"(srun .*)?python |resnet-flax ", line)]
     found += re.findall(r"`(python (?:-m|train\.py) [^`]+|resnet-flax [a-z]\w* [^`]+)`", around)
     for line in found:
-        # [--all] stands for what may be left out, NAME for the rows of the table that it heads.
+        # [--all] is an optional flag. NAME stands for each name in the first column of the table below.
         plain = re.sub(r"[\[\]]", "", re.sub(r"^(srun .*)?python ", "", line)).partition(" >")[0]
         names = [""]
         if ".NAME" in plain:
@@ -49,8 +49,8 @@ COMMANDS = {shlex.join(given): given for page in PAGES for given in commands_in(
 
 
 @pytest.mark.parametrize("given", COMMANDS.values(), ids=COMMANDS)
-def test_commands_are_known(given, tmp_path):
-    """An experiment prints its runs; of the others the flags are read, and the config file with what is set in it."""
+def test_commands_parse(given, tmp_path):
+    """Experiments do a dry run. For other commands, the flags and the config file are parsed."""
     program = given[: 2 if given[0] == "-m" else 1]
     flags = [g for g in given[len(program) :] if g != "..."]
     if "..." in given:
@@ -68,7 +68,7 @@ def test_commands_are_known(given, tmp_path):
         assert (code, output.splitlines()[-1].partition(";")[0]) == (2, "error: unknown flag --flag_of_no_command")
 
 
-def test_make_and_pip_know_what_is_named():
+def test_targets_of_make_and_files_for_pip_exist():
     made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     project = (ROOT / "pyproject.toml").read_text()
     for page in WRITTEN:
@@ -87,7 +87,7 @@ def test_the_readme_is_short():
     assert len(README.read_text().splitlines()) <= 120
 
 
-def test_the_readme_names_every_page():
+def test_every_page_is_named_on_another_page():
     for page in DOCS:
         others = [p for p in (README, *DOCS) if p != page]
         assert any(page.name in p.read_text() for p in others), page
@@ -95,13 +95,13 @@ def test_the_readme_names_every_page():
 
 @functools.cache
 def anchors(page):
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Returns the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ +(.*)$", prose(page), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_links_are_valid(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(page))):
         if re.match(r"https?:", target):
             continue
@@ -113,7 +113,7 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", [p for p in WRITTEN if python_blocks(p)], ids=lambda page: page.name)
-def test_what_code_imports_is_there(page):
+def test_imports_in_code_exist(page):
     for text in python_blocks(page):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom):
@@ -123,13 +123,13 @@ def test_what_code_imports_is_there(page):
 
 
 def test_an_experiment_from_python(tmp_path, monkeypatch):
-    """The lines of docs/sweeps.md, but for the training."""
+    """The example in docs/sweeps.md runs, with a stand-in for training."""
 
-    def trained(runs, asked):
+    def trained(runs, request):
         line = {"step": 90, "epoch": 2.0, "train_error": 0.5, "test_error": 0.25, "seconds": 1.0}
         return [Outcome(run, [line], 1, 10) for run in runs]
 
-    monkeypatch.setattr(carry, "execute", trained)
+    monkeypatch.setattr(runner, "execute", trained)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     scope = {}
@@ -138,14 +138,14 @@ def test_an_experiment_from_python(tmp_path, monkeypatch):
     assert scope["errors"] == {f"{name}, seed {seed}": 0.25 for name in networks for seed in (0, 1)}
 
 
-def test_a_config_file_of_ones_own(tmp_path):
+def test_the_documented_config_file_with_own_data(tmp_path):
     file, run = tmp_path / "mine.py", tmp_path / "run"
     file.write_text(block("register("))
     code, output = command("train.py", f"--config={file}", f"--workdir={run}")
     assert code == 0, output
     assert "2 classes (above, below); 48 + 12 images; tested on a fifth of its training images" in output
     last = lines(run)[-1]
-    # Trained on negatives and tested on the images themselves: the network has learned it the wrong way round.
+    # It is trained on negatives and tested on the images themselves, so most test predictions are wrong.
     assert last["train_error"] < 0.3
     assert last["test_error"] > 0.5
     assert last["train_margin"] > 0 < last["test_margin"]
@@ -172,7 +172,7 @@ PLACEHOLDER = re.compile(
 
 @functools.cache
 def texts_of_the_package():
-    """Every text in the package's source; a blank stands for what is filled in."""
+    """Returns every text in the package's source, with a NUL character for each filled-in value."""
     found = []
     for path in [*(ROOT / "resnet_flax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -191,13 +191,13 @@ MESSAGES = [
 ]
 
 
-def test_the_commonest_messages_are_explained():
+def test_at_least_twenty_messages_are_explained():
     assert len(set(MESSAGES)) == len(MESSAGES) >= 20
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_quoted_messages_are_the_packages(message):
-    """Their fixed words stand in this order in one text of the source; only capitals, and what is filled in, differ."""
+def test_quoted_messages_occur_in_the_package(message):
+    """The fixed words of a message occur in this order in one text of the source."""
     fixed = [part for part in PLACEHOLDER.split(message) if part.strip("'")]
     assert sum(map(len, fixed)) >= 15, "too little is quoted to be found by"
     pattern = re.compile(".*".join(map(re.escape, fixed)), re.S)
@@ -209,8 +209,8 @@ def test_each_exit_code_is_explained():
     assert [int(code) for code in rows] == [DONE, FAILED, USER_MISTAKE, INTERRUPTED, DIVERGED]
 
 
-def test_continuous_integration_runs_what_is_there():
-    """Both Pythons, by the project's own script; hooks are commands of the environment, fetched from nowhere."""
+def test_continuous_integration_runs_the_projects_own_script():
+    """It runs with both versions of Python. Pre-commit hooks are local and download nothing."""
     flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     job = flow["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]

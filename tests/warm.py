@@ -28,7 +28,7 @@ LIBRARIES = (
     "matplotlib.pyplot", "h5py", "resnet_flax.command", "resnet_flax.commands.evaluate", "resnet_flax.commands.export",
     "resnet_flax.commands.predict",
     "resnet_flax.commands.preflight", "resnet_flax.commands.summary", "resnet_flax.commands.train",
-    "resnet_flax.sweeps.carry", "resnet_flax.figures.paper", "resnet_flax.figures.gates",
+    "resnet_flax.sweeps.runner", "resnet_flax.figures.paper", "resnet_flax.figures.gates",
     "resnet_flax.figures.propagation", "resnet_flax.measurements.cost", "resnet_flax.measurements.gates",
     "resnet_flax.measurements.propagation", "resnet_flax.reporting.cost", "resnet_flax.reporting.render",
     "resnet_flax.reporting.sections",

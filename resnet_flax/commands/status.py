@@ -15,8 +15,8 @@ def main() -> None:
     """Prints the table, once or until all runs have ended."""
     folder, watched = expanded(flags.FLAGS.workdir), flags.FLAGS.watch
     while True:
-        now = status.of(folder)
+        now = status.read(folder)
         print(f"{_CLEAR * (watched and sys.stdout.isatty())}{now}", flush=True)
-        if not watched or not now.goes_on:
+        if not watched or not now.is_active:
             return
         time.sleep(flags.FLAGS.every)

@@ -13,7 +13,7 @@ def main() -> None:
     config = flags.FLAGS.config
     if flags.FLAGS.reset_head:
         config.init.reset_head = True
-    line = loop.run(config, flags.FLAGS.workdir, Tracking(table.asked()))
+    line = loop.run(config, flags.FLAGS.workdir, Tracking(table.requested_trackers()))
     if jax.process_index() == 0:
         raw = f" ({line['test_error_raw']:.2%} without the average)" if "test_error_raw" in line else ""
         errors = f"training error {line['train_error']:.2%}, test error {line['test_error']:.2%}{raw}"

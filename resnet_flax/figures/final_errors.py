@@ -1,4 +1,4 @@
-"""Final errors: against any config key, or beside one another, with error bars where there are several seeds."""
+"""Draws final errors against any config key, or side by side, with error bars for several seeds."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -31,19 +31,19 @@ def draw_against(
     line: Callable[[Outcome], str] = unit,
     log: bool = False,
 ) -> None:
-    """Draws the error at the final step against a config key, a labelled line for each name that ``line`` gives.
+    """Draws the error at the final step against a config key, with a labelled line for each name that ``line`` returns.
 
-    A point is the mean of the seeds that came to their end, with a bar of one standard deviation where there are
-    several. It is hollow where other seeds failed; where all did, the line has a gap and a cross at the top. Points
-    of equal value lie side by side. Values that are no numbers stand in a row, and no line joins them.
+    A point is the mean over the finished seeds, with a bar of one standard deviation for several seeds. It is hollow if
+    other seeds failed. If all failed, the line has a gap, and a cross at the top. Points of equal value lie side by
+    side. Values that are not numbers are evenly spaced, and no line joins them.
 
     Args:
-      axes: what is drawn into.
-      outcomes: of the runs.
-      x: the config key, such as ``optimizer.weight_decay``.
-      metric: the error, a key of the last line of metrics.
-      line: names the line of a run.
-      log: whether the horizontal axis is logarithmic; 0 stands left of the least value then.
+      axes: The axes to draw into.
+      outcomes: The outcomes of the runs.
+      x: The config key, such as ``optimizer.weight_decay``.
+      metric: The error, such as ``test_error``.
+      line: Returns the name of a run's line.
+      log: If true, the horizontal axis is logarithmic, with 0 to the left of the least value.
     """
     label = words.name(x)
     values = [configs.flatten(o.run.config)[x] for o in outcomes]
@@ -53,24 +53,30 @@ def draw_against(
     _value_axis(axes, places, log and numbers)
     axes.set_xlabel(label)
     style.error_axis(axes, _lowest(outcomes, metric, line), max([0.0, *_errors(outcomes, metric)]))
-    looks = style.looks(map(line, outcomes))
-    for i, (name, look) in enumerate(looks.items()):
+    line_styles = style.line_styles(map(line, outcomes))
+    for i, (name, look) in enumerate(line_styles.items()):
         there: dict[float, list[Outcome]] = {place: [] for place in places.values()}
         for outcome, value in zip(outcomes, values, strict=True):
             if line(outcome) == name:
                 there[places[value]].append(outcome)
         there = {place: members for place, members in there.items() if members}
         mean, deviation = np.array([_mean_and_deviation(_errors(m, metric)) for m in there.values()]).T
-        beside = style.aside(axes, i, len(looks), list(places.values()))
-        look |= {"transform": beside} | ({} if numbers else {"linestyle": "none"})
+        shifted = style.offset_transform(axes, i, len(line_styles), list(places.values()))
+        look |= {"transform": shifted} | ({} if numbers else {"linestyle": "none"})
         axes.plot(list(there), mean, label=name, linewidth=1.6, markersize=5, **look)
         if np.isfinite(deviation).any():
-            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], transform=beside)
+            axes.errorbar(list(there), mean, deviation, fmt="none", capsize=3, ecolor=look["color"], transform=shifted)
         style.mark_failures(axes, there, mean, look)
 
 
 def _value_axis(axes: Axes, places: dict, log: bool) -> None:
-    """Scales the horizontal axis for these values at these places, with a tick for each."""
+    """Scales the horizontal axis, with a tick for each value.
+
+    Args:
+      axes: The axes.
+      places: The position of each value.
+      log: If true, the axis is logarithmic.
+    """
     at = list(places.values())
     if log:
         least = min((v for v in at if v > 0), default=1)
@@ -94,37 +100,37 @@ def against(
     line: Callable[[Outcome], str],
     log: bool = False,
 ) -> Figure:
-    """Writes the picture of the final training and test error, a panel each, against a config key.
+    """Writes the figure of the final training and test errors against a config key, in a panel each.
 
     Args:
-      outcomes: of the runs.
-      path: of the PNG; an SVG is written beside it.
-      title: what the picture shows; the protocol is added.
-      x: the config key, such as ``optimizer.weight_decay``.
-      line: names the line of a run.
-      log: whether the horizontal axis is logarithmic.
+      outcomes: The outcomes of the runs.
+      path: The path of the PNG. An SVG is written beside it.
+      title: The title, to which the protocol is added.
+      x: The config key, such as ``optimizer.weight_decay``.
+      line: Returns the name of a run's line.
+      log: If true, the horizontal axis is logarithmic.
 
     Returns:
-      What the report says of it.
+      The figure's entry in the record.
     """
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=3.0)
         for ax, (metric, what) in zip(axes, ERRORS.items(), strict=True):
             draw_against(ax, outcomes, x, metric, line, log)
             ax.set_title(f"final {what}")
-        style.alike(axes[None])
+        style.share_scales(axes[None])
         style.finish(figure, path, title, protocol.summary(outcomes))
     what = f"Errors at the final step in % against {words.name(x)}{_seeds(outcomes)}{_failed(outcomes)}"
     return Figure(path.name, style.caption(title, what))
 
 
 def against_depth(outcomes: Sequence[Outcome], path: Path, title: str, line: Callable[[Outcome], str] = unit) -> Figure:
-    """Writes :func:`against` for the depth; a line for each unit, or what ``line`` says."""
+    """Writes the figure of :func:`against` for the depth, by default with a line for each unit."""
     return against(outcomes, path, title, "model.depth", line)
 
 
 def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
-    """Draws the final training and test error of each label in a row of its own, best read where names are long.
+    """Draws the final training and test errors of each label in a row of its own, which leaves room for long labels.
 
     A label says how many of its seeds failed.
     """
@@ -132,7 +138,7 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     rows = np.arange(len(groups))[::-1]
     lowest = _lowest(outcomes, "test_error", lambda o: o.run.label)
     style.error_axis(axes, lowest, max([0.0, *(e for key in ERRORS for e in _errors(outcomes, key))]), vertical=False)
-    for (key, what), look, shift in zip(ERRORS.items(), style.looks(ERRORS).values(), (0.14, -0.14), strict=True):
+    for (key, what), look, shift in zip(ERRORS.items(), style.line_styles(ERRORS).values(), (0.14, -0.14), strict=True):
         mean, deviation = np.array([_mean_and_deviation(_errors(members, key)) for members in groups.values()]).T
         axes.plot(mean, rows + shift, label=what, markersize=5, **look | {"linestyle": "none"})
         if np.isfinite(deviation).any():
@@ -143,17 +149,17 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
 
 
 def _texts(groups: dict[str, list[Outcome]]) -> list[str]:
-    """Returns each label in words, with how many of its seeds failed; long ones in several lines."""
+    """Returns the labels in words, with the number of failed seeds. Long labels are wrapped."""
     ends = {label: words.ending(members) for label, members in groups.items()}
     texts = [words.without_keys(label) + f" ({end})" * bool(end) for label, end in ends.items()]
     return [textwrap.fill(text, 38) for text in texts]
 
 
 def side_by_side(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
-    """Writes the picture of :func:`draw_side_by_side`."""
+    """Writes the figure of :func:`draw_side_by_side`, and returns its entry in the record."""
     texts = _texts(by_label(outcomes))
     row = max(0.3, *(0.17 * (1 + text.count("\n")) for text in texts))
-    with style.look():
+    with style.figure_style():
         figure, [[axes]] = style.panels(1, 1, height=0.6 + row * len(texts))
         draw_side_by_side(axes, outcomes)
         style.finish(figure, path, title, protocol.summary(outcomes))
@@ -171,7 +177,7 @@ def _lowest(outcomes: Sequence[Outcome], key: str, line: Callable[[Outcome], str
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Returns NaN where there is none."""
+    """Returns the mean and the standard deviation (ddof 1), or NaN if there are too few values."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
     return (float(np.mean(values)) if values else np.nan), deviation
 
@@ -183,4 +189,4 @@ def _seeds(outcomes: Sequence[Outcome]) -> str:
 
 def _failed(outcomes: Sequence[Outcome]) -> str:
     failed = sum(bool(o.failure) for o in outcomes)
-    return f"; {failed} of {len(outcomes)} runs did not end and are left out" if failed else ""
+    return f"; {failed} of {len(outcomes)} runs did not finish and are left out" if failed else ""

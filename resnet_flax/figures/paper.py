@@ -1,4 +1,4 @@
-"""The paper's Figs. 1, 6 and 7, from runs."""
+"""Draws Figs. 1, 6 and 7 of the paper from runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +12,21 @@ from resnet_flax.reporting import protocol
 from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Outcome
 
-_PANELS = ("plain", "residual", "residual, 110 layers and more")  # Fig. 6's
-_GAP = 0.08  # between two numbers, as a part of the axis
+_PANELS = ("plain", "residual", "residual, 110 layers and more")  # the panels of Fig. 6
+_GAP = 0.08  # the least distance between two numbers, as a fraction of the axis
 
 
 def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
-    """Writes Fig. 6: plain, residual, and 110 layers and more; beside them the test errors of the paper's Table 6."""
-    in_order = sorted(outcomes, key=lambda o: _PANELS.index(_panel(o)))
-    figure = curves.draw(in_order, path, title, panel=_panel, beside=_draw_published)
+    """Writes Fig. 6, with the test errors of the paper's Table 6 beside it.
+
+    Its rows of panels are plain networks, residual networks, and residual networks of 110 layers and more.
+    """
+    ordered = sorted(outcomes, key=lambda o: _PANELS.index(_panel(o)))
+    figure = curves.draw(ordered, path, title, panel=_panel, beside=_draw_published)
     return Figure(
         figure.file,
-        f"{figure.caption} Right of a panel: the paper's test errors in % of the same networks after 64k steps on "
-        f"32x32 images (arXiv:1512.03385, Table 6; plain networks it only draws).",
+        f"{figure.caption} Numbers to the right of a panel are the paper's test errors in % of the same networks after "
+        f"64k steps on 32x32 images (arXiv:1512.03385, Table 6, which has no plain networks).",
     )
 
 
@@ -32,30 +35,35 @@ def _panel(outcome: Outcome) -> str:
     return _PANELS[2] if model.depth >= 110 and model.unit == "residual" else model.unit
 
 
-def _draw_published(axes: Axes, panel: str, looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draws a sign at the right edge for each published test error, and its number, moved apart where they meet."""
+def _draw_published(axes: Axes, panel: str, line_styles: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draws a marker at the right edge for each published test error, and its number. Numbers do not overlap."""
     found = {}
     for number in published.read("cifar10_table6").numbers:
         name, _, depth = number.network.rpartition("-")
         line = f"{depth} layers"
-        shown = name == "residual" and number.metric == "test error %" and number.statistic != "best" and line in looks
+        shown = (
+            name == "residual"
+            and number.metric == "test error %"
+            and number.statistic != "best"
+            and line in line_styles
+        )
         if shown and panel == _PANELS[2 if int(depth) >= 110 else 1]:
             found[line] = number.value
     right: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "color": "0.2", "annotation_clip": False}
     bottom = 0.0
     for line, value in sorted(found.items(), key=lambda item: item[1]):
-        look = {"color": looks[line]["color"], "marker": looks[line]["marker"], "markersize": 4.5}
+        look = {"color": line_styles[line]["color"], "marker": line_styles[line]["marker"], "markersize": 4.5}
         _, height = (axes.transScale + axes.transLimits).transform((0, value))
         axes.plot([1.02], [value], transform=axes.get_yaxis_transform(), clip_on=False, **look)
-        place = max(height, bottom)
-        axes.annotate(f"{value:.2f}", (1.05, place), va="center", **right)
-        bottom = place + _GAP
+        height = max(height, bottom)
+        axes.annotate(f"{value:.2f}", (1.05, height), va="center", **right)
+        bottom = height + _GAP
     if found:
         axes.annotate("the paper,\nTable 6", (1.05, bottom - _GAP / 3), va="bottom", **right)
 
 
 def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
-    """Writes Fig. 1: training and test error of the shallowest and the deepest network."""
+    """Writes Fig. 1: training and test errors of the shallowest and the deepest networks."""
     depths = sorted({o.run.config.model.depth for o in outcomes})
     chosen = [o for o in outcomes if o.run.config.model.depth in (depths[0], depths[-1])]
     figure = curves.draw(chosen, path, title)
@@ -69,21 +77,21 @@ def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 def draw_responses(
     axes: Axes, outcomes: Sequence[Outcome], responses: Mapping[str, Sequence[float]], by_size: bool = False
 ) -> None:
-    """Draws the standard deviation of each layer's response, a labelled line for each network.
+    """Draws the standard deviation of each layer's response, with a labelled line for each network.
 
     Args:
-      axes: what is drawn into.
-      outcomes: of the runs.
-      responses: the deviations in the order of the layers, by a run's label.
-      by_size: whether the greatest comes first, in place of the input's.
+      axes: The axes to draw into.
+      outcomes: The outcomes of the runs.
+      responses: The deviations in layer order, by the run's label.
+      by_size: If true, layers are sorted from the greatest deviation to the least.
     """
     finished = {
         f"{o.run.config.model.unit}-{o.run.config.model.depth}": o for o in outcomes if o.run.label in responses
     }
-    looks = style.looks(finished)
+    line_styles = style.line_styles(finished)
     for name, outcome in finished.items():
         values = responses[outcome.run.label]
-        style.draw_layers(axes, sorted(values, reverse=True) if by_size else values, name, looks)
+        style.draw_layers(axes, sorted(values, reverse=True) if by_size else values, name, line_styles)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layer, by size" if by_size else "layer, from the input to the output")
     axes.set_ylabel("standard deviation")
@@ -92,9 +100,17 @@ def draw_responses(
 def figure_7(
     outcomes: Sequence[Outcome], responses: Mapping[str, Sequence[float]], path: Path, title: str, images: int
 ) -> Figure:
-    """Writes Fig. 7: standard deviations of the 3x3 layers' responses, by a run's label, in order and sorted."""
+    """Writes Fig. 7: standard deviations of the 3x3 layers' responses, in layer order and sorted.
+
+    Args:
+      outcomes: The outcomes of the runs.
+      responses: The deviations in layer order, by the run's label.
+      path: The path of the PNG.
+      title: The title.
+      images: The number of images behind the deviations, for the caption.
+    """
     finished = [o for o in outcomes if o.run.label in responses]
-    with style.look():
+    with style.figure_style():
         figure, [axes] = style.panels(1, 2, height=2.8, sharey=True)
         for ax, by_size in zip(axes, (False, True), strict=True):
             draw_responses(ax, finished, responses, by_size)
@@ -105,5 +121,5 @@ def figure_7(
     return Figure(
         path.name,
         f"{title}: the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
-        f"nonlinearity or the addition, on {images} training images. Seed {finished[0].run.config.seed}.",
+        f"nonlinearity or the addition, on {images} training images, for seed {finished[0].run.config.seed}.",
     )

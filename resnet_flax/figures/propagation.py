@@ -1,4 +1,4 @@
-"""The pictures of ``propagation``: gradient norms and responses against the layer."""
+"""The figures of the ``propagation`` experiment: gradient norms and responses against the layer."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,19 @@ _RESPONSES: dict[str, Callable[[Any], Sequence[tuple[str, float]]]] = {
 
 
 def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
-    """Writes gradients at each moment and initialisation, and responses after training (at the start, if untrained)."""
+    """Writes the figures of gradients and responses.
+
+    There is a figure of gradients for each moment and initialisation, and a figure of responses for each moment with
+    the first initialisation.
+
+    Args:
+      measured: The measurements (:class:`~resnet_flax.reporting.propagation.Measured`).
+      folder: The folder for the figures.
+      data: The name of the data set, for the titles.
+
+    Returns:
+      The figures' entries in the record.
+    """
     figures = []
     for when in dict.fromkeys(m.when for m in measured):
         for how in dict.fromkeys(m.config.model.initialization for m in measured if m.when == when):
@@ -32,7 +44,8 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
             path = folder / f"gradients-{when.replace(' ', '-')}-{how}.png"
             title = f"{data}: gradient norms {when}, {how} initialisation"
             _write(chosen, path, title, _GRADIENTS, "L2 norm")
-            figures.append(Figure(path.name, f"{title}. L2 norms over a batch, against the layer; logarithmic."))
+            caption = f"{title}. L2 norms over a batch against the layer, on a logarithmic axis."
+            figures.append(Figure(path.name, caption))
             if how == measured[0].config.model.initialization:
                 path = folder / f"responses-{when.replace(' ', '-')}.png"
                 title = f"{data}: layer responses {when}"
@@ -40,9 +53,9 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
                 figures.append(
                     Figure(
                         path.name,
-                        f"{title} (the paper's Fig. 7). Standard deviation of each 3x3 layer's response: after BN, "
-                        f"before the nonlinearity or the addition; in pre-activation units the convolution's output. "
-                        f"On a logarithmic axis, gaps are 0: layers that have died.",
+                        f"{title} (the paper's Fig. 7). Standard deviation of each 3x3 layer's response after BN and "
+                        f"before the nonlinearity or the addition; in pre-activation units, of the convolution's "
+                        f"output. Gaps on a logarithmic axis are layers whose response is 0.",
                     )
                 )
     return figures
@@ -51,30 +64,30 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
 def draw_into(
     axes: Axes, measured: Sequence[Any], layers: Callable[[Any], Sequence[tuple[str, float]]], log: bool = False
 ) -> None:
-    """Draws a number of each layer against the layer, a labelled line for each unit.
+    """Draws a quantity of each layer against the layer, with a labelled line for each unit.
 
     Args:
-      axes: what is drawn into.
-      measured: networks at a moment (``reporting.propagation.Measured``), one of each unit.
-      layers: takes the numbers, with the layers' names, from what was measured.
-      log: whether the vertical axis is logarithmic.
+      axes: The axes to draw into.
+      measured: The measurements (:class:`~resnet_flax.reporting.propagation.Measured`) of one network for each unit.
+      layers: Returns the names and values of the layers from a network's measurements.
+      log: If true, the vertical axis is logarithmic.
     """
-    looks = style.looks(m.config.model.unit for m in measured)
+    line_styles = style.line_styles(m.config.model.unit for m in measured)
     for m in measured:
         unit = m.config.model.unit
         if m.propagation:
-            style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, looks, log)
+            style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, line_styles, log)
         else:
-            style.explain(axes, f"{unit}: {m.failure}", marker=looks[unit]["marker"], linestyle="none")
+            style.add_legend_entry(axes, f"{unit}: {m.failure}", marker=line_styles[unit]["marker"], linestyle="none")
     if not log:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("layer, from the input to the output")
 
 
 def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str, Callable], unit: str) -> None:
-    """Writes a row of panels for each depth, with and without BN, and a column for each quantity."""
+    """Writes a figure with a row of panels for each depth and normalisation, and a column for each quantity."""
     rows = list(dict.fromkeys((m.norm, m.config.model.depth) for m in measured))
-    with style.look():
+    with style.figure_style():
         figure, axes = style.panels(len(rows), len(quantities), height=2.3)
         for row, (norm, depth) in zip(axes, rows, strict=True):
             members = [m for m in measured if m.norm == norm]

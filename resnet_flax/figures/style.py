@@ -1,11 +1,12 @@
-"""The look of every figure, and how one is begun and written.
+"""The style of all figures, and functions to create, annotate and save them.
 
-Lines of a panel differ in colour, marker and dashes, and their colours also in grey. matplotlib's own settings and
-backend stay as they are: a function that writes a file is decorated with :func:`look`, and makes its figure without
-pyplot. A function that draws into axes takes them as they come.
+Lines of a panel differ in colour, marker and dashes, and their colours also differ in grey. matplotlib's own settings
+and backend stay unchanged: a function that writes a file draws inside :func:`figure_style` and creates its figure
+without pyplot. A function that draws into axes uses them as they are.
 """
 
 import contextlib
+import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,35 +42,36 @@ _SETTINGS = {
     "ytick.labelsize": 9,
     "legend.fontsize": 9,
     "legend.frameon": False,
-    "svg.hashsalt": "resnet_flax",  # the same figure is the same bytes
+    "svg.hashsalt": "resnet_flax",  # makes the bytes of a figure reproducible
 }
-WIDTH = 6.6  # inches: a page of print; on a telephone, text of 10 points is still read
+WIDTH = 6.6  # inches: the width of a printed page; text of 10 points is still legible on a phone
 
-# From light to dark in steps of at least 24 of 255 in grey; blue to orange tells them apart for the colour-blind.
+# From light to dark in steps of at least 24 of 255 in grey. Blues and oranges differ for the colour-blind.
 _COLORS = ("#f2b82e", "#5bb5ea", "#e0662f", "#009e73", "#0069a8", "#5a1a70", "#000000")
 _FEW = {1: (4,), 2: (2, 6), 3: (1, 3, 6), 4: (1, 2, 4, 6), 5: (1, 2, 3, 4, 6), 6: (1, 2, 3, 4, 5, 6)}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)))
-_LOW = 5.0  # %: where several errors end below it, a linear axis up to 100 would lay them upon each other
+_LOW = 5.0  # %; on a linear axis up to 100, several errors below it would lie on top of each other
 _TICKS = (0, 1, 2, 5, 10, 20, 50, 100)
+_SIGN: dict[str, Any] = {"color": "0.3", "markersize": 5}  # the look of legend entries that are not lines
 
 
 @contextlib.contextmanager
-def look() -> Iterator[None]:
-    """Applies the look to what is drawn inside; matplotlib's settings are as before at its end."""
+def figure_style() -> Iterator[None]:
+    """Applies the style inside the context, and restores matplotlib's settings at its end."""
     with matplotlib.style.context(["default", _SETTINGS]):
         yield
 
 
 def colors(count: int) -> list[str]:
-    """Returns that many colours, light to dark, no two of them equal."""
+    """Returns a number of different colours, from light to dark."""
     if count > len(_COLORS):
         return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.8, 0, count))]
     return [_COLORS[i] for i in _FEW.get(count, range(count))]
 
 
-def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Returns the colour, marker and dashes of each line by its name, as arguments of ``Axes.plot``."""
+def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns the style of each line by its name: colour, marker and dashes, as arguments of ``Axes.plot``."""
     names = list(dict.fromkeys(names))
     return {
         name: {"color": color, "marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)]}
@@ -78,27 +80,27 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def panels(rows: int, columns: int, height: float = 2.6, **shared: Any) -> tuple[Figure, np.ndarray]:
-    """Begins a figure of one page's width; returns it and its axes [rows, columns].
+    """Creates a figure as wide as a page, and returns it with its axes [rows, columns].
 
     Args:
-      rows: of panels.
-      columns: of panels; more than two are too small on a telephone.
-      height: of a panel, in inches.
-      shared: arguments of ``Figure.subplots``, such as ``sharey=True``.
+      rows: The number of rows of panels.
+      columns: The number of columns of panels. More than two are too small on a phone.
+      height: The height of a panel, in inches.
+      shared: Arguments of ``Figure.subplots``, such as ``sharey=True``.
     """
     figure = Figure(figsize=(WIDTH, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)  # measures texts
+    FigureCanvasAgg(figure)  # needed to measure texts
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
-def aside(axes: Axes, place: int, places: int, values: Sequence[float]) -> Transform:
-    """Returns ``axes.transData`` moved aside, so that equal points of several lines lie beside each other.
+def offset_transform(axes: Axes, place: int, places: int, values: Sequence[float]) -> Transform:
+    """Returns ``axes.transData`` with a small horizontal offset, so that equal points of lines lie side by side.
 
     Args:
-      axes: with their horizontal scale and limits.
-      place: of the line among those that are drawn, from 0.
-      places: how many lines there are.
-      values: all that x takes; a line is moved by less than half of their least distance, so their order stays.
+      axes: The axes, with their final horizontal scale and limits.
+      place: The index of the line, from 0.
+      places: The number of lines.
+      values: All values of x. The offset is less than half of their least distance, which keeps points in order.
     """
     points = axes.transData.transform([(value, 1) for value in values])[:, 0] * 72 / axes.figure.dpi
     step = min([4.0, *(0.6 * np.diff(np.unique(points)) / max(places - 1, 1))])
@@ -108,62 +110,104 @@ def aside(axes: Axes, place: int, places: int, values: Sequence[float]) -> Trans
 def mark_failures(
     axes: Axes, there: Mapping[float, Sequence[Outcome]], mean: Sequence[float], look: Mapping[str, Any]
 ) -> None:
-    """Marks where seeds failed: a hollow point where some did, a cross at the top where all did; explains any gap.
+    """Marks points of a line whose seeds failed, and explains the marks and any gap in the legend.
+
+    A point is hollow if some seeds failed. If all failed, there is a cross at the top.
 
     Args:
-      axes: what the line was drawn into.
-      there: the outcomes of the line at each of its places.
-      mean: the error at each of them, NaN for none.
-      look: of the line, with its transform.
+      axes: The axes that the line was drawn into.
+      there: The outcomes at each x of the line.
+      mean: The mean error at each x, or NaN.
+      look: The style of the line, with its transform.
     """
     point = {"color": look["color"], "linestyle": "none", "markersize": 5, "zorder": 3}
     top = blended_transform_factory(look["transform"], axes.transAxes)
     for (place, members), error in zip(there.items(), mean, strict=True):
-        failures = " or ".join(sorted({o.failure for o in members if o.failure}))
+        failures = {o.failure for o in members if o.failure}
         if failures and all(o.failure for o in members):
             axes.plot([place], [0.97], **point, marker="x", transform=top)
-            explain(axes, failures, marker="x", linestyle="none")
+            explain_failures(axes, failures, marker="x")
         elif failures:
             axes.plot(
                 [place], [error], **point, marker=look["marker"], markerfacecolor="w", transform=look["transform"]
             )
-            explain(
-                axes, f"{failures} in part: mean of the other seeds", marker="o", markerfacecolor="w", linestyle="none"
-            )
+            rest = " for some seeds: mean of the others"
+            explain_failures(axes, failures, rest, marker="o", markerfacecolor="w")
         elif not np.isfinite(error):
-            explain(axes, "gap: not finite", linestyle="none")
+            add_legend_entry(axes, "gap: not finite", linestyle="none")
 
 
 def caption(title: str, rest: str) -> str:
-    """Returns a caption that begins with a title, which may be a question."""
+    """Returns a caption that begins with the title. The title may be a question."""
     return f"{title}{'' if title.endswith('?') else '.'} {rest}."
 
 
-def draw_layers(axes: Axes, values: Sequence[float], name: str, looks: Mapping[str, Any], log: bool = False) -> None:
-    """Draws a number of each layer against the layer, with some of its points marked.
+def draw_layers(
+    axes: Axes, values: Sequence[float], name: str, line_styles: Mapping[str, Any], log: bool = False
+) -> None:
+    """Draws a line of one value for each layer, with markers on some points.
 
     Args:
-      axes: what is drawn into.
-      values: of the layers, in order.
-      name: the line's label.
-      looks: of all lines (:func:`looks`); each is marked at other points.
-      log: whether the vertical axis is logarithmic; 0, as of a layer that has died, is a gap then, and explained.
+      axes: The axes to draw into.
+      values: The values in layer order.
+      name: The label of the line.
+      line_styles: The styles of all lines (:func:`line_styles`). Their markers are on different layers.
+      log: If true, the vertical axis is logarithmic. Values of 0 then leave a gap, which the legend explains.
     """
     all_values, every = np.asarray(values, float), max(1, len(values) // 7)
     shown = np.where(all_values > 0, all_values, np.nan) if log else all_values
-    marks: dict[str, Any] = {"markevery": (list(looks).index(name) * every // len(looks), every), "markersize": 4}
-    axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **looks[name], **marks)
+    marks: dict[str, Any] = {
+        "markevery": (list(line_styles).index(name) * every // len(line_styles), every),
+        "markersize": 4,
+    }
+    axes.plot(range(1, len(values) + 1), shown, label=name, linewidth=1.4, **line_styles[name], **marks)
     if log:
         axes.set_yscale("log")
     if not np.isfinite(shown).all():
-        explain(axes, "gap: 0, or not finite", linestyle="none")
+        add_legend_entry(axes, "gap: 0, or not finite", linestyle="none")
 
 
-def explain(axes: Axes, text: str, **sign: Any) -> None:
-    """Gives the axes' legend an entry that is no line of theirs, once."""
+def add_legend_entry(axes: Axes, text: str, **sign: Any) -> None:
+    """Adds an entry to the axes' legend that is not one of their lines, unless it is already there.
+
+    Args:
+      axes: The axes.
+      text: The text of the entry.
+      sign: The look of the entry's sign, as arguments of ``Axes.plot``.
+    """
     if text not in axes.get_legend_handles_labels()[1]:
-        look: dict[str, Any] = {"color": "0.3", "markersize": 5} | sign
-        axes.plot([], [], label=text, **look)
+        axes.plot([], [], label=text, **_SIGN | sign)
+
+
+class _FailureSign(Line2D):
+    """The legend entry of a mark for failed runs. It names all kinds of failure that the mark stands for."""
+
+    def __init__(self, rest: str, **sign: Any) -> None:
+        super().__init__([], [], linestyle="none", **_SIGN | sign)
+        self.key = (rest, self.get_marker())
+        self.failures: set[str] = set()
+
+    def add(self, failures: Iterable[str]) -> None:
+        """Adds kinds of failure to the label."""
+        self.failures |= set(failures)
+        self.set_label(" or ".join(sorted(self.failures)) + self.key[0])
+
+
+def explain_failures(axes: Axes, failures: Iterable[str], rest: str = "", **sign: Any) -> None:
+    """Explains a mark for failed runs in the axes' legend. All kinds of failure with the same mark share one entry.
+
+    Args:
+      axes: The axes.
+      failures: The kinds of failure, such as ``diverged``.
+      rest: The text after them.
+      sign: The look of the mark, as arguments of ``Axes.plot``.
+    """
+    new = _FailureSign(rest, **sign)
+    entry = next((line for line in axes.lines if isinstance(line, _FailureSign) and line.key == new.key), None)
+    if entry is None:
+        entry = new
+        axes.add_line(new)
+    entry.add(failures)
 
 
 def _is_sign(handle: Artist) -> bool:
@@ -171,13 +215,13 @@ def _is_sign(handle: Artist) -> bool:
 
 
 def error_axis(axes: Axes, lowest: Iterable[float], most: float, vertical: bool = True) -> None:
-    """Scales and names an axis of errors in %: from 0, and logarithmic above 1 where several lines get below 5.
+    """Scales and labels an axis of errors in %. It begins at 0, and is logarithmic above 1 if several lines go below 5.
 
     Args:
-      axes: to be scaled.
-      lowest: an error of each line, which decides.
-      most: the greatest error that is drawn.
-      vertical: whether errors go up, or to the right.
+      axes: The axes to scale.
+      lowest: The lowest error of each line, which decides on the scale.
+      most: The greatest error that is drawn.
+      vertical: If true, the vertical axis is scaled, else the horizontal one.
     """
     if sum(value < _LOW for value in lowest) > 1 and most > 5 * _LOW:
         _logarithmic(axes, vertical)
@@ -195,10 +239,10 @@ def _logarithmic(axes: Axes, vertical: bool = True) -> None:
     axis.set_label_text("error (%), log above 1")
 
 
-def alike(axes: np.ndarray) -> None:
-    """Gives panels of errors [rows, columns] axes that can be compared: within a column, and where they fit, in all.
+def share_scales(axes: np.ndarray) -> None:
+    """Gives panels of errors [rows, columns] the same vertical axis in each column, and in all if the scales agree.
 
-    A column is logarithmic where one of its panels is. Where no column is, or each, inner panels lose their labels.
+    A column is logarithmic if one of its panels is. If all columns have the same scale, inner panels lose their labels.
     """
     for column in axes.T:
         if any(ax.get_yscale() == "symlog" for ax in column):
@@ -218,10 +262,14 @@ def alike(axes: np.ndarray) -> None:
 
 
 def legend(figure: Figure) -> None:
-    """Writes one legend below all panels, as wide as the figure and no wider; the figure grows by its height.
+    """Adds one legend below all panels, no wider than the figure, which grows by the legend's height.
 
-    It explains whatever has a label in any panel, each label once: first lines, then signs.
+    The legend has each label of any panel once, first lines and then signs.
     """
+    failures = [line for ax in figure.axes for line in ax.lines if isinstance(line, _FailureSign)]
+    for a, b in itertools.permutations(failures, 2):
+        if a.key == b.key:
+            a.add(b.failures)
     labelled = {h.get_label(): h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]}
     handles = sorted(labelled.values(), key=_is_sign)
     labels = [textwrap.fill(words.without_keys(str(handle.get_label())), 58) for handle in handles]
@@ -236,13 +284,14 @@ def legend(figure: Figure) -> None:
 
 
 def finish(figure: Figure, path: Path, title: str, protocol: str = "") -> None:
-    """Writes the legend, the title with the protocol below it, and the files.
+    """Adds the legend and the title with the protocol below it, and saves the figure.
 
     Args:
-      figure: with its panels drawn.
-      path: of the PNG.
-      title: what the figure shows; a long one is broken.
-      protocol: by which data, batch, steps and seeds; data that the title names are not named again.
+      figure: The figure with its panels drawn.
+      path: The path of the PNG.
+      title: The title, which is wrapped if long.
+      protocol: The line on data, batch, steps and seeds (:func:`~resnet_flax.reporting.protocol.summary`). A data set
+        that the title names is left out.
     """
     legend(figure)
     data, _, rest = protocol.partition(", ")
@@ -254,11 +303,11 @@ def finish(figure: Figure, path: Path, title: str, protocol: str = "") -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG, and an SVG beside it, each whole or not at all; the same figure gives the same bytes.
+    """Writes a PNG, and an SVG beside it, each atomically. Equal figures give equal bytes.
 
     Args:
-      figure: as :func:`panels` began it.
-      path: of the PNG.
+      figure: The figure from :func:`panels`.
+      path: The path of the PNG.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     forms: dict[str, dict[str, Any]] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}

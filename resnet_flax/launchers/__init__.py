@@ -1,1 +1,1 @@
-"""Launchers of an experiment's runs: here, one after the other, or on a Ray cluster."""
+"""Launchers, which execute an experiment's runs: on this machine one after the other, or on a Ray cluster."""

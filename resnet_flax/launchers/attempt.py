@@ -1,4 +1,4 @@
-"""One run, to whatever it ends as."""
+"""Trains one run and returns its ending, even if it fails."""
 
 import sys
 import traceback
@@ -8,17 +8,17 @@ from ml_collections import ConfigDict
 
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.endings import WELL, Ending, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending, first_line
 from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training import loop
 
 
 def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
-    """Trains; a run that diverges, is refused or crashes says so in its ending.
+    """Trains a run and returns its ending: success, or how it diverged, failed or crashed.
 
     Raises:
-      Busy: another process is at it.
-      Interrupted: SIGTERM or SIGINT came; everything is saved.
+      Busy: Another process is training the run.
+      Interrupted: SIGTERM or SIGINT stopped the run. A checkpoint is saved.
     """
     directory = RunDirectory(workdir)
     directory.forget_crash()
@@ -28,10 +28,10 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
         return "diverged", str(error)
     except (Busy, Interrupted):
         raise
-    except UserError as error:  # that no check before the first run could know of, such as a full disk
+    except UserError as error:  # A problem that checks before the first run cannot find, such as a full disk.
         return "failed", str(error)
-    except Exception as error:  # the other runs are not lost with this one
+    except Exception as error:  # Whatever the program raises, the other runs must continue.
         text = traceback.format_exc()
         print(text, file=sys.stderr)
         return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {directory.write_crash(text)})"
-    return WELL
+    return SUCCESS

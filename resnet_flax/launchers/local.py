@@ -1,4 +1,4 @@
-"""Here, one run after the other, each on all devices."""
+"""Executes runs on this machine one after the other, each on all devices."""
 
 import sys
 import time
@@ -14,40 +14,40 @@ from resnet_flax.sweeps.endings import Ending, earlier_failure
 
 
 def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> list[Ending]:
-    """Runs them in order; returns what each ended as.
+    """Executes the runs in order, and returns their endings.
 
     Args:
-      runs: all of them.
-      endings: gets what each ended as, by its place, as soon as it has.
+      runs: The runs.
+      endings: Receives the ending of each run by its index, as soon as the run has ended.
 
     Raises:
-      Interrupted: a signal came; what was finished stays, and the same command goes on.
+      Interrupted: A signal stopped the runs. The same command resumes them.
     """
-    with StopRequest() as stop:  # one that comes in the last moments of a run is for the rest of them
-        return _in_order(runs, stop, {} if endings is None else endings)
+    with StopRequest() as stop:  # A signal just after a run's last step must stop the remaining runs.
+        return _run_each(runs, stop, {} if endings is None else endings)
 
 
-def _in_order(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
+def _run_each(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
     pace, left = Pace(), deque(enumerate(runs))
-    busy = 0  # that many of the last ones another process was at
+    busy = 0  # the number of runs in a row that were busy
     while left:
         i, run = left.popleft()
-        if busy > len(left):  # all that are left
+        if busy > len(left):  # Other processes are training all remaining runs.
             _wait(run, stop)
         if stop.received:
-            raise Interrupted(f"stopped by {stop.received} before {run.name}; the same command goes on from there")
+            raise Interrupted(f"stopped by {stop.received} before {run.name}; the same command resumes from there")
         rest = [run, *(other for _, other in left)]
         print(f"run {i + 1} of {len(runs)}: {run.name}{pace.left(rest)}", file=sys.stderr, flush=True)
         finished, start = run.is_finished, time.perf_counter()
         try:
             ending = earlier_failure(run.config, run.workdir) or attempt(run.config, run.workdir, run.tracking)
         except Busy:
-            print(f"{run.name}: another process is at it; it is taken up again after the others", file=sys.stderr)
+            print(f"{run.name}: another process is training it; trying again after the other runs", file=sys.stderr)
             left.append((i, run))
             busy += 1
             continue
         busy = 0
-        if not finished:  # one that was says nothing of how long others take
+        if not finished:  # A run that was finished before gives no estimate of training time.
             pace.add(run, time.perf_counter() - start)
         failure, reason = ending
         if failure:
@@ -57,6 +57,6 @@ def _in_order(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]
 
 
 def _wait(run: Run, stop: StopRequest) -> None:
-    """Until the other process has let go of the run's folder, or a signal came."""
+    """Waits until the other process has released the run directory, or a signal is received."""
     print(f"{run.name}: waiting for the other process", file=sys.stderr, flush=True)
     run.directory.wait_until_free(-1, lambda: stop.received is not None)

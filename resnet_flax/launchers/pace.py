@@ -1,4 +1,4 @@
-"""How long the runs that are left will take, from those done."""
+"""Estimates the remaining time of a list of runs from the runs that are done."""
 
 from collections.abc import Sequence
 
@@ -7,29 +7,29 @@ from resnet_flax.sweeps.cases import Run
 
 
 class Pace:
-    """Depth times images is what a run is taken to cost."""
+    """Estimates the remaining time. The cost of a run is taken to be its depth times its training images."""
 
     def __init__(self) -> None:
         self._cost = self._seconds = 0.0
 
     def add(self, run: Run, seconds: float) -> None:
-        """A run that took so long; next to no time says nothing."""
+        """Adds the time that a run took. Times of at most a second are ignored, because no training was done."""
         if seconds > 1:
             self._cost += _cost(run)
             self._seconds += seconds
 
     def left(self, runs: Sequence[Run], at_once: int = 1, spent: float = 0.0) -> str:
-        """``; about 2:03 left in all``, or nothing as long as nothing is known.
+        """Returns ``; about 2:03 left in total``, or an empty text if no run is done yet.
 
         Args:
-          runs: that have not ended.
-          at_once: how many of them run at a time.
-          spent: seconds on them so far, of all of them together.
+          runs: The runs that have not ended.
+          at_once: The number of runs at a time.
+          spent: The total time spent on these runs so far, in seconds.
         """
         if not self._cost or not runs:
             return ""
         work = sum(map(_cost, runs)) * self._seconds / self._cost
-        return f"; about {duration(max(0.0, work - spent) / at_once)} left in all"
+        return f"; about {duration(max(0.0, work - spent) / at_once)} left in total"
 
 
 def _cost(run: Run) -> float:

@@ -1,6 +1,6 @@
-"""On a Ray cluster: each run is a task with devices of its own; one whose worker is lost goes on elsewhere.
+"""Executes runs on a Ray cluster, each as a task with its own devices. If a worker is lost, another resumes its run.
 
-All nodes have to see the folder of the runs, the data, and this checkout with its environment at the same paths.
+All nodes must see the folder of the runs, the data, and this checkout with its environment at the same paths.
 """
 
 import contextlib
@@ -29,36 +29,36 @@ from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.layout import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, Run
-from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure, first_line
 
-_LOSSES = 10  # workers that a run may lose, before it is taken to be the reason
+_LOSSES = 10  # the number of workers that a run may lose before the run itself is assumed to crash them
 _POLL_SECONDS = 0.5
-_OBJECT_STORE = 100 * 2**20  # bytes; what passes through it are lines of text
+_OBJECT_STORE = 100 * 2**20  # bytes; only lines of text pass through it
 
-# What a run's numbers depend on, where its data lie, and what its trackers read, that is not in its config.
+# Environment variables (or their beginnings) that are passed on to workers: for jax, the data, and the trackers.
 _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR", "TRACKIO_", "WANDB_")
 
 
 def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
-    """Runs them as tasks, as many at a time as there is room for; returns what each ended as, in the order given.
+    """Executes the runs as tasks, as many at a time as fit, and returns their endings in the given order.
 
     Args:
-      runs: all of them.
-      folder: of the runs, which all nodes must see.
-      cluster: which, and what each run gets of it.
-      endings: gets what each ended as, by its place, as soon as it has.
+      runs: The runs.
+      folder: The folder of the runs, which all nodes must see.
+      cluster: The cluster, and the resources of each run.
+      endings: Receives the ending of each run by its index, as soon as the run has ended.
 
     Raises:
-      UserError: Ray is missing, the cluster cannot be reached or has no room, or a node does not see the runs' folder;
-        the runs are saved and stopped.
-      Interrupted: a signal came; all runs are saved and stopped, and the same command goes on.
+      UserError: Ray is not installed, the cluster cannot be reached or is too small, or a node does not see the folder.
+        Runs that have started are saved and stopped.
+      Interrupted: A signal stopped the runs, and all are saved. The same command resumes them.
     """
     ray = _ray()
     gpus = cluster.gpus_per_run
     if gpus and gpus > 1 and gpus % 1:
-        raise UserError(f"--gpus_per_run={gpus:g}: whole GPUs, or a part of one")
+        raise UserError(f"--gpus_per_run={gpus:g}: give a whole number of GPUs, or a fraction below 1")
     if flags.FLAGS.distributed or flags.FLAGS.coordinator:
-        raise UserError("--launcher=ray: each run has a process of its own; leave out --distributed and --coordinator")
+        raise UserError("--launcher=ray: each run has its own process; leave out --distributed and --coordinator")
     with StopRequest() as stop, contextlib.ExitStack() as entered:
 
         def submitter() -> Callable[[Run], Any]:
@@ -68,14 +68,14 @@ def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[in
         _Sweep(ray, runs, stop, endings).run(submitter)
     if stop.received:
         raise Interrupted(
-            f"stopped by {stop.received}: {len(endings)} of {len(runs)} runs done, the others saved as far as they "
-            f"came; the same command goes on from there"
+            f"stopped by {stop.received}: {len(endings)} of {len(runs)} runs are done and the others are saved; the "
+            f"same command resumes from there"
         )
     return [endings[i] for i in range(len(runs))]
 
 
 class _Sweep:
-    """The runs, the streams of events of those that have not ended, and what the others ended as."""
+    """Executes the runs of one launch: submits tasks, receives their events, and collects the endings."""
 
     def __init__(
         self, ray: ModuleType, runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending] | None = None
@@ -83,16 +83,20 @@ class _Sweep:
         self._ray, self._runs, self._stop = ray, runs, stop
         self._endings: dict[int, Ending] = {} if endings is None else endings
         self._streams: dict[Any, int] = {}
-        self._started: dict[int, float] = {}  # when, of those that a worker is at
+        self._started: dict[int, float] = {}  # the start time of each run that a worker is training
         self._losses: dict[int, int] = {}
         self._refusal: UserError | None = None
         self._stopping, self._at_once, self._pace = False, 1, Pace()
 
     def run(self, submitter: Callable[[], Callable[[Run], Any]]) -> dict[int, Ending]:
-        """Until all have ended, or a signal has stopped them; where all have, no cluster is needed."""
+        """Executes the runs until all have ended, or a signal has stopped them. It needs no cluster if all have ended.
+
+        Args:
+          submitter: Connects to the cluster, and returns the function that submits a run.
+        """
         for i, run in enumerate(self._runs):
             if run.is_finished:
-                self._end(i, WELL, "finished before")
+                self._end(i, SUCCESS, "finished before")
             elif earlier := earlier_failure(run.config, run.workdir):
                 self._end(i, earlier)
         left = [i for i in range(len(self._runs)) if i not in self._endings]
@@ -120,7 +124,7 @@ class _Sweep:
             kind, text = ray_task.STOPPED, "cancelled"
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
             kind, text = ray_task.STOPPED, first_line(error).partition(". ")[0]
-        except errors.RayTaskError as error:  # around the run: its folder, or its node's environment
+        except errors.RayTaskError as error:  # Something outside of the run failed, such as the node's environment.
             kind, text = "crashed", f"{type(error.cause).__name__}: {first_line(error.cause):.200}"
         if kind == ray_task.STARTED:
             self._started[i] = time.monotonic()
@@ -135,7 +139,7 @@ class _Sweep:
         elif kind == ray_task.BUSY and i not in self._losses:
             self._started.pop(i, None)
             if not self._stopping:
-                self._say(i, "another process is at it; it is taken up again after the others")
+                self._say(i, "another process is training it; trying again after the other runs")
                 self._streams[self._submit(self._runs[i])] = i
         else:
             started = self._started.pop(i, None)
@@ -144,15 +148,15 @@ class _Sweep:
             self._end(i, ("crashed" if kind == ray_task.BUSY else kind, text))
 
     def _lost(self, i: int, why: str) -> None:
-        """Killed, or saved and stopped; not by us, unless we are stopping."""
+        """Submits a run again whose worker was killed or stopped, unless this launch is stopping."""
         self._started.pop(i, None)
         losses = self._losses[i] = self._losses.get(i, 0) + 1
         if self._stopping:
             return
         if losses > _LOSSES:
-            self._end(i, ("crashed", f"its worker was lost {losses} times, the last time so: {why}"))
+            self._end(i, ("crashed", f"its worker was lost {losses} times, the last time because of: {why}"))
             return
-        self._say(i, f"its worker was lost ({why}); it goes on from its checkpoint with another")
+        self._say(i, f"its worker was lost ({why}); another one resumes it from its checkpoint")
         self._streams[self._submit(self._runs[i])] = i
 
     def _end(self, i: int, ending: Ending, how: str = "done") -> None:
@@ -161,43 +165,43 @@ class _Sweep:
         if failure:
             how = f"{failure}: {reason}"
         if failure == "crashed":
-            how += f"; its output: {self._runs[i].workdir / WORKER_LOG}"
+            how += f"; its output is in {self._runs[i].workdir / WORKER_LOG}"
         left = [run for j, run in enumerate(self._runs) if j not in self._endings]
         spent = sum(time.monotonic() - started for started in self._started.values())
         rest = self._pace.left(left, min(self._at_once, max(1, len(left))), spent)
         self._say(i, f"{how}; {len(self._endings)} of {len(self._runs)} runs done{rest}")
 
-    def _say(self, i: int, what: str) -> None:
-        print(f"run {i + 1} of {len(self._runs)}: {self._runs[i].name}: {what}", file=sys.stderr, flush=True)
+    def _say(self, i: int, text: str) -> None:
+        print(f"run {i + 1} of {len(self._runs)}: {self._runs[i].name}: {text}", file=sys.stderr, flush=True)
 
 
 def _ray() -> ModuleType:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before it is imported
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # must be set before the import
     try:
-        import ray  # optional
+        import ray  # an optional dependency
     except ImportError:
         raise UserError(
             "--launcher=ray: Ray is not installed; pip install -r requirements-ray.txt, or leave the flag out"
         ) from None
-    # Ray prints pages of its own log where a worker or a node is lost; the line that we print says what it means.
+    # Ray prints pages of its log when a worker or a node is lost. The launcher prints one line instead.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     return ray
 
 
 @contextlib.contextmanager
 def _connected(ray: ModuleType, cluster: Cluster) -> Iterator[None]:
-    """A connection to the cluster that is named, or a cluster of this machine for as long as it is entered."""
+    """Connects to the named cluster, or starts a cluster on this machine that ends with the context."""
     address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     own = address == "local"
     if cluster.workers and not own:
         raise UserError(
-            f"--ray_workers={cluster.workers} is for a cluster of this machine; the one at {address} has its "
-            f"own, give --ray_address=local or leave it out"
+            f"--ray_workers={cluster.workers} is for a cluster on this machine, and {address} has its own workers; "
+            f"give --ray_address=local, or leave --ray_workers out"
         )
     if not own:
         _check_reachable(address)
     given: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    # Sockets lie in there, whose paths may have 107 bytes: $TMPDIR may be too long.
+    # The folder holds sockets, whose paths are limited to 107 bytes, and $TMPDIR may be too long for them.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp") if own else None
     if own:
         cpus = cluster.workers and math.ceil(cluster.workers * cluster.cpus_per_run)
@@ -211,16 +215,16 @@ def _connected(ray: ModuleType, cluster: Cluster) -> Iterator[None]:
         undo.callback(ray.shutdown)
         try:
             ray.init(**given)
-        except SystemExit:  # of the handler that Ray has put in place of ours
+        except SystemExit:  # Ray's own signal handler, which has replaced ours, raises it.
             raise Interrupted("stopped by SIGTERM before the first run began") from None
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--ray_address={address}: no cluster to run on: {first_line(error):.300}") from None
+            raise UserError(f"--ray_address={address}: cannot use the cluster: {first_line(error):.300}") from None
         signal.signal(signal.SIGTERM, handler)
         yield
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Raises a UserError if nothing answers at the address, because Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise UserError(f"--ray_address={address}: it must be HOST:PORT of the cluster's head, such as 10.0.0.1:6379")
@@ -232,7 +236,7 @@ def _check_reachable(address: str) -> None:
 
 @contextlib.contextmanager
 def _marker(folder: Path) -> Iterator[Path]:
-    """A file that a node finds where it sees this very folder."""
+    """Creates a temporary file in the folder. A node that finds the file sees the same folder."""
     marker = folder.absolute() / f".launch-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,24 +250,23 @@ def _marker(folder: Path) -> Iterator[Path]:
 
 
 def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run], Any]:
-    """Returns the function that hands a run to the cluster and returns its stream of events."""
+    """Returns the function that submits a run to the cluster and returns its stream of events."""
     cpus, gpus = cluster.cpus_per_run, _gpus_per_run(ray, cluster)
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-    if gpus:  # of a head node without any, it would keep runs from theirs
+    if gpus:  # A head node without GPUs may set it to cpu, which would keep runs from using the workers' GPUs.
         environment.pop("JAX_PLATFORMS", None)
-    if 0 < gpus < 1:  # jax would take three quarters of the GPU's memory
+    if 0 < gpus < 1:  # By default, each process would take three quarters of the GPU's memory.
         environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * gpus:.3f}")
-    if cluster.gpus_per_run == 0:  # where there are some, jax would take them
+    if cluster.gpus_per_run == 0:  # By default, jax would use the GPUs of the node.
         environment.setdefault("JAX_PLATFORMS", "cpu")
-    # A lost worker is answered above, where it is seen; Ray would be silent about it.
+    # Ray would retry silently, so the launcher retries instead and prints a line.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
-    cache = jax.config.values["jax_compilation_cache_dir"]  # only its settings: its devices are the workers'
+    cache = jax.config.values["jax_compilation_cache_dir"]  # Reading a setting initialises no devices.
 
     def submit(run: Run) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
-        modules = configs.names_in(
-            configs.defining_files(configs.flatten(run.config))
-        )  # what this command has run, no more
+        # Workers execute only those modules that this command has executed, too.
+        modules = configs.names_in(configs.defining_files(configs.flatten(run.config)))
         tracking = dataclasses.astuple(run.tracking)
         return task.remote(configs.to_json(run.config), str(run.workdir), cache, tracking, modules)
 
@@ -271,7 +274,11 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
 
 
 def _gpus_per_run(ray: ModuleType, cluster: Cluster) -> float:
-    """How many GPUs each run gets; refuses runs for which no node is large enough."""
+    """Returns the number of GPUs for each run.
+
+    Raises:
+      UserError: No node is large enough for a run.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = cluster.gpus_per_run
     if gpus is None:
@@ -280,26 +287,27 @@ def _gpus_per_run(ray: ModuleType, cluster: Cluster) -> float:
     if not any(node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= cpus for node in nodes):
         there = "; ".join(f"{node.get('CPU', 0):g} cores, {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise UserError(
-            f"--cpus_per_run={cpus:g} --gpus_per_run={gpus:g}: no node of the cluster has room for a run ({there})"
+            f"--cpus_per_run={cpus:g} --gpus_per_run={gpus:g}: no node of the cluster is large enough for a run; they "
+            f"have {there}"
         )
     return gpus
 
 
 def _task(marker: str, environment: dict[str, str]) -> Callable[..., Iterator[tuple[str, str]]]:
-    """The function that workers run, which looks around before it imports anything that may not be there."""
+    """Returns the function for workers. It checks that the shared paths exist before it imports this package."""
     here, checkout = str(Path.cwd()), str(Path(__file__).parents[2])
 
     def run(*job: Any) -> Iterator[tuple[str, str]]:
         unseen = [path for path in (marker, here, checkout) if not os.path.exists(path)]
         if unseen:
-            place = os.path.dirname(marker) if unseen[0] == marker else unseen[0]
+            path = os.path.dirname(marker) if unseen[0] == marker else unseen[0]
             node = socket.gethostname()
-            yield "refused", f"node {node} does not see {place}; it must be on a file system that all nodes share"
+            yield "refused", f"node {node} does not see {path}; it must be on a file system that all nodes share"
             return
-        os.chdir(here)  # paths in configs may be relative
-        os.environ.update(environment)  # before jax is imported
+        os.chdir(here)  # Paths in configs may be relative.
+        os.environ.update(environment)  # must be set before jax is imported
         sys.path.insert(0, checkout)
-        from resnet_flax.launchers import ray_task  # the worker finds it only now
+        from resnet_flax.launchers import ray_task  # importable only after the line above
 
         yield from ray_task.work(*job)
 

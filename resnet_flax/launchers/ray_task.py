@@ -1,4 +1,4 @@
-"""The work of a worker of a Ray cluster: one run, its output in the run's folder."""
+"""The task of a Ray worker: it trains one run and writes its output to a log in the run directory."""
 
 import contextlib
 import os
@@ -19,25 +19,26 @@ from resnet_flax.runs.layout import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.tracking.tracker import Tracking
 
-# Events: (kind, text). A run begins with STARTED; any other event is its last, an Ending or one of the other three.
+# A task yields events (kind, text): first STARTED, then one last event, which is an Ending or one of the other three.
 STARTED, STOPPED, REFUSED, BUSY = "started", "stopped", "refused", "busy"
 
-# Seconds for a worker that was lost, but is not quite dead, to let go of the run's folder; file systems of a network
-# know of a dead node after a minute or two.
+# Seconds to wait until a lost worker has released the run directory. A network file system may notice a dead node only
+# after a minute or two.
 _PATIENCE = 180.0
 
 
 def work(
     config: str, workdir: str, cache: str | None, tracking: Sequence[Any] = (), modules: Sequence[str] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Runs it, on the main thread; yields an event when it starts and one when it ends.
+    """Trains a run on the main thread, and yields an event when it starts and one when it ends.
 
     Args:
-      config: of the run, as JSON.
-      workdir: of the run; the launcher has made it.
-      cache: jax's folder of compiled programs.
-      tracking: the fields of a :class:`~resnet_flax.tracking.tracker.Tracking`, which the worker cannot import before.
-      modules: files that define what the config names; those that the user's command has run.
+      config: The config of the run, as JSON.
+      workdir: The run directory, which the launcher has created.
+      cache: The folder of jax's compilation cache.
+      tracking: The fields of a :class:`~resnet_flax.tracking.tracker.Tracking`, because the worker cannot unpickle the
+        class itself before it can import this package.
+      modules: The user's files that define names in the config.
     """
     folder = Path(workdir)
     with StopRequest() as stop, _output_in(folder / WORKER_LOG):
@@ -45,10 +46,10 @@ def work(
         yield STARTED, f"{socket.gethostname()}, process {os.getpid()}" + (f", GPU {gpus}" if gpus else "")
         for module in modules:
             configs.execute(module, "module")
-        yield _end(configs.from_json(config), folder, cache, stop, Tracking(*tracking))
+        yield _train(configs.from_json(config), folder, cache, stop, Tracking(*tracking))
 
 
-def _end(
+def _train(
     config: ConfigDict, workdir: Path, cache: str | None, stop: StopRequest, tracking: Tracking
 ) -> tuple[str, str]:
     if cache:
@@ -65,7 +66,7 @@ def _end(
 
 @contextlib.contextmanager
 def _output_in(log: Path) -> Iterator[None]:
-    """Adds what this process prints, and what its libraries and its last words print, to the file."""
+    """Appends everything that this process and its libraries print to the file."""
     with open(log, "ab") as file:
         before = {stream: os.dup(stream) for stream in (1, 2)}
         _flush()

@@ -1,1 +1,1 @@
-"""The parts of the report: runs and experiments gathered from folders, beside published numbers, on pages."""
+"""Tables and reports: results of runs and experiments, read from their folders and compared with published numbers."""

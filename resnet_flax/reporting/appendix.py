@@ -1,4 +1,4 @@
-"""The appendix of a report: a row for every run, and below it the commands, versions and config of that run."""
+"""The appendix of a report: a table of all runs, whose rows unfold into commands, versions and config of a run."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,22 +15,22 @@ _VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def section(gathered: Gathered, numbers: Numbers) -> Section:
-    """The table of all runs; a row unfolds into the run's commands, versions and config."""
+    """Returns the section with the table of all runs."""
     measured = tables.columns(line for run in gathered.runs for line in run.lines[-1:])
     header = (
         "run", "seed", "status", "steps", *measured.values(), "training time", "data set", "device",
         "commit", "started (UTC)", "experiment", "folder",
     )  # fmt: skip
-    belongs: dict[Path, list[Record]] = {run.path: [] for run in gathered.runs}
+    records: dict[Path, list[Record]] = {run.path: [] for run in gathered.runs}
     for experiment in gathered.experiments:
         for path in dict.fromkeys(run.path for run in experiment.runs):
-            belongs[path].append(experiment.record)
-    rows = [_run_row(run, measured, [r.experiment for r in belongs[run.path]]) for run in gathered.runs]
-    details = [_run_details(run, [r.command for r in belongs[run.path] if r.command]) for run in gathered.runs]
+            records[path].append(experiment.record)
+    rows = [_run_row(run, measured, [r.experiment for r in records[run.path]]) for run in gathered.runs]
+    details = [_run_details(run, [r.command for r in records[run.path] if r.command]) for run in gathered.runs]
     for run in gathered.unreadable:
         rows.append(("—", "—", "cannot be read", *("—" for _ in header[4:]), run.label))
         details.append(Fold("why it cannot be read", [Text(run.why)]))
-    caption = "Every run; unfold a row for its commands, versions and config."
+    caption = "All runs. Unfold a row to see the run's commands, versions and config."
     return Section("Appendix: runs", "runs", [Grid(numbers.next("Table"), caption, header, rows, details)])
 
 
@@ -53,7 +53,7 @@ def _run_row(run: RunFolder, measured: Iterable[str], experiments: Sequence[str]
 
 
 def _number(key: str, value: float | None) -> str:
-    """A metric for people; of an error, the percent."""
+    """Returns a metric with two decimals, and an error in percent."""
     return "—" if value is None else f"{100 * value if 'error' in key else value:.2f}"
 
 
@@ -62,21 +62,21 @@ def _run_details(run: RunFolder, commands: Sequence[str]) -> Fold:
     changed = [f"{key} = {_value(value)}" for key, value in protocol.changed_keys(run.config).items()]
     differs = protocol.protocol_differences(run.config)
     start = run.starts[-1] if run.starts else {}
-    blocks: list[Block] = [Text(f"It {run.status}: {run.reason}")] if run.reason else []
-    blocks += [Text(f"Begun under an old rule: {reason}.") for reason in run.old_rules]
+    blocks: list[Block] = [Text(f"The run {run.status}: {run.reason}")] if run.reason else []
+    blocks += [Text(f"The run was begun under an old rule: {reason}.") for reason in run.old_rules]
     if commands:
-        blocks += [Text("Of the experiment:"), Code("\n".join(commands))]
-    blocks += [Text("To run it again by itself:"), Code(protocol.train_command(run.config, run.label))]
+        blocks += [Text("The command of its experiment:"), Code("\n".join(commands))]
+    blocks += [Text("To run it again alone:"), Code(protocol.train_command(run.config, run.label))]
     versions = [f"{package} {start[package]}" for package in _VERSIONS if package in start]
     if versions:
-        times = f"; started {counted(len(run.starts), 'time')}"
+        times = f"; the run was started {counted(len(run.starts), 'time')}"
         precision = f"; matrix products in precision {start['matmul_precision']}" if "matmul_precision" in start else ""
         blocks.append(Text(f"{', '.join(versions)}{precision}{times}."))
-    blocks.append(Text(f"Differs from the paper's recipe for {run.name}: {'; '.join(differs) or 'in nothing'}."))
+    blocks.append(Text(f"Differences from the paper's recipe for {run.name}: {'; '.join(differs) or 'none'}."))
     if changed:
-        blocks += [Text(f"Differs from {name}:"), Code("\n".join(changed))]
+        blocks += [Text(f"Differences from {name}:"), Code("\n".join(changed))]
     else:
-        blocks.append(Text(f"Config: {name}, nothing changed."))
+        blocks.append(Text(f"The config is that of {name}, without changes."))
     everything = [f"{key} = {_value(value)}" for key, value in configs.flatten(run.config).items()]
     blocks += [Text("The whole config:"), Code("\n".join(everything))]
     return Fold(f"{run.name}, seed {run.config.seed}: commands, versions, config", blocks)

@@ -1,4 +1,4 @@
-"""Our errors beside published ones: never a number under a protocol that it was not measured by."""
+"""Compares our errors with published ones, and keeps errors measured by different protocols apart."""
 
 import dataclasses
 import string
@@ -12,41 +12,41 @@ from resnet_flax.reporting.gather import RunFolder
 from resnet_flax.reporting.protocol import protocol_differences
 from resnet_flax.runs import rules
 
-# What our runs measure of each published metric, on a single view of each image, at the final step.
+# Our metric for each published one. Ours is measured at the final step, on a single view of each image.
 _MEASURED = {"test error %": "test_error", "training error %": "train_error", "top-1 error %": "test_error"}
 _VIEW = "tested on a single view instead of 10 crops"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One network's errors; in a column several numbers, or none.
+    """The errors of one network. Each column may hold several numbers, or none.
 
     Attributes:
-      network: its name, with the variant in brackets where there are several.
-      paper: as the sources print them.
-      peers: other people's reruns.
-      ours: by the paper's protocol.
-      otherwise: ours by another protocol, each with the letter of the note that says what differs.
+      network: The network's name, with its variant in brackets if there are several.
+      paper: The numbers of papers, as printed.
+      peers: The numbers of other people's reruns.
+      ours: Our numbers by the paper's protocol.
+      ours_otherwise: Our numbers by other protocols, each with the letter of the note that lists the differences.
     """
 
     network: str
     paper: Sequence[str]
     peers: Sequence[str]
     ours: Sequence[str]
-    otherwise: Sequence[str]
+    ours_otherwise: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The table for one data set and metric.
+    """The table of comparison for one data set and metric.
 
     Attributes:
-      data: the published numbers' data set.
-      metric: one of published.ERRORS.
-      rows: a network each.
-      notes: what differs, by letter: ``a`` first.
-      sources: who published the numbers and where, a sentence each.
-      remarks: what to bear in mind, and which runs are left out.
+      data: The data set of the published numbers.
+      metric: One of published.ERRORS.
+      rows: A row for each network.
+      notes: The differences in protocol by letter, beginning with ``a``.
+      sources: Sentences on who published the numbers, and where.
+      remarks: Sentences on the limits of the comparison, and on runs that are left out.
     """
 
     data: str
@@ -58,15 +58,15 @@ class Comparison:
 
 
 def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ours: bool = False) -> list[Comparison]:
-    """Puts runs beside published errors: a table for each data set and metric among them.
+    """Compares runs with published errors, in a table for each data set and metric.
 
-    Errors are those of the final step: the mean and the standard deviation (ddof 1) over seeds, a seed counted once.
-    Runs that are not finished are named and left out.
+    Our errors are those of the final step, as mean and standard deviation (ddof 1) over seeds. Of several runs with the
+    same seed, the first one counts. Unfinished runs are left out, and a remark names them.
 
     Args:
-      given: published tables.
-      runs: ours.
-      only_ours: whether to show only networks that we trained.
+      given: The published tables.
+      runs: Our runs.
+      only_ours: If true, the tables show only networks that we trained.
     """
     numbers = [(n, table.role) for table in given for n in table.numbers if n.metric in published.ERRORS]
     found = []
@@ -87,7 +87,7 @@ class _Cells:
 
     paper: list[str] = dataclasses.field(default_factory=list)
     peers: list[str] = dataclasses.field(default_factory=list)
-    # By what differs from the protocol: the error of each seed, in percent.
+    # The error in percent by seed, by the differences from the protocol.
     measured: dict[tuple[str, ...], dict[int, float]] = dataclasses.field(default_factory=dict)
 
 
@@ -104,22 +104,22 @@ class _Builder:
 
     def build(self, given: Sequence[published.Table], only_ours: bool) -> Comparison:
         self._publish()
-        left_out = [self._place(run) for run in self.runs]
+        left_out = [self._add(run) for run in self.runs]
         letters: dict[tuple[str, ...], str] = {}
         rows = []
         for (network, variant), cells in self.cells.items():
             if only_ours and not cells.measured:
                 continue
-            ours, otherwise = [], []
+            ours, ours_otherwise = [], []
             for differences, by_seed in cells.measured.items():
                 text = _over_seeds(list(by_seed.values()))
                 if differences:
                     letter = letters.setdefault(differences, _letter(len(letters)))
-                    otherwise.append(f"{text} [{letter}]")
+                    ours_otherwise.append(f"{text} [{letter}]")
                 else:
                     ours.append(text)
             rows.append(
-                Row(f"{network} ({variant})" if variant else network, cells.paper, cells.peers, ours, otherwise)
+                Row(f"{network} ({variant})" if variant else network, cells.paper, cells.peers, ours, ours_otherwise)
             )
         shown = [n for n, _ in self.numbers if not only_ours or self.cells[n.network, n.variant].measured]
         left_out = [text for text in left_out if text]
@@ -136,8 +136,8 @@ class _Builder:
             column = cells.paper if role == "paper" else cells.peers
             column.append(f"{number}, {number.by}" if several[role] else str(number))
 
-    def _place(self, run: RunFolder) -> str:
-        """Adds a run to its row; says why where it cannot be."""
+    def _add(self, run: RunFolder) -> str:
+        """Adds a run to its row, or returns the text that names it as left out."""
         key = _MEASURED.get(self.metric)
         if not run.finished:
             return f"{run.name}, seed {run.config.seed} ({run.status})"
@@ -146,19 +146,19 @@ class _Builder:
             return ""
         flat = configs.flatten(run.config)
         same = [n for n, _ in self.numbers if n.network == run.name and _fits(n.config, flat)]
-        place = (same[0].network, same[0].variant) if same else (run.name, "")
+        row = (same[0].network, same[0].variant) if same else (run.name, "")
         differences = [*protocol_differences(run.config, same[0].config if same else None), *self._recipe(run, same)]
         differences += [f"{rules.MARK}: {reason}" for reason in run.old_rules]
-        cells = self.cells.setdefault(place, _Cells())
+        cells = self.cells.setdefault(row, _Cells())
         seeds = cells.measured.setdefault(tuple(differences), {})
         seeds.setdefault(run.config.seed, 100 * error)
         return ""
 
     def _recipe(self, run: RunFolder, same: Sequence[published.Number]) -> list[str]:
-        """Returns what the recipe itself does otherwise than the sources of the numbers that the run stands beside.
+        """Returns the differences between the recipe and the sources of the numbers that the run is compared with.
 
-        Beside a network that nobody published: than the sources of that unit's other depths; or else than all of
-        them, unless the recipe is one of theirs.
+        A network that nobody published is compared with the sources of that unit's other depths. If there are none, it
+        is compared with the sources that use the recipe, or else with all sources.
         """
         every = [n for n, _ in self.numbers]
         beside = same or [n for n in every if n.network.partition("-")[0] == run.config.model.unit]
@@ -178,7 +178,7 @@ def _over_seeds(errors: Sequence[float]) -> str:
 
 
 def _letter(index: int) -> str:
-    """``a`` to ``z``, then ``aa``, ``ab``, ..."""
+    """Returns the letter of a note: ``a`` to ``z``, then ``aa``, ``ab`` and so on."""
     letters = string.ascii_lowercase
     return letters[index] if index < 26 else _letter(index // 26 - 1) + letters[index % 26]
 
@@ -194,7 +194,7 @@ def _sources(numbers: Sequence[published.Number]) -> list[str]:
 
 
 def counts(given: Sequence[published.Table]) -> list[tuple[str, ...]]:
-    """Published parameters and multiply-adds, a row each: network, what, value, who and where, how."""
+    """Returns published parameters and multiply-adds as rows: network, metric, value, source, protocol."""
     return [
         (f"{n.network} ({n.variant})" if n.variant else n.network, n.metric, str(n), f"{n.by}, {n.where}", n.protocol)
         for table in given

@@ -1,4 +1,4 @@
-"""The tables and the sentences of ``cost``."""
+"""The tables and notes of the ``cost`` experiment."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -15,7 +15,7 @@ _Written = tuple[Table, str]
 
 
 def write_networks(costs: Sequence[Cost], path: Path, batch: int) -> _Written:
-    """A row a network: its counts, and the times of its training step."""
+    """Writes a row for each network: its counts, and the times of its training step."""
     header = (
         "network", "parameters", "multiply-adds", "activations MB", "compile s", "step ms", "least ms", "most ms",
     )  # fmt: skip
@@ -27,15 +27,15 @@ def write_networks(costs: Sequence[Cost], path: Path, batch: int) -> _Written:
         for c in costs
     ]  # fmt: skip
     caption = (
-        f"Multiply-adds of classifying one image; activations kept for the backward pass of a batch of {batch}; "
-        f"seconds to compile the training step; milliseconds it then took: the median of {_rounds(costs)} rounds, the "
-        f"least and the most."
+        f"Cost of networks: multiply-adds to classify one image; activations kept for the backward pass of a batch of "
+        f"{batch}; seconds to compile the training step; milliseconds of a step (median, least and most of "
+        f"{_rounds(costs)} rounds)."
     )
     return _write(path, header, rows, caption)
 
 
 def write_bottleneck(layers: Mapping[str, Spread], path: Path, batch: int) -> _Written:
-    """A row for each of Fig. 5's stacks of layers, and for what the wide one would be without its 1x1 layers."""
+    """Writes a row for each stack of layers of Fig. 5, and for two wide 3x3 layers without a bottleneck."""
     header = (
         "layers", "parameters", "multiply-adds", "of the bottleneck's", "forward ms", "forward and backward ms",
         "time over the bottleneck's",
@@ -49,14 +49,15 @@ def write_bottleneck(layers: Mapping[str, Spread], path: Path, batch: int) -> _W
         rows.append((stack.name, *numbers, share, _milliseconds(t.forward)[0], _milliseconds(t.both)[0], took))
     side = BOTTLENECK.side
     caption = (
-        f"The building blocks of Fig. 5 on {side}x{side} images, batch {batch}, convolutions and ReLUs alone; "
-        f"multiply-adds of one image; medians, and of the ratio of times (forward and backward) the least and the most."
+        f"The building blocks of Fig. 5 on {side}x{side} images, batch {batch}, with convolutions and ReLUs alone. "
+        f"Multiply-adds are those of one image. Times are medians; the ratio of times (forward and backward) has the "
+        f"least and the most in brackets."
     )
     return _write(path, header, rows, caption)
 
 
 def write_one_by_one(layers: Mapping[str, Spread], path: Path, batch: int) -> _Written:
-    """A row a shape: a 1x1 convolution over a 3x3 one, in parameters, multiply-adds and time."""
+    """Writes a row for each shape: the ratio of a 1x1 to a 3x3 convolution in parameters, multiply-adds and time."""
     header = (
         "shape", "multiply-adds", "parameters", "forward, time", "forward and backward, time", "1x1 ms", "3x3 ms",
     )  # fmt: skip
@@ -72,18 +73,18 @@ def write_one_by_one(layers: Mapping[str, Spread], path: Path, batch: int) -> _W
             )
         )  # fmt: skip
     caption = (
-        f"A 1x1 convolution over a 3x3 one of as many filters, batch {batch}: multiply-adds, parameters, and time (the "
-        f"median of the rounds' ratios, the least and the most); milliseconds are those of forward and backward."
+        f"Ratios of a 1x1 convolution to a 3x3 convolution with as many filters, batch {batch}: multiply-adds, "
+        f"parameters, and time (median, least and most of the rounds). Milliseconds are those of forward and backward."
     )
     return _write(path, header, rows, caption)
 
 
 def notes(costs: Sequence[Cost], layers: Mapping[str, Spread], batch: int) -> list[str]:
-    """Says in sentences what the numbers show."""
+    """Returns sentences on what the numbers show."""
     where = environment()
     found = [
         f"Measured on {where['processor']} ({where['cores']} cores, {where['device']}), jax {where['jax']}, batch "
-        f"{batch}; all by turns, {_rounds(costs)} rounds; in brackets the least and the most of them."
+        f"{batch}. Networks were measured by turns in {_rounds(costs)} rounds; brackets hold the least and the most."
     ]
     found += _growth(costs) + _against_the_first_unit(costs) + _compiling(costs)
     return found + _bottleneck(layers) + _one_by_one(layers)
@@ -106,7 +107,7 @@ def _growth(costs: Sequence[Cost]) -> list[str]:
 
 
 def _against_the_first_unit(costs: Sequence[Cost]) -> list[str]:
-    """Every other unit beside the first one, at the greatest depth, where it shows most."""
+    """Compares every other unit with the first one at the greatest depth, where differences are largest."""
     depth, (first, *others) = max(c.depth for c in costs), dict.fromkeys(c.unit for c in costs)
     at_depth = {c.unit: c for c in costs if c.depth == depth}
     found = []
@@ -114,7 +115,7 @@ def _against_the_first_unit(costs: Sequence[Cost]) -> list[str]:
         a, b = at_depth[unit], at_depth[first]
         ratio = a.step.over(b.step)
         found.append(
-            f"{depth} layers, {unit} over {first}: parameters ×{a.parameters / b.parameters:.3f}, multiply-adds "
+            f"{depth} layers, {unit} relative to {first}: parameters ×{a.parameters / b.parameters:.3f}, multiply-adds "
             f"×{a.multiply_adds / b.multiply_adds:.3f}, activation memory "
             f"×{a.activation_bytes / b.activation_bytes:.3f}, time a step ×{ratio.text()}: {_verdict(ratio)}."
         )
@@ -129,18 +130,18 @@ def _compiling(costs: Sequence[Cost]) -> list[str]:
     by_depth: dict[int, list[float]] = {}
     for c in costs:
         by_depth.setdefault(c.depth, []).append(c.compile_seconds)
-    said = ", ".join(f"{min(v):.1f} to {max(v):.1f} s at {depth} layers" for depth, v in sorted(by_depth.items()))
-    return [f"Compiling a training step took, least to most of the units, once each: {said}."]
+    ranges = ", ".join(f"{min(v):.1f} to {max(v):.1f} s at {depth} layers" for depth, v in sorted(by_depth.items()))
+    return [f"Compiling a training step once took, from the fastest to the slowest unit, {ranges}."]
 
 
 def _bottleneck(layers: Mapping[str, Spread]) -> list[str]:
     bottleneck = times(layers, BOTTLENECK).both
-    said = [
+    comparisons = [
         f"{bottleneck.over(times(layers, other).both).text()} times as long as {other.name}, for "
         f"{BOTTLENECK.multiply_adds / other.multiply_adds:.3f} of their multiply-adds"
         for other in (TWO_64, TWO_256)
     ]
-    return [f"The bottleneck of Fig. 5 (256-64-64-256) took, forward and backward, {', and '.join(said)}."]
+    return [f"Forward and backward, the bottleneck of Fig. 5 (256-64-64-256) took {', and '.join(comparisons)}."]
 
 
 def _one_by_one(layers: Mapping[str, Spread]) -> list[str]:
@@ -154,9 +155,10 @@ def _one_by_one(layers: Mapping[str, Spread]) -> list[str]:
     forward, both = ([*sorted(values)] for values in ratios.values())
     near = sum(abs(9 * value - 1) <= 0.25 for value in both)
     return [
-        f"A 1x1 convolution has, of a 3x3's multiply-adds, {exact} in all of {len(PAIRS)} shapes (the review says a "
-        f"ninth); of its time {forward[0]:.2f} to {forward[-1]:.2f} forward and {both[0]:.2f} to {both[-1]:.2f} "
-        f"forward and backward (medians; 1/9 is 0.11): within a quarter of 1/9 in {near} of {len(PAIRS)}."
+        f"A 1x1 convolution has {exact} of a 3x3 convolution's multiply-adds in all of {len(PAIRS)} shapes (the review "
+        f"says a ninth). It takes {forward[0]:.2f} to {forward[-1]:.2f} of its time forward, and {both[0]:.2f} to "
+        f"{both[-1]:.2f} forward and backward (medians; 1/9 is 0.11), which is within a quarter of 1/9 in {near} of "
+        f"{len(PAIRS)} shapes."
     ]
 
 

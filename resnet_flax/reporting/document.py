@@ -1,4 +1,4 @@
-"""A page as data: what the HTML and the Markdown both say."""
+"""The content of a report as data, from which both the HTML and the Markdown page are rendered."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-# A cell of a table: a line, or several.
+# A cell of a table: one line, or several.
 Cell = str | Sequence[str]
 
 
@@ -21,7 +21,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something that is missing, said where it belongs."""
+    """A note that something is missing, in the place where it would be."""
 
     text: str
     kind: str = dataclasses.field(default="problem", init=False)
@@ -29,7 +29,13 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Bullets:
-    """A list of sentences; a term before each where there is one; fine print where it is only for reference."""
+    """A list of sentences.
+
+    Attributes:
+      items: The sentences.
+      terms: A term before each sentence, or nothing.
+      fine: If true, the list is in fine print.
+    """
 
     items: Sequence[str]
     terms: Sequence[str] = ()
@@ -39,7 +45,7 @@ class Bullets:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Commands or a config, as they are."""
+    """Commands or a config, shown verbatim."""
 
     text: str
     kind: str = dataclasses.field(default="code", init=False)
@@ -50,9 +56,9 @@ class Picture:
     """A figure.
 
     Attributes:
-      file: PNG.
-      label: such as ``Figure 3``.
-      caption: what it shows; also the text for who cannot see it.
+      file: The PNG file.
+      label: A label such as ``Figure 3``.
+      caption: The caption, which is also the alternative text.
     """
 
     file: Path
@@ -66,11 +72,11 @@ class Grid:
     """A table.
 
     Attributes:
-      label: such as ``Table 3``.
-      caption: what it holds.
-      header: of its columns.
-      rows: as long as the header.
-      details: what unfolds below a row: a summary and its blocks; one for each row, or none at all.
+      label: A label such as ``Table 3``.
+      caption: The caption.
+      header: The titles of the columns.
+      rows: The rows, each as long as the header.
+      details: The part that unfolds below each row: one for each row, or none at all.
     """
 
     label: str
@@ -80,9 +86,9 @@ class Grid:
     details: Sequence["Fold"] = ()
     kind: str = dataclasses.field(default="grid", init=False)
 
-    @functools.cached_property  # a page asks for each of its cells
+    @functools.cached_property  # The templates read it for every cell.
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers, and nothing but numbers and dashes, and is aligned as such."""
+        """Says for each column whether it holds only numbers and dashes, and is aligned as numbers."""
         columns = [[line for cell in column for line in lines(cell)] for column in zip(*self.rows, strict=True)]
         found = [any(map(_is_number, c)) and all(_is_number(t) or t in ("", "-", "—") for t in c) for c in columns]
         return found or [False] * len(self.header)
@@ -90,7 +96,7 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """A part of the page that is hidden until it is opened."""
+    """A part of the page that is hidden until the reader opens it."""
 
     summary: str
     blocks: Sequence["Block"]
@@ -102,7 +108,7 @@ Block = Text | Problem | Bullets | Code | Picture | Grid | Fold
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, its anchor, and what stands below it."""
+    """A heading with its anchor and the blocks below it."""
 
     title: str
     anchor: str
@@ -111,7 +117,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A page."""
+    """A whole page."""
 
     title: str
     summary: Sequence[Block]
@@ -119,28 +125,28 @@ class Document:
 
 
 class Numbers:
-    """Counts the figures and the tables of a page."""
+    """Numbers the figures and the tables of a page."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
     def next(self, kind: str) -> str:
-        """``Figure 3`` after two figures."""
+        """Returns the next label of a kind: ``Figure 3`` after two figures."""
         self._counts[kind] += 1
         return f"{kind} {self._counts[kind]}"
 
 
 def counted(number: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
+    """Returns a count with its noun: ``1 run``, ``2 runs``."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def lines(cell: Cell) -> list[str]:
-    """A cell's lines; a dash where it has none."""
+    """Returns the lines of a cell, or a dash if it has none."""
     return [cell] if isinstance(cell, str) else list(cell) or ["—"]
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a number, with its spread or its total where it has one."""
+    """Says whether a text is a number, optionally with its deviation (``±``) or its total (``of``)."""
     number = r"([-+−]?\d[\d.,:]*(e[-+]?\d+)?%?|nan|inf)"
     return re.fullmatch(rf"{number}( (±|of) {number})?", text) is not None

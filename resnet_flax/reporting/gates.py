@@ -1,4 +1,4 @@
-"""Tables and sentences of the gates' openness, which ``measurements/gates.py`` measures."""
+"""Tables and notes on the openness of gates, which ``measurements/gates.py`` measures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,11 @@ _Openness = Mapping[str, Mapping[str, Sequence[tuple[str, float]]]]
 
 
 def write(gates: _Openness, folder: Path) -> Table:
-    """Writes gates.csv, a row a network and moment, which is returned, and gate_layers.csv, a row a layer."""
+    """Writes gates.csv with a row for each network and moment, and gate_layers.csv with a row for each layer.
+
+    Returns:
+      The entry of gates.csv in the record.
+    """
     rows, layers = [], []
     for label, moments in gates.items():
         for when, members in moments.items():
@@ -20,11 +24,11 @@ def write(gates: _Openness, folder: Path) -> Table:
             layers += [(label, when, name, f"{value:.6g}") for name, value in members]
     tables.write_rows(folder / "gate_layers.csv", ("network", "when", "layer", "mean T"), layers)
     header = ("network", "when", "gates", "mean T", "least", "most")
-    return tables.write_rows(folder / "gates.csv", header, rows, "Openness of the gates: the mean of T a network")
+    return tables.write_rows(folder / "gates.csv", header, rows, "Openness of the gates: the mean of T in each network")
 
 
 def notes(gates: _Openness) -> list[str]:
-    """A sentence a network."""
+    """Returns a sentence about each network."""
     found = []
     for label, moments in gates.items():
         before, after = (sum(v for _, v in m) / len(m) for m in moments.values())

@@ -1,4 +1,4 @@
-"""The experiments and the runs in a folder, at any depth; nothing there is written to."""
+"""Reads the experiments and the runs in a folder, at any depth. It writes nothing there."""
 
 import dataclasses
 import datetime
@@ -20,18 +20,18 @@ from resnet_flax.sweeps.registry import ORDER
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """A run, as its folder tells it.
+    """A run as read from its directory.
 
     Attributes:
-      path: of the folder, absolute.
-      label: the path for people, relative to what was gathered.
-      config: complete.
-      lines: its metrics.
-      starts: a line each time it was started: when, on what.
-      status: ``finished``, ``running``, or at which step it was interrupted, diverged or crashed.
-      reason: of a crash, a line, where it is known.
-      old_rules: by which old rules it was begun, a reason each (``resnet_flax/runs/rules.py``).
-      mended: which lines of metrics were taken from a checkpoint, in words.
+      path: The absolute path of the run directory.
+      label: The path to show, relative to the parent of the gathered folder.
+      config: The complete config.
+      lines: The records of metrics.jsonl.
+      starts: A record of each start: its time, device and versions.
+      status: ``finished``, ``running``, or how and at which step the run was interrupted, diverged or crashed.
+      reason: The reason of a crash in one line, if known.
+      old_rules: The old rules under which the run was begun, a reason for each (``resnet_flax/runs/rules.py``).
+      mended: A text on lines of metrics that were restored from a checkpoint, or empty.
     """
 
     path: Path
@@ -51,38 +51,38 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """True where the run came to the last step that its config wants."""
+        """Says whether the run has taken the last step of its config."""
         return self.status == "finished"
 
     @property
     def steps(self) -> int:
-        """How many it has done, as far as its metrics tell."""
+        """The last step in its metrics, or 0."""
         return self.lines[-1]["step"] if self.lines else 0
 
     @property
     def seconds(self) -> float:
-        """Time spent in training steps."""
+        """The time spent in training steps, in seconds."""
         return sum(line.get("seconds", 0.0) for line in self.lines)
 
     def marked(self, text: str) -> str:
-        """A text in a table, with a mark where the run was begun under old rules."""
+        """Returns a text with a mark if the run was begun under old rules."""
         return f"{text} ({rules.MARK})" if self.old_rules else text
 
     def final(self, key: str) -> float | None:
-        """A metric at the last line, or None where it was not measured there."""
+        """Returns a metric of the last line, or None if that line lacks it."""
         return self.lines[-1].get(key) if self.lines else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """An experiment, as its folder tells it.
+    """An experiment as read from its folder.
 
     Attributes:
-      path: of the folder, absolute.
-      label: the path for people.
-      record: what it left for the report.
-      runs: those of its runs that can be read.
-      problems: what is missing, a sentence each.
+      path: The absolute path of the folder.
+      label: The path to show.
+      record: The content of its experiment.json.
+      runs: Its runs that can be read.
+      problems: A sentence on each thing that is missing.
     """
 
     path: Path
@@ -94,7 +94,12 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """A run that cannot be read: where, and why."""
+    """A run that cannot be read.
+
+    Attributes:
+      label: The path to show.
+      why: The error's message.
+    """
 
     label: str
     why: str
@@ -105,12 +110,12 @@ class Gathered:
     """The experiments and runs that a folder holds.
 
     Attributes:
-      name: of the folder, as it was given where that says more.
-      experiments: in the order of the report.
-      runs: all of them; those of experiments first.
-      others: the runs that belong to no experiment.
-      problems: what could not be read and has no place of its own, a sentence each.
-      unreadable: runs that have a row and no numbers.
+      name: The name of the folder, or the relative path as given.
+      experiments: The experiments, in the order of the report.
+      runs: All runs, those of experiments first.
+      others: The runs that belong to no experiment.
+      problems: Sentences on unreadable things that belong to no experiment, and on restored metrics.
+      unreadable: The runs that cannot be read.
     """
 
     name: str
@@ -122,56 +127,56 @@ class Gathered:
 
 
 def gather(folder: Path) -> Gathered:
-    """Reads every experiment.json and every run's folder below a folder.
+    """Reads every experiment.json and every run directory in a folder, at any depth.
 
     Raises:
-      UserError: the folder is not there, or holds nothing that can be read.
+      UserError: The folder does not exist, or holds nothing that can be read.
     """
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: there is no such folder; name one that holds experiments or runs")
     root = folder.resolve()
-    readers = _Readers(root)
-    found = readers.walk()
+    reader = _Reader(root)
+    found = reader.walk()
     experiments, runs = [], {}
     for path in (p for p, files in found if record.FILE in files):
-        if (experiment := readers.experiment(path)) is not None:
+        if (experiment := reader.experiment(path)) is not None:
             experiments.append(experiment)
-    experiments.sort(key=lambda e: (_place(e.record.experiment), e.record.experiment, e.label))
+    experiments.sort(key=lambda e: (_position(e.record.experiment), e.record.experiment, e.label))
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
     others = [
-        one for path, files in found if holds_run(files) and path not in runs and (one := readers.run(path)) is not None
+        one for path, files in found if holds_run(files) and path not in runs and (one := reader.run(path)) is not None
     ]
     if not experiments and not others:
-        if readers.problems:
-            raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(readers.problems)}")
+        if reader.problems:
+            raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(reader.problems)}")
         raise UserError(
             f"--workdir={folder} holds no {record.FILE} of an experiment and no {CONFIG} of a run, at any depth"
         )
     name = root.name if folder.is_absolute() or root.name != folder.name else folder.as_posix()
     every = [*runs.values(), *others]
-    problems = [*readers.problems, *(readers.said(run.mended, run.path) for run in every if run.mended)]
-    return Gathered(name, experiments, every, others, problems, readers.unreadable())
+    problems = [*reader.problems, *(reader.with_labels(run.mended, run.path) for run in every if run.mended)]
+    return Gathered(name, experiments, every, others, problems, reader.unreadable())
 
 
-def _place(experiment: str) -> int:
+def _position(experiment: str) -> int:
     return ORDER.index(experiment) if experiment in ORDER else len(ORDER)
 
 
-class _Readers:
-    """Reads each folder once, and keeps what went wrong."""
+class _Reader:
+    """Reads each folder once, and collects the problems."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._runs: dict[Path, RunFolder | UserError] = {}
         self.problems: list[str] = []
-        self._said_already: set[str] = set()  # in the place of an experiment
+        self._problems_of_experiments: set[str] = set()
 
     def _label(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root.parent)).as_posix()
 
     def walk(self) -> list[tuple[Path, set[str]]]:
-        """Every folder with the names of what it holds, by path; links are not followed."""
+        """Returns the path of every folder with the names of its files and folders. It does not follow links."""
         found = []
         for path, subfolders, files in os.walk(self._root, onerror=self._unwalkable):
             names = {*files, *subfolders}
@@ -183,32 +188,32 @@ class _Readers:
         self.problems.append(f"{self._label(Path(error.filename))}: cannot be read: {error.strerror}")
 
     def unreadable(self) -> list[Unreadable]:
-        """The runs that were asked for and could not be read."""
+        """Returns the runs that could not be read."""
         return [Unreadable(self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
 
     def experiment(self, path: Path) -> Experiment | None:
         try:
             left = record.read(path)
         except UserError as error:
-            self.problems.append(self.said(str(error), path))
+            self.problems.append(self.with_labels(str(error), path))
             return None
         runs, problems = [], []
-        for place in left.runs:
-            if "\0" in place:
-                problems.append(f"{self._label(path)}/{record.FILE}: {place!r} is no folder")
+        for workdir in left.runs:
+            if "\0" in workdir:
+                problems.append(f"{self._label(path)}/{record.FILE}: {workdir!r} is not a folder")
                 continue
-            run = self._read((path / place).resolve())
+            run = self._read((path / workdir).resolve())
             if isinstance(run, UserError):
                 problems.append(str(run))
             else:
                 runs.append(run)
-        self._said_already.update(problems)
+        self._problems_of_experiments.update(problems)
         return Experiment(path, self._label(path), left, runs, problems)
 
     def run(self, path: Path) -> RunFolder | None:
         run = self._read(path)
         if isinstance(run, UserError):
-            if str(run) not in self._said_already:
+            if str(run) not in self._problems_of_experiments:
                 self.problems.append(str(run))
             return None
         return run
@@ -218,24 +223,24 @@ class _Readers:
             try:
                 self._runs[path] = read_run(path, self._label(path))
             except UserError as error:
-                self._runs[path] = UserError(self.said(str(error), path))
+                self._runs[path] = UserError(self.with_labels(str(error), path))
         return self._runs[path]
 
-    def said(self, text: str, path: Path) -> str:
-        """A message, with the folder as people know it."""
+    def with_labels(self, text: str, path: Path) -> str:
+        """Returns a message with the folder's label in place of its absolute path."""
         return text.replace(str(path), self._label(path))
 
 
 def read_run(path: Path, label: str) -> RunFolder:
-    """The run that a folder holds.
+    """Reads the run in a directory.
 
     Raises:
-      UserError: a file of it cannot be read, or is not what a run writes.
+      UserError: A file of the run is missing, unreadable or damaged.
     """
     run = RunDirectory(path)
     config = run.config()
     if config is None:
-        raise UserError(f"{path / CONFIG}: there is no such file: the run is not there")
+        raise UserError(f"{path / CONFIG}: there is no such file, so the folder holds no run")
     (lines, mended), starts = run.mended(), run.starts()
     status, reason = run.status(lines[-1]["step"] if lines else 0, config.train.steps)
     old = rules.old_rules(config, rules.rules_in(starts))
@@ -243,7 +248,7 @@ def read_run(path: Path, label: str) -> RunFolder:
 
 
 def started(run: RunFolder) -> str:
-    """The day and minute a run was first started, in UTC, or a dash."""
+    """Returns the date and time (UTC, to the minute) at which a run was first started, or a dash."""
     try:
         time = datetime.datetime.fromisoformat(run.starts[0]["time"])
     except (IndexError, KeyError, ValueError, TypeError):
@@ -252,7 +257,7 @@ def started(run: RunFolder) -> str:
 
 
 def device_of(run: RunFolder) -> str:
-    """The devices that a run was last started on."""
+    """Returns the devices on which a run was last started, in words."""
     start = run.starts[-1]
     device, processor = str(start.get("device", "unknown")), str(start.get("processor", ""))
     named = processor if device == "cpu" and processor else device

@@ -1,4 +1,4 @@
-"""Tables and sentences of how signals and gradients travel; ``measurements/propagation.py`` measures them."""
+"""Tables and notes on gradients and responses layer by layer, which ``measurements/propagation.py`` measures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,14 @@ from resnet_flax.reporting.record import Table
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A network at a moment, and what was measured in it (None where it could not be trained)."""
+    """The measurements of one network at one moment.
+
+    Attributes:
+      config: The config of the run.
+      when: The moment: ``at initialisation`` or ``after training``.
+      propagation: The measurements, or None if the run failed.
+      failure: How the run failed, or empty.
+    """
 
     config: Any
     when: str
@@ -21,16 +28,20 @@ class Measured:
 
     @property
     def norm(self) -> str:
-        """As figures call it."""
+        """The normalisation as figures name it: ``with BN`` or ``without BN``."""
         return "with BN" if self.config.model.norm == "batch" else "without BN"
 
 
 def write(measured: Sequence[Measured], folder: Path) -> Table:
-    """Writes summary.csv, a row a network and moment, which is returned, and layers.csv, a row a layer."""
+    """Writes summary.csv with a row for each network and moment, and layers.csv with a row for each layer.
+
+    Returns:
+      The entry of summary.csv in the record.
+    """
     tables.write_rows(folder / "layers.csv", *_layer_rows(measured))
     caption = (
-        "Gradient norms at the first layer over those at the last, and standard deviations of responses: seed of the "
-        "first run, one batch of training images"
+        "Ratios of gradient norms at the first layer to those at the last, and standard deviations of responses, for "
+        "one seed on one batch of training images"
     )
     return tables.write_rows(folder / "summary.csv", *_summary_rows(measured), caption)
 
@@ -68,33 +79,33 @@ def _summary_rows(measured: Sequence[Measured]) -> tuple[tuple[str, ...], list[t
 
 
 def _ratio(layers: Sequence[tuple[str, float]]) -> float:
-    """The first 3x3 layer over the last: above 1, gradients grow on their way back; below, they shrink."""
+    """Returns the ratio of the first 3x3 layer to the last. Above 1, gradients grow on their way back to the input."""
     inner = [value for name, value in layers if not name.startswith(("dense", "hidden"))]
     return inner[0] / inner[-1] if inner[-1] else float("inf")
 
 
 def notes(measured: Sequence[Measured]) -> list[str]:
-    """The two claims, and beside them the ratios that were measured."""
+    """Returns the claims of the review and of the paper, and the measured ratios."""
     found = [
         "The review's claim: gradients vanish in deep plain networks on their way back to the first layers.",
-        "The paper's (section 4.1): with BN the forward signals have non-zero variances and the backward gradients "
-        "healthy norms, so vanishing is unlikely to be the cause of degradation.",
+        "The paper's claim (section 4.1): with BN the forward signals have non-zero variances and the backward "
+        "gradients healthy norms, so vanishing is unlikely to be the cause of degradation.",
     ]
     groups: dict[tuple[str, str, str], list[Measured]] = {}
     for m in measured:
         groups.setdefault((m.norm, m.config.model.initialization, m.when), []).append(m)
     for (norm, how, when), members in groups.items():
-        said = []
+        parts = []
         for m in members:
             name = configs.name_of(m.config.model)
             if m.propagation is None:
-                said.append(f"{name} {m.failure}")
+                parts.append(f"{name} {m.failure}")
             else:
                 ratio = _ratio(m.propagation.activations)
                 word = "grow" if ratio > 2 else "shrink" if ratio < 0.5 else "hardly change"
-                said.append(f"{name} ×{ratio:.2g} ({word})")
+                parts.append(f"{name} ×{ratio:.2g} ({word})")
         found.append(
-            f"Measured, {norm}, {how} initialisation, {when}: the activation gradient's norm at the first 3x3 layer "
-            f"over that at the last: {'; '.join(said)}."
+            f"Measured ratio of the activation gradient's norm at the first 3x3 layer to that at the last, {norm}, "
+            f"{how} initialisation, {when}: {'; '.join(parts)}."
         )
     return found

@@ -1,4 +1,4 @@
-"""How a run was trained, in words: against its config file's default, and against the paper's recipe."""
+"""Describes how a run was trained: its differences from the config file's defaults and from the paper's recipe."""
 
 import functools
 import shlex
@@ -14,20 +14,20 @@ from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.sweeps.cases import Outcome
 
-# The sections in the order in which a sentence about a run tells of them.
+# The order of the config's sections in a list of differences.
 _ORDER = ("data", "init", "train", "optimizer", "schedule", "model", "seed", "module")
 
 
 def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = None) -> list[str]:
-    """Lists in phrases how a run differs from the paper's recipe for the same network; empty for none.
+    """Lists phrases on how a run differs from the paper's recipe for the same network.
 
-    The recipe is that of ``configs/cifar10.py`` or ``configs/imagenet.py``, by the family of the network. Seeds,
-    where data lies, and how often a run logs, evaluates and saves are no differences; nor are keys that have no
-    effect, such as AdamW's in a run with SGD.
+    The recipe is that of ``configs/cifar10.py`` or ``configs/imagenet.py``, by the family of the network. Seeds, paths
+    of data, and the frequencies of logging, evaluation and checkpoints do not count as differences. Neither do keys
+    without effect, such as AdamW's in a run with SGD.
 
     Args:
-      config: of the run.
-      given: keys (dotted) in which the published network differs from the recipe's, such as its shortcut option.
+      config: The config of the run.
+      given: Values by dotted key in which the published network differs from the recipe, such as its shortcut option.
     """
     file = "imagenet" if config.model.family == "imagenet" else "cifar10"
     recipe = _canonical({**_values(f"configs/{file}.py", config), **(given or {})})
@@ -42,20 +42,21 @@ def protocol_differences(config: ConfigDict, given: Mapping[str, Any] | None = N
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Returns the protocol of runs in one line, for the title of their figure.
 
-    Such as ``digits, 1,442 training images of 8x8; batch 32, 900 steps; 3 seeds``; several values where they differ.
+    An example is ``digits, 1,442 training images of 8x8; batch 32, 900 steps; 3 seeds``. Values that differ among the
+    runs are all listed.
     """
-    told = [o for o in outcomes if "epoch" in o.final]
-    seen = [(o.final["step"] * o.run.config.train.batch_size, o.final["epoch"]) for o in told]
+    with_epoch = [o for o in outcomes if "epoch" in o.final]
+    seen = [(o.final["step"] * o.run.config.train.batch_size, o.final["epoch"]) for o in with_epoch]
     return summary_of([o.run.config for o in outcomes], {round(images / epochs) for images, epochs in seen if epochs})
 
 
 def summary_of(found: Sequence[ConfigDict], images: Iterable[int] = (), trained: bool = True) -> str:
-    """Returns :func:`summary` of configs.
+    """Returns the line of :func:`summary` for configs.
 
     Args:
-      found: configs.
-      images: how many training images they have, as far as it is known.
-      trained: whether their networks were trained; else there are neither batches nor steps to tell of.
+      found: The configs.
+      images: The numbers of training images, if known.
+      trained: If false, the line names neither batches nor steps.
     """
     data = _joined(datasets.row(c.data.name).title or c.data.name for c in found)
     count = f"{_joined(images)} training images" if images else "images"
@@ -68,7 +69,7 @@ def summary_of(found: Sequence[ConfigDict], images: Iterable[int] = (), trained:
 
 
 def _joined(values: Iterable[Any]) -> str:
-    """Joins the values that there are: ``16 or 32``, ``8 to 512`` where they are many."""
+    """Joins different values as ``16 or 32``, and more than three whole numbers as ``8 to 512``."""
     found = list(dict.fromkeys(values))
     if len(found) > 3 and all(isinstance(v, int) for v in found):
         return f"{_words(min(found))} to {_words(max(found))}"
@@ -76,7 +77,7 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """One form for values that mean the same."""
+    """Returns the values of a config in one form, so that values which mean the same are equal."""
     c = dict(flat)
     if not c["train.bn_group"]:
         c["train.bn_group"] = c["train.batch_size"]
@@ -90,9 +91,9 @@ def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(c: Mapping[str, Any]) -> set[str]:
-    """Names the keys that change what a run learns; the network itself is compared by its name."""
+    """Returns the keys to compare: those that change results, without those of the network's name."""
     ignored = set(configs.NAME_KEYS)
-    if not c["data.image_size"]:  # of a data set that this project does not know
+    if not c["data.image_size"]:  # The data set is unknown to this project.
         ignored.add("data.image_size")
     if c["data.image_size"] == datasets.row(c["data.name"]).side:
         ignored.add("data.interpolation")
@@ -101,12 +102,12 @@ def _compared(c: Mapping[str, Any]) -> set[str]:
 
 
 def _usual_units(c: Mapping[str, Any]) -> tuple[int, ...]:
-    # Imported here: a run that says its depth, as nearly all do, does not wait for jax.
+    # Imported here, because it imports jax and is needed only for runs that set model.stage_units.
     from resnet_flax.networks import units_of
 
     try:
         return units_of(c["model.family"], c["model.block"], c["model.depth"])
-    except ValueError:  # no network of the family has that depth
+    except ValueError:  # No network of the family has that depth.
         return ()
 
 
@@ -133,53 +134,53 @@ def _load(file: str, name: str) -> ConfigDict:
 
 
 def _values(file: str, config: ConfigDict) -> dict[str, Any]:
-    """By dotted key, what a config file says for the network of a run."""
+    """Returns a config file's values for the network of a run, by dotted key."""
     loaded = _load(file, configs.name_of(config.model))
     values = configs.flatten(loaded)
     derived = [k for k, v in configs.flatten(config).items() if v is not None and k in values and values[k] is None]
-    if derived:  # from others: they stand as numbers in a run's config, so they must here
+    if derived:  # The run's config holds these values resolved, so they must be resolved here, too.
         same = loaded.copy_and_resolve_references()
         with same.unlocked():
             same.model.update({key.partition(".")[2]: config.model[key.partition(".")[2]] for key in configs.NAME_KEYS})
         try:
             resolved = configs.flatten(configs.resolve(same))
-        except UserError:  # the file's values do not fit this network
+        except UserError:  # The file's values do not fit this network.
             return values
         values |= {key: resolved[key] for key in derived}
     return values
 
 
 def default_of(config: ConfigDict) -> tuple[str, dict[str, Any]]:
-    """The config file that a run most likely came from, with its name, and that file's values by dotted key."""
-    # A run's config never names a file that is run: the registry does.
+    """Returns the config file that a run most likely came from, as ``FILE:NAME``, and its values by dotted key."""
+    # The file comes from the registry of data sets: a run's config must not name a file to execute.
     of_data = datasets.row(config.data.name).config or "configs/cifar10.py"
     file = "configs/imagenet.py" if config.model.family == "imagenet" else of_data
     return f"{file}:{configs.name_of(config.model)}", _values(file, config)
 
 
 def changed_keys(config: ConfigDict) -> dict[str, Any]:
-    """The keys in which a run's config differs from its config file's default, with the run's values."""
+    """Returns the run's values of the keys in which its config differs from the config file's default."""
     _, default = default_of(config)
     return {key: value for key, value in configs.flatten(config).items() if default.get(key) != value}
 
 
 def train_command(config: ConfigDict, folder: str) -> str:
-    """The ``train.py`` command that runs a config again.
+    """Returns the ``train.py`` command that trains a config again.
 
     Args:
-      config: of the run.
-      folder: where the run that has this config lies, to take its config.json where flags cannot say it.
+      config: The config of the run.
+      folder: The run directory. The command reads its config.json if flags cannot express the config.
     """
     name, default = default_of(config)
     flat = configs.flatten(config)
     again = f"--workdir=runs/{Path(folder).name}-again"
-    if flat.keys() != default.keys():  # of another version
+    if flat.keys() != default.keys():  # The config is from another version.
         return (
             f"python train.py {shlex.quote(f'--config=configs/from_json.py:{folder}/config.json')} {shlex.quote(again)}"
         )
     changed = changed_keys(config)
     file, _, network = name.partition(":")
-    # What the file derives from the keys that changed is said, too, where the run has it otherwise.
+    # Values that the file derives from the changed keys are added if the run has other values.
     followed = configs.flatten(configs.load(str(shipped.folder("configs").parent / file), network, changed))
     changed |= {k: v for k, v in flat.items() if v != followed[k] and k not in changed and followed[k] is not None}
     overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed.items()]

@@ -1,4 +1,4 @@
-"""The record of an experiment, for the report: which figures and tables it made, of which runs, by which command."""
+"""The record of an experiment (experiment.json), from which the report is made, and its plan of runs (plan.json)."""
 
 import contextlib
 import dataclasses
@@ -21,11 +21,11 @@ PLAN = "plan.json"
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture and what it shows.
+    """The entry of a figure in the record.
 
     Attributes:
-      file: PNG, in the experiment's folder.
-      caption: what is drawn, with units.
+      file: The name of the PNG file in the experiment's folder.
+      caption: The caption, with units.
     """
 
     file: str
@@ -34,11 +34,11 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table and what it holds.
+    """The entry of a table in the record.
 
     Attributes:
-      file: CSV with a header line, in the experiment's folder.
-      caption: what the rows and columns are.
+      file: The name of the CSV file, with a header line, in the experiment's folder.
+      caption: The caption, which explains rows and columns.
     """
 
     file: str
@@ -47,18 +47,18 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """An experiment's outcome, as ``experiment.json`` in its folder.
+    """The results of an experiment, as written to ``experiment.json`` in its folder.
 
     Attributes:
-      experiment: name of the module, such as ``depth_sweep``.
-      title: of its section in the report.
-      question: what it asks, with the section, table or figure of the source.
-      figures: in the order of the report.
-      tables: likewise.
-      notes: sentences made from what was measured, and what to bear in mind.
-      published: keys of the tables in ``resnet_flax/published/`` that belong beside it.
-      runs: folders of the runs, relative to the experiment's own.
-      command: as typed.
+      experiment: The name of the experiment's module, such as ``depth_sweep``.
+      title: The title of its section in the report.
+      question: The question, with the section, table or figure of the paper.
+      figures: The figures, in the order of the report.
+      tables: The tables, in the order of the report.
+      notes: Sentences about the measured numbers and their limits.
+      published: Keys of the tables in ``resnet_flax/published/`` to compare the runs with.
+      runs: Paths of the run directories, relative to the experiment's folder.
+      command: The command as typed.
     """
 
     experiment: str
@@ -73,7 +73,7 @@ class Record:
 
 
 def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
-    """Writes experiment.json, whole or not at all, with the command of this process and the runs' places."""
+    """Writes experiment.json atomically, with the command of this process and the paths of the runs."""
     relative = [os.path.relpath(run, folder) for run in runs]
     record = dataclasses.replace(record, runs=relative, command=record.command or command())
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,30 +81,30 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
-    """Writes plan.json before the first run: the places and names of all runs, so that those to come can be shown."""
+    """Writes plan.json, the paths and names of all planned runs, so that ``status`` can show those not begun."""
     folder.mkdir(parents=True, exist_ok=True)
     relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
     write_atomically(folder / PLAN, json.dumps(relative, indent=2, ensure_ascii=False) + "\n")
 
 
 def planned(folder: Path) -> dict[Path, str]:
-    """The runs of every plan in a folder, at any depth: paths and names. What is no plan is passed over."""
+    """Returns the names of the runs in all plans in a folder, at any depth, by path. Invalid plans are skipped."""
     found: dict[Path, str] = {}
     for path, subfolders, files in os.walk(folder.resolve()):
         if holds_run({*files, *subfolders}):
-            subfolders.clear()  # of a run: checkpoints
+            subfolders.clear()  # A run directory holds no plan.
         if PLAN in files:
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 plan = json.loads(read_bytes(Path(path, PLAN)))
-                found |= {Path(path, place).resolve(): str(name) for place, name in plan.items()}
+                found |= {Path(path, relative).resolve(): str(name) for relative, name in plan.items()}
     return found
 
 
 def read(folder: Path) -> Record:
-    """The record of an experiment's folder.
+    """Reads the record in an experiment's folder.
 
     Raises:
-      UserError: the file is not there, or does not hold a record.
+      UserError: The file is missing or is not a record.
     """
     path = folder / FILE
     try:
@@ -115,18 +115,18 @@ def read(folder: Path) -> Record:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: is no record of an experiment: {error}") from None
+        raise UserError(f"{path}: is not a record of an experiment: {error}") from None
     texts = [record.experiment, record.title, record.question, record.command]
     texts += [*record.notes, *record.published, *record.runs]
     texts += [text for part in record.figures for text in dataclasses.astuple(part)]
     texts += [text for part in record.tables for text in dataclasses.astuple(part)]
     if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: is no record of an experiment: a field that must be text is not")
+        raise UserError(f"{path}: is not a record of an experiment: a field that must be a text is not")
     return record
 
 
 def command() -> str:
-    """The command line of this process, as a user would type it."""
+    """Returns the command line of this process as a user would type it."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {module.name}" if module else f"python {sys.argv[0]}"
     return " ".join([program, *(shlex.quote(a) for a in sys.argv[1:])])

@@ -1,4 +1,4 @@
-"""A document as one self-contained HTML page, and as one Markdown page."""
+"""Renders a document as a self-contained HTML page and as a Markdown page."""
 
 import base64
 import functools
@@ -15,11 +15,11 @@ from resnet_flax.reporting.document import Block, Cell, Document, Grid, lines
 from resnet_flax.visible import visible
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_LONG = 40  # characters; a longer cell may break into lines
+_LONG = 40  # characters; cells with longer lines may wrap
 
 
 def html(document: Document) -> str:
-    """The page; figures are inside it, everything from outside is escaped."""
+    """Returns the HTML page, with embedded figures. All texts are escaped."""
     return _template().render(document=document) + "\n"
 
 
@@ -45,11 +45,11 @@ def _embedded(file: Path) -> str:
 
 
 def markdown(document: Document, folder: Path) -> str:
-    """The page, in GitHub's Markdown.
+    """Returns the page in GitHub's Markdown.
 
     Args:
-      document: what it says.
-      folder: where the page will lie; figures are linked from there.
+      document: The content.
+      folder: The folder that the page will be written to. Links to figures are relative to it.
     """
     parts = [f"# {_inline(document.title)}"]
     parts += [_block(block, folder) for block in document.summary]
@@ -99,7 +99,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text on one line that Markdown shows as it is."""
+    """Returns the text on one line, escaped so that Markdown shows it verbatim."""
     text = visible(" ".join(text.split()))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     text = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)

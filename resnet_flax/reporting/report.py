@@ -1,4 +1,4 @@
-"""The report on a folder: report.html and report.md."""
+"""Writes the report on a folder: report.html and report.md."""
 
 import datetime
 import sys
@@ -11,22 +11,22 @@ from resnet_flax.visible import visible
 
 
 def write(folder: Path, output: Path) -> tuple[Path, Path]:
-    """Writes the report on a folder; says on stderr what is missing.
+    """Writes the report on a folder, and prints a warning to stderr for each thing that is missing.
 
     Args:
-      folder: holds experiments and runs, at any depth.
-      output: where report.html and report.md go; made where it is not there.
+      folder: The folder that holds experiments and runs, at any depth.
+      output: The folder for report.html and report.md. It is created if needed.
 
     Returns:
-      The paths of the two.
+      The paths of report.html and report.md.
 
     Raises:
-      UserError: the folder is not there or holds nothing to report, or the output cannot be written to.
+      UserError: The folder does not exist or holds nothing to report, or the output cannot be written.
     """
     gathered = gather.gather(folder)
     around = {output.resolve(), *output.resolve().parents}
     if any(run.path in around for run in gathered.runs):
-        raise UserError(f"--output={output} lies in a run's folder, which is left as it is; choose another --output")
+        raise UserError(f"--output={output} is inside a run directory, where no report is written; choose another one")
     document = sections.document(gathered, datetime.datetime.now(datetime.UTC))
     for problem in sections.problems(document):
         print(f"warning: {visible(problem)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Makes a document of what was gathered: a section an experiment, one for other runs, and an appendix of all runs."""
+"""Builds the report's document: a section for each experiment, one for other runs, and an appendix of all runs."""
 
 import csv
 import datetime
@@ -29,16 +29,22 @@ from resnet_flax.reporting.document import (
 from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, device_of
 from resnet_flax.runtime.progress import duration
 
-_FOLDED_ROWS = 40  # a longer table is folded
+_FOLDED_ROWS = 40  # longer tables are folded
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEGEND = (
-    "Errors are those of the final step, never of the best epoch; over several seeds, their mean ± standard deviation. "
-    "Training error: on the training stream with batch statistics, mean since the line before the last."
+    "Errors are those of the final step, never of the best epoch. For several seeds, they are the mean ± standard "
+    "deviation. The training error is measured on the training stream with batch statistics and averaged since the "
+    "previous line of metrics."
 )
 
 
 def document(gathered: Gathered, now: datetime.datetime) -> Document:
-    """The report on what was gathered."""
+    """Returns the document of the report.
+
+    Args:
+      gathered: The experiments and runs.
+      now: The date of the report.
+    """
     numbers = Numbers()
     anchors: set[str] = set()
     sections = [_experiment(e, numbers, anchors) for e in gathered.experiments]
@@ -51,18 +57,18 @@ def document(gathered: Gathered, now: datetime.datetime) -> Document:
 
 def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
     runs = gathered.runs
-    states = Counter(re.split(r"[ ,]", run.status)[0] for run in runs)
-    said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    counts = Counter(re.split(r"[ ,]", run.status)[0] for run in runs)
+    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     items = {
         "date": now.strftime("%Y-%m-%d %H:%M %Z"),
-        "gathered": f"{counted(len(gathered.experiments), 'experiment')}, {counted(len(runs), 'run')}"
-        + (f" ({said})" if runs else ""),
+        "contents": f"{counted(len(gathered.experiments), 'experiment')}, {counted(len(runs), 'run')}"
+        + (f" ({states})" if runs else ""),
         "data": ", ".join(sorted({run.config.data.name for run in runs})),
         "images": "; ".join(
             sorted({str(run.starts[-1]["data"]) for run in runs if run.starts and "data" in run.starts[-1]})
         ),
         "trained on": ", ".join(sorted({device_of(run) for run in runs if run.starts})),
-        "training time": duration(sum(run.seconds for run in runs)) + " in all" if runs else "",
+        "training time": duration(sum(run.seconds for run in runs)) + " in total" if runs else "",
         "commits": ", ".join(sorted({str(run.starts[-1].get("commit") or "unknown") for run in runs if run.starts})),
     }
     items = {term: text for term, text in items.items() if text}
@@ -97,7 +103,7 @@ def _anchor(name: str, taken: set[str]) -> str:
 
 
 def _names(runs: Sequence[RunFolder]) -> str:
-    """``plain-20 (seeds 0, 1), plain-56 (seed 0)``."""
+    """Returns a text such as ``plain-20 (seeds 0, 1), plain-56 (seed 0)``."""
     seeds: dict[str, list[int]] = {}
     for run in runs:
         seeds.setdefault(run.name, []).append(run.config.seed)
@@ -117,16 +123,16 @@ def _picture(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
     except OSError as error:
         return Problem(f"The figure {file} is missing ({error.strerror}). It should show: {caption}")
     if begins != _PNG:
-        return Problem(f"The figure {file} is no PNG. It should show: {caption}")
+        return Problem(f"The figure {file} is not a PNG file. It should show: {caption}")
     return Picture(path, numbers.next("Figure"), caption)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path that was read stays inside its folder, and a pipe or a device does not stand there."""
+    """Says whether a path from a record stays inside the folder and names no pipe or device."""
     try:
         real = Path(os.path.realpath(path))
         return real.is_relative_to(os.path.realpath(folder)) and (real.is_file() or not real.exists())
-    except (ValueError, OSError):  # no path at all, or too long
+    except (ValueError, OSError):  # The text is not a path, or is too long.
         return False
 
 
@@ -139,7 +145,7 @@ def _table(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
     except OSError as error:
         return Problem(f"The table {file} is missing ({error.strerror}). It should hold: {caption}")
     except (ValueError, csv.Error):
-        return Problem(f"The table {file} is no CSV text. It should hold: {caption}")
+        return Problem(f"The table {file} is not a CSV file. It should hold: {caption}")
     if not rows:
         return Problem(f"The table {file} is empty. It should hold: {caption}")
     if any(len(row) != len(rows[0]) for row in rows):
@@ -162,7 +168,7 @@ def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers)
         blocks += _comparison(found, numbers)
     counts = comparison.counts(given)
     if counts:
-        header = ("network", "what", "published", "source", "how")
+        header = ("network", "metric", "published", "source", "protocol")
         grid = Grid(numbers.next("Table"), "Published sizes of networks.", header, counts)
         blocks.append(Fold(f"{grid.label}: published sizes of networks ({len(counts)} rows)", [grid]))
     return blocks
@@ -170,10 +176,10 @@ def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers)
 
 def _comparison(found: comparison.Comparison, numbers: Numbers) -> list[Block]:
     header = ("network", "paper", "peers", "ours, by the paper's protocol", "ours, by another protocol")
-    rows = [(row.network, row.paper, row.peers, row.ours, row.otherwise) for row in found.rows]
-    caption = f"{found.metric.capitalize()}: ours beside what is published for {found.data}."
+    rows = [(row.network, row.paper, row.peers, row.ours, row.ours_otherwise) for row in found.rows]
+    caption = f"{found.metric.capitalize()}: ours and the published ones for {found.data}."
     if found.notes:
-        caption += " Letters say what differs from the paper's protocol."
+        caption += " The notes below list the differences from the paper's protocol by letter."
     blocks: list[Block] = [Grid(numbers.next("Table"), caption, header, rows)]
     if found.notes:
         blocks.append(Bullets(list(found.notes.values()), [f"[{letter}]" for letter in found.notes], fine=True))
@@ -196,10 +202,11 @@ def _others(runs: Sequence[RunFolder], numbers: Numbers, beside_experiments: boo
         by_seed = {run.config.seed: run for run in reversed(members) if run.finished}
         seeds = f"{len(by_seed)}"
         if unfinished := sum(not run.finished for run in members):
-            seeds += f" ({unfinished} not finished)"
+            seeds += f" ({unfinished} unfinished)"
         errors = [_mean(list(by_seed.values()), key) for key in measured]
         rows.append((name, data, seeds, steps, *errors, differs or "—"))
-    blocks: list[Block] = [Grid(numbers.next("Table"), "Final errors of runs that no experiment names.", header, rows)]
+    caption = "Final errors of runs that belong to no experiment."
+    blocks: list[Block] = [Grid(numbers.next("Table"), caption, header, rows)]
     for data in dict.fromkeys(run.config.data.name for run in runs):
         trained = [run for run in runs if run.config.data.name == data]
         known = {(run.name, data) for run in trained}
@@ -216,6 +223,6 @@ def _mean(runs: Sequence[RunFolder], key: str) -> str:
 
 
 def problems(of: Document) -> list[str]:
-    """Everything that the document says is missing."""
+    """Returns the texts of all problems in a document."""
     blocks = [*of.summary, *(block for section in of.sections for block in section.blocks)]
     return [block.text for block in blocks if isinstance(block, Problem)]

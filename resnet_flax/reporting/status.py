@@ -1,4 +1,4 @@
-"""The state of every run in a folder, as a table for a terminal, while they train and afterwards."""
+"""Shows the state of every run in a folder as a table for a terminal, during training and afterwards."""
 
 import dataclasses
 import os
@@ -19,15 +19,15 @@ HEADER = ("run", "state", "step", "images/s", "time left", "training error", "te
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The state of the runs in a folder; as text, a table for a terminal.
+    """The state of the runs in a folder. Its ``str`` is a table for a terminal.
 
     Attributes:
-      rows: of :data:`HEADER`, a run each; those that are planned and not begun last.
-      goes_on: whether a run is running, or has yet to begin.
+      rows: A row for each run, with the columns of :data:`HEADER`. Planned runs that have not begun come last.
+      is_active: True if a run is running or has yet to begin.
     """
 
     rows: Sequence[tuple[str, ...]]
-    goes_on: bool
+    is_active: bool
 
     def __str__(self) -> str:
         states = Counter(re.sub(r"( at step| after step|:).*", "", row[1]) for row in self.rows)
@@ -35,11 +35,11 @@ class Status:
         return f"{_aligned([HEADER, *self.rows])}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
 
 
-def of(folder: Path) -> Status:
-    """Reads the runs and the plans in a folder, at any depth.
+def read(folder: Path) -> Status:
+    """Reads the state of the runs and plans in a folder, at any depth.
 
     Raises:
-      UserError: the folder is not there, or holds neither.
+      UserError: The folder does not exist, or holds neither runs nor plans.
     """
     planned = record.planned(folder)
     try:
@@ -74,7 +74,7 @@ def _percent(error: float | None) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, two spaces apart; numbers to the right."""
+    """Returns the rows as aligned columns, two spaces apart, with numbers to the right."""
     rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = {i for i, title in enumerate(HEADER) if title not in ("run", "state", "host")}

@@ -1,4 +1,4 @@
-"""The runs of an experiment as tables: tidy, a row a run; and readable, with means and deviations over seeds."""
+"""The runs of an experiment as tables: a tidy one with a row for each run, and a readable one with means over seeds."""
 
 import csv
 import io
@@ -12,6 +12,7 @@ import numpy as np
 
 from resnet_flax import config as configs
 from resnet_flax.atomic import write_atomically
+from resnet_flax.reporting import words
 from resnet_flax.reporting.record import Table
 from resnet_flax.runs import rules
 from resnet_flax.runs.metrics import WALL_CLOCK
@@ -19,8 +20,9 @@ from resnet_flax.runtime.progress import duration
 from resnet_flax.sweeps.cases import Outcome
 
 CAPTION = (
-    "Errors at the final step (training: training stream, batch statistics, mean since the line of metrics before "
-    "the last; test: single view), mean ± standard deviation over seeds, and the time one run trained."
+    "Errors at the final step, mean ± standard deviation over seeds, and the mean training time of a run. The training "
+    "error is measured on the training stream with batch statistics and averaged since the previous line of metrics; "
+    "the test error is measured on a single view."
 )
 _ERRORS = {"train_error": "training error %", "test_error": "test error %"}
 
@@ -32,15 +34,16 @@ _Row = dict[str, Any]
 def tidy(
     outcomes: Sequence[Outcome], folder: Path | None = None, groups: Mapping[str, Collection[str]] | None = None
 ) -> list[_Row]:
-    """Returns a row for each run: raw numbers, as in metrics.jsonl, by the titles of their columns.
+    """Returns a row for each run, with raw numbers as in metrics.jsonl, by column name.
 
-    The columns: what the run is called, its group where there are several, each config key that varies among the runs,
-    its state, the metrics of its last line and that line's step, its parameters, the seconds it trained, its folder.
+    The columns are the run's label, its group if there are several, the config keys that vary among the runs, the seed,
+    the state, the step and the metrics of the last line, the number of parameters, the training time in seconds, and
+    the folder. Runs that were begun under old rules add a column with the reason.
 
     Args:
-      outcomes: a run each.
-      folder: that the runs' folders are told relative to; by default the working directory.
-      groups: the labels of each group.
+      outcomes: The outcomes of the runs.
+      folder: The folder that the runs' folders are relative to. The default is the working directory.
+      groups: The labels of each group.
     """
     flat = [configs.flatten(o.run.config) for o in outcomes]
     left_out = ("seed", *configs.RESUME_MAY_CHANGE)
@@ -68,17 +71,17 @@ def tidy(
 
 
 def _old_rules(outcome: Outcome) -> str:
-    """Says why the run, begun under old rules, would end otherwise today; "" for most."""
+    """Says why a run that was begun under old rules would give other results today; empty for other runs."""
     if outcome.failure == "not begun":
         return ""
     return "; ".join(rules.old_rules(outcome.run.config, outcome.run.directory.rules()))
 
 
 def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the metrics of a table and their titles: the errors, and whatever else was measured on the test images.
+    """Returns the titles of a table's metrics by metric: the errors, and all other metrics of the test images.
 
     Args:
-      finals: last lines of runs, or tidy rows.
+      finals: The last lines of runs, or tidy rows.
     """
     more = {key for line in finals for key in line if key.startswith("test_") and not key.endswith(("_loss", "_raw"))}
     percent = {True: " %", False: ""}
@@ -86,32 +89,31 @@ def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def header(runs: Sequence[_Row]) -> tuple[str, ...]:
-    """Returns the titles of :func:`rows`."""
+    """Returns the column titles of :func:`rows`."""
     return ("network", "parameters", "seeds", *columns(runs).values(), "training time")
 
 
 def rows(runs: Sequence[_Row]) -> list[tuple[str, ...]]:
-    """Returns a row a label: parameters, how many seeds, errors at the final step, the time one run trained.
+    """Returns the readable table: for each label its parameters, seeds, errors at the final step, and training time.
 
-    The training error is the one on the training stream with batch statistics, mean since the line before the
-    last. Seeds that are not finished are counted, not averaged. A label is marked where a run of it was begun under
-    old rules.
+    Labels are in words, as in figures. Seeds that are not finished are counted and not averaged. A label is marked if
+    one of its runs was begun under old rules.
 
     Args:
-      runs: tidy rows.
+      runs: The tidy rows.
     """
     labels: dict[str, list[_Row]] = {}
     for run in runs:
         labels.setdefault(run["run"], []).append(run)
     return [
-        (f"{label} ({rules.MARK})" if any(m.get("old_rules") for m in members) else label,
+        (words.without_keys(label) + f" ({rules.MARK})" * any(m.get("old_rules") for m in members),
          *_row(members, columns(runs)))
         for label, members in labels.items()
     ]  # fmt: skip
 
 
 def by_label(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Returns the seeds of each label, in the order of the first."""
+    """Returns the outcomes of each label, in the order of their first occurrence."""
     found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault(outcome.run.label, []).append(outcome)
@@ -132,7 +134,7 @@ def _row(members: Sequence[_Row], keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Returns ``12.34 ± 0.56``; without the deviation where there is one value, ``-`` where there is none."""
+    """Returns a text such as ``12.34 ± 0.56``. One value has no deviation; no value is ``-``."""
     if not values:
         return "-"
     if len(values) == 1:
@@ -147,7 +149,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 
 def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
-    """Writes the readable table as table.md and table.csv; returns what the report says of it."""
+    """Writes the readable table as table.md and table.csv, and returns its entry in the record."""
     runs = tidy(outcomes)
     reasons = dict.fromkeys(run["old_rules"] for run in runs if run.get("old_rules"))
     old = "".join(f" {rules.MARK.capitalize()}: {reason}." for reason in reasons)
@@ -155,14 +157,14 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
 
 
 def write_runs(outcomes: Sequence[Outcome], folder: Path, groups: Mapping[str, Collection[str]]) -> None:
-    """Writes the tidy rows as runs.csv; a number that was not measured, or is not finite, is an empty field."""
+    """Writes the tidy rows as runs.csv. A number that is missing or not finite becomes an empty field."""
     found = tidy(outcomes, folder, groups)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUNS, to_csv(list(found[0]), [list(row.values()) for row in found]))
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """Writes any table as CSV under that name, and as Markdown beside it; returns what the report says of it."""
+    """Writes a table as CSV to the path and as Markdown beside it, and returns the table's entry in the record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_csv(header, rows))
     write_atomically(path.with_suffix(".md"), to_markdown(header, rows))
@@ -170,14 +172,14 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]],
 
 
 def to_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table as CSV, its header first."""
+    """Returns a table as CSV with a header line."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
 
 
 def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table in Markdown; the first column is text, the others are numbers."""
+    """Returns a table in Markdown. The first column is aligned as text, the others as numbers."""
     rule = ["---", *["---:"] * (len(header) - 1)]
     return "".join(
         f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |\n" for row in (header, rule, *rows)

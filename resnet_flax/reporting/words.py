@@ -1,4 +1,4 @@
-"""Words for a figure: a key's name and value, a label without keys, and how the seeds of a label ended."""
+"""Words for figures and readable tables: names and values of keys, labels without keys, and how seeds failed."""
 
 import re
 from collections import Counter
@@ -11,13 +11,14 @@ from resnet_flax.sweeps.cases import Outcome
 
 _SAY_THEMSELVES = ("model.family", "model.unit", "model.block")
 _SETTING = re.compile(r"\b([a-z]+\.\w+)=(\([^)]*\)|\S+)")
+_KEY = re.compile(r"\b[a-z]+\.[a-z]\w*")
 
 
 def name(key: str) -> str:
-    """Returns the words for a config key: ``weight decay`` for ``optimizer.weight_decay``.
+    """Returns the words for a config key, such as ``weight decay`` for ``optimizer.weight_decay``.
 
     Raises:
-      UserError: no config has that key.
+      UserError: There is no such key.
     """
     if key not in configs.KEYS:
         raise UserError(configs.unknown_key(key, list(configs.KEYS)))
@@ -25,7 +26,7 @@ def name(key: str) -> str:
 
 
 def value(given: Any) -> str:
-    """Returns a value as an axis shows it: ``0.001``, ``yes``, ``3, 4, 6``."""
+    """Returns a value as the ticks of an axis show it, such as ``0.001``, ``yes`` or ``3, 4, 6``."""
     if isinstance(given, bool):
         return "yes" if given else "no"
     if isinstance(given, list | tuple):
@@ -34,7 +35,7 @@ def value(given: Any) -> str:
 
 
 def setting(key: str, given: Any) -> str:
-    """Returns a key and its value in words: ``weight decay 0.001``, ``56 layers``, ``plain``, ``no flips``."""
+    """Returns a key and its value in words, such as ``weight decay 0.001``, ``56 layers`` or ``no flips``."""
     if key == "model.depth":
         return f"{given} layers"
     if key in _SAY_THEMSELVES:
@@ -45,7 +46,7 @@ def setting(key: str, given: Any) -> str:
 
 
 def without_keys(label: str) -> str:
-    """Returns a label with words in place of keys: ``plain-56, dropout 0.5`` for ``plain-56 model.dropout=0.5``."""
+    """Returns a label with words for its keys, such as ``plain-56, dropout 0.5`` for ``plain-56 model.dropout=0.5``."""
 
     def words(found: re.Match[str]) -> str:
         key, text = found.groups()
@@ -56,11 +57,12 @@ def without_keys(label: str) -> str:
         except (KeyError, ValueError):
             return f", {name(key)} {text}"
 
-    return re.sub(r"\s*,\s*", ", ", _SETTING.sub(words, label)).removeprefix(", ").replace("_", " ")
+    text = re.sub(r"\s*,\s*", ", ", _SETTING.sub(words, label)).removeprefix(", ")
+    return _KEY.sub(lambda key: name(key[0]) if key[0] in configs.KEYS else key[0], text).replace("_", " ")
 
 
 def ending(members: Sequence[Outcome]) -> str:
-    """Returns how the seeds of one label failed: ``diverged``, ``1 of 3 seeds diverged``; empty where none did."""
+    """Returns how the seeds of one label failed, such as ``1 of 3 seeds diverged``, or an empty text if none did."""
     failures = Counter(o.failure for o in members if o.failure)
     if failures.total() == len(members) and len(failures) == 1:
         return next(iter(failures))

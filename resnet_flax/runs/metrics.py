@@ -14,7 +14,7 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, schemas
-from resnet_flax.tracking.background import Background
+from resnet_flax.tracking.background import BackgroundTracker
 
 # The only metrics that differ between bit-identical runs.
 WALL_CLOCK = ("images_per_second", "seconds")
@@ -40,7 +40,7 @@ class MetricsLog:
         checksums.write(path, content.decode())
         self._digest, self._size = hashlib.sha256(content), len(content)
         self._file = open(path, "ab")  # noqa: SIM115 (closed by __exit__)
-        self.trackers: Sequence[Background] = ()
+        self.trackers: Sequence[BackgroundTracker] = ()
 
     def write(self, line: _Line) -> None:
         """Adds a line; it is on disk when this returns, before any checkpoint of its step.

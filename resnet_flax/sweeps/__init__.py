@@ -1,1 +1,1 @@
-"""Sweeps: which runs an experiment needs, which of them are done, and what they ended as."""
+"""Sweeps: plan the runs of an experiment, execute those that are missing, and collect their outcomes."""

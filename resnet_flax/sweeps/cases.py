@@ -1,4 +1,4 @@
-"""The parts of a sweep: what was asked for, cases, the runs that they become, and their outcomes."""
+"""The data of a sweep: the request, its cases, the runs planned from them, and the outcomes of the runs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster whose tasks are runs.
+    """A Ray cluster that executes runs as tasks.
 
     Attributes:
-      address: ``HOST:PORT`` of the cluster's head; by default ``$RAY_ADDRESS``, else a cluster of this machine.
-      workers: runs at a time, where this machine is the cluster.
-      gpus_per_run: of a node, for each run; by default 1 where there are any.
-      cpus_per_run: of a node, for each run.
+      address: ``HOST:PORT`` of the head node. The default is ``$RAY_ADDRESS``, or else a cluster on this machine alone.
+      workers: The number of runs at a time, only for a cluster on this machine.
+      gpus_per_run: The GPUs for each run. The default is 1 if the cluster has GPUs, else 0.
+      cpus_per_run: The CPU cores for each run.
     """
 
     address: str | None = None
@@ -30,22 +30,22 @@ class Cluster:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """The request to an experiment, from the command line or from Python.
+class Request:
+    """A request to an experiment, from the command line or from Python.
 
     Attributes:
-      config: path of the config file that all runs share.
-      folder: of the experiment's figures and tables.
-      runs: folder that holds a folder for each run.
-      network: the name after the colon of ``--config``, where one was given.
-      overrides: config values by dotted key, which hold for every run.
-      seeds: each case runs with each of them.
-      settings: the experiment's own, such as ``settings.depths``.
-      dry_run: whether the runs are only printed.
-      draw: whether nothing is run, and what the runs hold so far is drawn and written.
+      config: Path of the config file that all runs share.
+      folder: The folder for the experiment's figures and tables.
+      runs: The folder that holds the run directories.
+      network: The name after the colon of ``--config``, or empty.
+      overrides: Config values by dotted key that hold for every run.
+      seeds: The seeds; each case is run once with each of them.
+      settings: Values of the experiment's own flags, such as ``settings.depths``.
+      dry_run: If true, the runs are only printed.
+      draw: If true, no run is executed: figures and tables show the results so far.
       launcher: ``local`` or ``ray``.
-      cluster: of the launcher ``ray``.
-      trackers: names of those that follow each run.
+      cluster: The cluster that the launcher ``ray`` uses.
+      trackers: Names of the trackers that follow each run.
     """
 
     config: str
@@ -64,14 +64,14 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A config, the folder that it runs in, and what figures and tables call it.
+    """A planned run: its config, its directory, and its label in figures and tables.
 
     Attributes:
-      config: resolved.
-      workdir: the run's folder.
-      label: of the network and whatever is varied, the same for every seed.
-      trackers: names of those that follow it.
-      group: what they call the sweep.
+      config: The resolved config.
+      workdir: The run directory.
+      label: The network's name and the varied keys with their values, the same for every seed.
+      trackers: Names of the trackers that follow the run.
+      group: The name of the sweep for trackers.
     """
 
     config: ConfigDict
@@ -87,12 +87,12 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the folder holds this very run, to its last step."""
+        """Says whether the directory holds a run of this config that has taken its last step."""
         return self.directory.is_finished(self.config)
 
     @property
     def name(self) -> str:
-        """The run's name in lines of progress."""
+        """The run's label and seed, for progress lines."""
         return f"{self.label}, seed {self.config.seed}"
 
     @property
@@ -103,15 +103,16 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A config that an experiment wants run with every seed.
+    """A network and settings that an experiment trains once with each seed.
 
     Attributes:
-      name: of the network, as after the colon of ``--config``: ``plain-56``; empty for the one that ``--config`` names.
-      overrides: config values by dotted key, which the command line must not set.
-      label: see :class:`Run`; by default the network's name, and the overrides that it does not say.
-      scaled: config values that the experiment makes of others, such as a part of the steps or of a published width;
-        the command line may set these keys for whatever they are made of.
-      seeds: its own, in place of those that were asked for.
+      name: The network's name, such as ``plain-56``. If empty, ``--config`` names the network.
+      overrides: Config values by dotted key. The command line must not set these keys.
+      label: The label of its runs (:class:`Run`). The default is the network's name with the overrides that the name
+        does not imply.
+      scaled: Config values that the experiment computes from the config, such as a fraction of its steps. The command
+        line may set these keys: the experiment then scales the given value.
+      seeds: Seeds of this case alone, in place of the requested ones.
     """
 
     name: str
@@ -126,22 +127,23 @@ class Case:
 
 
 def label_of(network: str, overrides: Mapping[str, Any]) -> str:
-    """``plain-56 model.dropout=0.5``."""
+    """Returns a label such as ``plain-56 model.dropout=0.5``."""
     return " ".join([network, *(f"{key}={value}" for key, value in overrides.items())])
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of a run, or how far it came.
+    """The state and the metrics of a run.
 
     Attributes:
-      run: which.
-      lines: its metrics, as far as it came.
-      parameters: how many it trains.
-      classes: of its data set.
-      failure: ``"diverged"``, ``"failed"`` (the reason is no error of the program) or ``"crashed"``; of a run that has
-        not ended ``"interrupted"``, ``"running"`` or ``"not begun"``; empty of a finished one.
-      reason: of the failure, one line.
+      run: The run.
+      lines: The records of metrics.jsonl so far.
+      parameters: The number of trained parameters.
+      classes: The number of classes in its data set.
+      failure: Empty if the run is finished. If it failed: ``"diverged"``, ``"failed"`` (for a reason outside of the
+        program, such as a full disk) or ``"crashed"``. If it has not ended: ``"interrupted"``, ``"running"`` or
+        ``"not begun"``.
+      reason: One line on why the run failed.
     """
 
     run: Run
@@ -153,15 +155,15 @@ class Outcome:
 
     @property
     def final(self) -> Mapping[str, Any]:
-        """The last line of metrics."""
+        """The last record of metrics, or an empty mapping."""
         return self.lines[-1] if self.lines else {}
 
     @property
     def has_ended(self) -> bool:
-        """True where the run is finished, or has failed and is not to be resumed."""
+        """Says whether the run is finished or has failed, so that it will take no further step."""
         return self.failure not in ("interrupted", "running", "not begun")
 
     @property
     def seconds(self) -> float:
-        """Time spent in training steps."""
+        """The time spent in training steps, in seconds."""
         return sum(line["seconds"] for line in self.lines)

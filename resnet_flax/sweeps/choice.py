@@ -1,4 +1,4 @@
-"""The choice of the best values for each case of a sweep, by the error on validation images."""
+"""Chooses the best values of some keys for each case of a sweep, by the error on validation images."""
 
 import dataclasses
 import math
@@ -8,25 +8,26 @@ import numpy as np
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import words
 from resnet_flax.reporting.record import Table
 from resnet_flax.reporting.tables import write_rows
 from resnet_flax.sweeps import grid
-from resnet_flax.sweeps.cases import Asked, Case, Outcome, label_of
+from resnet_flax.sweeps.cases import Case, Outcome, Request, label_of
 from resnet_flax.sweeps.declaration import Results, Stage
 from resnet_flax.sweeps.grid import Point
 from resnet_flax.sweeps.plan import identity, is_in_name, plan
 
-CHOSEN = "chosen"  # the group of the chosen cases
+CHOSEN = "chosen"  # the name of the group of chosen cases
 AT_AN_END = "at the end of the grid: a wider one may do better"
 
 
 @dataclasses.dataclass(frozen=True)
-class Tried:
-    """One of the values that a choice is made among.
+class Candidate:
+    """One combination of values to choose from.
 
     Attributes:
-      values: by config key.
-      outcomes: of its runs, a seed each; None for one that is not among the results.
+      values: The values by config key.
+      outcomes: The outcome of the run with each seed, or None for a run that is not among the results.
     """
 
     values: Point
@@ -34,16 +35,16 @@ class Tried:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it is still to be run."""
+        """Says whether all of its runs have ended."""
         return all(o is not None and o.has_ended for o in self.outcomes)
 
     @property
     def failure(self) -> str:
-        """How a run of it failed, if any did."""
+        """How one of its runs failed, or an empty text if none did."""
         return next((o.failure for o in self.outcomes if o is not None and o.failure), "")
 
     def mean(self, metric: str) -> float:
-        """Returns the mean of a metric at the final step; infinite where a run has not come to it."""
+        """Returns the mean of a metric at the final step over the seeds; infinity if a run failed or is unfinished."""
         found = [None if o is None or o.failure else o.final.get(metric) for o in self.outcomes]
         numbers = [number for number in found if number is not None]
         return math.inf if len(numbers) < len(found) else float(np.mean(numbers))
@@ -54,33 +55,36 @@ class Choice:
     """The choice for one case.
 
     Attributes:
-      name: of the case without what is chosen, such as ``plain-56``.
-      rest: its values by config key, but for those chosen.
-      tried: the values to choose from, in the order of the grid.
+      name: The label of the case without the chosen values, such as ``plain-56``.
+      rest: The values of the other keys of the grid.
+      candidates: The values to choose from, in the order of the grid.
     """
 
     name: str
     rest: Point
-    tried: Sequence[Tried]
+    candidates: Sequence[Candidate]
 
     @property
-    def best(self) -> Tried | None:
-        """The one with the least validation error, then validation loss, then the first; None while any is running."""
-        if not all(tried.has_ended for tried in self.tried):
+    def best(self) -> Candidate | None:
+        """The candidate with the least validation error; None if none has finished, or while any has not ended.
+
+        Among equal errors, the least validation loss decides, and then the order of the grid.
+        """
+        if not all(candidate.has_ended for candidate in self.candidates):
             return None
-        best = min(self.tried, key=lambda t: (t.mean("validation_error"), t.mean("validation_loss")))
+        best = min(self.candidates, key=lambda c: (c.mean("validation_error"), c.mean("validation_loss")))
         return best if math.isfinite(best.mean("validation_error")) else None
 
     @property
     def failed(self) -> bool:
-        """Whether no value came to its end."""
-        return all(tried.has_ended and tried.failure for tried in self.tried)
+        """Says whether every candidate has failed."""
+        return all(candidate.has_ended and candidate.failure for candidate in self.candidates)
 
-    def ends(self, over: Sequence[str]) -> list[str]:
-        """Lists the keys whose chosen value is the least or the greatest tried, and could be smaller or greater."""
+    def keys_at_end(self, over: Sequence[str]) -> list[str]:
+        """Lists the keys whose chosen value is the least or the greatest candidate, and not a limit of the key."""
         found = []
         for key in over:
-            values = [tried.values[key] for tried in self.tried]
+            values = [candidate.values[key] for candidate in self.candidates]
             limits = (configs.KEYS[key].least, configs.KEYS[key].most)
             number = configs.KEYS[key].kind in (int, float)
             if number and min(values) < max(values) and self.best is not None:
@@ -94,9 +98,9 @@ class Chooser:
     """Chooses values for each case of a grid.
 
     Attributes:
-      axes: of the grid.
-      over: the keys whose values are chosen.
-      seeds: with which they are tried.
+      axes: The axes of the grid.
+      over: The keys whose values are chosen.
+      seeds: The seeds with which the values are tried.
     """
 
     axes: Sequence[list[Point]]
@@ -105,83 +109,87 @@ class Chooser:
 
     @property
     def keys(self) -> list[str]:
-        """The keys that are chosen: those asked for, and those that change together with them."""
+        """All keys whose values are chosen: those of ``over``, and the keys that change together with them."""
         return grid.keys_of(self._split()[1])
 
     def _split(self) -> tuple[list[list[Point]], list[list[Point]]]:
         chosen = [axis for axis in self.axes if not set(self.over).isdisjoint(axis[0])]
         return [axis for axis in self.axes if axis not in chosen], chosen
 
-    def first(self, asked: Asked) -> list[Case]:
+    def candidate_cases(self, request: Request) -> list[Case]:
         """Returns a case for each combination of values.
 
         Raises:
-          UserError: a case has no validation images to choose by; the test images never choose.
+          UserError: A case has no validation images. The test images are never used for a choice.
         """
         cases = [grid.case(point, seeds=self.seeds) for point in grid.points(self.axes)]
-        lacking = [run.name for run in plan(cases, asked) if not run.config.data.validation]
+        lacking = [run.name for run in plan(cases, request) if not run.config.data.validation]
         if lacking:
             raise UserError(
-                f"--best-over={','.join(self.over)}: {lacking[0]} has data.validation=0, so nothing to choose by: the "
-                f"test images must not choose. Set training images aside by --config.data.validation=N, such as a "
-                f"tenth of them (the paper: 5000 of CIFAR-10's 50000)"
+                f"--best-over={','.join(self.over)}: {lacking[0]} has data.validation=0, so it has no images to choose "
+                f"by: test images are never used for a choice. Set training images aside with "
+                f"--config.data.validation=N, such as a tenth of them (the paper: 5000 of CIFAR-10's 50000)"
             )
         return cases
 
-    def then(self, asked: Asked) -> Stage:
-        """Returns the stage that runs the chosen cases with all seeds."""
-        names = [choice.name for choice in self.choices([], asked)]
-        seeds = [seed for seed in asked.seeds if seed not in self.seeds]
+    def second_stage(self, request: Request) -> Stage:
+        """Returns the stage that trains the chosen cases with all seeds."""
+        names = [choice.name for choice in self.choices([], request)]
+        seeds = [seed for seed in request.seeds if seed not in self.seeds]
         over = " and ".join(self.over)
-        said = f"then {len(names) * len(seeds)} more: the best {over} of each of {len(names)}, with {_seeds(seeds)}"
         return Stage(
             CHOSEN,
             [f"the best {over} of {name}, seed {seed}" for seed in seeds for name in names],
-            said,
-            lambda results: [case for c in self.choices(results.outcomes, asked) for case in self._case(c)],
+            f"then {len(names) * len(seeds)} more runs: the best {over} of each of {len(names)} cases, with "
+            f"{_seeds(seeds)}",
+            lambda results: [case for c in self.choices(results.outcomes, request) for case in self._case(c)],
         )
 
-    def choices(self, outcomes: Sequence[Outcome], asked: Asked) -> list[Choice]:
-        """Returns the choice for each case, by the outcomes of the runs so far."""
+    def choices(self, outcomes: Sequence[Outcome], request: Request) -> list[Choice]:
+        """Returns the choice for each case, based on the outcomes so far."""
         known = {identity(outcome.run.config): outcome for outcome in outcomes}
         rests, chosen = self._split()
         found = []
         for rest in grid.points(rests):
-            tried = []
+            candidates = []
             for values in grid.points(chosen):
-                runs = plan([grid.case(rest | values, seeds=self.seeds)], asked)
-                tried.append(Tried(values, [known.get(identity(run.config)) for run in runs]))
-            name = configs.name_of(runs[0].config.model)
-            found.append(Choice(label_of(name, {k: v for k, v in rest.items() if not is_in_name(k, v)}), rest, tried))
+                runs = plan([grid.case(rest | values, seeds=self.seeds)], request)
+                candidates.append(Candidate(values, [known.get(identity(run.config)) for run in runs]))
+            name = label_of(
+                configs.name_of(runs[0].config.model), {k: v for k, v in rest.items() if not is_in_name(k, v)}
+            )
+            found.append(Choice(name, rest, candidates))
         return found
 
     def _case(self, choice: Choice) -> list[Case]:
-        """Returns the case to run with all seeds; none as long as the choice is open."""
+        """Returns the case to train with all seeds, or nothing while the choice is open."""
         best = choice.best
         if best is not None:
-            label = label_of(choice.name, best.values) + (" (at the end of the grid)" if choice.ends(self.over) else "")
+            label = label_of(choice.name, best.values) + (
+                " (at the end of the grid)" if choice.keys_at_end(self.over) else ""
+            )
             return [grid.case(choice.rest | best.values, label=label)]
-        if choice.failed:  # a row that says so, of the runs that there are
+        if choice.failed:  # The table then has a row for one of the failed candidates.
             label = f"{choice.name}, each {' and '.join(self.over)}"
-            return [grid.case(choice.rest | choice.tried[0].values, label=label, seeds=self.seeds)]
+            return [grid.case(choice.rest | choice.candidates[0].values, label=label, seeds=self.seeds)]
         return []
 
     def report(self, results: Results) -> tuple[Table, list[str]]:
-        """Writes choices.csv; returns what the report says of it, and notes."""
-        choices = self.choices(results.outcomes, results.asked)
+        """Writes choices.csv and choices.md; returns the table's entry in the record, and notes for the report."""
+        choices = self.choices(results.outcomes, results.request)
         rows = [self._row(choice) for choice in choices]
         images = sorted({o.run.config.data.validation for o in results.outcomes})
-        over = " and ".join(self.over)
+        over = " and ".join(map(words.name, self.over))
         caption = (
             f"The {over} of each case, chosen by the error in % on {' or '.join(map(str, images))} images set aside "
-            f"from training, at the final step ({_seeds(self.seeds)}); of equal ones by the loss there."
+            f"from training, at the final step ({_seeds(self.seeds)}). Equal errors are decided by the loss there."
         )
-        notes = [f"Each case at its own best {over}. {caption} The test images did not choose."]
+        notes = [f"Each case is shown at its own best {over}. {caption} Test images were not used for the choice."]
         notes += [
-            f"{choice.name}: {key}={best.values[key]} is {AT_AN_END}."
+            f"{words.without_keys(choice.name)}: {words.setting(key, best.values[key])} is {AT_AN_END}."
             for choice in choices
             if (best := choice.best) is not None
-            for key in choice.ends(self.over)
+            for key in choice.keys_at_end(self.over)
         ]
         header = ("network", *self.keys, "validation error %", "tried", "remark")
         return write_rows(results.folder / "choices.csv", header, rows, caption), notes
@@ -189,19 +197,21 @@ class Chooser:
     def _row(self, choice: Choice) -> tuple[str, ...]:
         best, several = choice.best, len(self.keys) > 1
 
-        def said(tried: Tried) -> str:
-            values = ", ".join(f"{key}={v}" if several else str(v) for key, v in tried.values.items())
-            error = tried.mean("validation_error")
-            return f"{values}: {f'{100 * error:.2f}' if math.isfinite(error) else tried.failure or 'not begun'}"
+        def text(candidate: Candidate) -> str:
+            values = candidate.values.items()
+            named = ", ".join(words.setting(key, value) if several else str(value) for key, value in values)
+            error = candidate.mean("validation_error")
+            return f"{named}: {f'{100 * error:.2f}' if math.isfinite(error) else candidate.failure or 'not begun'}"
 
-        remark = "; ".join(f"{key} {AT_AN_END}" if several else AT_AN_END for key in choice.ends(self.over))
+        at_end = choice.keys_at_end(self.over)
+        remark = "; ".join(f"{words.name(key)} {AT_AN_END}" if several else AT_AN_END for key in at_end)
         if best is None:
-            remark = "no value came to its end" if choice.failed else "not decided yet"
+            remark = "every value failed" if choice.failed else "not decided yet"
         return (
-            choice.name,
+            words.without_keys(choice.name),
             *("-" if best is None else str(best.values[key]) for key in self.keys),
             "-" if best is None else f"{100 * best.mean('validation_error'):.2f}",
-            "; ".join(map(said, choice.tried)),
+            "; ".join(map(text, choice.candidates)),
             remark,
         )
 

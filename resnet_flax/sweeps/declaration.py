@@ -1,4 +1,4 @@
-"""The declaration of an experiment (question, cases, findings), the results of its runs, and what is found in them."""
+"""The declaration of an experiment (its question, cases and findings), and the results of its runs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from resnet_flax.reporting import tables
 from resnet_flax.reporting.record import Figure, Table
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting
 
 
@@ -16,13 +16,13 @@ class Results:
     """The results of an experiment's runs.
 
     Attributes:
-      asked: of the experiment.
-      outcomes: of all runs, seed by seed.
-      groups: the labels of each group of cases, by its name; one group, ``""``, where there are none.
-      stopped: whether a signal ended the runs: what there is is drawn, and nothing that takes long is measured.
+      request: The request to the experiment.
+      outcomes: The outcomes of all runs, seed by seed.
+      groups: The labels of the cases in each group, by the group's name. Without groups, all are in the group ``""``.
+      stopped: True if a signal stopped the runs. Findings then draw the results so far and skip long measurements.
     """
 
-    asked: Asked
+    request: Request
     outcomes: Sequence[Outcome]
     groups: Mapping[str, frozenset[str]]
     stopped: bool = False
@@ -35,27 +35,27 @@ class Results:
     @property
     def folder(self) -> Path:
         """The folder for figures and tables."""
-        return self.asked.folder
+        return self.request.folder
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each run, as in runs.csv: raw numbers by the titles of their columns."""
+        """A row for each run, as in runs.csv, with raw numbers by column name."""
         return tables.tidy(self.outcomes, self.folder, self.groups)
 
     def of(self, group: str) -> list[Outcome]:
-        """The outcomes of one group of cases."""
+        """Returns the outcomes of one group of cases."""
         return [o for o in self.outcomes if o.run.label in self.groups[group]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The figures, tables and notes that are made of the results, beside the table of errors.
+    """The figures, tables and notes that an experiment makes of its results, in addition to the table of errors.
 
     Attributes:
-      figures: in the order of the report.
-      tables: likewise.
-      notes: sentences made from what was measured, and what to bear in mind.
-      printed: what the command prints at its end, in place of the table of errors.
+      figures: The figures, in the order of the report.
+      tables: The tables, in the order of the report.
+      notes: Sentences about the measured numbers and their limits.
+      printed: The text that the command prints at its end. By default it prints the table of errors.
     """
 
     figures: Sequence[Figure] = ()
@@ -66,45 +66,45 @@ class Findings:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Runs that follow from what the first ones ended as, and are those that the table of errors reports.
+    """A second stage of runs, chosen by the results of the first. The table of errors reports the second stage alone.
 
     Attributes:
-      group: the name of their cases in :attr:`Results.groups`.
-      names: of the runs that will be added, as far as they are known before.
-      said: the line that ``--dry-run`` prints of them.
-      cases: chooses them by the results of the first, those that are decided.
+      group: The name of its cases in :attr:`Results.groups`.
+      names: Names for the future runs of the stage, for plan.json.
+      dry_run_line: The line that ``--dry-run`` prints about the stage.
+      cases: Returns the cases that the results of the first stage decide.
     """
 
     group: str
     names: Sequence[str]
-    said: str
+    dry_run_line: str
     cases: Callable[[Results], Sequence[Case]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """A question, and what answers it.
+    """A question, the runs that answer it, and the figures and tables of their results.
 
     Attributes:
-      title: of its section in the report; ``{data}`` stands for the name of the data set.
-      question: what it asks, with the section, table or figure of the source; ``{NAME}`` stands for a setting.
-      cases: what it wants run: a list, or a list for each name of a group.
-      findings: draws and writes what the runs show.
-      settings: its own flags, by name.
-      published: keys of the tables in ``resnet_flax/published/`` that belong beside it.
-      config: the config file that its runs share, where none is given.
-      seeds: of every case, where none are given.
-      measures: lines that ``--dry-run`` prints beside the runs: what it measures itself.
-      then: a second stage of runs, if what was asked for has one.
+      title: The title of its section in the report. ``{data}`` stands for the name of the data set.
+      question: The question, with the section, table or figure of the paper. ``{NAME}`` stands for a setting.
+      cases: Returns the cases to train: a list, or a list for each group by its name.
+      findings: Draws figures, writes tables and makes notes of the results.
+      settings: Its own flags, by name.
+      published: Keys of the tables in ``resnet_flax/published/`` to compare the runs with.
+      config: The default config file.
+      seeds: The default seeds.
+      measures: Returns lines for ``--dry-run`` about what the experiment measures besides its runs.
+      then: Returns the second stage of runs, or None if the request has none.
     """
 
     title: str
     question: str
-    cases: Callable[[Asked], Sequence[Case] | Mapping[str, Sequence[Case]]]
+    cases: Callable[[Request], Sequence[Case] | Mapping[str, Sequence[Case]]]
     findings: Callable[[Results], Findings]
     settings: Mapping[str, Setting] = dataclasses.field(default_factory=dict)
     published: Sequence[str] = ()
     config: str = "configs/digits.py"
     seeds: Sequence[int] = (0,)
-    measures: Callable[[Asked], Sequence[str]] = lambda asked: ()
-    then: Callable[[Asked], Stage | None] = lambda asked: None
+    measures: Callable[[Request], Sequence[str]] = lambda request: ()
+    then: Callable[[Request], Stage | None] = lambda request: None

@@ -1,4 +1,4 @@
-"""The endings of runs, and those of runs that are there."""
+"""The endings of runs: success, or a kind of failure with its reason."""
 
 from pathlib import Path
 
@@ -7,12 +7,15 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.runs.directory import RunDirectory
 
-Ending = tuple[str, str]  # "diverged", "failed", "crashed" or empty; the reason, one line
-WELL: Ending = ("", "")
+Ending = tuple[str, str]  # ("diverged", "failed", "crashed" or "" for success; the reason in one line)
+SUCCESS: Ending = ("", "")
 
 
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
-    """Returns how a run failed that would fail again: one that diverged. One that crashed is worth another attempt."""
+    """Returns the ending of a run that diverged before and would diverge again, or None if the run is worth starting.
+
+    A run that crashed is worth another attempt.
+    """
     directory = RunDirectory(workdir)
     found, there = directory.diverged(), directory.config()
     if found is None or there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
@@ -21,5 +24,5 @@ def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says; some say pages."""
+    """Returns the first line of an error's message, because messages of libraries may be pages long."""
     return (str(error).strip().splitlines() or [""])[0]

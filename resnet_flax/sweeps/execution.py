@@ -1,4 +1,4 @@
-"""Carries out a list of runs: finished ones are skipped, interrupted ones resumed, failed ones noted; or reads them."""
+"""Executes a list of runs: skips finished ones, resumes interrupted ones and notes failures; or only reads outcomes."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ import jax
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
 from resnet_flax.runs import resume
-from resnet_flax.sweeps.cases import Asked, Outcome, Run
+from resnet_flax.sweeps.cases import Outcome, Request, Run
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
 
 
 class Stopped(Interrupted):
-    """A signal came before the last run had ended.
+    """A signal stopped the runs before all had ended.
 
     Attributes:
-      outcomes: of all runs, as far as they came.
+      outcomes: The outcomes of all runs so far.
     """
 
     def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
@@ -24,23 +24,23 @@ class Stopped(Interrupted):
         self.outcomes = outcomes
 
 
-def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
-    """Runs them, where the launcher says; one that diverges, fails or crashes is noted, and the others go on.
+def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
+    """Executes the runs with the requested launcher. A run that diverges, fails or crashes does not stop the others.
 
-    A run that diverged before would diverge again and is not repeated; one that failed or crashed is tried again.
+    A run that diverged before is not repeated, because it would diverge again. One that failed or crashed is retried.
 
     Returns:
-      Their outcomes, in the order of the runs.
+      The outcomes, in the order of the runs.
 
     Raises:
-      UserError: before the first run, if any of them cannot be; it names all that cannot.
-      Stopped: a signal came; what was finished stays, and the same command goes on.
+      UserError: Some runs cannot start. It names all of them and is raised before the first run starts.
+      Stopped: A signal stopped the runs. The same command resumes them.
     """
-    _check(runs, asked)
+    _check(runs, request)
     endings: dict[int, Ending] = {}
     try:
-        if asked.launcher == "ray":
-            ray.launch(runs, asked.runs, asked.cluster, endings)
+        if request.launcher == "ray":
+            ray.launch(runs, request.runs, request.cluster, endings)
         else:
             local.launch(runs, endings)
     except Interrupted as signal:
@@ -49,11 +49,11 @@ def execute(runs: Sequence[Run], asked: Asked) -> list[Outcome]:
     return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
 
 
-def as_found(runs: Sequence[Run]) -> list[Outcome]:
-    """Returns the runs' outcomes as their folders tell them, and runs nothing.
+def read_outcomes(runs: Sequence[Run]) -> list[Outcome]:
+    """Returns the outcomes of the runs so far, as read from their directories, without executing anything.
 
     Raises:
-      UserError: a folder holds another run, or cannot be read.
+      UserError: A directory holds another run, or cannot be read.
     """
     for run in runs:
         resume.check_config(run.directory, run.config)
@@ -73,15 +73,15 @@ def _read(run: Run) -> Outcome:
     return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")
 
 
-def _check(runs: Sequence[Run], asked: Asked) -> None:
-    """Refuses runs of which one could not start."""
-    # What a cluster's workers have is not known here, and this process takes no devices from them.
-    readiness = Readiness(jax.device_count() if asked.launcher == "local" else None)
+def _check(runs: Sequence[Run], request: Request) -> None:
+    """Raises a UserError that names every run which cannot start."""
+    # The devices of a cluster's workers are unknown here, and this process must not occupy any of them.
+    readiness = Readiness(jax.device_count() if request.launcher == "local" else None)
     problems: dict[str, list[str]] = {}
     for run in runs:
         try:
             run.directory.check()
-            if not earlier_failure(run.config, run.workdir):  # which would not be resumed
+            if not earlier_failure(run.config, run.workdir):  # A run that diverged is not started again.
                 readiness.check(run.config, run.workdir)
         except UserError as error:
             problems.setdefault(str(error), []).append(run.name)
@@ -90,17 +90,17 @@ def _check(runs: Sequence[Run], asked: Asked) -> None:
 
 
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
-    """Returns a run's outcome, with what its folder holds."""
+    """Returns the outcome of a run, with the metrics and sizes read from its directory."""
     start = (run.directory.starts() or [{}])[-1]
     return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:
-    """Once figures and tables are written: an exit code that says that not every run came to its end.
+    """Raises an error with the exit code for failed runs. It is called after figures and tables are written.
 
     Raises:
-      Failed: a run failed or crashed.
-      Diverged: none did, but one diverged.
+      Failed: A run failed, crashed or has not ended.
+      Diverged: Runs diverged, and none failed otherwise.
     """
     failed = [o for o in outcomes if o.failure]
     if not failed:

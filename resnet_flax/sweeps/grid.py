@@ -1,7 +1,7 @@
-"""Grids over config keys: ``model.depth=8,20`` and ``model.unit=plain,residual`` are four points.
+"""Grids over config keys: the axes ``model.depth=8,20`` and ``model.unit=plain,residual`` make four points.
 
-The values of a key are a list; whole numbers may be ranges (:mod:`~.ranges`). Keys that change together are named
-together, and so are their values: ``model.depth,optimizer.learning_rate=20:0.1,56:0.05`` are two points.
+The values of a key are a list, and whole numbers may be ranges (:mod:`~.ranges`). Keys that change together form one
+axis: ``model.depth,optimizer.learning_rate=20:0.1,56:0.05`` has two points.
 """
 
 import itertools
@@ -10,37 +10,37 @@ from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.sweeps.cases import Asked, Case
+from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.ranges import integers
 
 Point = dict[str, Any]  # values by config key
 _FORM = "KEY=VALUE,VALUE,..., such as model.depth=20,56"
 
 
-def cases(texts: Sequence[str], asked: Asked) -> list[Case]:
-    """Returns a case for each combination of values.
+def cases(texts: Sequence[str], request: Request) -> list[Case]:
+    """Returns a case for each point of the grid.
 
     Raises:
-      UserError: see :func:`axes`.
+      UserError: The grid is invalid (:func:`axes`).
     """
-    return [case(point) for point in points(axes(texts, asked))]
+    return [case(point) for point in points(axes(texts, request))]
 
 
-def axes(texts: Sequence[str], asked: Asked) -> list[list[Point]]:
-    """Reads each text (:func:`parse`), and checks them together.
+def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
+    """Parses the axes of a grid (:func:`parse`) and checks that they fit together.
 
     Raises:
-      UserError: a key is not known or named twice, a value is not of its kind, or two keys contradict each other.
+      UserError: A key is unknown or named twice, a value is of the wrong type, or two keys contradict each other.
     """
     grid = [parse(text) for text in texts]
     keys = keys_of(grid)
     repeated = {key for key in keys if keys.count(key) > 1}
     if repeated:
         raise UserError(
-            f"--grid names {', '.join(sorted(repeated))} more than once; give all of its values in one --grid"
+            f"--grid names {', '.join(sorted(repeated))} more than once; give all values of a key in one --grid"
         )
     depths = {"model.depth", "model.stage_units"}
-    if len(depths & {*keys, *asked.overrides}) > 1:
+    if len(depths & {*keys, *request.overrides}) > 1:
         raise UserError(
             "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
         )
@@ -48,31 +48,31 @@ def axes(texts: Sequence[str], asked: Asked) -> list[list[Point]]:
 
 
 def keys_of(grid: Iterable[list[Point]]) -> list[str]:
-    """Lists the keys of all axes, in their order."""
+    """Lists the keys of all axes, in order."""
     return [key for axis in grid for key in axis[0]]
 
 
 def points(grid: Iterable[list[Point]]) -> list[Point]:
-    """Returns all combinations of the points of the axes."""
+    """Returns the points of the grid: all combinations of the points of its axes."""
     return [{k: v for part in parts for k, v in part.items()} for parts in itertools.product(*grid)]
 
 
 def case(point: Point, **fields: Any) -> Case:
-    """Returns the case of a point; the unit ``vgg`` of names is a family of plain units in the config."""
+    """Returns the case of a point. The unit name ``vgg`` becomes plain units in the vgg family."""
     if point.get("model.unit") == "vgg":
         point = point | {"model.unit": "plain", "model.family": "vgg"}
     return Case("", point, **fields)
 
 
 def parse(text: str) -> list[Point]:
-    """Reads one axis: ``model.depth=8,20`` is ``[{"model.depth": 8}, {"model.depth": 20}]``.
+    """Parses one axis: ``model.depth=8,20`` becomes ``[{"model.depth": 8}, {"model.depth": 20}]``.
 
     Raises:
-      UserError: the text is no axis, a key is not known, or a value is not of its kind.
+      UserError: The text is not an axis, a key is unknown, or a value is of the wrong type.
     """
     left, equals, right = text.partition("=")
     if not equals or not right:
-        raise UserError(f"--grid {text!r} is not {_FORM}")
+        raise UserError(f"--grid {text!r} is not of the form {_FORM}")
     keys = left.split(",")
     for key in keys:
         if key not in configs.KEYS:
@@ -86,24 +86,24 @@ def parse(text: str) -> list[Point]:
 
 
 def _tied(text: str, keys: Sequence[str], part: str) -> Point:
-    """Reads the values of keys that change together, ``20:0.1``."""
+    """Parses one value for each of the keys that change together, such as ``20:0.1``."""
     values = part.split(":")
     if len(values) != len(keys):
         raise UserError(
-            f"--grid {text}: {part!r} must be a value of each of the {len(keys)} keys with colons between, such as "
+            f"--grid {text}: {part!r} must hold a value for each of the {len(keys)} keys, separated by colons, such as "
             f"model.depth,optimizer.learning_rate=20:0.1,56:0.05"
         )
     found = {}
     for key, value in zip(keys, values, strict=True):
         read = _parsed(text, configs.KEYS[key], value)
         if len(read) != 1:
-            raise UserError(f"--grid {text}: {value!r} is a range, which is no value of keys that change together")
+            raise UserError(f"--grid {text}: keys that change together take single values, and {value!r} is a range")
         found[key] = read[0]
     return found
 
 
 def _split(values: str) -> list[str]:
-    """Splits at commas outside of brackets: a value may be a tuple, ``(3,4,6)``."""
+    """Splits at commas outside of brackets, because a value may be a tuple such as ``(3,4,6)``."""
     parts, depth = [""], 0
     for character in values:
         depth += (character == "(") - (character == ")")
@@ -122,5 +122,5 @@ def _parsed(text: str, key: configs.Key, value: str) -> list[Any]:
     except (KeyError, ValueError):
         hint = "; only whole numbers have ranges" if ".." in value and key.kind is float else ""
         raise UserError(
-            f"--grid {text}: {value!r} is no value of {key.name}; it must be {key.wanted()}{hint}"
+            f"--grid {text}: {value!r} is not a value of {key.name}; it must be {key.wanted()}{hint}"
         ) from None

@@ -1,4 +1,4 @@
-"""A sweep over any keys of a config, as an experiment: its flags, its cases, its figures and tables."""
+"""Builds an experiment that sweeps over any config keys: its flags, cases, figures and tables."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from resnet_flax.figures import curves, final_errors
 from resnet_flax.reporting import words
 from resnet_flax.reporting.record import Figure, Table
 from resnet_flax.sweeps import grid, options
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.choice import CHOSEN, Chooser
 from resnet_flax.sweeps.declaration import Findings, Results, Stage
 from resnet_flax.sweeps.experiment import Experiment
@@ -19,26 +19,26 @@ from resnet_flax.sweeps.options import Setting
 
 
 def experiment(axes: Sequence[str] = (), x: str = "", **fields: Any) -> Experiment:
-    """Returns the experiment of a grid.
+    """Returns the experiment that sweeps over a grid.
 
     Args:
-      axes: the grid where none is given, a text for each --grid.
-      x: the key on the horizontal axis where none is given; by default the grid's first that is not chosen over.
-      fields: of the declaration, such as ``title`` and ``question``.
+      axes: The default grid, a text for each --grid.
+      x: The default key of the horizontal axis. If empty, it is the grid's first key outside of --best-over.
+      fields: Further fields of the experiment, such as ``title`` and ``question``.
     """
     settings = {
         "grid": Setting(
             tuple(axes),
-            "KEY=VALUE,VALUE,... of the config, once for each key. Whole numbers may be ranges: model.depth=8..56:6. "
-            "Keys that change together: model.depth,optimizer.learning_rate=20:0.1,56:0.05",
+            "KEY=VALUE,VALUE,... for a config key; repeat the flag for each key. Whole numbers may be ranges: "
+            "model.depth=8..56:6. Keys that change together: model.depth,optimizer.learning_rate=20:0.1,56:0.05",
             repeated=True,
         ),
-        "x": Setting(x, "Key of the grid on the horizontal axis; by default its first one."),
-        "lines": Setting((), "Keys of the grid that a line of the figure stands for; by default all others."),
+        "x": Setting(x, "Key of the grid on the horizontal axis; by default the first key."),
+        "lines": Setting((), "Keys of the grid whose values the lines of the figure stand for; by default all others."),
         "best_over": Setting(
             (),
-            "Keys of the grid whose values are tried and chosen for each case, by the error on validation images "
-            "(data.validation); only the chosen ones run with all seeds.",
+            "Keys of the grid whose best values are chosen for each case, by the error on validation images "
+            "(data.validation); only the chosen values are trained with all seeds.",
         ),
         "choose_seeds": Setting((), "Seeds with which values are tried; by default the first of --seeds."),
     }
@@ -47,13 +47,13 @@ def experiment(axes: Sequence[str] = (), x: str = "", **fields: Any) -> Experime
 
 @dataclasses.dataclass(frozen=True)
 class _Roles:
-    """The parts that the keys of a grid have in its figure.
+    """The roles of a grid's keys in the figure.
 
     Attributes:
-      axes: of the grid.
-      x: the key on the horizontal axis; "" where there is none.
-      lines: the keys that tell lines apart.
-      chooser: of the values that are chosen, if any are.
+      axes: The axes of the grid.
+      x: The key on the horizontal axis, or an empty text.
+      lines: The keys that tell lines apart.
+      chooser: The chooser of the --best-over keys, or None.
     """
 
     axes: Sequence[list[Point]]
@@ -62,81 +62,87 @@ class _Roles:
     chooser: Chooser | None
 
     def line(self, outcome: Outcome) -> str:
-        """Names the line of a run."""
-        said = [_setting(key, outcome) for key in self.lines]
+        """Returns the name of a run's line."""
+        values = [_setting(key, outcome) for key in self.lines]
         name = configs.name_of(outcome.run.config.model)
-        return ", ".join(said) or (name.partition("-")[0] if self.x == "model.depth" else name)
+        return ", ".join(values) or (name.partition("-")[0] if self.x == "model.depth" else name)
 
     def case(self, outcome: Outcome) -> str:
-        """Names the case of a run, without what is chosen for it."""
+        """Returns the name of a run's case, without the values to choose from."""
         return ", ".join([self.line(outcome), *([self.at_x(outcome)] if self.x else [])])
 
     def tried(self, outcome: Outcome) -> str:
-        """Names the values of a run that may be chosen."""
+        """Returns the values of the --best-over keys of a run, in words."""
         return ", ".join(_setting(key, outcome) for key in (self.chooser.keys if self.chooser else ()))
 
     def at_x(self, outcome: Outcome) -> str:
-        """Names the place of a run on the horizontal axis."""
+        """Returns the value on the horizontal axis of a run, in words."""
         return _setting(self.x, outcome)
 
 
 def _setting(key: str, outcome: Outcome) -> str:
-    """Returns a value of a run in words; a unit as its network's name has it: vgg networks are made of plain ones."""
+    """Returns a key and its value in a run, in words. The unit is that of the network's name, such as ``vgg``."""
     config = outcome.run.config
     unit = configs.name_of(config.model).partition("-")[0]
     return unit if key == "model.unit" else words.setting(key, configs.flatten(config)[key])
 
 
-def _roles(asked: Asked) -> _Roles:
-    """Reads the settings.
+def _roles(request: Request) -> _Roles:
+    """Reads the roles of the keys from the settings.
 
     Raises:
-      UserError: the grid is missing or cannot be, or another setting names what it does not vary.
+      UserError: The grid is missing or invalid, or another setting names a key that the grid does not vary.
     """
-    given = asked.settings
+    given = request.settings
     if not given.grid:
         raise UserError("--grid is missing: a key and its values, such as --grid model.depth=8..56:6")
-    axes = grid.axes(given.grid, asked)
+    axes = grid.axes(given.grid, request)
     keys = grid.keys_of(axes)
     for flag, named in {"best_over": given.best_over, "x": [given.x] * bool(given.x), "lines": given.lines}.items():
         for key in named:
-            if key not in keys and (flag, key) != ("x", "model.depth"):  # which follows from other keys, too
+            if key not in keys and (flag, key) != ("x", "model.depth"):  # Other keys may determine the depth.
                 known = f"it varies {', '.join(keys)}" if key in configs.KEYS else configs.unknown_key(key, keys)
                 raise UserError(f"--{flag}={','.join(named)}: --grid does not vary {key}; {known}")
     chooser, chosen = None, []
     if given.best_over:
-        seeds = options.numbers("choose_seeds", given.choose_seeds) or asked.seeds[:1]
+        seeds = options.parse_numbers("choose_seeds", given.choose_seeds) or request.seeds[:1]
         chooser = Chooser(axes, given.best_over, seeds)
         chosen = chooser.keys
     elif given.choose_seeds:
         raise UserError("--choose_seeds has no effect without --best-over")
     for key in chosen:
         if key in (given.x, *given.lines):
-            raise UserError(f"--best-over={','.join(given.best_over)} chooses {key}: it is on no axis and of no line")
+            raise UserError(
+                f"--best-over={','.join(given.best_over)} chooses {key}, so {key} cannot be in --x or --lines"
+            )
     x = given.x or next((key for key in keys if key not in chosen), "")
     with_x = next((list(axis[0]) for axis in axes if x in axis[0]), [x])
     lines = given.lines or [key for key in keys if key not in (*with_x, *chosen)]
     for axis in axes:
         if len(axis) > 1 and set(axis[0]).isdisjoint((*with_x, *lines, *chosen)):
             raise UserError(
-                f"--lines={','.join(lines)}: {', '.join(axis[0])} varies, too, and a line would mix its values; add it"
+                f"--lines={','.join(lines)}: {', '.join(axis[0])} varies too, and a line would mix its values; add it"
             )
     return _Roles(axes, x, lines, chooser)
 
 
-def _cases(asked: Asked) -> list[Case]:
-    roles = _roles(asked)
-    return roles.chooser.first(asked) if roles.chooser else [grid.case(point) for point in grid.points(roles.axes)]
+def _cases(request: Request) -> list[Case]:
+    roles = _roles(request)
+    return (
+        roles.chooser.candidate_cases(request)
+        if roles.chooser
+        else [grid.case(point) for point in grid.points(roles.axes)]
+    )
 
 
-def _then(asked: Asked) -> Stage | None:
-    chooser = _roles(asked).chooser
-    return chooser.then(asked) if chooser else None
+def _then(request: Request) -> Stage | None:
+    chooser = _roles(request).chooser
+    return chooser.second_stage(request) if chooser else None
 
 
 def _findings(results: Results) -> Findings:
-    """Draws the errors against x, and the curves; of values that are chosen, reports which."""
-    roles = _roles(results.asked)
+    """Draws the errors against x and the curves, and reports the choices of --best-over."""
+    roles = _roles(results.request)
     shown, protocol = results.outcomes, ""
     tables: list[Table] = []
     notes: list[str] = []
@@ -144,9 +150,9 @@ def _findings(results: Results) -> Findings:
         shown = results.of(CHOSEN)
         table, notes = roles.chooser.report(results)
         tables, protocol = [table], f", each at its best {' and '.join(map(words.name, roles.chooser.over))}"
-    figures, runs = [], f"{results.data}: the runs behind it{protocol}"
-    if not shown:  # nothing is chosen yet
-        tried = f"{results.data}: the values that are tried"
+    figures, runs = [], f"{results.data}: errors during training{protocol}"
+    if not shown:  # No value is chosen yet.
+        tried = f"{results.data}: errors of the values to choose from"
         figures.append(curves.draw(results.outcomes, results.folder / "curves.png", tried, roles.case, roles.tried))
     elif roles.x:
         figures.append(_against(shown, roles, results, protocol))
@@ -161,6 +167,6 @@ def _against(shown: Sequence[Outcome], roles: _Roles, results: Results, protocol
     path = results.folder / f"{roles.x.rpartition('.')[2]}.png"
     values = {configs.flatten(o.run.config)[roles.x] for o in shown}
     numbers = [v for v in values if isinstance(v, int | float) and v > 0]
-    # A linear axis would lay the smaller ones upon each other.
+    # On a linear axis, the smaller values would lie on top of each other.
     log = bool(numbers) and max(numbers) >= 16 * min(numbers)
     return final_errors.against(shown, path, f"{results.data}: error against {x}{protocol}", roles.x, roles.line, log)

@@ -1,4 +1,4 @@
-"""The flags that every experiment has, and what they ask for."""
+"""The flags of experiments, and the request that they make."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,21 @@ from ml_collections import config_flags
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.sweeps.cases import Asked, Cluster
+from resnet_flax.sweeps.cases import Cluster, Request
 from resnet_flax.sweeps.ranges import integers
 from resnet_flax.tracking import table
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A flag of one experiment; its default says its kind: a number, a text, a truth value, or a tuple of them.
+    """A flag of one experiment. The type of its default is its type: a number, a text, a bool, or a tuple of these.
 
     Attributes:
-      default: its value where it is not given.
-      help: what it is.
-      least: the smallest number that it takes.
-      most: the largest.
-      repeated: whether it is given once for each of its texts, instead of with commas.
+      default: The default value.
+      help: The help text.
+      least: The smallest allowed number, or None.
+      most: The largest allowed number, or None.
+      repeated: If true, the flag is given once for each text, instead of once with commas.
     """
 
     default: Any
@@ -36,7 +36,7 @@ class Setting:
 
     def define(self, name: str, values: flags.FlagValues) -> None:
         """Defines the flag."""
-        more: dict[str, Any] = {"flag_values": values, "module_name": "flags of its own"}
+        more: dict[str, Any] = {"flag_values": values, "module_name": "flags of this experiment"}
         limits = {"lower_bound": self.least, "upper_bound": self.most, **more}
         if self.repeated:
             flags.DEFINE_multi_string(name, list(self.default), self.help, **more)
@@ -52,31 +52,32 @@ class Setting:
             flags.DEFINE_string(name, self.default, self.help, **more)
 
     def value(self, name: str, values: flags.FlagValues) -> Any:
-        """Returns what the command line says.
+        """Returns the flag's value from the command line.
 
         Raises:
-          UserError: a member of a tuple is of another kind.
+          UserError: A value in a list is of the wrong type.
         """
         given: Any = values[name].value
         if self.repeated or not isinstance(self.default, tuple):
             return given
         kind = type(self.default[0]) if self.default else str
-        return tuple(given) if kind is str else tuple(numbers(name, given, kind))
+        return tuple(given) if kind is str else tuple(parse_numbers(name, given, kind))
 
     def checked(self, name: str, value: Any) -> Any:
-        """Returns a value that was given from Python as the command line would give it.
+        """Checks a value given from Python and returns it in the form that the command line would give.
 
         Raises:
-          UserError: it is of another kind.
+          UserError: The value is of the wrong type, or outside of the limits.
         """
         several = isinstance(self.default, tuple)
         kind = (type(self.default[0]) if self.default else str) if several else type(self.default)
         if several != isinstance(value, list | tuple):
-            raise UserError(f"{name}={value!r} must be {'a list' if several else 'no list'}, such as {self.default!r}")
+            wanted = "a list" if several else "a single value"
+            raise UserError(f"{name}={value!r} must be {wanted}, such as {self.default!r}")
         for part in value if several else [value]:
             fits = type(part) is kind or (kind is float and type(part) is int)
             if not fits:
-                raise UserError(f"{name}={value!r} must hold values of type {kind.__name__}, and {part!r} is none")
+                raise UserError(f"{name}={value!r} must be of type {kind.__name__}, and {part!r} is not")
             if self.least is not None and part < self.least:
                 raise UserError(f"{name}={part!r} must be at least {self.least}")
             if self.most is not None and part > self.most:
@@ -90,20 +91,20 @@ def define(
     settings: Mapping[str, Setting],
     values: flags.FlagValues = flags.FLAGS,
 ) -> None:
-    """Defines them, with these defaults, and one for each setting of the experiment.
+    """Defines the flags that all experiments share, and a flag for each setting of the experiment.
 
     Args:
-      config: path of the config file.
-      seeds: of every case.
-      settings: by name.
-      values: what they are defined in.
+      config: The default config file.
+      seeds: The default seeds.
+      settings: The settings by name.
+      values: The flags object to define them in.
     """
-    for name, setting in settings.items():  # the experiment's own come first in --help
+    for name, setting in settings.items():  # The experiment's own flags come first in --help.
         setting.define(name, values)
     config_flags.DEFINE_config_file(
         "config",
         configs.config_path(config),
-        "Config file; networks come from the experiment. Overrides hold for every run.",
+        "Config file of all runs. --config.KEY=VALUE sets a key for all runs.",
         flag_values=values,
     )
     numbers = [str(seed) for seed in seeds]
@@ -117,7 +118,7 @@ def define(
     flags.DEFINE_string(
         "runs",
         None,
-        "Folder of the runs, by default runs/ in the workdir; experiments that name the same one share runs.",
+        "Folder of the run directories, by default runs/ in the workdir; experiments with the same folder share runs.",
         flag_values=values,
     )
     table.define_flag(values)
@@ -125,55 +126,55 @@ def define(
     flags.DEFINE_bool(
         "draw",
         False,
-        "Run nothing: draw and write what the runs hold so far, while they train or after they were stopped.",
+        "Execute no run; write figures and tables of the results so far, while runs train or after they were stopped.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "launcher",
         "local",
         ["local", "ray"],
-        "Where the runs run: one after the other here, or as tasks of a Ray cluster. All of its nodes must see the "
-        "folder of the runs, the data, and this checkout with its environment at the same paths: on a file system they "
-        "share.",
+        "local: execute the runs here, one after the other; ray: as tasks of a Ray cluster, whose nodes must all see "
+        "the folder of the runs, the data, and this checkout with its environment at the same paths, on a shared file "
+        "system.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "ray_address",
         None,
-        "HOST:PORT of the cluster; by default $RAY_ADDRESS, else one of this machine, for these runs.",
+        "HOST:PORT of the cluster; by default $RAY_ADDRESS, or else a cluster that is started on this machine.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "ray_workers",
         None,
-        "Runs at a time where this machine is the cluster; by default what its cores and GPUs allow.",
+        "Runs at a time on a cluster of this machine; by default as many as its cores and GPUs allow.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_float(
         "gpus_per_run",
         None,
-        "Of a node, for each run on Ray; 0.5: two share one. By default 1 where there are any.",
+        "GPUs for each run on Ray; with 0.5, two runs share a GPU. By default 1 if the cluster has GPUs, else 0.",
         lower_bound=0,
         flag_values=values,
     )
-    flags.DEFINE_float("cpus_per_run", 1, "Of a node, for each run on Ray.", lower_bound=0.01, flag_values=values)
+    flags.DEFINE_float("cpus_per_run", 1, "CPU cores for each run on Ray.", lower_bound=0.01, flag_values=values)
     flags.mark_flag_as_required("workdir", values)
 
 
-def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Asked:
-    """Reads what the command line asks for.
+def request_from_flags(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Request:
+    """Returns the request that the command line makes.
 
     Raises:
-      UserError: a value is not of its flag's kind, or a tracker is not known or not installed.
+      UserError: A value is of the wrong type, or a tracker is unknown or not installed.
     """
     path, _, network = config_flags.get_config_filename(given["config"]).partition(":")
     folder = expanded(given.workdir)
-    return Asked(
+    return Request(
         config=path,
         network=network,
         overrides=config_flags.get_override_values(given["config"]),
-        seeds=numbers("seeds", given.seeds, int),
+        seeds=parse_numbers("seeds", given.seeds, int),
         folder=folder,
         runs=expanded(given.runs) if given.runs else folder / "runs",
         settings=SimpleNamespace(**{name: setting.value(name, given) for name, setting in settings.items()}),
@@ -181,16 +182,20 @@ def asked(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS
         draw=given.draw,
         launcher=given.launcher,
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
-        trackers=table.asked(given),
+        trackers=table.requested_trackers(given),
     )
 
 
-def numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
-    """Reads the values of a list flag, of whole numbers also ranges of them; a mistake names the flag."""
+def parse_numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:
+    """Parses the values of a list flag. Whole numbers may be ranges.
+
+    Raises:
+      UserError: A value is not a number, or a range is invalid. The message names the flag.
+    """
     try:
         return [number for text in texts for number in (integers(text) if kind is int else [kind(text)])]
     except UserError as error:
         raise UserError(f"--{flag}={error}") from None
     except ValueError:
         kinds = {int: "whole numbers", float: "numbers"}[kind]
-        raise UserError(f"--{flag}={','.join(texts)} must be {kinds} with commas between") from None
+        raise UserError(f"--{flag}={','.join(texts)} must be {kinds} separated by commas") from None

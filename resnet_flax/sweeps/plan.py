@@ -1,4 +1,4 @@
-"""From cases to runs: their configs, their folders and their labels; folders that hold them under other names."""
+"""Plans the runs of cases: their configs, directories and labels. Finds existing runs in directories of other names."""
 
 import contextlib
 import dataclasses
@@ -17,35 +17,35 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CONFIG
-from resnet_flax.sweeps.cases import Asked, Case, Run, label_of
+from resnet_flax.sweeps.cases import Case, Request, Run, label_of
 from resnet_flax.sweeps.endings import earlier_failure
 
-_LONGEST_NAME = 120  # characters of a folder's name before the seed; file systems allow 255
+_LONGEST_NAME = 120  # characters of a directory's name before the seed; file systems allow 255
 
 
-def plan(cases: Iterable[Case], asked: Asked) -> list[Run]:
-    """Returns a run for every case and seed, seed by seed; two cases that are the same run become one.
+def plan(cases: Iterable[Case], request: Request) -> list[Run]:
+    """Returns a run for every case and seed, ordered by seed. Cases with equal configs share a run.
 
     Raises:
-      UserError: a key, a type or a depth does not fit; nothing has been run then.
+      UserError: A case is invalid, for example in a key, a type or a depth.
     """
     planned: dict[tuple[Any, ...], Run] = {}
     defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
-    _check_given(cases, asked)
-    for seed in dict.fromkeys([*asked.seeds, *(seed for case in cases for seed in case.seeds)]):
+    _check_given(cases, request)
+    for seed in dict.fromkeys([*request.seeds, *(seed for case in cases for seed in case.seeds)]):
         for case in cases:
-            if seed in (case.seeds or asked.seeds):
-                run = _run(case, seed, asked, defaults)
+            if seed in (case.seeds or request.seeds):
+                run = _run(case, seed, request, defaults)
                 planned.setdefault(identity(run.config), run)
     return list(planned.values())
 
 
-def shortened(case: Case, fraction: float, asked: Asked) -> Case:
-    """The case with that fraction of its config's schedule: steps, milestones, warm-up; evaluated 16 times or more."""
+def shortened(case: Case, fraction: float, request: Request) -> Case:
+    """Returns the case with steps, milestones and warm-up scaled by a fraction, and at least 16 evaluations."""
     if fraction == 1:
         return case
-    config = plan([case], dataclasses.replace(asked, seeds=(0,)))[0].config
+    config = plan([case], dataclasses.replace(request, seeds=(0,)))[0].config
 
     def part(steps: int) -> int:
         return max(1, round(steps * fraction))
@@ -64,16 +64,16 @@ def shortened(case: Case, fraction: float, asked: Asked) -> Case:
     return dataclasses.replace(case, scaled={**case.scaled, **overrides})
 
 
-def _check_given(cases: Sequence[Case], asked: Asked) -> None:
-    """Refuses what the command line fixes and the experiment varies: one of the two would not be what ran."""
-    path, name, given = asked.config, asked.network, asked.overrides
+def _check_given(cases: Sequence[Case], request: Request) -> None:
+    """Raises a UserError for keys that both the command line and the experiment set, because one would be ignored."""
+    path, name, given = request.config, request.network, request.overrides
     if "seed" in given:
         raise UserError(f"--config.seed={given['seed']}: give seeds as --seeds={given['seed']}")
     named = [case for case in cases if case.name]
     if name and named:
         raise UserError(f"--config={path}:{name}: the networks come from the experiment; leave out :{name}")
     for key in sorted({key for case in cases for key in case.overrides} & given.keys()):
-        raise UserError(f"--config.{key}={given[key]}: the experiment varies it; leave one of the two out")
+        raise UserError(f"--config.{key}={given[key]}: the experiment varies this key; leave one of the two out")
     for case in named:
         network = configs.network_name(configs.load(path, case.name).model)
         if network != _canonical(path, case.name):
@@ -81,24 +81,29 @@ def _check_given(cases: Sequence[Case], asked: Asked) -> None:
         fixed = configs.network_name(configs.load(path, case.name, given).model)
         if fixed != network:
             keys = ", ".join(f"--config.{key}={given[key]}" for key in configs.NETWORK_KEYS if key in given)
-            raise UserError(f"{keys}: the experiment names its networks, here {case.name}, which would be {fixed}")
+            raise UserError(
+                f"{keys}: the experiment chooses its networks, and {case.name} would become {fixed}; leave the flag out"
+            )
 
 
 def _canonical(path: str, name: str) -> str:
-    """The shortest name of the network: ``residual-20`` of ``residual-basic-20``."""
+    """Returns the shortest name of a network, such as ``residual-20`` for ``residual-basic-20``."""
     c = configs.base()
     family = configs.load(path, name).model.family
     c.model.family = "cifar" if family == "vgg" else family
     return configs.name_of(configs.apply_name(c, name).model)
 
 
-def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
-    """The run of a case with a seed.
+def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
+    """Returns the run of a case with a seed.
 
     Args:
-      defaults: what the config file says for a case and a network, as far as it was read: the same for every seed.
+      case: The case.
+      seed: The seed.
+      request: The request to the experiment.
+      defaults: A cache of the config file's values by case and network, because they are the same for every seed.
     """
-    path, name, given = asked.config, asked.network, asked.overrides
+    path, name, given = request.config, request.network, request.overrides
     overrides = {**given, **case.scaled, **case.overrides, "seed": seed}
     config = configs.load(path, case.name or name or None, overrides)
     network = case.name or configs.network_name(config.model)
@@ -111,21 +116,21 @@ def _run(case: Case, seed: int, asked: Asked, defaults: dict[tuple[str, str], Co
             defaults[case.name, network] = named
     except UserError as error:
         raise UserError(f"run {label} (seed {seed}): {error}") from None
-    folder = asked.runs / _folder_name(network, _named(defaults[case.name, network], config, varied), seed)
+    folder = request.runs / _folder_name(network, _named(defaults[case.name, network], config, varied), seed)
     if config.init.weights or config.init.reset_head:
-        from resnet_flax.training import fine_tuning  # it brings jax with it
+        from resnet_flax.training import fine_tuning  # Lazy import: it imports jax.
 
         config = fine_tuning.adopt(config, folder)
-    return Run(config, folder, label, asked.trackers, str(asked.folder))
+    return Run(config, folder, label, request.trackers, str(request.folder))
 
 
 def is_in_name(key: str, value: Any) -> bool:
-    """Says whether a network's name tells a config value: ``vgg-16`` the family, too."""
+    """Says whether a network's name implies a config value. The name ``vgg-16`` implies the family, too."""
     return key in configs.NAME_KEYS and (key != "model.family" or value == "vgg")
 
 
 def _default(path: str, network: str, name: str) -> ConfigDict:
-    """Reads what a config file says for a network; where it does not take its name, for the name that was given."""
+    """Returns a config file's values for a network, or for the given name if the file does not know the network."""
     with contextlib.suppress(UserError):
         default = configs.resolve(configs.load(path, network))
         if configs.name_of(default.model) == network:
@@ -134,8 +139,8 @@ def _default(path: str, network: str, name: str) -> ConfigDict:
 
 
 def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
-    """``plain-56-dropout=0.5-seed0``: the same for the same config, and another for another."""
-    # A section is left out where the key alone says what it is.
+    """Returns the name of a run directory, such as ``plain-56-dropout=0.5-seed0``. Different configs differ in it."""
+    # Keys lose their section in the name, except for those such as optimizer.name.
     short = {key if key.endswith(".name") else key.rpartition(".")[2]: value for key, value in changes.items()}
     text = "-".join([name, *(f"{key}={value}" for key, value in short.items())])
     text = re.sub(r"[^\w.=+,-]", "", text)
@@ -145,46 +150,47 @@ def _folder_name(name: str, changes: Mapping[str, Any], seed: int) -> str:
 
 
 def _named(default: ConfigDict, config: ConfigDict, varied: Collection[str]) -> dict[str, Any]:
-    """Returns the values that a folder's name tells: those that the experiment varies, and those that differ.
+    """Returns the values in a directory's name: those of varied keys, and those that differ from the config file's.
 
-    Bookkeeping that changes no result, such as train.log_every, is not told unless the experiment varies it.
+    Keys that change no result, such as train.log_every, are in the name only if the experiment varies them.
 
     Args:
-      default: the config of the file, from which a value may differ.
-      config: of the run.
-      varied: keys of the experiment, which are told where they have the file's value, too.
+      default: The config file's values.
+      config: The config of the run.
+      varied: The keys that the experiment varies. They are in the name even with the config file's value.
     """
     before, after = configs.flatten(default), configs.flatten(config)
 
-    def told(key: str, value: Any) -> bool:
-        bookkeeping = key in configs.KEYS and not configs.KEYS[key].protocol
-        return key in varied or (before.get(key) != value and not bookkeeping)
+    def is_named(key: str, value: Any) -> bool:
+        changes_no_result = key in configs.KEYS and not configs.KEYS[key].protocol
+        return key in varied or (before.get(key) != value and not changes_no_result)
 
     left_out = ("seed", *configs.RESUME_MAY_CHANGE)
-    return {key: value for key, value in sorted(after.items()) if told(key, value) and key not in left_out}
+    return {key: value for key, value in sorted(after.items()) if is_named(key, value) and key not in left_out}
 
 
-def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
-    """The runs, each in the folder beside its own that holds an equal config under another name, where one does.
+def locate(runs: Sequence[Run], request: Request) -> list[Run]:
+    """Returns the runs, with the directory of an existing run of equal config in place of a missing one.
 
-    A folder was named by another rule, or by hand. One that cannot be read is passed over, and a line says why.
+    Such a directory may have been named by an earlier version or by the user. An unreadable one is skipped with a line
+    that says why.
     """
     own = {run.workdir for run in runs}
-    there: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
+    existing: dict[tuple[Any, ...], list[tuple[Path, ConfigDict]]] = {}
     missing = {run.workdir for run in runs if not _holds(run)}
     if missing:
-        for folder, config in _configs_in(asked.runs, own).items():
-            there.setdefault(identity(config), []).append((folder, config))
+        for folder, config in _configs_in(request.runs, own).items():
+            existing.setdefault(identity(config), []).append((folder, config))
 
     def found(run: Run) -> Run:
-        for folder, config in there.get(identity(run.config), ()):
-            if configs.differences(config, run.config):  # in a key of another version
+        for folder, config in existing.get(identity(run.config), ()):
+            if configs.differences(config, run.config):  # They differ in a key of another version.
                 continue
             try:
                 RunDirectory(folder).check()
                 resume.check_rules(RunDirectory(folder), run.config)
             except UserError as error:
-                print(f"{run.name}: passed over: {error}", file=sys.stderr)
+                print(f"{run.name}: skipped an existing run: {error}", file=sys.stderr)
                 continue
             print(f"{run.name}: found in {folder}", file=sys.stderr, flush=True)
             return dataclasses.replace(run, workdir=folder)
@@ -194,13 +200,13 @@ def located(runs: Sequence[Run], asked: Asked) -> list[Run]:
 
 
 def identity(config: ConfigDict) -> tuple[Any, ...]:
-    """Returns the values of all keys that must be equal where two configs are of the same run."""
+    """Returns the values of all keys that must be equal for two configs to be of the same run."""
     flat = configs.flatten(config)
     return tuple(flat[name] for name in configs.KEYS if name not in configs.RESUME_MAY_CHANGE)
 
 
 def _holds(run: Run) -> bool:
-    """Says whether the run's own folder holds it, or something that cannot be read, which is refused later."""
+    """Says whether the run's own directory holds it, or holds something unreadable that is refused later."""
     try:
         there = run.directory.config()
     except UserError:
@@ -209,7 +215,12 @@ def _holds(run: Run) -> bool:
 
 
 def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDict]:
-    """The configs of other runs in a folder, in the order of their names; a line for each that cannot be read."""
+    """Returns the configs of the runs in a folder, sorted by name, and prints a line for each unreadable one.
+
+    Args:
+      folder: The folder.
+      without: Run directories to leave out.
+    """
     try:
         inside = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -221,7 +232,7 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
         try:
             config = None if path in without else RunDirectory(path).config()
         except UserError as error:
-            print(f"{error}; passed over", file=sys.stderr)
+            print(f"{error}; skipped", file=sys.stderr)
             continue
         if config is not None:
             found[path] = config
@@ -229,7 +240,7 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
 
 
 def print_plan(runs: Sequence[Run]) -> None:
-    """Prints a line for each run, and what it would do."""
+    """Prints a line for each run: its directory, label, data and seed, and its state or its number of steps."""
     for run in runs:
         earlier = earlier_failure(run.config, run.workdir)
         what = earlier[0] if earlier else "finished" if run.is_finished else f"{run.config.train.steps} steps"

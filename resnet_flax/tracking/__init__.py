@@ -1,4 +1,4 @@
-"""Trackers: programs that show a run's metrics while it trains. metrics.jsonl is the truth; they get copies of it.
+"""Trackers show a run's metrics during training. They get copies of the lines of metrics.jsonl, which is authoritative.
 
-One tracker is one module with a function ``open`` (``tracker.py`` has its interface) and one row of ``table.py``.
+A tracker is a module with a function ``open`` (``tracker.py`` has the interface) and a row of ``table.py``.
 """

@@ -1,4 +1,4 @@
-"""A tracker at work in a thread of its own: training waits neither for a disk nor for a network."""
+"""Runs a tracker in a thread of its own, so that training waits neither for the disk nor for the network."""
 
 import contextlib
 import importlib
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from resnet_flax.runtime import stopping
 from resnet_flax.tracking.tracker import Line, TrackedRun, Tracker
 
-_PAUSE = 0.5  # seconds between two writes; lines that come meanwhile are written together
-_PATIENCE = 20.0  # seconds that the end of a run waits for a tracker
+_PAUSE = 0.5  # seconds between two writes; lines that arrive in between are written together
+_PATIENCE = 20.0  # seconds to wait for a tracker at the end of a run
 
 
-class Background:
-    """Hands the lines of a run to a tracker. A tracker that fails is given up; one line says so, and the run goes on.
+class BackgroundTracker:
+    """Hands the lines of a run to a tracker. If the tracker fails, it prints a line and stops, and training continues.
 
     Args:
-      title: of the tracker, for messages.
-      module: that makes it; imported here, by the thread that trains, before it does.
-      run: what it follows.
+      title: The title of the tracker, for messages.
+      module: The module of the tracker, which is imported in the calling thread.
+      run: The run to follow.
     """
 
     def __init__(self, title: str, module: str, run: TrackedRun) -> None:
@@ -33,18 +33,18 @@ class Background:
             self._thread.start()
 
     def write(self, line: Line) -> None:
-        """Hands over a line; returns at once."""
+        """Hands over a line, and returns at once."""
         self._lines.put(line)
 
     def close(self) -> None:
-        """Returns when the tracker has all lines, or some time later."""
+        """Waits until the tracker has written all lines, or at most ``_PATIENCE`` seconds."""
         self._lines.put(None)
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             stopping.note_stuck_thread(self._thread)
-            self._say(f"is still busy after {_PATIENCE:g} s; the same command sends what it lacks")
+            self._say(f"is still busy after {_PATIENCE:g} s; the same command will send it the missing lines")
 
     def _work(self, module: str) -> None:
         with self._given_up_on_failure():
@@ -56,7 +56,7 @@ class Background:
                     tracker.write(lines)
 
     def _batches(self) -> Iterator[list[Line]]:
-        """The lines in order, those together that are there; until the log is closed."""
+        """Yields the lines in order, all waiting ones together, until the log is closed."""
         while True:
             lines = [self._lines.get()]
             while not self._lines.empty():
@@ -71,9 +71,9 @@ class Background:
     def _given_up_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a library raises: a tracker only reports
+        except Exception as error:  # Whatever a library raises, training must continue.
             reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-            self._say(f"cannot be written ({reason:.300}); training goes on")
+            self._say(f"cannot be written ({reason:.300}); training continues without it")
 
     def _say(self, what: str) -> None:
         print(f"{self._run.path}: {self._title} {what}", file=sys.stderr, flush=True)

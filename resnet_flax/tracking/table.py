@@ -1,4 +1,4 @@
-"""The trackers by name, the flag that chooses them, and how they are started."""
+"""The table of trackers, the flag that chooses among them, and the function that starts them."""
 
 import difflib
 import importlib
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.tracking.background import Background
+from resnet_flax.tracking.background import BackgroundTracker
 from resnet_flax.tracking.tracker import Line, TrackedRun, Tracking
 
 
@@ -20,11 +20,11 @@ class Kind(NamedTuple):
     """A kind of tracker.
 
     Attributes:
-      title: what messages call it.
-      module: has ``open``, which makes a :class:`~.tracker.Tracker` of a :class:`~.tracker.TrackedRun`, or returns
-        None where the run has ended and the tracker lacks nothing.
-      package: what the module imports.
-      install: the arguments of pip that bring the package.
+      title: The title in messages.
+      module: The module with the function ``open``. It returns a :class:`~.tracker.Tracker` for a
+        :class:`~.tracker.TrackedRun`, or None if the run has ended and the tracker has all of its lines.
+      package: The package that the module imports.
+      install: The arguments of ``pip install`` for the package.
     """
 
     title: str
@@ -45,17 +45,17 @@ def define_flag(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_list(
         "tracker",
         ["tensorboard"],
-        f"Where metrics are shown while runs train, beside metrics.jsonl: {', '.join(TRACKERS)}, several with commas; "
-        f"none for nowhere else.",
+        f"Trackers that show metrics during training, in addition to metrics.jsonl, separated by commas: "
+        f"{', '.join(TRACKERS)}, or none.",
         flag_values=values,
     )
 
 
-def asked(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
+def requested_trackers(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
     """Returns the trackers that ``--tracker`` names.
 
     Raises:
-      UserError: one is not known, or its package is not installed.
+      UserError: A tracker is unknown, or its package is not installed.
     """
     names = tuple(dict.fromkeys(name for name in values.tracker if name))
     names = () if names == ("none",) else names
@@ -64,10 +64,10 @@ def asked(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...]:
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuses trackers that are not known, or whose package is not installed.
+    """Checks that trackers are known and their packages installed.
 
     Raises:
-      UserError: naming the nearest names, or the command that installs the package.
+      UserError: A tracker is unknown, or its package is not installed. The message suggests names or the pip command.
     """
     for name in names:
         if name not in TRACKERS:
@@ -84,17 +84,17 @@ def check(names: Sequence[str]) -> None:
 
 def start(
     tracking: Tracking, path: Path, config: ConfigDict | None, lines: Sequence[Line], ended: bool = False
-) -> list[Background]:
+) -> list[BackgroundTracker]:
     """Starts the trackers of a run, each in a thread of its own.
 
     Args:
-      tracking: which, and the run's name.
-      path: the run directory.
-      config: of the run; None where none is known.
-      lines: the metrics up to the step that the run resumes from.
-      ended: whether no line will follow.
+      tracking: The trackers, and the run's name.
+      path: The run directory.
+      config: The config of the run, or None if unknown.
+      lines: The lines of metrics up to the step that the run resumes from.
+      ended: True if no line will follow.
     """
     flat: Mapping = configs.flatten(config) if config else {}
     network = f"{configs.name_of(config.model)} on {config.data.name}, " if config else ""
     run = TrackedRun(path, tracking.name or f"{network}{path}", tracking.group, flat, tuple(lines), ended)
-    return [Background(TRACKERS[name].title, TRACKERS[name].module, run) for name in tracking.trackers]
+    return [BackgroundTracker(TRACKERS[name].title, TRACKERS[name].module, run) for name in tracking.trackers]

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run directory, written without PyTorch and without TensorFlow."""
+"""The TensorBoard tracker: writes event files into the run directory, without PyTorch and TensorFlow."""
 
 import contextlib
 import socket
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from resnet_flax.runtime.libraries import without_torch
-from resnet_flax.tracking.tracker import Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import Line, TrackedRun, finite_metrics
 
-with without_torch():  # half a second; tensors are never given to it here
+with without_torch():  # Importing torch would take half a second, and its tensors are never used here.
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
     from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
@@ -19,7 +19,7 @@ with without_torch():  # half a second; tensors are never given to it here
 
 
 def open(run: TrackedRun) -> "Events | None":
-    """Begins a file of events, with the config and the lines that earlier files lack."""
+    """Begins an event file with the config and the lines that earlier files lack."""
     earlier = sorted(run.path.glob("events.out.tfevents.*"))
     steps = _steps_in(earlier)
     held = next((i for i, line in enumerate(run.lines) if line["step"] not in steps), len(run.lines))
@@ -31,7 +31,7 @@ def open(run: TrackedRun) -> "Events | None":
         events.add(file_version="brain.Event:2")
         if run.config:
             events.add(summary=_hyperparameters(run))
-        if earlier:  # TensorBoard leaves out what earlier files hold from this step on
+        if earlier:  # Tells TensorBoard to ignore events of earlier files from this step on.
             first = run.lines[held - 1]["step"] + 1 if held else 0
             events.add(step=first, session_log=SessionLog(status=SessionLog.START))
         events.write(run.lines[held:])
@@ -40,14 +40,14 @@ def open(run: TrackedRun) -> "Events | None":
 
 
 class Events:
-    """Writes one file of events.
+    """Writes one event file.
 
     Args:
-      path: of the file, which is written anew.
+      path: The path of the new file.
     """
 
     def __init__(self, path: Path) -> None:
-        # The usual writer of tensorboardX has a thread, and waits for ever where that has failed.
+        # The usual writer of tensorboardX has a thread, and waits forever if that thread has failed.
         self._writer = RecordWriter(str(path))
 
     def add(self, **fields: Any) -> None:
@@ -56,7 +56,7 @@ class Events:
 
     def write(self, lines: Sequence[Line]) -> None:
         for line in lines:
-            values = [{"tag": name, "simple_value": value} for name, value in numbers(line).items()]
+            values = [{"tag": name, "simple_value": value} for name, value in finite_metrics(line).items()]
             self.add(step=line["step"], summary={"value": values})
         self._writer.flush()
 
@@ -65,7 +65,7 @@ class Events:
 
 
 def _hyperparameters(run: TrackedRun) -> Summary:
-    """The config, as TensorBoard's plugin for hyperparameters reads it."""
+    """Returns the config in the form that TensorBoard's plugin for hyperparameters reads."""
     info = SessionStartInfo(start_time_secs=time.time())
     for key, value in run.config.items():
         if isinstance(value, bool):
@@ -80,7 +80,7 @@ def _hyperparameters(run: TrackedRun) -> Summary:
 
 
 def _steps_in(paths: Sequence[Path]) -> set[int]:
-    """The steps of the lines that TensorBoard draws of files of events."""
+    """Returns the steps of the lines that TensorBoard would draw from event files."""
     steps: set[int] = set()
     for path in paths:
         for event in _events_in(path.read_bytes()):
@@ -92,11 +92,14 @@ def _steps_in(paths: Sequence[Path]) -> set[int]:
 
 
 def _events_in(content: bytes) -> Iterator[Event]:
-    """The events of a file, up to one that a crash cut short: length, its checksum, the event, its checksum."""
-    place = 0
+    """Yields the events of a file, up to one that a crash cut short.
+
+    An event is stored as its length, the length's checksum, the message, and the message's checksum.
+    """
+    offset = 0
     with contextlib.suppress(struct.error):
-        while place < len(content):
-            (length,) = struct.unpack_from("<Q", content, place)
-            struct.unpack_from("<I", content, place + 12 + length)
-            yield Event.FromString(content[place + 12 : place + 12 + length])
-            place += 16 + length
+        while offset < len(content):
+            (length,) = struct.unpack_from("<Q", content, offset)
+            struct.unpack_from("<I", content, offset + 12 + length)
+            yield Event.FromString(content[offset + 12 : offset + 12 + length])
+            offset += 16 + length

@@ -1,4 +1,4 @@
-"""The interface of trackers, and what each of them is told of a run."""
+"""The interface of trackers, and the data about a run that they receive."""
 
 import dataclasses
 import re
@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from resnet_flax.atomic import write_atomically
 from resnet_flax.runs.layout import TRACKER_ID
 
-PROJECT = "resnet_flax"  # that all runs belong to, in trackers that have projects
+PROJECT = "resnet_flax"  # the project of all runs, in trackers that have projects
 
 Line = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tracking:
-    """Which trackers follow a run, and what they call it. No result depends on it.
+    """The trackers that follow a run, and the names that they show. It changes no result.
 
     Attributes:
-      trackers: names, of :data:`resnet_flax.tracking.table.TRACKERS`.
-      name: of the run; by default its network's name on its data, and its directory.
-      group: the sweep that the run belongs to; empty for none.
+      trackers: Names from :data:`resnet_flax.tracking.table.TRACKERS`.
+      name: The name of the run. The default is made of the network, the data set and the run directory.
+      group: The name of the sweep that the run belongs to, or empty.
     """
 
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -38,16 +38,16 @@ _lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class TrackedRun:
-    """A run that starts or resumes, as a tracker is told of it.
+    """A run that starts or resumes, as passed to a tracker.
 
     Attributes:
-      path: the run directory.
-      name: what tables call the run.
-      group: the sweep that the run belongs to; empty for none.
-      config: the values of all config keys, by dotted key.
-      lines: the metrics up to the step that the run resumes from. The tracker may lack some of them, or hold later
-        ones, which are computed again.
-      ended: whether the run has taken its last step.
+      path: The run directory.
+      name: The name of the run.
+      group: The name of the sweep that the run belongs to, or empty.
+      config: The values of all config keys, by dotted key.
+      lines: The lines of metrics up to the step that the run resumes from. The tracker may lack some of them, or hold
+        later ones, which will be computed again.
+      ended: True if the run has taken its last step.
     """
 
     path: Path
@@ -59,9 +59,9 @@ class TrackedRun:
 
     @property
     def id(self) -> str:
-        """Hexadecimal digits that stay the same however often the run is stopped, moved or renamed."""
+        """An identifier of hexadecimal digits that stays the same when the run is resumed, moved or renamed."""
         path = self.path / TRACKER_ID
-        with _lock:  # two trackers may ask at a time
+        with _lock:  # Two trackers may read it at the same time.
             text = path.read_text() if path.is_file() else ""
             if not re.fullmatch(r"[0-9a-f]{16}", text):
                 text = secrets.token_hex(8)
@@ -70,15 +70,15 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Shows the metrics of one run. Its methods are called by one thread, which is not the one that trains."""
+    """Shows the metrics of one run. Its methods are called by a single thread that is not the training thread."""
 
     def write(self, lines: Sequence[Line]) -> None:
-        """Adds lines of metrics. A line that the tracker holds and cannot replace is left out."""
+        """Adds lines of metrics. A line whose step the tracker has, and cannot replace, is left out."""
 
     def close(self) -> None:
-        """Returns when all lines are handed over."""
+        """Waits until all lines are written."""
 
 
-def numbers(line: Line) -> dict[str, Any]:
-    """The metrics of a line by name, without those that are not finite."""
+def finite_metrics(line: Line) -> dict[str, Any]:
+    """Returns the metrics of a line by name, without those that are not finite."""
     return {name: value for name, value in line.items() if name != "step" and value is not None}

@@ -1,15 +1,15 @@
-"""Trackio: a database on this machine, which ``trackio show --project resnet_flax`` shows while runs write to it."""
+"""The Trackio tracker: writes to a database on this machine, which ``trackio show --project resnet_flax`` shows."""
 
 import datetime
 from collections.abc import Sequence
 
 from trackio.sqlite_storage import SQLiteStorage
 
-from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, finite_metrics
 
 
 def open(run: TrackedRun) -> "Metrics | None":
-    """Replaces what the database holds of the run by the run's lines."""
+    """Replaces the lines of the run in the database by the given ones."""
     held = {line["step"]: line["timestamp"] for line in SQLiteStorage.get_logs(PROJECT, run.name, run_id=run.id)}
     if run.ended and held.keys() == {line["step"] for line in run.lines}:
         return None
@@ -20,10 +20,10 @@ def open(run: TrackedRun) -> "Metrics | None":
 
 
 class Metrics:
-    """Writes to Trackio's database, in which the lines of a run are rows.
+    """Writes lines of metrics as rows of Trackio's database.
 
-    Its own client does so in a thread as well, but prints to standard output, gives a run another id each time, and
-    cannot take lines back.
+    It does not use Trackio's client, which prints to standard output, gives a run a new id at each start, and cannot
+    replace lines.
     """
 
     def __init__(self, run: TrackedRun) -> None:
@@ -36,7 +36,7 @@ class Metrics:
             project=PROJECT,
             run=self._name,
             run_id=self._id,
-            metrics_list=[numbers(line) for line in lines],
+            metrics_list=[finite_metrics(line) for line in lines],
             steps=[line["step"] for line in lines],
             timestamps=[(times or {}).get(line["step"], now) for line in lines],
             log_ids=[f"{self._id}-{line['step']}" for line in lines],

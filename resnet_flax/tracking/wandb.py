@@ -1,4 +1,4 @@
-"""Weights & Biases: on its server, or with WANDB_MODE=offline in the run directory, for ``wandb sync``."""
+"""The Weights & Biases tracker: sends to its server, or with WANDB_MODE=offline writes files for ``wandb sync``."""
 
 import os
 import struct
@@ -10,14 +10,14 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.lib import wbauth
 
-from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, numbers
+from resnet_flax.tracking.tracker import PROJECT, Line, TrackedRun, finite_metrics
 
-_PATIENCE = 30.0  # seconds for its server to know the run
-_BLOCK = 32768  # bytes; no part of a record crosses the end of one
+_PATIENCE = 30.0  # seconds to wait for the server
+_BLOCK = 32768  # bytes of a block; no part of a record crosses its end
 
 
 def open(run: TrackedRun) -> "History | None":
-    """Begins or resumes the run, and sends the lines that it lacks."""
+    """Begins or resumes the run in Weights & Biases, and sends the lines that it lacks."""
     recorded = max(map(_last_step, run.path.glob(f"wandb/*-{run.id}/run-{run.id}.wandb")), default=-1)
     if run.ended and run.lines and recorded >= run.lines[-1]["step"]:
         return None
@@ -27,17 +27,17 @@ def open(run: TrackedRun) -> "History | None":
 
 
 class History:
-    """Adds lines to a run of Weights & Biases, which takes none back: a step that it has seen is not sent again.
+    """Adds lines to a run of Weights & Biases, which cannot replace lines: a step that it has is not sent again.
 
     Args:
-      run: which.
-      recorded: the last step in the files that earlier starts left in the run directory.
+      run: The run.
+      recorded: The last step in the files of earlier starts in the run directory, or -1.
     """
 
     def __init__(self, run: TrackedRun, recorded: int) -> None:
         known = wandb.setup().settings
         offline = known.mode in ("offline", "dryrun", "disabled")
-        # Otherwise it would ask on the terminal.
+        # Without this check, wandb would prompt for a login on the terminal.
         if not offline and wbauth.authenticate_session(host=known.base_url, source=PROJECT, prompt=False) is None:
             raise PermissionError("nobody is logged in: `wandb login`, or set WANDB_MODE=offline")
         self._run = wandb.init(
@@ -51,14 +51,14 @@ class History:
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE),
         )
-        self._last = recorded if self._run.offline else self._run.step - 1  # the server's
+        self._last = recorded if self._run.offline else self._run.step - 1  # The latter is the server's last step.
         if not self._run.offline:
             print(f"{run.path}: shown at {self._run.url}", file=sys.stderr, flush=True)
 
     def write(self, lines: Sequence[Line]) -> None:
         for line in lines:
             if line["step"] > self._last:
-                self._run.log(numbers(line), step=line["step"], commit=True)
+                self._run.log(finite_metrics(line), step=line["step"], commit=True)
                 self._last = line["step"]
 
     def close(self) -> None:
@@ -66,23 +66,26 @@ class History:
 
 
 def _last_step(path: Path) -> int:
-    """The last step in a file of records; -1 without one."""
+    """Returns the last step in a file of records, or -1."""
     steps = (record.history.step.num for record in _records(path.read_bytes()) if record.HasField("history"))
     return max(steps, default=-1)
 
 
 def _records(content: bytes) -> Iterator[Record]:
-    """The records of a file, up to one that a crash cut short: a header, then a log in LevelDB's format."""
-    place, whole = 7, b""
-    while place + 7 <= len(content):
-        if _BLOCK - place % _BLOCK < 7:  # the rest of a block that has no room for a part's header is empty
-            place += _BLOCK - place % _BLOCK
+    """Yields the records of a file, up to one that a crash cut short.
+
+    The file is a header and a log in LevelDB's format.
+    """
+    offset, whole = 7, b""
+    while offset + 7 <= len(content):
+        if _BLOCK - offset % _BLOCK < 7:  # The end of a block is too short for a header, and is padding.
+            offset += _BLOCK - offset % _BLOCK
             continue
-        length, kind = struct.unpack_from("<HB", content, place + 4)
-        part = content[place + 7 : place + 7 + length]
+        length, kind = struct.unpack_from("<HB", content, offset + 4)
+        part = content[offset + 7 : offset + 7 + length]
         if len(part) < length or not kind:
             return
-        place, whole = place + 7 + length, whole + part
+        offset, whole = offset + 7 + length, whole + part
         if kind in (1, 4):  # the whole record, or its last part
             yield Record.FromString(whole)
             whole = b""

@@ -1,4 +1,4 @@
-"""Folders as runs and experiments leave them, small, written by the project's own writers."""
+"""Creates small run directories and experiment folders for tests, with the project's own writers."""
 
 import csv
 import json
@@ -17,13 +17,13 @@ from resnet_flax.runtime.environment import environment
 
 
 def config(name="residual-20", file="configs/digits.py", **overrides):
-    """A resolved config; ``data__flip=True`` sets data.flip."""
+    """Returns a resolved config. The argument ``data__flip=True`` sets data.flip."""
     given = {key.replace("__", "."): value for key, value in overrides.items()}
     return configs.resolve(configs.load(file, name, given))
 
 
 def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10, data=""):
-    """A run that came to ``steps`` (by default the last one), with errors that fall to the given ones."""
+    """Creates the directory of a run after ``steps`` steps (by default all), whose errors fall to the given ones."""
     folder.mkdir(parents=True)
     RunDirectory(folder).write_config(of)
     RunDirectory(folder).record_start(0, 269_722, 10, environment(), data)
@@ -42,7 +42,7 @@ def run(folder, of, test_error=0.1, train_error=0.05, steps=None, lines=10, data
 
 
 def experiment(folder, runs, **fields):
-    """An experiment's folder with a figure, a table and its record."""
+    """Creates an experiment's folder with a figure, a table and a record."""
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(figsize=(10.4, 4.2), layout="constrained")
     rows = [("network", "seed", "test error %")]

@@ -1,4 +1,4 @@
-"""The cost experiment: its counts are the counts, its times are times, its sentences are made of both."""
+"""The cost experiment: its counts, its times, and the tables and notes made of them."""
 
 import csv
 import math
@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_networks(done):
 
 
 @pytest.mark.slow
-def test_what_it_leaves(done):
+def test_all_its_files_are_written(done):
     folder, output = done
     left = record.read(folder)
     assert left.experiment == "cost"
@@ -75,7 +75,7 @@ def test_what_it_leaves(done):
 
 
 @pytest.mark.slow
-def test_sentences_are_made_of_the_numbers(done):
+def test_notes_quote_the_numbers_of_the_tables(done):
     folder, _ = done
     notes = record.read(folder).notes
     by_name = {row["network"]: row for row in rows(folder / "networks.csv")}
@@ -83,17 +83,17 @@ def test_sentences_are_made_of_the_numbers(done):
     assert any(
         note.startswith("plain, from 8 to 14 layers:") and f"×{grows:.2f} multiply-adds" in note for note in notes
     )
-    [beside] = [note for note in notes if note.startswith("14 layers, residual over plain: parameters ×1.000")]
+    [beside] = [note for note in notes if note.startswith("14 layers, residual relative to plain: parameters ×1.000")]
     assert re.search(r"time a step ×\S+ \(\S+ to \S+\): longer in [012] of 2 rounds\.$", beside)
     [ninth] = [note for note in notes if "1x1" in note]
-    assert "exactly 1/9 in all of 4 shapes" in ninth
+    assert "exactly 1/9 of a 3x3 convolution's multiply-adds in all of 4 shapes" in ninth
 
 
 @pytest.mark.slow
-def test_the_tables_of_layers(done):
+def test_tables_of_layers_have_the_counts_of_convolutions(done):
     folder, _ = done
     bottleneck, narrow, wide = rows(folder / "bottleneck.csv")
-    # A position of the image: 1x1 down, 3x3, 1x1 up; and two 3x3 layers.
+    # Weights are 1x1 down, 3x3 and 1x1 up in the bottleneck, and two 3x3 layers in the others.
     assert number(bottleneck["parameters"]) == 256 * 64 + 9 * 64 * 64 + 64 * 256
     assert number(narrow["parameters"]) == 2 * 9 * 64 * 64
     assert number(wide["parameters"]) == 2 * 9 * 256 * 256
@@ -104,7 +104,7 @@ def test_the_tables_of_layers(done):
         assert number(row["1x1 ms"]) > 0 < number(row["3x3 ms"])
 
 
-def test_dry_run(tmp_path):
+def test_a_dry_run_lists_the_measurements(tmp_path):
     code, output = cost(tmp_path / "new", "--depths=8,14", "--dry-run")
     assert code == 0, output
     assert "residual-14: images of 8x8x1, batch 2, 2 rounds" in output
@@ -123,7 +123,7 @@ def test_dry_run(tmp_path):
     ],
     ids=str,
 )
-def test_mistakes(tmp_path, arguments, message):
+def test_mistakes_are_refused_in_one_line(tmp_path, arguments, message):
     code, output = cost(tmp_path, *arguments, "--dry-run")
     assert code == 2, output
     assert message in output
@@ -132,7 +132,7 @@ def test_mistakes(tmp_path, arguments, message):
 
 @pytest.mark.parametrize("stack", convolution_stacks.STACKS, ids=lambda stack: stack.name)
 def test_stacks_are_convolutions(stack):
-    """Against NumPy's sum over the shifts of the padded images."""
+    """A stack equals NumPy's sum over the shifts of the padded images."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1, 5, 6, stack.channels))
     kernels = [generator.normal(size=shape) / math.sqrt(math.prod(shape[:3])) for shape in stack.kernels]
@@ -148,7 +148,7 @@ def test_stacks_are_convolutions(stack):
 
 
 @pytest.mark.parametrize(("one", "three"), convolution_stacks.PAIRS, ids=lambda stack: stack.name)
-def test_a_ninth(one, three):
+def test_a_1x1_convolution_has_a_ninth_of_a_3x3_ones_counts(one, three):
     assert Fraction(one.multiply_adds, three.multiply_adds) == Fraction(one.parameters, three.parameters)
     assert Fraction(one.multiply_adds, three.multiply_adds) == Fraction(1, 9)
 
@@ -159,12 +159,12 @@ def test_turns_alternate_and_are_counted():
     turns = []
     measured = timing.time_in_turns(calls, rounds=3, seconds=0, done=turns.append)
     assert turns == list("abc" + "cba" + "abc")
-    assert order == list("aabbcc") + turns  # two each before
+    assert order == list("aabbcc") + turns  # each is called twice before the rounds
     assert all(len(spread.rounds) == 3 for spread in measured.values())
 
 
-def test_times_are_times():
-    """A call sleeps; the machine may be slower than that, never faster."""
+def test_no_measured_time_is_shorter_than_the_sleep_in_it():
+    """A slow machine may take longer than the sleep, but never less."""
     calls = {"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)}
     measured = timing.time_in_turns(calls, rounds=5, seconds=0.01, done=lambda _: None)
     assert measured["short"].least >= 0.002
@@ -173,7 +173,7 @@ def test_times_are_times():
 
 
 @given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=9))
-def test_spreads(pairs):
+def test_a_ratio_of_spreads_is_made_of_the_ratios_of_rounds(pairs):
     a, b = (Spread(values) for values in zip(*pairs, strict=True))
     assert a.least <= a.median <= a.most
     assert a.median == statistics.median(a.rounds)

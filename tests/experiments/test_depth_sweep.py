@@ -1,4 +1,4 @@
-"""A sweep as a user meets it: killed in the middle it goes on, what failed is noted, what cannot be is refused."""
+"""A sweep as a user meets it: it resumes after a kill, notes failed runs, and refuses invalid grids."""
 
 import csv
 import json
@@ -22,13 +22,13 @@ def sweep(*arguments):
 
 
 def started(folder):
-    """How often each run was started: a line of starts.jsonl a start."""
+    """Returns how often each run was started, by the name of its directory."""
     return {p.parent.name: len(p.read_text().splitlines()) for p in folder.glob("runs/*/starts.jsonl")}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
+def test_a_killed_sweep_resumes_and_repeats_no_finished_run(tmp_path):
     arguments = sweep(
         "--grid=model.depth=8,14,20", "--grid=model.unit=plain,residual", "--seeds=0,1", f"--workdir={tmp_path}"
     )
@@ -41,7 +41,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     finished = {name for name in started(tmp_path) if lines(tmp_path / "runs" / name)[-1]["step"] == 12}
     assert 5 <= len(finished) < 12
     before = {name: lines(tmp_path / "runs" / name, without=()) for name in finished}
-    code, output = command(*arguments, "--draw")  # it has left no figure, and need not go on for one
+    code, output = command(*arguments, "--draw")  # The killed sweep has drawn no figure.
     assert code == 0, output
     with open(tmp_path / "runs.csv") as file:
         assert sum(row["state"] == "finished" for row in csv.DictReader(file)) == len(finished)
@@ -50,11 +50,11 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
     code, output = finish(start(*arguments), timeout=600)
     assert code == 0, output
     assert len(started(tmp_path)) == 12
-    for name in finished:  # seconds and all: nothing of them was written again
+    for name in finished:  # Even the seconds are the same, so no line was written again.
         assert lines(tmp_path / "runs" / name, without=()) == before[name]
         assert started(tmp_path)[name] == 1
     assert output.count("already finished, at step 12") == len(finished)
-    assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in all", output)
+    assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in total", output)
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert len(record["runs"]) == 12
     assert all((tmp_path / figure["file"]).stat().st_size > 10_000 for figure in record["figures"])
@@ -62,7 +62,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
+def test_a_run_that_diverges_is_noted_and_the_others_continue(tmp_path):
     arguments = sweep(
         "--grid=model.depth=8", "--grid=model.unit=plain", "--grid=optimizer.learning_rate=1e30,0.005", "--seeds=0",
         f"--workdir={tmp_path}",
@@ -75,7 +75,7 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
     assert "1 (1 diverged)" in bad
     assert "0.005" in good
     assert "diverged" not in good
-    # It is not run again, and still noted.
+    # The second time, it is not started again, but still noted.
     code, output = command(*arguments)
     assert code == 4
     assert max(started(tmp_path).values()) == 1
@@ -88,17 +88,17 @@ def test_a_run_that_diverges_is_noted_and_the_others_go_on(tmp_path):
         ("model.dept=8", "--grid model.dept=8: config has no key 'model.dept'; did you mean model.depth"),
         (
             "model.depth=8,many",
-            "--grid model.depth=8,many: 'many' is no value of model.depth; it must be an int, such as 20",
+            "--grid model.depth=8,many: 'many' is not a value of model.depth; it must be an int, such as 20",
         ),
         ("model.depth=8,21", "run residual-21 (seed 0): model.depth=21 is no basic network of the cifar family"),
         ("model.unit=plain,residul", "model.unit='residul' is not known; choose one of plain, residual"),
-        slow("model.unroll=perhaps", "'perhaps' is no value of model.unroll; it must be a bool, such as False"),
+        slow("model.unroll=perhaps", "'perhaps' is not a value of model.unroll; it must be a bool, such as False"),
         slow("model.shortcut=A,D", "model.shortcut='D' is not known; choose one of A, B, C"),
         ("seed=1,2", "give seeds as --seeds=1,2"),
-        slow("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
+        slow("model.depth", "--grid 'model.depth' is not of the form KEY=VALUE,VALUE,..."),
     ],
 )
-def test_a_grid_that_does_not_fit_is_refused_before_the_first_run(tmp_path, grid, message):
+def test_an_invalid_grid_is_refused_before_the_first_run(tmp_path, grid, message):
     code, output = command(*sweep(f"--grid={grid}", "--seeds=0", f"--workdir={tmp_path / 'sweep'}"))
     assert code == 2, output
     assert message in output
@@ -106,7 +106,7 @@ def test_a_grid_that_does_not_fit_is_refused_before_the_first_run(tmp_path, grid
     assert not (tmp_path / "sweep").exists()
 
 
-def test_two_grids_of_one_key(tmp_path):
+def test_a_key_in_two_grids_is_refused(tmp_path):
     code, output = command(*sweep("--grid=model.depth=8", "--grid=model.depth=14", f"--workdir={tmp_path}"))
     assert code == 2
     assert "--grid names model.depth more than once" in output

@@ -1,4 +1,4 @@
-"""Each experiment from its command to its record: what it plans, what it writes."""
+"""Each experiment from its command to its record: the runs that it plans, and the files that it writes."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def check_record(folder, name, runs):
         ("layer_norms", ["plain-56", "residual-56"]),
     ],
 )
-def test_the_runs_it_plans(tmp_path, name, planned):
+def test_a_dry_run_lists_the_planned_runs(tmp_path, name, planned):
     output = experiment(name, tmp_path / "x", "--dry-run")
     for label in planned:
         steps = 4 if name == "propagation" else 8
@@ -68,7 +68,7 @@ def test_the_runs_it_plans(tmp_path, name, planned):
 
 
 def test_layer_norms(tmp_path):
-    """Every layer is in every line; a run that has not measured them, by another command, is refused."""
+    """Every line has every layer. A run that another command trained without these metrics is refused."""
     given = ("--depths=8", "--units=residual")
     output = experiment("layer_norms", tmp_path, *given)
     record = check_record(tmp_path, "layer_norms", 1)
@@ -80,7 +80,7 @@ def test_layer_norms(tmp_path):
     experiment("plain_vs_residual", tmp_path / "other", *given)
     code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path / 'other'}", *SMALL, *given)
     assert code == 2
-    assert "the run has not measured gradient_norm and update_ratio; choose another folder" in output
+    assert "the run was trained without the metrics gradient_norm and update_ratio; choose another --workdir" in output
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_propagation(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_all_of_them_and_the_report(tmp_path):
-    """What ``make experiments`` does, with 8 steps a run; a second time nothing is run again."""
+    """The commands of ``make experiments`` with 8 steps for each run. A second time, no run is started again."""
     arguments = ("-m", "experiments.all", f"--workdir={tmp_path}", *SMALL)
     code, output = command(*arguments, timeout=3500)
     assert code == 0, output
@@ -144,7 +144,7 @@ def test_all_of_them_and_the_report(tmp_path):
 
 
 def test_cifar10_plans_the_papers_runs(tmp_path):
-    """Ten networks of 64,000 steps; a tenth of the schedule, its milestones and warm-up, by one flag."""
+    """Ten networks are trained for 64,000 steps. One flag scales steps, milestones and warm-up."""
     whole = ["-m", "experiments.cifar10", f"--workdir={tmp_path}", "--dry-run"]
     code, output = command(*whole)
     assert code == 0, output
@@ -157,11 +157,11 @@ def test_cifar10_plans_the_papers_runs(tmp_path):
     assert "milestones=3200,4800-warmup_steps=40" in output
     assert "seed 0: 6400 steps" in output
     code, output = command(*whole, "--networks=highway-20")
-    assert (code, "the paper's are plain-DEPTH and residual-DEPTH" in output) == (2, True)
+    assert (code, "the paper's networks are plain-DEPTH and residual-DEPTH" in output) == (2, True)
 
 
 def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
-    """The whole path, small: runs, the paper's Figs. 1, 6 and 7, the table, and the protocol beside them."""
+    """A small version of the whole experiment: runs, Figs. 1, 6 and 7, the table, and the note on the protocol."""
     folder = tmp_path / "cifar10"
     given = ["--networks=plain-8,residual-8", "--fraction=0.5", "--images=8"]
     code, output = command(
@@ -172,7 +172,9 @@ def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
     assert [figure["file"] for figure in record["figures"]] == ["figure6.png", "figure1.png", "figure7.png"]
     assert all("0.5 of the schedule" in figure["caption"] for figure in record["figures"])
     (note,) = record["notes"]
-    assert note.startswith("A protocol of its own (0.5 of the schedule): data set digits instead of cifar10; ")
+    assert note.startswith(
+        "The protocol differs from the paper's (0.5 of the schedule): data set digits instead of cifar10; "
+    )
     assert "; 4 steps instead of 64,000; " in note
-    assert note.endswith("Errors are to be compared with one another, not with the paper's.")
+    assert note.endswith("Compare these errors with one another, and not with the paper's.")
     assert "| plain-8 |" in output

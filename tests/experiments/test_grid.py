@@ -1,4 +1,4 @@
-"""Grids over config keys, read from a command line: lists, ranges, and values that change together."""
+"""Parsing of grids over config keys: lists, ranges, and keys that change together."""
 
 import math
 
@@ -14,53 +14,53 @@ FLOATS = st.floats(1e-6, 1e6)
 
 
 def values(text):
-    """The values of an axis of one key."""
+    """Returns the values of an axis with one key."""
     return [value for point in grid.parse(text) for value in point.values()]
 
 
 @given(st.lists(st.integers(1, 2000), min_size=1, max_size=5))
-def test_whole_numbers(numbers):
+def test_a_list_of_whole_numbers(numbers):
     assert values(f"model.depth={','.join(map(str, numbers))}") == numbers
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=4))
-def test_numbers(numbers):
+def test_a_list_of_numbers(numbers):
     assert values(f"optimizer.learning_rate={','.join(map(repr, numbers))}") == numbers
 
 
-def test_tuples():
+def test_a_list_of_tuples():
     assert values("model.stage_units=(3,4,6),(1,1)") == [(3, 4, 6), (1, 1)]
     with pytest.raises(UserError, match="must be a tuple of positive int"):
         grid.parse("model.stage_units=(3,x)")
 
 
 @given(st.integers(-50, 500), st.integers(0, 40), st.integers(1, 30))
-def test_ranges_are_pythons_with_their_last_number(first, more, step):
+def test_a_range_is_pythons_with_the_last_number_included(first, more, step):
     last = first + more * step
     expected = list(range(first, last + 1, step))
     assert integers(f"{first}..{last}:{step}") == expected
-    assert options.numbers("seeds", [f"{first}..{last}:{step}", "7"]) == [*expected, 7]
-    if step > 1:  # no last number is passed over in silence, and what is proposed is read
+    assert options.parse_numbers("seeds", [f"{first}..{last}:{step}", "7"]) == [*expected, 7]
+    if step > 1:  # A last number that is missed is refused, and the proposed range is valid.
         with pytest.raises(UserError, match=rf"miss {last + 1}; write ") as found:
             integers(f"{first}..{last + 1}:{step}")
         assert integers(str(found.value).rpartition("write ")[2]) == expected
 
 
-def test_the_depths_of_the_issue():
+def test_ranges_and_lists_may_be_combined():
     assert values("model.depth=8..56:6") == [8, 14, 20, 26, 32, 38, 44, 50, 56]
     assert values("model.depth=8,20..32:12,110") == [8, 20, 32, 110]
-    assert options.numbers("seeds", ["0..4"]) == [0, 1, 2, 3, 4]
+    assert options.parse_numbers("seeds", ["0..4"]) == [0, 1, 2, 3, 4]
 
 
 @given(st.lists(st.tuples(st.integers(1, 2000), FLOATS), min_size=1, max_size=4))
-def test_values_that_change_together(pairs):
+def test_keys_that_change_together(pairs):
     text = ",".join(f"{depth}:{rate!r}" for depth, rate in pairs)
     found = grid.parse(f"model.depth,optimizer.learning_rate={text}")
     assert [(p["model.depth"], p["optimizer.learning_rate"]) for p in found] == pairs
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
-def test_all_combinations(lengths):
+def test_points_are_all_combinations(lengths):
     keys = ["model.depth", "train.steps", "train.batch_size", "data.pad"][: len(lengths)]
     axes = [grid.parse(f"{key}=1..{length}") for key, length in zip(keys, lengths, strict=True)]
     found = grid.points(axes)
@@ -71,24 +71,33 @@ def test_all_combinations(lengths):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model.depth=56..8:6", "56..8:6: a range grows from its first number to its last, such as 8..56:6"),
-        ("model.depth=8..56:0", "8..56:0: a range grows"),
+        (
+            "model.depth=56..8:6",
+            "56..8:6: a range goes up from its first number to its last, in steps of at least 1, such as",
+        ),
+        ("model.depth=8..56:0", "8..56:0: a range goes up"),
         ("model.depth=8..57:6", "steps of 6 from 8 miss 57; write 8..56:6"),
-        ("train.steps=1..1000000000", "a range holds at most 10,000 numbers"),
+        ("train.steps=1..1000000000", "a range may hold at most 10,000 numbers"),
         ("optimizer.learning_rate=1..3", "it must be a float, such as 0.1; only whole numbers have ranges"),
-        ("model.depth,optimizer.learning_rate=20:0.1,56", "'56' must be a value of each of the 2 keys with colons"),
-        ("model.depth,optimizer.learning_rate=8..20:0.1", "'8..20' is a range, which is no value of keys that change"),
+        (
+            "model.depth,optimizer.learning_rate=20:0.1,56",
+            "'56' must hold a value for each of the 2 keys, separated by colons",
+        ),
+        (
+            "model.depth,optimizer.learning_rate=8..20:0.1",
+            "keys that change together take single values, and '8..20' is a range",
+        ),
         ("model.depth,optimizer.lr=8:0.1", "config has no key 'optimizer.lr'; did you mean optimizer.learning_rate"),
         ("model.depth,seed=8:1", "give seeds as --seeds="),
-        ("model.depth", "--grid 'model.depth' is not KEY=VALUE,VALUE,..."),
+        ("model.depth", "--grid 'model.depth' is not of the form KEY=VALUE,VALUE,..."),
     ],
 )
-def test_what_is_no_axis(text, message):
+def test_an_invalid_axis_is_refused(text, message):
     with pytest.raises(UserError) as found:
         grid.parse(text)
     assert message in str(found.value)
 
 
-def test_a_range_of_seeds_that_is_none():
-    with pytest.raises(UserError, match=r"^--seeds=4\.\.0: a range grows"):
-        options.numbers("seeds", ["4..0"])
+def test_an_invalid_range_of_seeds_is_refused():
+    with pytest.raises(UserError, match=r"^--seeds=4\.\.0: a range goes up"):
+        options.parse_numbers("seeds", ["4..0"])

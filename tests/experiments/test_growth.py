@@ -1,17 +1,17 @@
-"""The work of a report and of a plan grows in proportion to the number of runs; work is counted in calls."""
+"""The work of a report and of a plan grows in proportion to the number of runs. Work is counted in function calls."""
 
 import sys
 
 from resnet_flax.reporting import record, report
-from resnet_flax.sweeps.cases import Asked, Case
-from resnet_flax.sweeps.plan import located, plan
+from resnet_flax.sweeps.cases import Case, Request
+from resnet_flax.sweeps.plan import locate, plan
 from tests.experiments.folders import config, run
 
 SIZES = (4, 8, 16)
 
 
 def calls_of(function):
-    """Counts the calls of all functions, those of C as well, while a function runs."""
+    """Returns the number of all function calls, including C functions, that a function makes."""
     count = 0
 
     def note(_frame, event, _argument):
@@ -28,14 +28,14 @@ def calls_of(function):
 
 
 def check_growth(works):
-    """Twice the runs are at most twice the work, beside what does not depend on the runs."""
-    works[0]()  # config files and templates are read once
+    """Asserts that twice the runs take at most twice the work, apart from a constant."""
+    works[0]()  # The first call reads config files and templates, which are cached.
     few, more, most = map(calls_of, works)
     assert most - more <= 2.05 * (more - few), (few, more, most)
 
 
-def test_a_report(tmp_path):
-    """Tables, rows that unfold, comparisons with published numbers; half of the runs are an experiment's."""
+def test_the_work_of_a_report_is_linear(tmp_path):
+    """The report has tables, rows that unfold, and comparisons. Half of the runs belong to an experiment."""
     works = []
     for size in SIZES:
         folder = tmp_path / str(size)
@@ -46,17 +46,17 @@ def test_a_report(tmp_path):
     check_growth(works)
 
 
-def test_runs_in_folders_of_other_names(tmp_path):
+def test_the_work_of_finding_runs_under_other_names_is_linear(tmp_path):
     works = []
     for size in SIZES:
         runs = tmp_path / str(size)
         for seed in range(size):
             run(runs / f"mine{seed}", config(seed=seed), lines=2)
-        asked = Asked("configs/digits.py", tmp_path, runs, seeds=range(size))
-        planned = plan([Case("residual-20")], asked)
+        request = Request("configs/digits.py", tmp_path, runs, seeds=range(size))
+        planned = plan([Case("residual-20")], request)
 
-        def work(planned=planned, asked=asked):
-            assert [r.workdir.name for r in located(planned, asked)] == [f"mine{s}" for s in asked.seeds]
+        def work(planned=planned, request=request):
+            assert [r.workdir.name for r in locate(planned, request)] == [f"mine{s}" for s in request.seeds]
 
         works.append(work)
     check_growth(works)

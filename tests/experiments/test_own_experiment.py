@@ -1,4 +1,4 @@
-"""The experiment of docs/experiments.md is a command of its own."""
+"""The example in docs/experiments.md works as a command."""
 
 import json
 

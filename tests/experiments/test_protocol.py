@@ -1,4 +1,4 @@
-"""What a run does otherwise than the paper, in words; and the command that runs it again."""
+"""The differences of a run from the paper's recipe in words, and the command that trains it again."""
 
 import shlex
 
@@ -23,7 +23,7 @@ RECIPES = [
 
 
 @pytest.mark.parametrize(("name", "file"), RECIPES)
-def test_the_recipe_itself_differs_in_nothing(name, file):
+def test_the_recipe_itself_has_no_differences(name, file):
     assert protocol_differences(config(name, file)) == []
 
 
@@ -33,7 +33,7 @@ def test_the_recipe_itself_differs_in_nothing(name, file):
     every=st.integers(1, 10**6),
     flag=st.booleans(),
 )
-def test_what_a_run_does_not_learn_from_is_no_difference(seed, data_dir, every, flag):
+def test_keys_that_change_no_result_are_no_differences(seed, data_dir, every, flag):
     of = config(
         "residual-20", "configs/cifar10.py", seed=seed, data__data_dir=data_dir, data__download=flag,
         train__log_every=every, train__eval_every=every, train__checkpoint_every=every, train__eval_batch_size=every,
@@ -92,12 +92,12 @@ def test_what_a_run_does_not_learn_from_is_no_difference(seed, data_dir, every, 
     ],
     ids=lambda v: ",".join(v) if isinstance(v, dict) else "",
 )
-def test_what_differs_is_said(changes, differences):
+def test_differences_are_listed_in_words(changes, differences):
     assert protocol_differences(config("residual-20", "configs/cifar10.py", **changes)) == differences
 
 
 def test_every_other_key_makes_a_difference():
-    """Whatever key is changed, alone, is either named here as one that does not matter, or said."""
+    """A change of any single key is listed, except for the keys that this test names."""
     base = configs.flatten(config("residual-20", "configs/cifar10.py"))
     silent = []
     for key, value in base.items():
@@ -110,14 +110,14 @@ def test_every_other_key_makes_a_difference():
             changed
         ):
             silent.append(key)
-    # With SGD, a piecewise rate, no warm-up, units that are no bottlenecks, images as they are, from memory and from no
-    # folder, random values to start.
+    # These have no effect with SGD, a piecewise schedule, no warm-up, basic units, images of the original size in
+    # memory, and random initial values.
     without_effect = [
         "model.bottleneck_stride", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon",
         "schedule.decay_steps", "schedule.warmup_learning_rate", "data.interpolation", "init.reset_head",
         "optimizer.trust_coefficient", "schedule.warmup", "data.scales", "data.least_area", "data.class_order",
     ]  # fmt: skip
-    # Neither the seed, where the images lie, how often a run logs, evaluates and saves, nor how memory is saved.
+    # The seed, paths of data, the frequencies of logging, evaluation and checkpoints, and ways to save memory.
     no_protocol = [
         "seed", "module", "data.data_dir", "data.folder", "data.download", "data.workers", "data.threads",
         "data.broken",
@@ -127,7 +127,7 @@ def test_every_other_key_makes_a_difference():
     assert sorted(silent) == sorted([*no_protocol, *without_effect])
 
 
-def test_what_follows_from_others_is_compared_as_it_is_resolved():
+def test_derived_values_are_compared_as_resolved():
     of = config("highway-20", "configs/cifar10.py")
     assert of.model.gate_bias is not None
     assert protocol_differences(of) == []
@@ -138,7 +138,7 @@ def test_what_follows_from_others_is_compared_as_it_is_resolved():
     ]
 
 
-def test_the_short_recipe_says_what_it_does_otherwise():
+def test_the_short_imagenet_recipe_lists_its_differences():
     said = protocol_differences(config("residual-50", "configs/imagenet_short.py"))
     assert "random crops by inception instead of scale" in said
     assert "colour augmentation of deviation 0 instead of 0.1" in said
@@ -147,17 +147,17 @@ def test_the_short_recipe_says_what_it_does_otherwise():
     assert not [phrase for phrase in said if "warm-up at a learning rate" in phrase or "shorter sides" in phrase]
 
 
-def test_without_normalisation_its_settings_do_not_matter():
+def test_settings_of_normalisation_are_no_differences_without_normalisation():
     of = config("residual-20", "configs/cifar10.py", model__norm="none", model__bn_momentum=0.5, train__bn_group=0)
     assert protocol_differences(of) == ["normalisation none instead of batch"]
 
 
 @pytest.mark.parametrize("name", ["plain-20", "highway-20"])
-def test_networks_without_shortcuts_do_not_differ_in_them(name):
+def test_the_shortcut_option_is_no_difference_in_networks_without_shortcuts(name):
     assert protocol_differences(config(name, "configs/cifar10.py", model__shortcut="C")) == []
 
 
-def test_digits_and_cifar100():
+def test_other_data_sets_are_differences():
     assert protocol_differences(config("plain-56"))[:2] == [
         "data set digits instead of cifar10",
         "images of side 8 instead of 32",
@@ -182,12 +182,12 @@ names = st.one_of(
 
 
 @given(name=names)
-def test_a_name_is_found_again(name):
+def test_the_name_of_a_config_is_found_from_its_values(name):
     assert configs.name_of(configs.apply_name(configs.base(), name).model) == name
 
 
 @pytest.mark.parametrize("depth", [d for by in IMAGENET_UNITS.values() for d in by])
-def test_a_name_of_imagenet_is_found_again(depth):
+def test_the_name_of_an_imagenet_config_is_found_from_its_values(depth):
     of = configs.load("configs/imagenet.py", f"residual-{depth}")
     assert configs.name_of(of.model) == f"residual-{depth}"
 
@@ -200,7 +200,7 @@ def test_a_name_of_imagenet_is_found_again(depth):
         ("residual-bottleneck-29", "configs/cifar10.py", {"data__flip": False, "schedule__milestones": ()}),
         ("residual-110", "configs/cifar100.py", {"model__stage_units": (2, 3), "optimizer__nesterov": True}),
         ("residual-50", "configs/imagenet.py", {"schedule__name": "cosine", "optimizer__learning_rate": 1e-5}),
-        # Of before derived values followed what is set.
+        # Runs from before derived values followed the values that are set.
         (
             "plain-20",
             "configs/digits.py",
@@ -209,7 +209,7 @@ def test_a_name_of_imagenet_is_found_again(depth):
         ("plain-20", "configs/cifar10.py", {"train__batch_size": 96, "train__bn_group": 64}),
     ],
 )
-def test_the_command_that_runs_it_again_means_the_same_config(monkeypatch, name, file, changes):
+def test_the_command_that_trains_a_run_again_gives_the_same_config(monkeypatch, name, file, changes):
     of = config(name, file, **changes)
     python, script, *arguments = shlex.split(train_command(of, "runs/x"))
     assert (python, script, arguments.pop()) == ("python", "train.py", "--workdir=runs/x-again")
@@ -220,7 +220,7 @@ def test_the_command_that_runs_it_again_means_the_same_config(monkeypatch, name,
     assert configs.flatten(configs.resolve(holder.value)) == configs.flatten(of)
 
 
-def test_a_config_of_another_version_is_run_again_from_its_json():
+def test_a_config_of_another_version_is_trained_again_from_its_json():
     of = config("residual-20")
     with of.unlocked():
         of.model.squeeze = 0.5

@@ -1,4 +1,4 @@
-"""Published numbers: as the papers print them, each with its source; a table that does not fit is refused."""
+"""Published numbers are those that the papers print, each with its source. An invalid table is refused."""
 
 import json
 import re
@@ -13,7 +13,8 @@ from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
 
-# Copied from the papers a second time, apart from the files: key, network, variant -> value (spread).
+# Copied from the papers, independently of the JSON files.
+# (table, metric, network, variant, statistic) -> (value, spread)
 PRINTED = {
     ("cifar10_table6", "test error %", "residual-20", "", "as printed"): (8.75, 0),
     ("cifar10_table6", "test error %", "residual-32", "", "as printed"): (7.51, 0),
@@ -47,7 +48,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("place", PRINTED, ids=lambda p: "-".join(p[::2]))
-def test_as_printed(place):
+def test_numbers_are_as_printed(place):
     key, metric, network, variant, statistic = place
     [number] = [
         n
@@ -78,7 +79,7 @@ def parameters():
 
 
 @pytest.mark.parametrize("number", list(parameters()))
-def test_derived_sizes_are_those_of_the_networks(number):
+def test_derived_parameter_counts_are_those_of_the_networks(number):
     file = "imagenet" if number.data == "imagenet2012" else "cifar10"
     config = configs.load(f"configs/{file}.py", number.network, number.config)
     network = build(config.model, classes=1000 if file == "imagenet" else 10)
@@ -97,7 +98,7 @@ def test_derived_sizes_are_those_of_the_networks(number):
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_a_number_says_what_it_is(number, text):
+def test_a_numbers_text_has_its_spread_and_statistic(number, text):
     given = {
         "network": "residual-20",
         "data": "cifar10",
@@ -139,7 +140,7 @@ def write(folder, *rows, **fields):
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
-def test_a_row_that_does_not_fit_is_refused(tmp_path, change, message):
+def test_an_invalid_row_is_refused(tmp_path, change, message):
     write(tmp_path, GOOD)
     assert published.read("mine", tmp_path).numbers[0].value == 8.75
     write(tmp_path, {**GOOD, **change})
@@ -149,7 +150,7 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path, change, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_table_that_does_not_fit_is_refused(tmp_path):
+def test_an_invalid_table_is_refused(tmp_path):
     write(tmp_path, GOOD, GOOD)
     with pytest.raises(UserError, match="two rows give this number; keep one"):
         published.read("mine", tmp_path)

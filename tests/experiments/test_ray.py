@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster of two workers: one is lost, a run diverges, the sweep itself is stopped."""
+"""Sweeps on a Ray cluster of two workers: a worker is lost, a run diverges, the sweep itself is stopped."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ def sweep(workdir, *arguments):
 
 
 def starts(workdir):
-    """The step of each start of each run, by folder."""
+    """Returns the step of each start of each run, by the name of its directory."""
     return {
         path.parent.name: [json.loads(line)["step"] for line in path.read_text().splitlines()]
         for path in workdir.glob("runs/*/starts.jsonl")
@@ -58,7 +58,7 @@ def checkpoints(folder):
 
 @needs_ray
 @pytest.mark.parametrize("count", [3, slow(8)])
-def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
+def test_another_worker_resumes_the_run_of_a_lost_worker(tmp_path, count):
     process = sweep(tmp_path / "ray", f"--seeds={','.join(map(str, range(count)))}", *ON_RAY)
     found = read_until(process, r"residual-8, seed (\d): starts on .*, process (\d+)")
     victim = f"-seed{found[1]}"
@@ -67,7 +67,7 @@ def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
         return next((tmp_path / sweep / "runs").glob(f"*{victim}"))
 
     wait_for(lambda: checkpoints(folder("ray")))
-    states = {name: state for name, state, *_ in status.of(tmp_path / "ray").rows}
+    states = {name: state for name, state, *_ in status.read(tmp_path / "ray").rows}
     assert states[folder("ray").relative_to(tmp_path / "ray").as_posix()] == "running"
     assert len(states) == count
     os.kill(int(found[2]), signal.SIGKILL)
@@ -99,7 +99,7 @@ def test_the_run_of_a_lost_worker_goes_on_with_another(tmp_path, count):
 
 @needs_ray
 @pytest.mark.slow
-def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
+def test_a_stopped_sweep_resumes_and_a_run_that_diverges_is_noted(tmp_path):
     arguments = ("--seeds=0,1", "--grid=optimizer.learning_rate=1e30,0.01", *ON_RAY)
     process = sweep(tmp_path, *arguments)
     read_until(process, r"diverged: .* not finite")
@@ -109,7 +109,7 @@ def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 3, output
-    assert re.search(r"stopped by SIGTERM: \d of 4 runs done, the others saved", output)
+    assert re.search(r"stopped by SIGTERM: \d of 4 runs are done and the others are saved", output)
     assert (folder / "interrupted.json").is_file()
     saved = json.loads((folder / "interrupted.json").read_text())["step"]
     assert max(checkpoints(folder)) == saved
@@ -127,8 +127,8 @@ def test_a_stopped_sweep_goes_on_and_a_run_that_diverges_is_noted(tmp_path):
     assert not list((tmp_path / "runs").glob(".launch*"))
 
 
-def test_without_ray(tmp_path):
-    """A stand-in that cannot be imported: as where Ray is not installed."""
+def test_a_missing_ray_is_refused_in_one_line(tmp_path):
+    """A module that cannot be imported stands in for Ray."""
     (tmp_path / "ray.py").write_text("raise ImportError('no module named ray')\n")
     here = {"PYTHONPATH": str(tmp_path)}
     code, output = command(
@@ -143,14 +143,17 @@ def test_without_ray(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster of this machine"),
+        (("--ray_address=host:1", "--ray_workers=2"), "--ray_workers=2 is for a cluster on this machine"),
         (("--ray_address=localhost:9",), "--ray_address=localhost:9: no cluster answers there: "),
         (("--ray_address=ray://h:1",), "--ray_address=ray://h:1: it must be HOST:PORT of the cluster's head"),
-        (("--ray_address=local", "--gpus_per_run=1.5"), "--gpus_per_run=1.5: whole GPUs, or a part of one"),
-        slow(("--ray_address=local", "--cpus_per_run=1e6"), "no node of the cluster has room for a run"),
+        (
+            ("--ray_address=local", "--gpus_per_run=1.5"),
+            "--gpus_per_run=1.5: give a whole number of GPUs, or a fraction below 1",
+        ),
+        slow(("--ray_address=local", "--cpus_per_run=1e6"), "no node of the cluster is large enough for a run"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
+def test_invalid_flags_of_a_cluster_are_refused(tmp_path, arguments, message):
     code, output = command(
         "-m", "experiments.depth_sweep", f"--workdir={tmp_path / 'sweep'}", "--launcher=ray", *arguments
     )

@@ -1,4 +1,4 @@
-"""The report: what it says, the same on both pages; what it puts where; and what it leaves alone."""
+"""The report: its content is the same on both pages and in the right places, and it changes no run."""
 
 import csv
 import html
@@ -27,7 +27,7 @@ QUICK = {"data__image_size": 16, "data__pad": 2, "train__steps": 6400, "schedule
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """An experiment on the digits, one on CIFAR-10, and runs of every state that belong to none."""
+    """A folder with an experiment on the digits, one on CIFAR-10, and other runs of every state."""
     root = tmp_path_factory.mktemp("report") / "all"
     runs = [
         run(root / f"curves/runs/{name}-{seed}", config(name, seed=seed), error + 0.01 * seed)
@@ -58,12 +58,12 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(workdir, tmp_path_factory):
-    """(report.html, report.md), in a folder of their own."""
+    """The paths of report.html and report.md, in another folder."""
     return report.write(workdir, tmp_path_factory.mktemp("output") / "made here")
 
 
 class Page(HTMLParser):
-    """What stands on an HTML page: tables as rows of cells, images, links, headings."""
+    """Parses an HTML page: tables as rows of cells, images, links and anchors."""
 
     def __init__(self, text):
         super().__init__()
@@ -112,11 +112,11 @@ def markdown_tables(text):
 
 
 def rows_of(table):
-    """Rows by their first cell, without the rows that unfold."""
+    """Returns the rows by their first cell, without the parts that unfold."""
     return {row[0]: dict(zip(table[0], row, strict=True)) for row in table[1:] if len(row) > 1}
 
 
-def test_the_html_needs_nothing_from_outside(pages):
+def test_the_html_page_is_self_contained(pages):
     page = Page(pages[0].read_text())
     assert len(page.images) == 2
     for image in page.images:
@@ -128,7 +128,7 @@ def test_the_html_needs_nothing_from_outside(pages):
     assert page.tags.count("figcaption") == page.tags.count("figure") == 2 + len(page.tables)
 
 
-def test_both_pages_hold_the_same_tables(pages):
+def test_both_pages_have_the_same_tables(pages):
     ours = [[row for row in table if len(row) > 1] for table in Page(pages[0].read_text()).tables]
     assert markdown_tables(pages[1].read_text()) == ours
     assert len(ours) == 9  # two of experiments, four comparisons and sizes, two of other runs, the appendix
@@ -136,14 +136,14 @@ def test_both_pages_hold_the_same_tables(pages):
         assert len({len(row) for row in table}) == 1
 
 
-def test_the_markdown_links_its_figures(pages):
+def test_the_markdown_page_links_its_figures(pages):
     links = re.findall(r"^!\[.*\]\((\S+)\)$", pages[1].read_text(), re.MULTILINE)
     assert len(links) == 2
     for link in links:
         assert (pages[1].parent / unquote(link)).read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_experiments_say_is_escaped(pages):
+def test_texts_of_experiments_are_escaped(pages):
     text = pages[0].read_text()
     assert "Error &amp; depth &lt;b&gt;" in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -152,7 +152,7 @@ def test_what_experiments_say_is_escaped(pages):
     assert "- \\| pipes \\| and \\*stars\\*\n- \\<script\\>alert(1)" in pages[1].read_text()
 
 
-def test_sections_are_in_the_order_of_the_story(pages):
+def test_sections_are_in_the_order_of_the_registry(pages):
     titles = re.findall(r"^## (.*)$", pages[1].read_text(), re.MULTILINE)
     assert titles == ["Plain against residual networks", "Error & depth \\<b\\>", "Other runs", "Appendix: runs"]
 
@@ -161,7 +161,7 @@ def comparisons(page, title="ours, by the paper's protocol"):
     return [table for table in Page(page.read_text()).tables if title in table[0]]
 
 
-def test_a_number_stands_only_under_the_protocol_it_was_measured_by(pages):
+def test_a_number_is_in_the_column_of_its_protocol(pages):
     digits, cifar, others = (rows_of(table) for table in comparisons(pages[0]))
 
     values = [70, 71, 72]
@@ -188,7 +188,7 @@ def test_a_number_stands_only_under_the_protocol_it_was_measured_by(pages):
     assert "- **\\[a\\]** weight decay 0.0005 instead of 0.0001\n\n" in text
 
 
-def test_the_papers_column_holds_what_the_paper_says_and_nothing_else(pages):
+def test_the_papers_column_has_only_the_papers_numbers(pages):
     printed = {}
     for n in published.read("cifar10_table6").numbers:
         if n.metric == "test error %":
@@ -214,8 +214,8 @@ changes = st.fixed_dictionaries(
 @given(
     given=st.lists(changes, min_size=1, max_size=4), network=st.sampled_from(["residual-20", "plain-20", "residual-26"])
 )
-def test_any_runs_are_put_where_they_belong(tmp_path_factory, given, network):
-    """However runs are mixed: exactly those that keep to the recipe are ours by the paper's protocol."""
+def test_runs_of_any_protocol_are_in_the_right_column(tmp_path_factory, given, network):
+    """In any mix of runs, exactly those by the recipe are in the column for the paper's protocol."""
     matters = {"train__steps": 64_000, "data__flip": True, "data__validation": 0, "optimizer__learning_rate": 0.1}
     by_protocol, runs = {}, []
     for i, changed in enumerate(given):
@@ -234,12 +234,12 @@ def test_any_runs_are_put_where_they_belong(tmp_path_factory, given, network):
         assert row.ours == [f"{values[0]:.2f} (1 seed)"]
     else:
         assert row.ours == [f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} ({len(values)} seeds)"]
-    assert all(re.search(r"\[[a-z]\]$", text) for text in row.otherwise)
-    assert {text[-2] for r in found.rows for text in r.otherwise} == set(found.notes)
+    assert all(re.search(r"\[[a-z]\]$", text) for text in row.ours_otherwise)
+    assert {text[-2] for r in found.rows for text in r.ours_otherwise} == set(found.notes)
     assert row.paper == (["8.75"] if network == "residual-20" else [])
 
 
-def test_tests_on_one_view_are_not_the_papers_ten_crops(tmp_path):
+def test_errors_on_one_view_are_not_compared_with_ten_crops_as_equal(tmp_path):
     runs = [
         gather.read_run(run(tmp_path / x, config("residual-34", "configs/imagenet.py", model__shortcut=x), 0.26), x)
         for x in "AC"
@@ -249,15 +249,15 @@ def test_tests_on_one_view_are_not_the_papers_ten_crops(tmp_path):
     for x, printed in (("A", "25.03"), ("B", "24.52"), ("C", "24.19")):
         row = rows[f"residual-34 (option {x})"]
         assert (row.paper, row.ours) == ([printed], [])
-        assert row.otherwise == ([] if x == "B" else ["26.00 (1 seed) [a]"])
+        assert row.ours_otherwise == ([] if x == "B" else ["26.00 (1 seed) [a]"])
     assert top1.notes == {
         "a": "learning rate divided at fixed epochs instead of on plateaus; tested on a single view instead of 10 crops"
     }
-    assert not any(row.ours or row.otherwise for row in top5.rows)
+    assert not any(row.ours or row.ours_otherwise for row in top5.rows)
 
 
-def test_highway_networks_are_trained_by_another_recipe_than_their_sources(tmp_path):
-    """Depth 32 is there twice: in the family of the residual networks, and as its source built it."""
+def test_highway_networks_have_another_recipe_than_their_sources(tmp_path):
+    """There are two highway networks of depth 32: one in the cifar family, and the one of its paper."""
 
     def trained(depth, **model):
         of = config("residual-20", CIFAR)
@@ -270,13 +270,13 @@ def test_highway_networks_are_trained_by_another_recipe_than_their_sources(tmp_p
         [found] = comparison.compare([published.read(key) for key in keys], runs)
         rows = {row.network: row for row in found.rows}
         twin, own = rows["highway-32"], rows["highway-32 (the source's network)"]
-        assert (twin.paper, twin.ours, twin.otherwise) == ([], [], ["3.20 (1 seed) [b]"])
+        assert (twin.paper, twin.ours, twin.ours_otherwise) == ([], [], ["3.20 (1 seed) [b]"])
         assert own.paper[0].startswith("8.80")
-        assert (own.ours, own.otherwise) == ([], ["3.20 (1 seed) [a]"])
+        assert (own.ours, own.ours_otherwise) == ([], ["3.20 (1 seed) [a]"])
         assert found.notes == {"a": f"width 0.5 instead of 1; {recipe}", "b": recipe}
 
 
-def test_the_final_step_counts_not_the_best(tmp_path):
+def test_errors_are_those_of_the_final_step_not_of_the_best(tmp_path):
     folder = run(tmp_path / "all/x", config("residual-20", CIFAR), 0.0812)
     file = folder / "metrics.jsonl"
     written = file.read_text().splitlines()
@@ -286,7 +286,7 @@ def test_the_final_step_counts_not_the_best(tmp_path):
     assert "1.23" not in text.read_text()
 
 
-def test_the_appendix_has_a_row_a_run(pages, workdir):
+def test_the_appendix_has_a_row_for_each_run(pages, workdir):
     table = Page(pages[0].read_text()).tables[-1]
     rows = {row[-1]: dict(zip(table[0], row, strict=True)) for row in table[1:] if len(row) > 1}
     states = {folder.removeprefix("all/"): row["status"] for folder, row in rows.items()}
@@ -315,11 +315,13 @@ def test_a_row_unfolds_to_commands_versions_and_config(pages):
     fold = text.partition("<details><summary>residual-20, seed 1: commands")[2].partition("</details>")[0]
     assert "python -m experiments.depth_sweep --workdir='a b'" in fold
     assert "python train.py --config=configs/cifar10.py:residual-20 --config.seed=1 --workdir=runs/r20-1-again" in fold
-    assert "Differs from the paper's recipe for residual-20: in nothing." in fold
+    assert "Differences from the paper's recipe for residual-20: none." in fold
     assert re.search(r"jax \d+\.\d+\S*, jaxlib", fold)
-    assert fold.index("\nseed = 1\n") < fold.index("data.data_dir = ''")  # what was changed, then all of it
+    assert fold.index("\nseed = 1\n") < fold.index(
+        "data.data_dir = ''"
+    )  # first the changed values, then the whole config
     assert "optimizer.weight_decay = 0.0001" in fold
-    assert "\nIt crashed after step 90: OSError: the disk is full\n" in text
+    assert "\nThe run crashed after step 90: OSError: the disk is full\n" in text
 
 
 def test_long_tables_are_folded(tmp_path):
@@ -335,7 +337,7 @@ def snapshot(folder):
     return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
 
 
-def test_it_changes_nothing_and_does_not_wait_for_jax(workdir, tmp_path):
+def test_a_report_changes_no_files_and_does_not_import_jax(workdir, tmp_path):
     before = snapshot(workdir)
     code = (
         "import sys; from pathlib import Path; from resnet_flax.reporting import report; "
@@ -347,7 +349,7 @@ def test_it_changes_nothing_and_does_not_wait_for_jax(workdir, tmp_path):
     assert snapshot(workdir) == before
 
 
-def test_by_default_the_report_lies_in_the_folder_itself(tmp_path):
+def test_by_default_the_report_is_written_to_the_folder_itself(tmp_path):
     run(tmp_path / "all/x", config())
     code, output = command("-m", "experiments.report", f"--workdir={tmp_path}/all")
     assert (code, output) == (0, f"{tmp_path}/all/report.html\n{tmp_path}/all/report.md\n")
@@ -362,7 +364,7 @@ def test_an_experiment_may_have_its_runs_elsewhere(tmp_path):
     assert "Other runs" not in text.read_text()
 
 
-def test_a_run_that_is_going_on_is_said_to(tmp_path):
+def test_a_run_that_is_training_has_the_status_running(tmp_path):
     folder = run(tmp_path / "all/x", config(), steps=90)
     with RunDirectory(folder).locked():
         assert gather.read_run(folder, "x").status == "running, after step 90"
@@ -387,16 +389,19 @@ def edit(**fields):
     ("break_it", "message"),
     [
         (lambda f: (f / "curves.png").unlink(), "The figure curves.png is missing (No such file or directory)."),
-        (lambda f: (f / "curves.png").write_text("PNG"), "The figure curves.png is no PNG."),
+        (lambda f: (f / "curves.png").write_text("PNG"), "The figure curves.png is not a PNG file."),
         (lambda f: (f / "table.csv").unlink(), "The table table.csv is missing (No such file or directory)."),
-        (lambda f: (f / "table.csv").write_bytes(b"\xff\xfe\x00"), "The table table.csv is no CSV text."),
+        (lambda f: (f / "table.csv").write_bytes(b"\xff\xfe\x00"), "The table table.csv is not a CSV file."),
         (lambda f: (f / "table.csv").write_text(""), "The table table.csv is empty."),
         (lambda f: (f / "table.csv").write_text("a,b\n1\n"), "has rows longer or shorter than its header."),
-        (lambda f: (f / record.FILE).write_text("{"), "all/curves/experiment.json: is no record of an experiment"),
-        (edit(figures=[{"path": "x"}]), "all/curves/experiment.json: is no record of an experiment"),
-        (edit(title=7), "all/curves/experiment.json: is no record of an experiment: a field that must be text"),
+        (lambda f: (f / record.FILE).write_text("{"), "all/curves/experiment.json: is not a record of an experiment"),
+        (edit(figures=[{"path": "x"}]), "all/curves/experiment.json: is not a record of an experiment"),
+        (edit(title=7), "all/curves/experiment.json: is not a record of an experiment: a field that must be a text"),
         (edit(published=["cifar10_tabel6"]), "'cifar10_tabel6' is not known; did you mean cifar10_table6?"),
-        (edit(runs=["runs/x", "runs/y"]), "all/curves/runs/y/config.json: there is no such file: the run is not there"),
+        (
+            edit(runs=["runs/x", "runs/y"]),
+            "all/curves/runs/y/config.json: there is no such file, so the folder holds no run",
+        ),
         (lambda f: (f / "runs/z").mkdir() or (f / "runs/z/config.json").write_text("[]"), "runs/z/config.json: is not"),
         (
             lambda f: (f / "runs/x/metrics.jsonl").write_text("7\n"),
@@ -405,7 +410,7 @@ def edit(**fields):
     ],
     ids=range(13),
 )
-def test_what_is_missing_is_said_in_its_place(tmp_path, break_it, message):
+def test_a_problem_is_reported_in_its_place(tmp_path, break_it, message):
     code, output = broken(tmp_path, break_it)
     assert code == 0, output
     [warning] = [line for line in output.splitlines() if line.startswith("warning: ")]
@@ -416,7 +421,7 @@ def test_what_is_missing_is_said_in_its_place(tmp_path, break_it, message):
     assert (tmp_path / "out/report.md").read_text().count("> **Missing:**") == 1
 
 
-def test_mistakes(tmp_path):
+def test_mistakes_are_refused_in_one_line(tmp_path):
     empty, single = tmp_path / "empty", tmp_path / "single/x"
     empty.mkdir()
     run(single, config())
@@ -427,9 +432,9 @@ def test_mistakes(tmp_path):
     cases = [
         ([f"--workdir={tmp_path}/nowhere"], "there is no such folder"),
         ([f"--workdir={empty}"], "holds no experiment.json of an experiment and no config.json of a run"),
-        ([f"--workdir={torn}"], "nothing there can be read: torn/experiment.json: is no record of an experiment"),
-        ([f"--workdir={single}"], "lies in a run's folder, which is left as it is; choose another --output"),
-        ([f"--workdir={tmp_path}/single", f"--output={single}/report"], "lies in a run's folder"),
+        ([f"--workdir={torn}"], "nothing there can be read: torn/experiment.json: is not a record of an experiment"),
+        ([f"--workdir={single}"], "is inside a run directory, where no report is written; choose another one"),
+        ([f"--workdir={tmp_path}/single", f"--output={single}/report"], "is inside a run directory"),
         ([f"--workdir={tmp_path}/single", f"--output={tmp_path}/file"], "cannot be written"),
         ([], "workdir"),
     ]
@@ -464,8 +469,8 @@ def usual_tags():
 
 
 @given(text=st.text(max_size=40), cell=st.text(max_size=40))
-def test_any_text_stays_where_it_is_put(tmp_path_factory, usual_tags, text, cell):
-    """Whatever a note or a cell holds, it opens no element and ends no cell, line or heading."""
+def test_any_text_is_escaped(tmp_path_factory, usual_tags, text, cell):
+    """No text of a note or a cell opens an element, or ends a cell, a line or a heading."""
     page = page_with(text, cell)
     assert Page(render.html(page)).tags == usual_tags
     found = render.markdown(page, tmp_path_factory.getbasetemp())
@@ -487,11 +492,11 @@ def test_any_text_stays_where_it_is_put(tmp_path_factory, usual_tags, text, cell
         ([], False),
     ],
 )
-def test_numbers_are_aligned_as_such(cells, numeric):
+def test_columns_of_numbers_are_recognised(cells, numeric):
     assert document.Grid("", "", ("x",), [(cell,) for cell in cells]).numeric == [numeric]
 
 
-def test_a_real_run(tmp_path):
+def test_the_report_on_a_real_run(tmp_path):
     short = ("--config.train.steps=20", "--config.train.log_every=10", "--config.model.width=0.25")
     code, output = finish(train(tmp_path / "all/r8", *short, "--config.schedule.milestones=(10,15)"))
     assert code == 0, output

@@ -1,4 +1,4 @@
-"""The report in a real browser, wide and narrow: every image is there, and nothing sticks out of the page."""
+"""The report in a real browser, in a wide and a narrow window: all images load, and nothing overflows the page."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from tests.experiments.folders import config, experiment, run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
-# Headless Chromium has no window narrower than some 500 px: the report lies in a frame of the width asked for.
+# Headless Chromium has no window narrower than about 500 px, so the report is shown in a frame of the wanted width.
 WRAPPER = """<!DOCTYPE html><title>wrapper</title>
 <iframe id="frame" src="report.html" width="{width}" height="2000" style="border: 0"></iframe>
 <pre id="measured"></pre>
@@ -54,7 +54,7 @@ def page(tmp_path_factory):
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
 @pytest.mark.parametrize("width", [1280, 400])
-def test_in_a_browser(page, width, tmp_path):
+def test_the_page_fits_the_window(page, width, tmp_path):
     wrapper = page.with_name(f"wrapper{width}.html")
     wrapper.write_text(WRAPPER.format(width=width))
     switches = [
@@ -77,7 +77,7 @@ def test_in_a_browser(page, width, tmp_path):
         assert right <= width
     assert found["closed"] <= width
     assert found["details"] > 3
-    assert found["open"] <= width  # with everything unfolded, too
-    assert found["scrolling"] >= 1  # tables that are too wide scroll in their own boxes
-    assert found["first"] < width / 2  # the column that stays leaves room for the others
-    assert found["size"] >= 16  # px: readable on a telephone
+    assert found["open"] <= width  # also with everything unfolded
+    assert found["scrolling"] >= 1  # Wide tables scroll in their own boxes.
+    assert found["first"] < width / 2  # The fixed first column leaves room for the others.
+    assert found["size"] >= 16  # px, which is legible on a phone

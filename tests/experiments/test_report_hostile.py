@@ -1,4 +1,4 @@
-"""A bad folder costs the report one row; nothing in it is run, nor reached outside it."""
+"""A damaged or hostile folder is one row of the report. No code in it is run, and no file outside of it is read."""
 
 import json
 import os
@@ -63,7 +63,7 @@ CUT_SHORT = [write("metrics.jsonl", b"\xff"), write("metrics.jsonl", DEEP)]
 
 @pytest.fixture(scope="module")
 def report_of_all(tmp_path_factory):
-    """One report on all bad folders and a good one: its Markdown and HTML, and the labels of the bad ones."""
+    """The Markdown and the HTML of one report on a good folder and all bad ones."""
     place = tmp_path_factory.mktemp("hostile")
     run(place / "all/good", config(seed=7))
     (place / "elsewhere").mkdir()
@@ -77,7 +77,7 @@ def report_of_all(tmp_path_factory):
     return markdown.read_text(), html.read_text()
 
 
-def test_the_good_run_keeps_its_numbers(report_of_all):
+def test_the_good_run_has_its_numbers(report_of_all):
     markdown, html = report_of_all
     [row] = [text for text in markdown.splitlines() if text.endswith("| all/good |")]
     assert row.startswith("| residual-20 | 7 | finished | 900 of 900 | 5.00 | 10.00 |")
@@ -93,12 +93,12 @@ def test_a_bad_folder_is_a_row_that_says_why(report_of_all, number):
 
 
 @pytest.mark.parametrize("number", range(len(CUT_SHORT)))
-def test_a_last_line_that_a_crash_may_have_cut_is_left_out(report_of_all, number):
+def test_a_last_line_that_a_crash_may_have_cut_short_is_left_out(report_of_all, number):
     [row] = [text for text in report_of_all[0].splitlines() if text.endswith(f"| all/cut{number} |")]
     assert row.startswith("| residual-20 | 0 | crashed after step 0 |")
 
 
-def test_figures_and_tables_stay_inside_the_folder(tmp_path):
+def test_figures_and_tables_outside_of_the_folder_are_not_read(tmp_path):
     folder = experiment(tmp_path / "all/curves", [run(tmp_path / "all/curves/runs/x", config())])
     (tmp_path / "secret.csv").write_text("user,password\nroot,hunter2\n")
     (folder / "link.csv").symlink_to(tmp_path / "secret.csv")
@@ -116,8 +116,8 @@ def test_figures_and_tables_stay_inside_the_folder(tmp_path):
         assert page.count("outside the experiment") == 2 * len(names)
 
 
-def test_what_hides_is_shown(tmp_path):
-    """Right-to-left overrides, zero widths and a terminal's escape sequences."""
+def test_invisible_characters_are_shown(tmp_path):
+    """These are right-to-left overrides, zero-width characters and escape sequences of terminals."""
     folder = experiment(
         tmp_path / "all/curves", [run(tmp_path / "all/curves/runs/x", config())], title="a\u202eb\u200bc\x1b[2J"
     )
@@ -128,7 +128,7 @@ def test_what_hides_is_shown(tmp_path):
     assert folder.is_dir()
 
 
-def test_what_a_checkpoint_put_back_is_said(tmp_path):
+def test_lines_restored_from_a_checkpoint_are_reported(tmp_path):
     folder = run(tmp_path / "all/x", config())
     texts = (folder / "metrics.jsonl").read_text().splitlines()
     place = folder / "checkpoints/900/record"
@@ -143,7 +143,7 @@ def test_what_a_checkpoint_put_back_is_said(tmp_path):
     assert "| 900 of 900 | 5.00 | 10.00 |" in text
 
 
-def test_an_edited_config_is_said_to_be(tmp_path):
+def test_an_edited_config_is_reported(tmp_path):
     run(tmp_path / "all/good", config())
     folder = run(tmp_path / "all/x", config(seed=3))
     assert (folder / checksums.FILE).is_file()
@@ -154,7 +154,7 @@ def test_an_edited_config_is_said_to_be(tmp_path):
 
 
 def test_several_reports_at_once_on_one_folder(tmp_path):
-    """With one name for the temporary file, a sixth of them failed."""
+    """This failed when all reports used the same name for their temporary file."""
     run(tmp_path / "all/x", config())
     errors = []
 
@@ -174,7 +174,7 @@ def test_several_reports_at_once_on_one_folder(tmp_path):
     assert {p.name for p in (tmp_path / "all").iterdir()} == {"x", "report.html", "report.md"}
 
 
-def test_a_folder_that_cannot_be_read_is_said_to_be(tmp_path, bound):
+def test_an_unreadable_folder_is_reported(tmp_path, bound):
     run(tmp_path / "all/good", config())
     run(tmp_path / "all/closed/y", config())
     (tmp_path / "all/closed").chmod(0)

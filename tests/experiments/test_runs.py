@@ -1,4 +1,4 @@
-"""Plans of runs: their folders, and what becomes of a run that crashes."""
+"""Plans of runs and their directories, checks before the first run, and the execution of runs that fail."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
-from resnet_flax.sweeps.cases import Asked, Case, Outcome, Run
+from resnet_flax.sweeps.cases import Case, Outcome, Request, Run
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -26,18 +26,18 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def asked(folder):
-    """What a command line without overrides asks for."""
-    return Asked("configs/digits.py", folder, folder / "runs")
+def wanted(folder):
+    """The request of a command line without overrides."""
+    return Request("configs/digits.py", folder, folder / "runs")
 
 
-def plan(cases, asked, seeds=(0,)):
-    return plans.plan(cases, dataclasses.replace(asked, seeds=seeds))
+def plan(cases, wanted, seeds=(0,)):
+    return plans.plan(cases, dataclasses.replace(wanted, seeds=seeds))
 
 
 @pytest.fixture
 def given(folder, monkeypatch):
-    """What a command line with these arguments beside the folder of the experiment asks for."""
+    """Returns the request of a command line with these arguments and the workdir."""
 
     def parse(*arguments):
         if not any(argument.startswith("--config=") for argument in arguments):
@@ -47,14 +47,14 @@ def given(folder, monkeypatch):
         values = flags.FlagValues()
         options.define("configs/digits.py", (0,), {}, values)
         values(["experiment", *arguments])
-        return options.asked({}, values)
+        return options.request_from_flags({}, values)
 
     return parse
 
 
-def test_a_folder_says_what_differs_from_the_config_file(folder, asked):
+def test_a_directorys_name_has_the_differences_from_the_config_file(folder, wanted):
     plain, wide = plan(
-        [Case("plain-56"), Case("plain-56", {"model.width": 2.0, "optimizer.name": "adamw"})], asked, (3,)
+        [Case("plain-56"), Case("plain-56", {"model.width": 2.0, "optimizer.name": "adamw"})], wanted, (3,)
     )
     assert plain.workdir == folder / "runs" / "plain-56-seed3"
     assert wide.workdir.name == "plain-56-width=2.0-optimizer.name=adamw-seed3"
@@ -62,20 +62,20 @@ def test_a_folder_says_what_differs_from_the_config_file(folder, asked):
     assert wide.config.model.width == 2
 
 
-def test_other_runs_have_other_folders_and_the_same_run_has_one(folder, asked):
+def test_different_runs_have_different_directories_and_equal_ones_share_one(folder, wanted):
     cases = [
         Case("plain-20"), Case("plain-20", {"model.width": 1.0}), Case("plain-20", {"model.width": 0.5}),
         Case("residual-20"), Case("residual-20", {"model.shortcut": "A"}, "another label"),
     ]  # fmt: skip
-    planned = plan(cases, asked, (0, 1))
+    planned = plan(cases, wanted, (0, 1))
     assert len({run.workdir for run in planned}) == len(planned) == 6
 
 
-def test_a_folder_names_what_is_varied_and_no_bookkeeping(folder, given):
-    """The default value of a grid, too; of what changes no result, only what the experiment varies."""
-    asked = given("--config.train.log_every=7", "--config.train.checkpoint_every=9", "--config.model.remat=unit",
+def test_a_directorys_name_has_varied_keys_and_no_others_that_change_no_result(folder, given):
+    """It has default values of varied keys, too. Keys that change no result are in it only if they are varied."""
+    wanted = given("--config.train.log_every=7", "--config.train.checkpoint_every=9", "--config.model.remat=unit",
                   "--config.data.data_dir=/data", "--config.optimizer.momentum=0.8")  # fmt: skip
-    planned = plan([Case("plain-8", {"model.dropout": rate}) for rate in (0.0, 0.5)], asked)
+    planned = plan([Case("plain-8", {"model.dropout": rate}) for rate in (0.0, 0.5)], wanted)
     assert [run.workdir.name for run in planned] == [
         "plain-8-dropout=0.0-momentum=0.8-seed0", "plain-8-dropout=0.5-momentum=0.8-seed0"
     ]  # fmt: skip
@@ -84,37 +84,37 @@ def test_a_folder_names_what_is_varied_and_no_bookkeeping(folder, given):
 
 
 @pytest.mark.parametrize("earlier", ["plain-8-seed0", "plain-8-log_every=7-seed0", "plain-8-checkpoint_every=9-seed0"])
-def test_a_folder_that_was_named_by_the_earlier_rule_is_found(folder, given, capsys, earlier):
-    """Until 2026-11 a grid's default value had no part of the name, and bookkeeping had."""
+def test_a_directory_named_by_the_earlier_rule_is_found(folder, given, capsys, earlier):
+    """Until 2026-11, names lacked the default values of varied keys, and had keys that change no result."""
     key, _, value = earlier.removesuffix("-seed0").partition("plain-8-")[2].partition("=")
-    asked = given(*[f"--config.train.{key}={value}"] * bool(key))
-    [run] = plan([Case("plain-8", {"model.dropout": 0.0})], asked)
+    wanted = given(*[f"--config.train.{key}={value}"] * bool(key))
+    [run] = plan([Case("plain-8", {"model.dropout": 0.0})], wanted)
     assert run.workdir.name == "plain-8-dropout=0.0-seed0"
     other = run.config.copy_and_resolve_references()
-    other.train.keep_checkpoints = 5  # bookkeeping: of the name that is now the run's
+    other.train.keep_checkpoints = 5  # It changes no result, and this directory has the run's present name.
     for workdir, config in {folder / "runs" / earlier: run.config, run.workdir: other}.items():
         workdir.mkdir(parents=True)
         RunDirectory(workdir).write_config(config)
-    [found] = plans.located([run], asked)
+    [found] = plans.locate([run], wanted)
     assert found.workdir == folder / "runs" / earlier
     assert "plain-8 model.dropout=0.0, seed 0: found in" in capsys.readouterr().err
 
 
-def test_long_names_stay_apart(folder, asked):
+def test_shortened_long_names_are_different(folder, wanted):
     def case(rate):
         return Case("plain-20", {"schedule.milestones": tuple(range(1, 60)), "optimizer.learning_rate": rate})
 
-    a, b = plan([case(0.01), case(0.02)], asked)
+    a, b = plan([case(0.01), case(0.02)], wanted)
     assert a.workdir != b.workdir
     assert len(a.workdir.name) < 160
 
 
-def test_a_case_that_cannot_be_is_named(folder, asked):
+def test_an_invalid_case_is_named(folder, wanted):
     with pytest.raises(UserError, match=r"run mine \(seed 0\): model.depth=21"):
-        plan([Case("plain-20"), Case("plain-21", label="mine")], asked)
+        plan([Case("plain-20"), Case("plain-21", label="mine")], wanted)
 
 
-def test_a_crash_is_noted_and_the_next_run_starts(folder, asked, monkeypatch, capsys):
+def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, capsys):
     from resnet_flax.training import loop
 
     real = loop.run
@@ -124,24 +124,24 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, asked, monkeypatch, ca
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(config, workdir, *tracking)
 
-    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
+    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], wanted)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "run", crash)
-        crashed, fine = execution.execute(planned, asked)
+        crashed, fine = execution.execute(planned, wanted)
     assert (crashed.failure, fine.failure) == ("crashed", "")
     assert "RuntimeError: RESOURCE_EXHAUSTED: out of memory" in crashed.reason
     assert "out of memory" in (crashed.run.workdir / CRASH).read_text()
     assert fine.final["step"] == 4
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: crashed"):
         execution.raise_failures([crashed, fine])
-    # A crash may have been the machine's fault: the same command tries again.
-    again, _ = execution.execute(planned, asked)
+    # The machine may have caused the crash, so the same command tries again.
+    again, _ = execution.execute(planned, wanted)
     assert again.failure == ""
     assert not (again.run.workdir / CRASH).exists()
 
 
-def test_exit_codes_of_failures(folder, asked):
-    run = plan([Case("plain-8")], asked)[0]
+def test_exit_codes_of_failures(folder, wanted):
+    run = plan([Case("plain-8")], wanted)[0]
     diverged, crashed, fine = (Outcome(run, [], 0, 0, failure) for failure in ("diverged", "crashed", ""))
     execution.raise_failures([fine])
     with pytest.raises(Diverged):
@@ -164,24 +164,24 @@ def test_runs_can_be_shared(folder, given):
     ],
     ids=range(6),
 )  # fmt: skip
-def test_a_damaged_folder_is_one_line_before_the_first_run(folder, asked, monkeypatch, name, content):
+def test_a_damaged_directory_is_refused_before_the_first_run(folder, wanted, monkeypatch, name, content):
     from resnet_flax.runs import checksums
 
-    planned = plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], asked)
-    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
+    planned = plan([Case("residual-8", SMALL), Case("plain-8", SMALL)], wanted)
+    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # A call would fail.
     planned[1].workdir.mkdir(parents=True)
     RunDirectory(planned[1].workdir).write_config(planned[1].config)
-    (planned[1].workdir / checksums.FILE).unlink()  # as an earlier version left it
+    (planned[1].workdir / checksums.FILE).unlink()  # Earlier versions wrote none.
     (planned[1].workdir / name).write_bytes(content)
     with pytest.raises(UserError, match=f"/{name}: is not what a run writes: "):
-        execution.execute(planned, asked)
+        execution.execute(planned, wanted)
     assert RunDirectory(planned[0].workdir).config() is None
 
 
-def test_a_note_of_divergence_without_a_config_says_nothing(folder, asked):
+def test_a_note_of_divergence_without_a_config_is_ignored(folder, wanted):
     from resnet_flax.sweeps.endings import earlier_failure
 
-    [run] = plan([Case("residual-8", SMALL)], asked)
+    [run] = plan([Case("residual-8", SMALL)], wanted)
     run.workdir.mkdir(parents=True)
     (run.workdir / "diverged.json").write_text('{"step": 3, "message": "not finite"}')
     assert earlier_failure(run.config, run.workdir) is None
@@ -190,24 +190,27 @@ def test_a_note_of_divergence_without_a_config_says_nothing(folder, asked):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.model.depth=8", r"--config.model.depth=8: the experiment names its networks, here plain-20, which"),
-        ("--config.model.unit=residual", "unit=residual: the experiment names .* plain-20, which would be residual-20"),
-        ("--config.model.stage_units=(1,)", r"stage_units=\(1,\): .* here plain-20, which would be plain-4"),
-        ("--config.model.block=bottleneck", "would be plain-bottleneck-20"),
-        ("--config.model.width=2.0", "--config.model.width=2.0: the experiment varies it"),
+        (
+            "--config.model.depth=8",
+            r"--config.model.depth=8: the experiment chooses its networks, and plain-20 would become",
+        ),
+        ("--config.model.unit=residual", "unit=residual: the experiment chooses .* plain-20 would become residual-20"),
+        ("--config.model.stage_units=(1,)", r"stage_units=\(1,\): .* plain-20 would become plain-4"),
+        ("--config.model.block=bottleneck", "would become plain-bottleneck-20"),
+        ("--config.model.width=2.0", "--config.model.width=2.0: the experiment varies this key"),
         ("--config.seed=5", "give seeds as --seeds=5"),
         ("--config=configs/digits.py:plain-20", ":plain-20: the networks come from the experiment; leave out"),
     ],
 )
-def test_what_the_experiment_varies_is_not_fixed(given, argument, message):
-    asked = given(argument)
+def test_a_key_that_the_experiment_varies_cannot_be_fixed(given, argument, message):
+    wanted = given(argument)
     with pytest.raises(UserError, match=message):
-        plan([Case("plain-20"), Case("plain-56", {"model.width": 0.5})], asked)
+        plan([Case("plain-20"), Case("plain-56", {"model.width": 0.5})], wanted)
 
 
-def test_a_fixed_key_that_changes_no_network_holds_for_every_run(given):
-    asked = given("--config.model.depth=20", "--config.model.stage_units=(3,3,3)", "--config.model.width=0.5")
-    [run] = plan([Case("plain-20")], asked)
+def test_a_fixed_key_that_does_not_change_the_network_holds_for_every_run(given):
+    wanted = given("--config.model.depth=20", "--config.model.stage_units=(3,3,3)", "--config.model.width=0.5")
+    [run] = plan([Case("plain-20")], wanted)
     assert (run.label, run.config.model.depth, run.config.model.width) == ("plain-20", 20, 0.5)
 
 
@@ -225,10 +228,10 @@ def test_a_fixed_key_that_changes_no_network_holds_for_every_run(given):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_label_says_what_runs(given, argument, overrides, label):
-    """The network of --config with what is varied: its label, its folder's name and its config agree."""
-    asked = given(argument)
-    [run] = plan([Case("", overrides)], asked)
+def test_labels_and_directories_name_the_network_that_is_trained(given, argument, overrides, label):
+    """The label, the directory's name and the config agree on the network of --config with the varied values."""
+    wanted = given(argument)
+    [run] = plan([Case("", overrides)], wanted)
     assert run.label == label
     network = label.partition(" ")[0]
     assert configs.name_of(run.config.model) == network
@@ -237,31 +240,31 @@ def test_a_label_says_what_runs(given, argument, overrides, label):
         assert configs.flatten(run.config)[key] == value
 
 
-def test_a_config_file_that_ignores_its_name_is_no_file_for_names(folder, given):
+def test_a_config_file_that_ignores_names_is_refused_for_named_cases(folder, given):
     own = folder / "own.py"
     own.write_text(
         "from resnet_flax import config\ndef get_config(name=''):\n"
         "    c = config.base()\n    c.model.depth = 44\n    return c\n"
     )
-    asked = given(f"--config={own}")
+    wanted = given(f"--config={own}")
     with pytest.raises(UserError, match=r"own.py: its get_config\('plain-20'\) is the network residual-44"):
-        plan([Case("plain-20")], asked)
-    [run] = plan([Case("", {"train.batch_size": 16})], asked)
+        plan([Case("plain-20")], wanted)
+    [run] = plan([Case("", {"train.batch_size": 16})], wanted)
     assert (run.label, run.config.model.depth) == ("residual-44 train.batch_size=16", 44)
     assert run.workdir.name == "residual-44-batch_size=16-seed0"
 
 
-def test_a_grid_over_an_earlier_run(asked, folder, given):
-    [first] = plan([Case("plain-8", SMALL)], asked)
+def test_a_grid_over_an_earlier_run(wanted, folder, given):
+    [first] = plan([Case("plain-8", SMALL)], wanted)
     (folder / "config.json").write_text(configs.to_json(first.config))
-    asked = given(f"--config=configs/from_json.py:{folder / 'config.json'}")
-    [run] = plan([Case("", {"model.depth": 14})], asked)
+    wanted = given(f"--config=configs/from_json.py:{folder / 'config.json'}")
+    [run] = plan([Case("", {"model.depth": 14})], wanted)
     assert (run.label, run.config.train.steps, run.config.model.depth) == ("plain-14", 4, 14)
 
 
-def test_a_run_of_another_name_is_found(folder, asked, capsys):
-    """Folders are named by a rule that may change; damaged ones beside it are passed over."""
-    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked)
+def test_a_run_under_another_name_is_found(folder, wanted, capsys):
+    """The rule for names of directories may change. Damaged directories are skipped."""
+    planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], wanted)
     for name in ("an-older-name", "longer", "damaged", "another"):
         (folder / "runs" / name).mkdir(parents=True)
     RunDirectory(folder / "runs" / "an-older-name").write_config(planned[0].config)
@@ -271,7 +274,7 @@ def test_a_run_of_another_name_is_found(folder, asked, capsys):
     for name, content in (("damaged", b"\xff"), ("another", b"[]")):
         (folder / "runs" / name / "config.json").write_bytes(content)
     (folder / "runs" / "file").write_text("")
-    plain, residual = plans.located(planned, asked)
+    plain, residual = plans.locate(planned, wanted)
     assert plain.workdir == folder / "runs" / "an-older-name"
     assert residual == planned[1]
     lines = capsys.readouterr().err.splitlines()
@@ -280,26 +283,29 @@ def test_a_run_of_another_name_is_found(folder, asked, capsys):
         "plain-8 train.steps=4 train.log_every=2 train.eval_every=4 model.width=0.25 train.batch_size=16 "
         "schedule.milestones=(2, 3), seed 0",
     ]  # fmt: skip
-    # Its own name comes first.
+    # The run's own name takes precedence.
     planned[0].workdir.mkdir()
     RunDirectory(planned[0].workdir).write_config(planned[0].config)
-    assert plans.located(planned, asked) == planned
+    assert plans.locate(planned, wanted) == planned
 
 
-def test_a_found_run_that_cannot_be_resumed_is_passed_over(folder, asked, begun_before, capsys):
+def test_an_existing_run_that_cannot_be_resumed_is_skipped(folder, wanted, begun_before, capsys):
     import shutil
 
     old = folder / "runs" / "old"
     shutil.copytree(begun_before / "interrupted_average", old)
     config = configs.resolve(RunDirectory(old).config())
     run = Run(config, folder / "runs" / "new", "label")
-    assert plans.located([run], asked) == [run]
-    assert f"label, seed 0: passed over: --workdir={old} holds a run that cannot be resumed" in capsys.readouterr().err
+    assert plans.locate([run], wanted) == [run]
+    assert (
+        f"label, seed 0: skipped an existing run: --workdir={old} holds a run that cannot be resumed"
+        in capsys.readouterr().err
+    )
 
 
-def test_every_run_is_checked_before_the_first(folder, asked, monkeypatch):
-    """Everything that can be known: devices' shares, names of data, weights, sizes; all that is wrong is named."""
-    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # a call would fail
+def test_every_run_is_checked_before_the_first(folder, wanted, monkeypatch):
+    """Batches, names of data, weights and sizes are checked, and the message names everything that is wrong."""
+    monkeypatch.setattr("resnet_flax.launchers.local.attempt", None)  # A call would fail.
     wrong = {
         "train.bn_group=5": r"train.bn_group=5 does not fit train.batch_size=16 on 8 devices",
         "train.accumulate=3": r"train.accumulate=3 must divide the 2 images of a device",
@@ -313,24 +319,24 @@ def test_every_run_is_checked_before_the_first(folder, asked, monkeypatch):
     values = dict(text.split("=") for text in wrong)
     values |= {"train.bn_group": 5, "train.accumulate": 3, "data.validation": 5000, "train.batch_size": 2 * 10**9}
     values |= {"model.stage_filters": (8, 4, 2)}
-    del values["init.weights"], wrong["init.weights=nowhere.pth"]  # a plan reads them already
+    del values["init.weights"], wrong["init.weights=nowhere.pth"]  # The plan itself reads weights.
     cases = [Case("plain-8", SMALL), *(Case("residual-8", SMALL | {"train.steps": 2, k: v}) for k, v in values.items())]
     with pytest.raises(UserError) as found:
-        execution.execute(plan(cases, asked), asked)
+        execution.execute(plan(cases, wanted), wanted)
     for message in wrong.values():
         assert re.search(message, str(found.value)), found.value
     assert "plain-8" not in str(found.value)
     assert not (folder / "runs").exists()
 
 
-def test_what_is_wrong_with_several_runs_is_said_once(folder, asked):
+def test_a_problem_of_several_runs_is_reported_once(folder, wanted):
     cases = [Case(f"{unit}-8", SMALL | {"data.name": "digitz"}, unit) for unit in ("plain", "residual")]
     with pytest.raises(UserError, match="^plain, seed 0, residual, seed 0: data.name='digitz'") as found:
-        execution.execute(plan(cases, asked), asked)
+        execution.execute(plan(cases, wanted), wanted)
     assert str(found.value).count("digitz'") == 1
 
 
-def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder, asked, monkeypatch):
+def test_a_run_that_is_refused_at_its_start_is_noted_and_the_next_one_starts(folder, wanted, monkeypatch):
     from resnet_flax.training import loop
 
     real = loop.run
@@ -341,35 +347,35 @@ def test_a_run_that_is_refused_after_all_is_noted_and_the_next_one_starts(folder
         return real(config, workdir, *tracking)
 
     monkeypatch.setattr(loop, "run", refuse)
-    refused, fine = execution.execute(plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], asked), asked)
+    refused, fine = execution.execute(plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], wanted), wanted)
     assert (refused.failure, fine.failure, fine.final["step"]) == ("failed", "", 4)
     assert refused.reason.endswith("No space left on device")
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: failed"):
         execution.raise_failures([refused, fine])
 
 
-@pytest.mark.slow  # 20 s; test_fine_tuning.py starts from weights and goes on without them
-def test_runs_from_weights_are_found_and_finished_ones_are_skipped(asked, folder, given, tmp_path, capsys):
-    """Their configs hold what belongs to the weights, which a command line does not say."""
+@pytest.mark.slow  # 20 s; test_fine_tuning.py starts from weights and resumes without them, too
+def test_runs_from_weights_are_found_and_finished_ones_are_skipped(wanted, folder, given, tmp_path, capsys):
+    """Their configs have settings adopted from the weights, which are not on the command line."""
     from resnet_flax import model
     from resnet_flax.interchange import files, names
     from resnet_flax.training import loop
 
-    [first] = plan([Case("residual-8", SMALL | {"model.shortcut": "B"})], asked)
+    [first] = plan([Case("residual-8", SMALL | {"model.shortcut": "B"})], wanted)
     loop.run(first.config, first.workdir)
     weights = tmp_path / "weights.safetensors"
     found = model.from_run(first.workdir)
     tensors = names.to_tensors(found.network, found.preprocessing.image_shape, found.variables, "cifar")
     files.write(weights, tensors, configs.to_json(found.config), found.preprocessing.to_json())
-    asked = given(f"--config.init.weights={weights}")
-    [run] = plan([Case("residual-8", SMALL)], asked)
-    assert run.config.model.shortcut == "B"  # as the weights have it
-    [outcome] = execution.execute([run], asked)
+    wanted = given(f"--config.init.weights={weights}")
+    [run] = plan([Case("residual-8", SMALL)], wanted)
+    assert run.config.model.shortcut == "B"  # adopted from the weights
+    [outcome] = execution.execute([run], wanted)
     assert (outcome.failure, outcome.final["step"]) == ("", 4)
     before = (run.workdir / "starts.jsonl").read_text()
-    [again] = plans.located(plan([Case("residual-8", SMALL)], asked), asked)
+    [again] = plans.locate(plan([Case("residual-8", SMALL)], wanted), wanted)
     assert again == run
     plans.print_plan([again])
     assert capsys.readouterr().out.endswith(": finished\n")
-    assert execution.execute([again], asked)[0].final["step"] == 4
+    assert execution.execute([again], wanted)[0].final["step"] == 4
     assert (run.workdir / "starts.jsonl").read_text() == before

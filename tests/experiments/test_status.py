@@ -1,4 +1,4 @@
-"""The state of the runs in a folder, in a terminal."""
+"""The table of the states of runs in a folder."""
 
 import json
 from types import SimpleNamespace
@@ -9,8 +9,8 @@ from experiments.depth_sweep import EXPERIMENT
 from resnet_flax.errors import Interrupted
 from resnet_flax.reporting import record, status
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps import carry
-from resnet_flax.sweeps.cases import Asked
+from resnet_flax.sweeps import runner
+from resnet_flax.sweeps.cases import Request
 from tests.commands import command
 from tests.experiments.folders import config, run
 
@@ -19,7 +19,7 @@ STEPS = config().train.steps
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sweep of five runs: finished, interrupted, diverged, killed, and not begun."""
+    """The folder of a sweep with five runs: finished, interrupted, diverged, killed, and not begun."""
     runs = {name: tmp_path / "runs" / name for name in ("done", "stopped", "lost", "killed")}
     run(runs["done"], config())
     for name, steps in (("stopped", 90), ("lost", 45), ("killed", 100)):
@@ -28,13 +28,13 @@ def folder(tmp_path):
     RunDirectory(runs["lost"]).write_diverged(50, "the loss is not finite")
     with open(runs["killed"] / "metrics.jsonl", "a") as file:
         line = {"step": 120, "train_error": 0.25, "images_per_second": 64.0, "seconds": 10.0}
-        file.write(json.dumps(line) + '\n{"step": 14')  # and one that it was writing
+        file.write(json.dumps(line) + '\n{"step": 14')  # The second line was being written when the run was killed.
     record.write_plan(tmp_path, {**{path: name for name, path in runs.items()}, tmp_path / "runs" / "later": "plain-8"})
     return tmp_path
 
 
-def test_each_state(folder):
-    rows = {row[0]: row[1:] for row in status.of(folder).rows}
+def test_each_state_is_shown(folder):
+    rows = {row[0]: row[1:] for row in status.read(folder).rows}
     assert {name: row[:2] for name, row in rows.items()} == {
         "runs/done": ("finished", f"{STEPS} of {STEPS}"),
         "runs/stopped": ("interrupted at step 90", f"90 of {STEPS}"),
@@ -43,47 +43,50 @@ def test_each_state(folder):
         "plain-8": ("not begun", ""),
     }
     assert rows["runs/done"][4:6] == ("5.00%", "10.00%")
-    assert rows["runs/killed"][2:6] == ("64", "", "25.00%", "10.00%")  # the test error of an earlier line
+    assert rows["runs/killed"][2:6] == ("64", "", "25.00%", "10.00%")  # The test error is that of an earlier line.
     assert rows["runs/done"][6] == RunDirectory(folder / "runs/done").starts()[0]["host"] != ""
 
 
-def test_a_run_that_is_running(folder):
-    """The rate of its last line, and the time that the rest takes at it."""
+def test_a_running_run_has_a_rate_and_the_time_left(folder):
+    """The rate is that of its last line, and the time left is computed from it."""
     with RunDirectory(folder / "runs/killed").locked():
-        row = next(row for row in status.of(folder).rows if row[0] == "runs/killed")
+        row = next(row for row in status.read(folder).rows if row[0] == "runs/killed")
     left = round((STEPS - 120) * config().train.batch_size / 64)
     assert row[1:5] == ("running", f"120 of {STEPS}", "64", f"{left // 60}:{left % 60:02}")
 
 
-def test_the_command(folder):
+def test_the_command_prints_the_table(folder):
     code, output = command("-m", "experiments.status", f"--workdir={folder}")
     assert code == 0, output
     table, last = output.splitlines()[:-1], output.splitlines()[-1]
-    assert len({line.index("of") for line in table if " of " in line}) == 1  # aligned
+    assert len({line.index("of") for line in table if " of " in line}) == 1  # The column is aligned.
     assert last == "5 runs: 1 finished, 1 crashed, 1 diverged, 1 interrupted, 1 not begun"
     code, output = command("-m", "experiments.status", f"--workdir={folder / 'runs' / 'done'}", "--watch")
-    assert (code, output.splitlines()[-1]) == (0, "1 run: 1 finished")  # it has ended, so there is nothing to watch
+    assert (code, output.splitlines()[-1]) == (
+        0,
+        "1 run: 1 finished",
+    )  # --watch ends at once, because the run has ended.
     code, output = command("-m", "experiments.status", f"--workdir={folder / 'nowhere'}")
     assert code == 2
     assert output.startswith("error: --workdir=")
     assert len(output.splitlines()) == 1
 
 
-def test_a_plan_that_is_none_is_passed_over(folder):
+def test_an_invalid_plan_is_skipped(folder):
     for text in ("{", "[1]", '{"a": 1}'):
         (folder / record.PLAN).write_text(text)
-        assert len(status.of(folder).rows) == (5 if "a" in text else 4)
+        assert len(status.read(folder).rows) == (5 if "a" in text else 4)
 
 
-def test_a_sweep_leaves_its_plan_before_the_first_run(tmp_path, monkeypatch):
-    def stopped(runs, asked):
+def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch):
+    def stopped(runs, request):
         raise Interrupted("a signal")
 
-    monkeypatch.setattr(carry, "execute", stopped)
+    monkeypatch.setattr(runner, "execute", stopped)
     settings = SimpleNamespace(grid=["model.depth=8,14", "model.unit=plain"])
-    asked = Asked("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), settings=settings)
+    request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), settings=settings)
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "depth_sweep", asked)
-    assert [row[:2] for row in status.of(tmp_path).rows] == [
+        runner.carry_out(EXPERIMENT, "depth_sweep", request)
+    assert [row[:2] for row in status.read(tmp_path).rows] == [
         (f"plain-{depth}, seed {seed}", "not begun") for seed in (0, 1) for depth in (8, 14)
     ]

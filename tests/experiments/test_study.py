@@ -1,4 +1,4 @@
-"""The study of docs/study.md, from another folder, as it stands there but shorter."""
+"""The commands of docs/study.md work in another folder. They are shortened here."""
 
 import csv
 import re
@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "study.md").read_text()
 CONFIG, FRAME = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 LINES = re.findall(r"^resnet-flax (.*)", PAGE.replace("\\\n", " "), re.MULTILINE)
 COMMANDS = [["-m", "resnet_flax", *shlex.split(line)] for line in LINES]
-# What takes the place of an argument: two depths, two decays, a seed, and a few steps of a narrow network.
+# Replacements of arguments: two depths, two weight decays, one seed.
 SHORTER = {
     "--seeds=0..2": "--seeds=0",
     "model.depth=8..32:12": "model.depth=8..14:6",
@@ -26,14 +26,14 @@ STEPS = (
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The folder, and what each command has printed."""
+    """The folder of the study, and the output of each command."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "decay.py").write_text(CONFIG)
     printed = []
     for given in COMMANDS:
         arguments = [SHORTER.get(argument, argument) for argument in given]
         arguments += STEPS if given[2] == "sweep" else ()
-        own = {"XDG_CACHE_HOME": str(folder / "cache")}  # compiled programs are counted
+        own = {"XDG_CACHE_HOME": str(folder / "cache")}  # A test counts the compiled programs in this cache.
         code, output = finish(start(*arguments, cwd=folder, environment=own))
         assert code == 0, output
         printed.append(output)
@@ -62,14 +62,14 @@ def test_five_commands_end_in_the_figure(study):
     assert 0 < float(found[0]["test_error"]) < 1
 
 
-def test_values_that_are_tried_compile_once(study):
-    """A step for each depth; its rates and decays are arguments."""
+def test_different_weight_decays_share_a_compiled_step(study):
+    """There is one compiled step for each depth, with learning rate and weight decay as arguments."""
     folder, _ = study
     steps = [path.name for path in (folder / "cache").rglob("*") if re.match("jit_.*steps.*-cache$", path.name)]
     assert len(steps) == 2, steps
 
 
-def test_the_data_frame(study, monkeypatch):
+def test_the_documented_data_frame(study, monkeypatch):
     pandas = pytest.importorskip("pandas")
     folder, _ = study
     monkeypatch.chdir(folder)

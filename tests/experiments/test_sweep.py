@@ -1,4 +1,4 @@
-"""Sweeps of anything: what they choose, write and draw, of runs that end with given errors; and a real one, small."""
+"""Sweeps over any keys: their choices, files and figures, for stand-ins of runs that end with given errors."""
 
 import csv
 import json
@@ -15,14 +15,14 @@ from resnet_flax.reporting import gather, status, tables
 from resnet_flax.reporting.record import Figure
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import CHECKPOINTS, METRICS
-from resnet_flax.sweeps import carry, choice, execution, plan
-from resnet_flax.sweeps.cases import Asked, Case, Outcome
+from resnet_flax.sweeps import choice, execution, plan, runner
+from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting
 from tests.commands import command
 from tests.experiments import folders
 
 RATES = (0.001, 0.01, 0.1, 1.0)
-# Validation and test error in % of each rate; None: diverges. The least test error is another rate's.
+# Validation and test error in % by unit and rate; None diverges. The least test error is not that of the best rate.
 ERRORS = {
     "plain": {0.001: (20, 5), 0.01: (10, 9), 0.1: (15, 4), 1.0: None},
     "residual": {0.001: (4, 8), 0.01: (6, 3), 0.1: (7, 2), 1.0: (30, 1)},
@@ -31,16 +31,16 @@ END = "at the end of the grid"
 GRID = ("model.unit=plain,residual", "model.depth=8", f"optimizer.learning_rate={','.join(map(str, RATES))}")
 
 
-def asked(folder, grid=GRID, **given):
+def request(folder, grid=GRID, **given):
     modes = {mode: given.pop(mode) for mode in ("dry_run", "draw") if mode in given}
-    return Asked(
+    return Request(
         "configs/digits.py", folder, folder / "runs", overrides={"data.validation": 144}, seeds=(0, 1, 2),
         settings=SimpleNamespace(grid=list(grid), **given), **modes,
     )  # fmt: skip
 
 
 def end(run, errors):
-    """Writes what a run leaves that ends with these errors in %, or diverges."""
+    """Writes the files of a run that ends with these errors in %, or diverges."""
     if run.is_finished or run.directory.diverged():
         return
     steps, seed = run.config.train.steps, run.config.seed
@@ -58,25 +58,25 @@ def end(run, errors):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Lets runs end as ERRORS say, without training; how many of them may end before a signal comes can be set."""
+    """Replaces training: runs end with ERRORS. ``until`` sets after how many runs a signal comes."""
     state = SimpleNamespace(begun=[], until=None)
 
-    def execute(planned, asked):
+    def execute(planned, request):
         for run in planned:
             if state.until is not None and len(state.begun) >= state.until:
-                raise execution.Stopped("stopped by SIGTERM", execution.as_found(planned))
+                raise execution.Stopped("stopped by SIGTERM", execution.read_outcomes(planned))
             if not (run.is_finished or run.directory.diverged()):
                 state.begun.append(run.name)
                 end(run, ERRORS[run.config.model.unit][run.config.optimizer.learning_rate])
-        return execution.as_found(planned)
+        return execution.read_outcomes(planned)
 
-    monkeypatch.setattr(carry, "execute", execute)
+    monkeypatch.setattr(runner, "execute", execute)
     return state
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Draws no picture, but puts an empty one in its place; those of test_each_case_at_its_own_best are real."""
+    """Replaces figures by empty files. Only test_each_case_at_its_own_best draws real ones."""
 
     def draw(outcomes, path, title, *more, **keys):
         assert outcomes
@@ -97,41 +97,39 @@ def contents(folder, names=("runs.csv", "table.md", "choices.md")):
 
 
 def best(folder, **more):
-    return asked(folder, best_over=("optimizer.learning_rate",), **more)
+    return request(folder, best_over=("optimizer.learning_rate",), **more)
 
 
 def test_each_case_at_its_own_best(tmp_path, runs, capsys):
-    """The least validation error chooses, on one seed; the test error of the chosen is reported, of all seeds."""
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # one that was only tried has diverged: no failure
+    """The least validation error with one seed decides. The table has test errors of the choice with all seeds."""
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))  # A candidate has diverged, which is no failure.
     plain, residual = "plain-8 optimizer.learning_rate=0.01", f"residual-8 optimizer.learning_rate=0.001 ({END})"
+    labels_in_words = "plain-8, learning rate 0.01", f"residual-8, learning rate 0.001 ({END})"
     tried = [f"{unit}-8 optimizer.learning_rate={rate}, seed 0" for unit in ("plain", "residual") for rate in RATES]
     assert runs.begun == [*tried, *(f"{label}, seed {seed}" for seed in (1, 2) for label in (plain, residual))]
     table = rows(tmp_path / "table.csv")
     assert [(row["network"], row["seeds"], row["test error %"]) for row in table] == [
-        (plain, "3", "9.10 ± 0.10"),
-        (residual, "3", "8.10 ± 0.10"),
+        (labels_in_words[0], "3", "9.10 ± 0.10"),
+        (labels_in_words[1], "3", "8.10 ± 0.10"),
     ]
     plain, residual = rows(tmp_path / "choices.csv")
     assert plain["tried"] == "0.001: 20.00; 0.01: 10.00; 0.1: 15.00; 1.0: diverged"
     assert (plain["optimizer.learning_rate"], plain["validation error %"], plain["remark"]) == ("0.01", "10.00", "")
     assert residual["remark"] == "at the end of the grid: a wider one may do better"
     record = json.loads((tmp_path / "experiment.json").read_text())
-    assert (
-        "residual-8: optimizer.learning_rate=0.001 is at the end of the grid: a wider one may do better."
-        in record["notes"]
-    )
+    assert "residual-8: learning rate 0.001 is at the end of the grid: a wider one may do better." in record["notes"]
     assert "on 144 images set aside from training" in record["notes"][0]
     assert [figure["file"] for figure in record["figures"]] == ["unit.png", "curves.png"]
     assert len(record["runs"]) == 8 + 4
-    # A second time nothing is begun again, and the same is written.
+    # A second time, no run is begun, and the same files are written.
     before, begun = contents(tmp_path), len(runs.begun)
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     assert (contents(tmp_path), len(runs.begun)) == (before, begun)
 
 
-def test_runs_csv(tmp_path, runs, drawn):
-    """A row a run and seed, a column a key that varies, and the very numbers of metrics.jsonl."""
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+def test_runs_csv_has_the_numbers_of_the_runs(tmp_path, runs, drawn):
+    """It has a row for each run, a column for each key that varies, and the exact numbers of metrics.jsonl."""
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     found = rows(tmp_path / "runs.csv")
     assert list(found[0]) == [
         "run", "group", "model.unit", "optimizer.learning_rate", "seed", "state", "step", "train_error", "test_error",
@@ -153,15 +151,15 @@ def test_runs_csv(tmp_path, runs, drawn):
 
 
 @pytest.mark.parametrize("until", [0, 3, 8, 10])
-def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, until):
-    """In its first stage, between the two, and in its second; the end is that of one that was never stopped."""
+def test_a_stopped_sweep_draws_the_results_so_far_and_resumes(tmp_path, runs, drawn, until):
+    """It is stopped in its first stage, between the stages, or in its second. It ends like an uninterrupted sweep."""
     runs.until = until
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
     found = rows(tmp_path / "stopped" / "runs.csv")
     assert sum(row["state"] == "not begun" for row in found) == len(found) - until
     record = json.loads((tmp_path / "stopped" / "experiment.json").read_text())
-    assert record["notes"][0].startswith(f"Drawn before the end, of {len(found)} runs: ")
+    assert record["notes"][0].startswith(f"Drawn before all runs have ended: of {len(found)} runs, ")
     assert len(record["runs"]) == until
     assert bool(record["figures"]) == (until > 0)
     assert all((tmp_path / "stopped" / figure["file"]).is_file() for figure in record["figures"])
@@ -172,22 +170,22 @@ def test_a_stopped_sweep_draws_what_there_is_and_goes_on(tmp_path, runs, drawn, 
         assert [len(e.problems) for e in gathered.experiments] == [0]
     runs.until = None
     for name in ("stopped", "whole"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path / name))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / name))
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert len(runs.begun) == 2 * 12
 
 
-def test_the_status_knows_of_the_second_stage(tmp_path, runs, drawn):
+def test_the_status_shows_the_second_stage(tmp_path, runs, drawn):
     runs.until = 2
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
-    names = [row[0] for row in status.of(tmp_path).rows if row[1] == "not begun"]
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    names = [row[0] for row in status.read(tmp_path).rows if row[1] == "not begun"]
     assert len(names) == 6 + 4
     assert "the best optimizer.learning_rate of plain-8, seed 1" in names
     runs.until = 9
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
-    assert [row[0] for row in status.of(tmp_path).rows if row[1] == "not begun"] == [
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    assert [row[0] for row in status.read(tmp_path).rows if row[1] == "not begun"] == [
         f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 1",
         "plain-8 optimizer.learning_rate=0.01, seed 2",
         f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 2",
@@ -195,47 +193,47 @@ def test_the_status_knows_of_the_second_stage(tmp_path, runs, drawn):
 
 
 def test_a_dry_run_prints_the_first_stage_and_how_many_follow(tmp_path, capsys):
-    carry.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, dry_run=True, choose_seeds=("0..1",)))
     *first, last = capsys.readouterr().out.splitlines()
     assert len(first) == 2 * 8
-    assert last == "then 2 more: the best optimizer.learning_rate of each of 2, with seed 2"
+    assert last == "then 2 more runs: the best optimizer.learning_rate of each of 2 cases, with seed 2"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_test_images_never_choose(tmp_path):
+def test_a_choice_without_validation_images_is_refused(tmp_path):
     code, output = command(
         "-m", "experiments.sweep", *(f"--grid={axis}" for axis in GRID), "--best-over=optimizer.learning_rate",
         f"--workdir={tmp_path / 'x'}",
     )  # fmt: skip
     assert code == 2
-    assert "data.validation=0, so nothing to choose by: the test images must not choose" in output
+    assert "data.validation=0, so it has no images to choose by: test images are never used for a choice" in output
     assert "--config.data.validation=N" in output
     assert len(output.splitlines()) == 1
     assert not (tmp_path / "x").exists()
 
 
-def test_a_case_of_which_every_value_fails_has_a_row_that_says_so(tmp_path, runs, drawn, monkeypatch):
+def test_a_case_whose_values_all_fail_has_a_row(tmp_path, runs, drawn, monkeypatch):
     monkeypatch.setitem(ERRORS, "plain", dict.fromkeys(RATES))
     with pytest.raises(Diverged, match="1 of 7 runs did not end: plain-8, each optimizer.learning_rate, seed 0: div"):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     plain = rows(tmp_path / "table.csv")[0]
-    assert (plain["network"], plain["seeds"]) == ("plain-8, each optimizer.learning_rate", "1 (1 diverged)")
-    assert rows(tmp_path / "choices.csv")[0]["remark"] == "no value came to its end"
+    assert (plain["network"], plain["seeds"]) == ("plain-8, each learning rate", "1 (1 diverged)")
+    assert rows(tmp_path / "choices.csv")[0]["remark"] == "every value failed"
 
 
-def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
-    """While a sweep trains, or after it was killed, when it has written nothing."""
+def test_draw_trains_nothing(tmp_path, runs, drawn, monkeypatch):
+    """It draws during training, or after a sweep was killed before it wrote any table."""
     runs.until = 5
     with pytest.raises(Interrupted):
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     for name in ("runs.csv", "table.csv", "experiment.json"):
         (tmp_path / name).unlink()
-    monkeypatch.setattr(carry, "execute", None)  # a call would fail
+    monkeypatch.setattr(runner, "execute", None)  # a call would fail
     begun = sorted(tmp_path.glob("runs/*"))
     with RunDirectory(begun[0]).locked():
-        carry.carry_out(EXPERIMENT, "sweep", best(tmp_path, draw=True))
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, draw=True))
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 3 + 2
-    assert (tmp_path / "unit.png").is_file()  # plain's rate is chosen
+    assert (tmp_path / "unit.png").is_file()  # The rate of plain networks is already chosen.
     assert sorted(tmp_path.glob("runs/*")) == begun
 
 
@@ -244,11 +242,11 @@ def test_draw_runs_nothing(tmp_path, runs, drawn, monkeypatch):
     st.permutations(range(6)),
 )
 def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
-    """Against a sort; one that failed is never chosen, and an end is one by its value, not by its place."""
+    """The choice equals a sort. A failed value is never chosen, and the ends of a grid are those of its values."""
     run = SimpleNamespace()
     values = [0.1 * (1 + place) for place in order[: len(tried)]]
     among = [
-        choice.Tried(
+        choice.Candidate(
             {"optimizer.learning_rate": value},
             [Outcome(run, [{"validation_error": error / 10, "validation_loss": loss / 10}], 0, 0, "crashed" * failed)],
         )
@@ -264,17 +262,17 @@ def test_the_choice_is_the_least_error_then_the_least_loss(tried, order):
     assert found.best is least
     value = least.values["optimizer.learning_rate"]
     at_an_end = len(values) > 1 and value in (min(values), max(values))
-    assert found.ends(["optimizer.learning_rate"]) == ["optimizer.learning_rate"] * at_an_end
+    assert found.keys_at_end(["optimizer.learning_rate"]) == ["optimizer.learning_rate"] * at_an_end
 
 
-def test_a_grid_cannot_be_wider_than_its_key():
-    """No weight decay is less than 0."""
+def test_a_limit_of_a_key_is_no_end_of_the_grid():
+    """Weight decay cannot be less than 0, so 0 is not reported as an end."""
     line = {"validation_error": 0.1, "validation_loss": 0.1}
     among = [
-        choice.Tried({"optimizer.weight_decay": decay}, [Outcome(None, [line | {"validation_error": decay}], 0, 0)])
+        choice.Candidate({"optimizer.weight_decay": decay}, [Outcome(None, [line | {"validation_error": decay}], 0, 0)])
         for decay in (0.0, 0.1)
     ]
-    assert choice.Choice("plain-8", {}, among).ends(["optimizer.weight_decay"]) == []
+    assert choice.Choice("plain-8", {}, among).keys_at_end(["optimizer.weight_decay"]) == []
 
 
 @pytest.mark.parametrize(
@@ -290,23 +288,26 @@ def test_a_grid_cannot_be_wider_than_its_key():
             "--grid does not vary model.dept; config has no key 'model.dept'; did you mean model.depth",
         ),
         ({"lines": ("model.width",)}, "--lines=model.width: --grid does not vary model.width; it varies model.unit, "),
-        ({"x": "model.depth", "lines": ("model.unit",)}, "optimizer.learning_rate varies, too, and a line would mix"),
-        ({"best_over": ("model.unit",), "x": "model.unit"}, "chooses model.unit: it is on no axis and of no line"),
+        ({"x": "model.depth", "lines": ("model.unit",)}, "optimizer.learning_rate varies too, and a line would mix"),
+        (
+            {"best_over": ("model.unit",), "x": "model.unit"},
+            "chooses model.unit, so model.unit cannot be in --x or --lines",
+        ),
         ({"best_over": ("optimizer.momentum",)}, "--best_over=optimizer.momentum: --grid does not vary"),
         ({"choose_seeds": ("0",)}, "--choose_seeds has no effect without --best-over"),
-        ({"best_over": ("model.unit",), "choose_seeds": ("1..0",)}, "--choose_seeds=1..0: a range grows"),
+        ({"best_over": ("model.unit",), "choose_seeds": ("1..0",)}, "--choose_seeds=1..0: a range goes up"),
     ],
     ids=str,
 )
-def test_what_a_figure_cannot_show_is_refused(tmp_path, given, message):
+def test_invalid_roles_of_keys_are_refused(tmp_path, given, message):
     with pytest.raises(UserError) as found:
-        carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, **given))
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, **given))
     assert message in str(found.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_axes_and_lines(tmp_path, runs, monkeypatch):
-    """Rates on a logarithmic axis, a line for each value of whatever else varies; keys that change together are one."""
+    """Rates are on a logarithmic axis. Other keys have a line for each value; keys that change together share it."""
     seen = {}
 
     def against(outcomes, path, title, x, line, log):
@@ -323,25 +324,25 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
             False, {"8 layers"}, "learning_rate.png"),
     }.items():  # fmt: skip
         with pytest.raises(RuntimeError, match="enough"):
-            carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, x=x, grid=axes))
+            runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, x=x, grid=axes))
         assert (seen["log"], seen["lines"], seen["file"]) == expected
 
 
-def test_figures_that_fail_before_the_end_keep_no_table_from_being_written(tmp_path, runs, capsys):
-    """An experiment of one's own may read a metric that a run has not come to."""
+def test_tables_are_written_even_if_figures_of_unfinished_runs_fail(tmp_path, runs, capsys):
+    """A user's own experiment may read a metric that an unfinished run lacks."""
     experiment = EXPERIMENT.__class__(
         title="x", question="y", cases=lambda _: [Case("plain-8", {"optimizer.learning_rate": r}) for r in RATES],
         findings=lambda results: [o.final["test_error"] for o in results.outcomes],
     )  # fmt: skip
     runs.until = 1
     with pytest.raises(Interrupted):
-        carry.carry_out(experiment, "x", asked(tmp_path))
-    assert "no figures of the runs so far: KeyError" in capsys.readouterr().out
+        runner.carry_out(experiment, "x", request(tmp_path))
+    assert "no figures could be drawn of the runs so far: KeyError" in capsys.readouterr().out
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 11
 
 
 def test_the_readable_table_is_made_of_the_tidy_rows(tmp_path, runs, drawn):
-    results = carry.carry_out(EXPERIMENT, "sweep", asked(tmp_path, grid=("model.unit=residual", GRID[2])))
+    results = runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
     found = rows(tmp_path / "runs.csv")
     means = [
         np.mean([100 * float(row["test_error"]) for row in found if float(row["optimizer.learning_rate"]) == rate])
@@ -351,7 +352,20 @@ def test_the_readable_table_is_made_of_the_tidy_rows(tmp_path, runs, drawn):
     assert [row[4].split()[0] for row in table] == [f"{mean:.2f}" for mean in means]
 
 
-def test_ranges_are_for_the_flags_of_all_experiments(tmp_path):
+def test_readable_tables_have_the_words_of_figures_and_raw_ones_have_keys(tmp_path, runs, drawn, capsys):
+    runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
+    in_words = [f"residual-20, learning rate {rate}" for rate in ("0.001", "0.01", "0.1", "1")]
+    assert [row["network"] for row in rows(tmp_path / "table.csv")] == in_words
+    for text in ((tmp_path / "table.md").read_text(), capsys.readouterr().out):
+        assert [line.split(" | ")[0] for line in text.splitlines() if "residual" in line] == [
+            f"| {label}" for label in in_words
+        ]
+    raw = rows(tmp_path / "runs.csv")
+    assert raw[0]["run"] == "residual-20 optimizer.learning_rate=0.001"
+    assert raw[0]["optimizer.learning_rate"] == "0.001"
+
+
+def test_ranges_work_in_the_flags_of_all_experiments(tmp_path):
     assert Setting((20,), "").default == (20,)
     code, output = command(
         "-m", "experiments.plain_vs_residual", "--depths=8..20:6", "--seeds=0..1", "--units=plain", "--dry-run",
@@ -363,6 +377,6 @@ def test_ranges_are_for_the_flags_of_all_experiments(tmp_path):
     ]
 
 
-def test_identity_is_that_of_results():
+def test_identity_ignores_keys_that_may_change_on_resume():
     a, b = folders.config(train__log_every=7), folders.config(data__data_dir="/data")
     assert plan.identity(folders.config()) == plan.identity(b) != plan.identity(a)

@@ -1,4 +1,4 @@
-"""Figures are measured as matplotlib draws them: what fits, what differs in grey, what failures and gaps look like."""
+"""Tests of figures as matplotlib draws them: layout, styles that differ in grey, marks of failures and gaps."""
 
 import itertools
 import subprocess
@@ -23,7 +23,7 @@ DEPTHS = (8, 14, 20, 26, 32, 44, 56)
 
 
 def outcome(depth=20, seed=0, test=0.03, failure="", steps=4, label="", **keys):
-    """A run of four lines of metrics whose errors fall to ``test``; one that failed has two."""
+    """Returns the outcome of a run with four lines, or two if it failed, whose errors fall to ``test``."""
     c = configs.base()
     overrides = {key.replace("__", "."): value for key, value in keys.items()}
     c.update_from_flattened_dict({"data.name": "digits", "model.unit": "plain", "model.depth": depth, **overrides})
@@ -40,7 +40,10 @@ def outcome(depth=20, seed=0, test=0.03, failure="", steps=4, label="", **keys):
 
 
 def sweep(seeds=3):
-    """Seven depths, five weight decays: 56 layers always diverge at 0.001, one seed of 20 layers at 0.01."""
+    """Returns a sweep of seven depths and five weight decays.
+
+    All seeds of 56 layers diverge at 0.001, and one seed of 20 layers at 0.01.
+    """
     decays = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
     return [
         outcome(
@@ -57,7 +60,7 @@ def layers(o):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that are saved, drawn as they are written."""
+    """A list of the saved figures, after they were drawn."""
     found = []
 
     def keep(figure, path):
@@ -69,7 +72,7 @@ def drawn(monkeypatch):
 
 
 def sticks_out(figure):
-    """How far in inches what is drawn sticks out of the figure, at its worst edge."""
+    """Returns how far drawn things stick out of the figure at its worst edge, in inches."""
     box, (width, height) = figure.get_tightbbox(figure.canvas.get_renderer()), figure.get_size_inches()
     return max(-box.x0, -box.y0, box.x1 - width, box.y1 - height)
 
@@ -98,7 +101,7 @@ FIGURES = {
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
-    """Each of the above as it is written, by its name."""
+    """Each of these figures as it is saved, by its name."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         for name, draw in FIGURES.items():
@@ -112,24 +115,24 @@ def figures(tmp_path_factory):
 def test_everything_lies_within_the_figure(name, figures):
     figure = figures[name]
     assert sticks_out(figure) < 0.01
-    assert figure.get_figwidth() <= 7  # on a page of 400 pixels, 10 points are 8 pixels or more
+    assert figure.get_figwidth() <= 7  # On a page of 400 pixels, 10 points are at least 8 pixels.
     labels = {label for ax in figure.axes for label in ax.get_legend_handles_labels()[1]}
     assert len(legend_of(figure)) == len(labels) >= 2
     assert not any("_" in text or "=" in text for text in legend_of(figure))
-    for ax in figure.axes:  # what a panel draws in its own right does not lie under its neighbour
+    for ax in figure.axes:  # No panel lies under its neighbour.
         others = [other for other in figure.axes if other is not ax]
         assert not any(ax.get_window_extent().overlaps(other.get_window_extent()) for other in others)
 
 
 @pytest.mark.parametrize("count", range(1, 13))
 def test_lines_differ_in_colour_marker_and_dashes_and_in_grey(count):
-    looks = list(style.looks(map(str, range(count))).values())
-    assert len({look["color"] for look in looks}) == count
-    assert len({(look["marker"], str(look["linestyle"])) for look in looks}) == min(count, 8)
+    line_styles = list(style.line_styles(map(str, range(count))).values())
+    assert len({look["color"] for look in line_styles}) == count
+    assert len({(look["marker"], str(look["linestyle"])) for look in line_styles}) == min(count, 8)
     pixels = Image.new("RGB", (count, 1))
-    pixels.putdata([tuple(round(255 * v) for v in to_rgb(look["color"])) for look in looks])
+    pixels.putdata([tuple(round(255 * v) for v in to_rgb(look["color"])) for look in line_styles])
     grey = np.array(pixels.convert("L"), int)[0]
-    assert np.all(grey <= 190)  # on white paper
+    assert np.all(grey <= 190)  # dark enough on white paper
     if count <= 7:
         assert np.all(np.diff(grey) <= -20)
 
@@ -147,45 +150,63 @@ def test_points_of_equal_value_lie_side_by_side_and_in_order(figures):
     places = np.array([line.get_transform().transform(line.get_xydata())[:, 0] for line in lines])  # [lines, values]
     assert np.nanmin(np.diff(places, axis=0)) > 0.5
     assert np.all(np.nanmax(places[:, :-1], 0) < np.nanmin(places[:, 1:], 0))
-    assert all(list(line.get_xdata()) == [0, 1e-5, 1e-4, 1e-3, 1e-2] for line in lines)  # the data are as they are
+    assert all(list(line.get_xdata()) == [0, 1e-5, 1e-4, 1e-3, 1e-2] for line in lines)  # The data are unchanged.
 
 
 @pytest.mark.parametrize(("seeds", "bars"), [(1, 0), (3, 2)])
-def test_error_bars_only_of_several_seeds(seeds, bars):
+def test_only_several_seeds_have_error_bars(seeds, bars):
     axes = Figure().add_subplot()
     outcomes = [outcome(d, s, test=0.1 + 0.01 * s) for d in (8, 20) for s in range(seeds)]
     final_errors.draw_against(axes, outcomes)
     drawn = [segment for bar in axes.collections for segment in bar.get_segments() if len(segment)]
     assert len(drawn) == bars
     for segment in drawn:
-        assert segment[:, 1] == pytest.approx(
-            [10, 12]
-        )  # of 10, 11 and 12: the mean, one standard deviation either side
+        assert segment[:, 1] == pytest.approx([10, 12])  # The seeds are 10, 11 and 12: mean 11, standard deviation 1.
     curves_axes = Figure().add_subplot()
     curves.draw_into(curves_axes, outcomes)
     assert len(curves_axes.collections) == bars  # bands
 
 
-def test_what_diverged_is_marked_and_explained(figures):
-    assert set(legend_of(figures["against"])[-2:]) == {"diverged in part: mean of the other seeds", "diverged"}
+def test_diverged_runs_are_marked_and_explained(figures):
+    assert set(legend_of(figures["against"])[-2:]) == {"diverged for some seeds: mean of the others", "diverged"}
     ax = figures["against"].axes[1]
     lines = {line.get_label(): line for line in ax.lines}
     assert np.isnan(lines["56 layers"].get_ydata()).tolist() == [False, False, False, True, False]
-    assert lines["20 layers"].get_ydata()[-1] == pytest.approx(2.2)  # of 2.0 and 2.4
+    assert lines["20 layers"].get_ydata()[-1] == pytest.approx(2.2)  # the mean of 2.0 and 2.4
     [cross] = [line for line in ax.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert (list(cross.get_xdata()), cross.get_color()) == ([1e-3], lines["56 layers"].get_color())
     [hollow] = [line for line in ax.lines if line.get_markerfacecolor() == "w" and len(line.get_xdata())]
     assert (list(hollow.get_xdata()), hollow.get_color()) == ([1e-2], lines["20 layers"].get_color())
 
 
-def test_curves_of_runs_that_diverged():
+def test_each_mark_of_a_stopped_sweep_has_one_legend_entry(drawn, tmp_path):
+    """Equal marks share an entry for all kinds of failure, also across panels."""
+    failures = {8: ("", "interrupted"), 20: ("", "not begun"), 32: ("interrupted", "not begun"), 56: ("diverged",) * 2}
+    outcomes = [
+        outcome(depth, seed, failure=failure, model__unit="plain" if depth < 32 else "residual")
+        for depth, members in failures.items()
+        for seed, failure in enumerate(members)
+    ]
+    final_errors.against_depth(outcomes, tmp_path / "depth.png", "digits: error against depth")
+    curves.draw(outcomes, tmp_path / "curves.png", "digits: errors during training")
+    against, over_steps = drawn
+    assert sorted(" ".join(text.split()) for text in legend_of(against)) == [
+        "diverged or interrupted or not begun", "interrupted or not begun for some seeds: mean of the others",
+        "plain", "residual",
+    ]  # fmt: skip
+    assert [text for text in legend_of(over_steps) if "mean" in text] == [
+        "diverged or interrupted or not begun (not in the mean)"
+    ]
+
+
+def test_curves_of_failed_runs_are_apart_and_end_in_a_cross():
     whole = [outcome(20, seed, test=0.02 * (1 + seed)) for seed in (0, 1)]
     axes = Figure().add_subplot()
     curves.draw_into(axes, [*whole, outcome(20, 2, test=0.2, failure="diverged"), outcome(56, 0, failure="crashed")])
     lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines["20 layers"].get_xdata()) == [225, 450, 675, 900]  # as long as those that ended
+    assert list(lines["20 layers"].get_xdata()) == [225, 450, 675, 900]  # the steps of the finished runs
     assert lines["20 layers"].get_ydata()[-1] == pytest.approx(3)
-    assert {"diverged (not in a mean)", "crashed (not in a mean)"} <= lines.keys()
+    assert "crashed or diverged (not in the mean)" in lines
     crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert [line.get_xdata()[-1] for line in crosses] == [450, 450]
     assert axes.get_ylim()[1] >= max(max(line.get_ydata()) for line in crosses)
@@ -201,7 +222,7 @@ def test_a_gap_is_explained():
 
 
 @pytest.mark.parametrize(("errors", "scale"), [((0.02, 0.03, 0.7), "symlog"), ((0.02, 0.3, 0.7), "linear")])
-def test_lines_that_pile_up_below_5_percent_are_drawn_apart(errors, scale):
+def test_several_lines_below_5_percent_make_the_axis_logarithmic(errors, scale):
     outcomes = [outcome(d, test=e) for d, e in zip((8, 20, 56), errors, strict=True)]
     for draw in (curves.draw_into, lambda axes, o: final_errors.draw_against(axes, o, line=layers)):
         axes = Figure().add_subplot()
@@ -212,7 +233,7 @@ def test_lines_that_pile_up_below_5_percent_are_drawn_apart(errors, scale):
         assert axes.get_ylabel() == ("error (%), log above 1" if scale == "symlog" else "error (%)")
 
 
-def test_layers_that_died_leave_a_gap_and_networks_that_diverged_are_named(drawn, tmp_path):
+def test_layers_of_value_0_leave_a_gap_and_diverged_networks_are_named(drawn, tmp_path):
     def measured(unit, values, failure=""):
         config = outcome(20, model__unit=unit).run.config
         found = type("Propagation", (), dict.fromkeys(("weights", "activations", "responses"), values))
@@ -227,7 +248,7 @@ def test_layers_that_died_leave_a_gap_and_networks_that_diverged_are_named(drawn
     assert all(sticks_out(figure) < 0.01 for figure in drawn)
 
 
-def test_every_layer_during_training(drawn, tmp_path):
+def test_values_of_0_are_explained_in_the_figure_of_every_layer(drawn, tmp_path):
     run = outcome(20)
     for line in run.lines:
         line |= {"gradient_norm/stem_conv": 1.0 / line["step"], "gradient_norm/stage1.1.conv1": 0.0}
@@ -237,7 +258,7 @@ def test_every_layer_during_training(drawn, tmp_path):
     assert sticks_out(figure) < 0.01
 
 
-def test_titles_carry_the_protocol(figures):
+def test_titles_have_the_protocol(figures):
     question, data = figures["against"].get_suptitle().splitlines()
     assert question == "Does weight decay matter more for deeper plain nets?"
     assert data == "digits, 1,442 training images of 8x8; batch 32, 900 steps; 3 seeds"
@@ -249,7 +270,7 @@ def test_titles_carry_the_protocol(figures):
     assert protocol.summary(various).startswith("digits or CIFAR-10, 1,442 training images of side 8 or 32; ")
 
 
-def test_labels_are_words():
+def test_labels_are_in_words():
     assert words.without_keys("plain-56 model.dropout=0.5") == "plain-56, dropout 0.5"
     assert words.without_keys("residual-20 B he, last scale 0") == "residual-20 B he, last scale 0"
     assert words.without_keys("optimizer.weight_decay=0.001 data.flip=False") == "weight decay 0.001, no flips"
@@ -268,7 +289,7 @@ def test_labels_are_words():
 
 
 @pytest.mark.parametrize("x", ["model.unit", "model.stage_units", "data.flip", "optimizer.momentum"])
-def test_any_key_is_an_axis(x):
+def test_any_key_can_be_an_axis(x):
     values = {
         "model.unit": ("residual", "plain"), "model.stage_units": ((3, 4, 6), (1, 1)), "data.flip": (True, False),
         "optimizer.momentum": (0.5, 0.9),
@@ -280,7 +301,7 @@ def test_any_key_is_an_axis(x):
     assert axes.lines[0].get_linestyle() == ("-" if x == "optimizer.momentum" else "None")
 
 
-def test_a_figure_drawn_again_is_the_same_bytes(tmp_path):
+def test_a_figure_drawn_again_has_the_same_bytes(tmp_path):
     pictures = [tmp_path / name / "figure.png" for name in ("a", "b")]
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False}):
         FIGURES["against depth"](pictures[0])
@@ -292,8 +313,8 @@ def test_a_figure_drawn_again_is_the_same_bytes(tmp_path):
     assert sorted(path.name for path in pictures[0].parent.iterdir()) == ["figure.png", "figure.svg"]
 
 
-def test_matplotlib_stays_as_it_was(tmp_path):
-    """Importing every module that draws, and drawing, changes no setting and no backend of a notebook."""
+def test_matplotlibs_settings_stay_unchanged(tmp_path):
+    """Importing all drawing modules, and drawing, changes no setting of matplotlib and not its backend."""
     modules = ", ".join(path.stem for path in Path(style.__file__).parent.glob("*.py"))
     program = f"""
 import matplotlib, pathlib, sys

@@ -1,8 +1,8 @@
-"""A tracker for tests: keeps what it is told, and like Weights & Biases takes no line back."""
+"""A tracker for tests. It records all lines and, like Weights & Biases, cannot replace one."""
 
-OPENED = []  # a TrackedRun a start
-HELD = {}  # lines by step, by the id of the run
-FAULT = {}  # name of a function -> what it calls first
+OPENED = []  # the TrackedRun of each start
+HELD = {}  # for each run's id, its lines by step
+FAULT = {}  # for the name of a function, another one that it calls first
 
 
 def open(run):

@@ -1,4 +1,4 @@
-"""Trackio, Weights & Biases (offline) and TensorBoard themselves: a run killed twice is one run with each step once."""
+"""A run that was killed twice is one run with each step once in TensorBoard, Trackio and Weights & Biases (offline)."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def killed_twice(tmp_path_factory):
-    """The run's directory, and that of Trackio."""
+    """The run directory, and the folder of Trackio."""
     root = tmp_path_factory.mktemp("trackers")
     workdir, environment = root / "run", {"WANDB_MODE": "offline", "TRACKIO_DIR": str(root / "trackio")}
     wanted = ",".join({"tensorboard", *TRACKERS})
@@ -59,7 +59,7 @@ def comparable(lines):
 
 
 def assert_whole(found, workdir):
-    """Found are pairs of a step and metrics, in the order in which they were sent."""
+    """Asserts that pairs of a step and metrics, in the order in which they were sent, are those of the run."""
     truth = RunDirectory(workdir).metrics()
     assert [line["step"] for line in truth] == list(range(1, STEPS + 1))
     assert [step for step, _ in found] == list(range(1, STEPS + 1))
@@ -72,7 +72,7 @@ def test_wandb_offline(killed_twice):
     files = sorted(workdir.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 3
     runs, found, in_each = [], [], []
-    for file in files:  # by its own reader
+    for file in files:  # read with its own tool
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
         out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         records = [json.loads(text) for text in out.splitlines() if text.startswith("{")]

@@ -1,4 +1,4 @@
-"""Trackers: each line once whatever was lost, one line where they fail, and nothing that training waits for."""
+"""Trackers: they get each line once, whatever was lost. Their failures are reported and never delay training."""
 
 import dataclasses
 import threading
@@ -14,8 +14,8 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.layout import TRACKER_ID
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.sweeps import execution
-from resnet_flax.sweeps.cases import Asked, Case
-from resnet_flax.sweeps.endings import WELL
+from resnet_flax.sweeps.cases import Case, Request
+from resnet_flax.sweeps.endings import SUCCESS
 from resnet_flax.sweeps.plan import plan
 from resnet_flax.tracking import background, table
 from resnet_flax.tracking.tracker import Tracking
@@ -29,7 +29,7 @@ from tests.training.small import small_config
 
 @pytest.fixture(autouse=True)
 def recording(monkeypatch):
-    """A tracker called "recording", which keeps what it is told in ``recorder``."""
+    """Adds a tracker called "recording", whose lines are in ``recorder``."""
     monkeypatch.setitem(table.TRACKERS, "recording", table.Kind("Recorder", "tests.tracking.recorder", "json", "it"))
     monkeypatch.setattr(background, "_PAUSE", 0.0)
     for kept in (recorder.OPENED, recorder.HELD, recorder.FAULT):
@@ -52,11 +52,11 @@ def held():
 
 
 class Killed(BaseException):
-    """Ends a run where it stands."""
+    """Ends a run at once, as a kill does."""
 
 
 def test_a_run_that_is_killed_twice_is_one_run_with_each_step_once(tmp_path, monkeypatch):
-    """Each kill leaves the tracker a line that is computed again; the first one also lost it an earlier line."""
+    """After each kill, the tracker has a line that is computed again. The first kill also loses an earlier line."""
     c, tracking, next_call = small_config(train__log_every=2), Tracking(("recording",)), Run.next_call
     for killed_at, lost in ((6, 4), (10, 10)):
 
@@ -75,51 +75,51 @@ def test_a_run_that_is_killed_twice_is_one_run_with_each_step_once(tmp_path, mon
     lines = RunDirectory(tmp_path).metrics()
     assert [[one["step"] for one in run.lines] for run in recorder.OPENED] == [[], [2, 4], [2, 4, 6, 8]]
     assert sorted(held(), key=lambda one: one["step"]) == [
-        # The last bits are those of a clock: what the tracker had before the kill stays.
+        # Wall-clock metrics differ when a line is computed again, and the tracker keeps the earlier line.
         one | {key: recorder.HELD[recorder.OPENED[0].id][one["step"]][key] for key in WALL_CLOCK}
         for one in lines
     ]
     assert len({run.id for run in recorder.OPENED}) == 1
     assert recorder.OPENED[0].config == configs.flatten(RunDirectory(tmp_path).config())
     assert recorder.OPENED[0].name == f"residual-8 on digits, {tmp_path}"
-    assert not list(tmp_path.glob("events.out.*"))  # it was not asked for
+    assert not list(tmp_path.glob("events.out.*"))  # TensorBoard was not requested.
 
 
-def test_a_finished_run_sends_what_a_tracker_lacks(tmp_path):
+def test_a_finished_run_sends_the_lines_that_a_tracker_lacks(tmp_path):
     write(tmp_path, 0, [1, 2, 3])
     del recorder.HELD[recorder.OPENED[0].id][3]
     run = RunDirectory(tmp_path)
     for _ in range(2):
         run.complete_trackers(run.metrics(), Tracking(("recording", "tensorboard")))
         assert held() == [line(step) for step in (1, 2, 3)]
-    assert len(list(tmp_path.glob("events.out.*"))) == 1  # the second time nothing was lacking
+    assert len(list(tmp_path.glob("events.out.*"))) == 1  # The second time, no line was missing.
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
 
 
-def test_runs_of_a_sweep_are_named_as_in_tables_and_grouped(tmp_path, monkeypatch):
+def test_runs_of_a_sweep_are_named_by_label_and_seed_and_grouped(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(loop, "run", lambda config, workdir, tracking: seen.append(tracking))
-    asked = Asked("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
-    execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], asked), asked)
+    request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), trackers=("wandb",))
+    execution.execute(plan([Case("plain-8", {"model.dropout": 0.5})], request), request)
     name, group = "plain-8 model.dropout=0.5, seed {}", str(tmp_path)
     assert seen == [Tracking(("wandb",), name.format(seed), group) for seed in (0, 1)]
 
 
-def test_a_worker_of_a_cluster_is_told_the_name(tmp_path, monkeypatch):
-    """As plain values: it finds this package only after it was given them."""
+def test_a_worker_of_a_cluster_gets_the_runs_name(tmp_path, monkeypatch):
+    """It gets plain values, because it can import this package only later."""
     seen, tracking = [], Tracking(("wandb",), "plain-8, seed 0", "runs/depth")
-    monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or WELL)
+    monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or SUCCESS)
     assert len(list(ray_task.work(configs.to_json(small_config()), tmp_path, None, dataclasses.astuple(tracking)))) == 2
     assert seen == [tracking]
 
 
-def test_the_id_stays_where_a_run_is_moved_to(tmp_path):
+def test_the_id_stays_when_a_run_is_moved(tmp_path):
     (tmp_path / "a").mkdir()
     write(tmp_path / "a", 0, [1])
     (tmp_path / "a").rename(tmp_path / "b")
     write(tmp_path / "b", 1, [2])
     assert held() == [line(1), line(2)]
-    (tmp_path / "b" / TRACKER_ID).write_text("../../etc")  # a path, where an id was
+    (tmp_path / "b" / TRACKER_ID).write_text("../../etc")  # a path in place of an id
     write(tmp_path / "b", 2, [3])
     _, last = recorder.HELD
     assert last == (tmp_path / "b" / TRACKER_ID).read_text() != "../../etc"
@@ -130,10 +130,10 @@ def fail():
 
 
 @pytest.mark.parametrize("where", ["open", "write", "close"])
-def test_a_tracker_that_fails_is_said_once(tmp_path, capfd, where):
+def test_a_failure_of_a_tracker_is_reported_once(tmp_path, capfd, where):
     recorder.FAULT[where] = fail
     write(tmp_path, 0, [1, 2, 3], ("recording", "tensorboard"))
-    said = f"{tmp_path}: Recorder cannot be written (no route to the host); training goes on\n"
+    said = f"{tmp_path}: Recorder cannot be written (no route to the host); training continues without it\n"
     assert capfd.readouterr().err == said
     assert RunDirectory(tmp_path).metrics() == [line(step) for step in (1, 2, 3)]
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3]
@@ -151,24 +151,24 @@ def test_training_does_not_wait_for_a_tracker(tmp_path, capfd, monkeypatch):
     assert len(RunDirectory(tmp_path).metrics()) == 10
 
 
-def test_lines_that_events_lack_are_put_back_at_the_time_of_the_others(tmp_path):
-    """The last line cut short by a crash, and a line that is computed again."""
+def test_lines_missing_from_event_files_are_written_again(tmp_path):
+    """A crash cut the last line short, and a line is computed again."""
     write(tmp_path, 0, [1, 2, 3, 4], ("tensorboard",))
     (first,) = tmp_path.glob("events.out.*")
     times = {event.step: event.wall_time for event in events(tmp_path) if event.step}
     whole = first.read_bytes()
-    first.write_bytes(whole[:-5])  # of step 4
+    first.write_bytes(whole[:-5])  # cuts step 4 short
     write(tmp_path, 3, [4, 5], ("tensorboard",))
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3, 4, 5]
     assert {event.step: event.wall_time for event in events(tmp_path)[:5] if 0 < event.step < 4} == {
         step: times[step] for step in (1, 2, 3)
     }
-    first.write_bytes(whole[: len(whole) // 2])  # of step 2 at the latest
+    first.write_bytes(whole[: len(whole) // 2])  # cuts step 2 or an earlier one short
     write(tmp_path, 5, [6], ("tensorboard",))
     assert list(scalars(tmp_path)["train_loss"]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_tensorboard_knows_the_config(tmp_path):
+def test_tensorboard_gets_the_config(tmp_path):
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
     c = configs.resolve(small_config())
@@ -191,7 +191,7 @@ def test_tensorboard_knows_the_config(tmp_path):
         ("absent", "the package no_such_package is not installed; pip install '.[no]', or leave absent out"),
     ],
 )
-def test_a_tracker_that_cannot_be_is_refused(tmp_path, monkeypatch, given, said):
+def test_an_unknown_or_missing_tracker_is_refused(tmp_path, monkeypatch, given, said):
     monkeypatch.setitem(table.TRACKERS, "absent", table.Kind("Absent", "nowhere", "no_such_package", "'.[no]'"))
     with pytest.raises(UserError) as error:
         loop.run(small_config(), tmp_path / "run", Tracking(tuple(given.split(","))))
@@ -210,8 +210,8 @@ def test_the_flag_is_refused_in_one_line(tmp_path, arguments):
 @pytest.mark.parametrize(
     ("given", "names"), [("", ()), ("none", ()), ("tensorboard,recording,tensorboard", ("tensorboard", "recording"))]
 )
-def test_the_flag_in_words(given, names):
+def test_values_of_the_flag(given, names):
     values = flags.FlagValues()
     table.define_flag(values)
     values(["command", f"--tracker={given}"])
-    assert table.asked(values) == names
+    assert table.requested_trackers(values) == names

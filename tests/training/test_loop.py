@@ -267,7 +267,7 @@ def test_a_failure_of_tensorboard_is_reported_once(run, tmp_path, capfd, monkeyp
     monkeypatch.setattr(RecordWriter, "write", full)
     assert loop.run(c, tmp_path / "run")["test_loss"] == last["test_loss"]
     output = capfd.readouterr().err
-    assert output.count("TensorBoard cannot be written (No space left on device); training goes on") == 1
+    assert output.count("TensorBoard cannot be written (No space left on device); training continues without it") == 1
 
 
 def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two sweeps at once on one folder: the second takes the next run where one is busy, and comes back to it."""
+"""Two sweeps on one folder at once: if a run is busy, a sweep trains the next one first and returns later."""
 
 import threading
 import time
@@ -9,12 +9,12 @@ from resnet_flax.launchers import local, ray_task
 from resnet_flax.launchers import ray as launcher
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import Run
-from resnet_flax.sweeps.endings import WELL
+from resnet_flax.sweeps.endings import SUCCESS
 from tests.experiments.folders import config
 
 
-def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, capsys):
-    """The second sweep gave up at the first run that was busy."""
+def test_a_busy_run_is_tried_again_after_the_others(tmp_path, monkeypatch, capsys):
+    """Once, the second sweep stopped at the first busy run."""
     of = config()
     runs = [Run(of, tmp_path / name, name) for name in "abc"]
     done, b_is_done = [], threading.Event()
@@ -24,7 +24,7 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
             done.append(workdir.name)
         if workdir.name == "c":
             b_is_done.set()
-        return WELL
+        return SUCCESS
 
     monkeypatch.setattr(local, "attempt", attempt)
 
@@ -38,15 +38,15 @@ def test_a_busy_run_is_taken_up_again_after_the_others(tmp_path, monkeypatch, ca
     other = threading.Thread(target=other_sweep)
     other.start()
     held.wait()
-    assert local.launch(runs) == [WELL] * 3
+    assert local.launch(runs) == [SUCCESS] * 3
     other.join()
     assert done == ["c", "a", "b"]
     said = capsys.readouterr().err
-    assert "a, seed 0: another process is at it; it is taken up again after the others" in said
+    assert "a, seed 0: another process is training it; trying again after the other runs" in said
     assert "waiting for the other process" in said
 
 
-def test_a_worker_says_that_a_run_is_busy(tmp_path, monkeypatch):
+def test_a_worker_reports_a_busy_run(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_task, "_PATIENCE", 0.05)
     with RunDirectory(tmp_path).locked():
         events = list(ray_task.work(configs.to_json(config()), str(tmp_path), None))
@@ -54,14 +54,14 @@ def test_a_worker_says_that_a_run_is_busy(tmp_path, monkeypatch):
     assert "another process still holds it" in events[1][1]
 
 
-def test_a_busy_run_is_handed_to_the_cluster_again(tmp_path, capsys):
-    """The second sweep on Ray called it crashed after some minutes."""
+def test_a_busy_run_is_submitted_to_the_cluster_again(tmp_path, capsys):
+    """Once, a second sweep on Ray reported it as crashed after some minutes."""
     runs = [Run(config(), tmp_path / name, name) for name in "ab"]
     answers = {"a": iter([ray_task.BUSY, ray_task.BUSY, ""]), "b": iter([""])}
     handed = []
 
     class Cluster:
-        """A stand-in for Ray, whose tasks end at once."""
+        """Stands in for Ray, with tasks that end at once."""
 
         exceptions = types.SimpleNamespace(
             TaskCancelledError=StopIteration, WorkerCrashedError=StopIteration, NodeDiedError=StopIteration,
@@ -89,4 +89,4 @@ def test_a_busy_run_is_handed_to_the_cluster_again(tmp_path, capsys):
     endings = launcher._Sweep(Cluster(), runs, stop).run(lambda: submit)
     assert (endings[0][0], endings[1][0]) == ("", "")
     assert handed == ["a", "b", "a", "a"]
-    assert capsys.readouterr().err.count("a, seed 0: another process is at it; it is taken up again") == 2
+    assert capsys.readouterr().err.count("a, seed 0: another process is training it; trying again after") == 2

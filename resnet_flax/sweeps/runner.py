@@ -1,0 +1,147 @@
+"""Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+
+from resnet_flax.data.datasets import row
+from resnet_flax.reporting import record, tables
+from resnet_flax.sweeps.cases import Case, Outcome, Request, Run
+from resnet_flax.sweeps.declaration import Declaration, Findings, Results
+from resnet_flax.sweeps.endings import first_line
+from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
+from resnet_flax.sweeps.plan import locate, plan, print_plan
+
+
+def carry_out(experiment: Declaration, name: str, request: Request) -> Results | None:
+    """Executes the missing runs, then writes figures, tables and the record.
+
+    With ``request.dry_run``, it only prints the runs. With ``request.draw``, or after a signal has stopped the runs, it
+    writes the figures and tables of the results so far.
+
+    Args:
+      experiment: The declaration of the experiment.
+      name: The name of the experiment's module, for the record.
+      request: The settings, seeds and folders. Settings that it lacks get their defaults.
+
+    Returns:
+      The results of the runs, or None after a dry run.
+
+    Raises:
+      UserError: A run is invalid. It is raised before the first run starts.
+      Interrupted: A signal stopped the runs. The same command resumes them.
+      Failed, Diverged: A run failed or diverged. Figures and tables are written first.
+    """
+    defaults = {k: list(s.default) if s.repeated else s.default for k, s in experiment.settings.items()}
+    request = dataclasses.replace(request, settings=SimpleNamespace(**{**defaults, **vars(request.settings)}))
+    cases, stage = experiment.cases(request), experiment.then(request)
+    groups = dict(cases) if isinstance(cases, Mapping) else {"": cases}
+    runs = locate(plan([case for group in groups.values() for case in group], request), request)
+    if request.dry_run:
+        print_plan(runs)
+        for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
+            print(line)
+        return None
+    outcomes, stopped = _run_stage(runs, request, stage.names if stage else ())
+    shown = outcomes
+    if stage:
+        groups[stage.group] = stage.cases(Results(request, outcomes, _labels(groups)))
+        later = locate(plan(groups[stage.group], request), request)
+        # After a signal, nothing more is executed: the second stage has the cases that are already decided.
+        chosen, signal = (read_outcomes(later), stopped) if stopped else _run_stage(later, request, (), runs)
+        stopped, workdirs = signal, {run.workdir for run in later}
+        outcomes = [*(o for o in outcomes if o.run.workdir not in workdirs), *chosen]
+        shown = chosen or outcomes
+    results = Results(request, outcomes, _labels(groups), stopped is not None)
+    _write(experiment, name, results, shown)
+    if stopped:
+        raise stopped
+    if not request.draw:
+        # A value that was tried and not chosen may diverge: finding that out is the purpose of trying it.
+        reported = {outcome.run.workdir for outcome in shown}
+        raise_failures([o for o in outcomes if o.failure != "diverged" or o.run.workdir in reported])
+    return results
+
+
+def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
+    return {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
+
+
+def _run_stage(
+    runs: Sequence[Run], request: Request, to_follow: Sequence[str], before: Sequence[Run] = ()
+) -> tuple[Sequence[Outcome], Stopped | None]:
+    """Executes the runs of one stage, or with ``request.draw`` only reads their outcomes.
+
+    Args:
+      runs: The runs of the stage.
+      request: The request to the experiment.
+      to_follow: Names of the runs of later stages, for plan.json.
+      before: The runs of the previous stage, for plan.json.
+
+    Returns:
+      The outcomes, and the exception of the signal that stopped the runs, if one did.
+    """
+    if request.draw:
+        return read_outcomes(runs), None
+    if not runs:
+        return [], None
+    planned = {run.workdir: run.name for run in (*before, *runs)}
+    record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
+    try:
+        return execute(runs, request), None
+    except Stopped as signal:
+        return signal.outcomes, signal
+
+
+def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:
+    """Writes tables, figures and the record, and prints their paths.
+
+    Args:
+      experiment: The declaration of the experiment.
+      name: The name of the experiment's module.
+      results: The results of all runs.
+      shown: The outcomes in the table of errors.
+    """
+    request, outcomes = results.request, results.outcomes
+    errors = []
+    if outcomes:  # Tables come first, because little time may be left after a signal.
+        tables.write_runs(outcomes, request.folder, results.groups)
+        errors = [tables.write(shown, request.folder)]
+    found = _findings(experiment, results)
+    filled_in = {
+        key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(request.settings).items()
+    }
+    filled_in["data"] = (row(results.data).title or results.data) if outcomes else ""
+    states = Counter(outcome.failure or "finished" for outcome in outcomes)
+    so_far = ", ".join(f"{count} {state}" for state, count in states.items())
+    early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
+        not all(o.has_ended for o in outcomes)
+    )
+    written = record.Record(
+        experiment=name,
+        title=experiment.title.format_map(filled_in),
+        question=experiment.question.format_map(filled_in),
+        figures=tuple(found.figures),
+        tables=(*errors, *found.tables),
+        notes=(*early, *found.notes),
+        published=tuple(experiment.published),
+    )
+    record.write(written, request.folder, [o.run.workdir for o in outcomes if o.failure != "not begun"])
+    if outcomes or found.printed:
+        print(found.printed or tables.markdown(shown))
+    for figure in found.figures:
+        print(f"figure: {request.folder / figure.file}")
+
+
+def _findings(experiment: Declaration, results: Results) -> Findings:
+    """Draws and measures. An error while runs are unfinished is only printed, so that the tables are still written."""
+    if results.outcomes and not any(outcome.lines or outcome.has_ended for outcome in results.outcomes):
+        return Findings()  # No run has begun.
+    try:
+        return experiment.findings(results)
+    except Exception as error:
+        if all(outcome.has_ended for outcome in results.outcomes):
+            raise
+        print(f"no figures could be drawn of the runs so far: {type(error).__name__}: {first_line(error)}")
+        return Findings()
