@@ -15,7 +15,7 @@ from resnet_flax.interchange import names
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.pages import block
 from tests.training.small import small_config
 
@@ -30,7 +30,10 @@ def torchvision_file(path, depth=50, classes=1000):
     from safetensors.numpy import save_file
 
     network = build(config.load(str(ROOT / "configs/imagenet.py"), f"residual-{depth}").model, classes)
-    save_file({e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")}, path)
+    save_file(
+        {e.name: random_weights.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")},
+        path,
+    )
 
 
 def test_the_pages_lines_run(tmp_path, monkeypatch):
@@ -94,7 +97,7 @@ def test_a_backbone_gives_features(tmp_path):
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
     assert found["pooled"].shape == (2, 512)
-    with pytest.raises(UserError, match="a network without its last layer, which knows no classes; train one: .*--res"):
+    with pytest.raises(UserError, match="a network without its last layer, which has no classes; train that layer: .*--res"):
         backbone.check_classifies()
 
 
@@ -112,7 +115,7 @@ def test_images_of_an_unknown_mean_are_refused(tmp_path):
 
     c = config.load("configs/cifar10.py", "residual-8")
     network = build(c.model, 10)
-    found = {e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "cifar")}
+    found = {e.name: random_weights.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "cifar")}
     save_file(found, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"normalization='pixel_mean' is a statistic of its training images"):
         model.from_weights(tmp_path / "w.safetensors", c, {"data.normalization"})

@@ -28,7 +28,7 @@ class Unknown:
 
 
 @dataclasses.dataclass
-class Late:
+class Deferred:
     """Stands for an object that is put in place only afterwards, by BUILD.
 
     Attributes:
@@ -39,7 +39,7 @@ class Late:
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
+class KnownFunction:
     """A function that a file may name; the machine alone calls it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Machine:
       persistent: what a persistent id stands for.
     """
 
-    def __init__(self, file: "Part", known: Mapping[str, Known], persistent: Callable[[Any], Any]) -> None:
+    def __init__(self, file: "Part", known: Mapping[str, KnownFunction], persistent: Callable[[Any], Any]) -> None:
         self._file, self._known, self._persistent = file, known, persistent
         self._budget = 2**20 + file.size  # items that calls may copy in all; those of an honest file are in it once
         self._stack: list[Any] = []
@@ -153,7 +153,7 @@ class Machine:
             case "BUILD":
                 state = stack.pop()
                 # PyTorch 0.1: (data, gradient, hooks, requires_grad, volatile). Nothing else has a state.
-                if isinstance(stack[-1], Late) and isinstance(state, tuple) and len(state) == 5:
+                if isinstance(stack[-1], Deferred) and isinstance(state, tuple) and len(state) == 5:
                     stack[-1].data = state[0]
             case "PERSID" | "BINPERSID":
                 stack.append(self._persistent(argument if name == "PERSID" else stack.pop()))
@@ -179,7 +179,7 @@ class Machine:
         return container
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, Known) or not isinstance(arguments, tuple):
+        if not isinstance(function, KnownFunction) or not isinstance(arguments, tuple):
             return Unknown(function.what if isinstance(function, Unknown) else brief(function))
         self._budget -= sum(len(a) for a in arguments if isinstance(a, list | tuple | dict))
         if self._budget < 0:

@@ -1,4 +1,4 @@
-"""A network's variables as a file's tensors, in the names and axes of one of ``layouts.py``, and back.
+"""A network's variables as a file's tensors, in the names and axes of one of ``weight_layouts.py``, and back.
 
 A scanned stage's stacked variables are taken apart, unit by unit: in PyTorch's names ``layer1.0`` is
 ``stage1.first``, ``layer1.1`` the first of ``stage1.rest``.
@@ -16,8 +16,8 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
-from resnet_flax.interchange.layouts import Layout, common_prefix, of_family, of_names
 from resnet_flax.interchange.published import check_architecture
+from resnet_flax.interchange.weight_layouts import WeightLayout, common_prefix, of_family, of_names
 from resnet_flax.networks import Network
 
 HEAD = "dense"  # our name of the layer whose length is the number of classes
@@ -47,7 +47,7 @@ class Entry:
         return self.path[1:-1]
 
 
-def entries(network: Network, image_shape: tuple[int, int, int], layout: Layout | str) -> list[Entry]:
+def entries(network: Network, image_shape: tuple[int, int, int], layout: WeightLayout | str) -> list[Entry]:
     """Every tensor of a network, in our order.
 
     Args:
@@ -70,7 +70,7 @@ def entries(network: Network, image_shape: tuple[int, int, int], layout: Layout 
 
 
 def to_tensors(
-    network: Network, image_shape: tuple[int, int, int], variables: Mapping[str, Any], layout: Layout | str
+    network: Network, image_shape: tuple[int, int, int], variables: Mapping[str, Any], layout: WeightLayout | str
 ) -> dict[str, np.ndarray]:
     """Our variables by a layout's names, in its axes: ``{name: array}``.
 
@@ -92,7 +92,7 @@ def from_tensors(
     image_shape: tuple[int, int, int],
     weights: Weights,
     what: str,
-    layout: Layout,
+    layout: WeightLayout,
     without_head: bool = False,
 ) -> dict[str, Any]:
     """Our variables from a file's tensors.
@@ -127,7 +127,9 @@ def from_tensors(
     return variables
 
 
-def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weights, what: str, layout: Layout) -> None:
+def _check(
+    wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weights, what: str, layout: WeightLayout
+) -> None:
     shapes = {entry.name: entry.shape for entry in wanted}
     # An absorbed bias is as long as the mean that it is subtracted from.
     shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
@@ -162,7 +164,7 @@ def classes_of(weights: Weights, family: str) -> int:
     return 0 if bias is None else len(bias)
 
 
-def layout_of(weights: Weights, family: str) -> Layout:
+def layout_of(weights: Weights, family: str) -> WeightLayout:
     """The layout in which a file is written.
 
     Raises:
@@ -202,7 +204,7 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what}: {', '.join(names[:3])}{more}"
 
 
-def _held(given: Mapping[str, np.ndarray], layout: Layout) -> str:
+def _held(given: Mapping[str, np.ndarray], layout: WeightLayout) -> str:
     """Describes what the file holds, as far as its names tell."""
     pattern = re.compile(
         re.escape(layout.unit).replace(r"\{stage\}", r"(\d+)").replace(r"\{unit\}", r"(\d+)").replace(r"\{layer\}", "")

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from resnet_flax.errors import UserError
-from resnet_flax.interchange.machine import Known, Late, Machine, Part, Unknown, brief, dict_of
+from resnet_flax.interchange.machine import Deferred, KnownFunction, Machine, Part, Unknown, brief, dict_of
 
 KERAS_MEMBER = "model.weights.h5"  # of a .keras file, which is a zip, too
 LEGACY_HEAD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # how a legacy file begins: a pickled number
@@ -75,14 +75,14 @@ def _size(given: Any = ()) -> tuple:
 # All functions that a file may name.
 _KNOWN: dict[str, Any] = {
     known.name: known for known in (
-        Known("collections.OrderedDict", dict_of),
-        Known("torch.Size", _size),
-        Known("torch._utils._rebuild_tensor", _rebuild_tensor),
-        Known("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
-        Known("torch._utils._rebuild_parameter", lambda data, *_: data),
-        Known("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
-        Known("torch.nn.parameter.Parameter", lambda data=None, *_: Late(data)),
-        Known("torch.autograd.variable.Variable", lambda data=None, *_: Late(data)),
+        KnownFunction("collections.OrderedDict", dict_of),
+        KnownFunction("torch.Size", _size),
+        KnownFunction("torch._utils._rebuild_tensor", _rebuild_tensor),
+        KnownFunction("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+        KnownFunction("torch._utils._rebuild_parameter", lambda data, *_: data),
+        KnownFunction("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
+        KnownFunction("torch.nn.parameter.Parameter", lambda data=None, *_: Deferred(data)),
+        KnownFunction("torch.autograd.variable.Variable", lambda data=None, *_: Deferred(data)),
     )
 }  # fmt: skip
 
@@ -283,13 +283,13 @@ def _with_arrays(loaded: _Loaded, raw: np.ndarray) -> Any:
     """The object, its tensors as arrays."""
 
     def final(value: Any) -> Any:
-        value = value.data if isinstance(value, Late) else value
+        value = value.data if isinstance(value, Deferred) else value
         return _array(value, loaded.places, raw) if isinstance(value, _Tensor) else value
 
     for container in loaded.containers:
         pairs: Iterable = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in list(pairs):
-            if isinstance(value, _Tensor | Late):
+            if isinstance(value, _Tensor | Deferred):
                 container[key] = final(value)
     return final(loaded.value)
 

@@ -22,7 +22,7 @@ _OTHER = re.compile(r"resnet(blur|aa)\d+")  # the same names and shapes, with fi
 _CACHE = "models--"  # folders of Hugging Face's cache, two above its files
 
 
-def measured(path: Path) -> tuple[dict[str, Any], str]:
+def evaluation_sizes(path: Path) -> tuple[dict[str, Any], str]:
     """How images were brought to size where a file's weights were measured, as config keys, and what tells it.
 
     Empty where nothing tells.

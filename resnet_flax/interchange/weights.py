@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import layouts, names
+from resnet_flax.interchange import names, weight_layouts
 from resnet_flax.interchange.files import Weights, read
-from resnet_flax.interchange.published import measured
+from resnet_flax.interchange.published import evaluation_sizes
 from resnet_flax.networks import Network
 from resnet_flax.runs.schemas import read_config
 
@@ -27,7 +27,7 @@ ADOPTED = (
 def settings_of(weights: Weights, family: str) -> dict[str, Any]:
     """Config keys in which the file's network differs from what the paper, or a config of ours, says.
 
-    From its own config where it has one, else from its layout (``layouts.py``).
+    From its own config where it has one, else from its layout (``weight_layouts.py``).
     """
     if weights.config is not None:
         trained = configs.flatten(read_config(weights.config.encode(), weights.path))
@@ -44,7 +44,7 @@ def deviations(config: ConfigDict) -> list[str]:
     Args:
       config: resolved.
     """
-    model, layout = config.model, layouts.of_family(config.model.family)
+    model, layout = config.model, weight_layouts.of_family(config.model.family)
     ours = configs.flatten(config)
     return [
         f"{key}={ours[key]}, and {layout.name} network has {value}"
@@ -82,7 +82,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
     layout = names.layout_of(weights, given.model.family)
     if layout.families[0] == given.model.family:
         flat = configs.flatten(given)
-        told, source = measured(weights.path) if layout.views else ({}, "")
+        told, source = evaluation_sizes(weights.path) if layout.views else ({}, "")
         settings = {
             key: value for key, value in {**layout.settings, **layout.views, **told}.items()
             if key not in set_by_user and flat[key] != value

@@ -26,7 +26,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.launchers import ray_task
 from resnet_flax.launchers.pace import Pace
-from resnet_flax.runs.layout import WORKER_LOG
+from resnet_flax.runs.file_names import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, Run
 from resnet_flax.sweeps.endings import WELL, Ending, earlier_failure, first_line

@@ -19,7 +19,7 @@ from absl import logging
 from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums, checkpoint_folder, trees
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
 from resnet_flax.runs.manager import ARRAYS, BEST, open_manager, validation_error_of
 from resnet_flax.runtime.hosts import Hosts, is_lost_peer
 from resnet_flax.runtime.libraries import quieten_orbax
@@ -93,17 +93,17 @@ class Checkpoints:
         """
 
         def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
-            if differing := sorted((trees.filled(there) ^ trees.filled(like)) - set(partly)):
+            if differing := sorted((trees.nonempty_items(there) ^ trees.nonempty_items(like)) - set(partly)):
                 raise ValueError(f"only one of the checkpoint and the run has {', '.join(differing)}")
             if record is not None and trees.shapes(there) != {
                 name: (array["dtype"], tuple(array["shape"])) for name, array in record["arrays"].items()
             }:
                 raise ValueError("the arrays that are there are not those of its record")
             whole = {name: tree for name, tree in like.items() if name not in partly}
-            common = {name: trees.common(there[name], like.get(name)) for name in partly if name in there}
+            common = {name: trees.shared_arrays(there[name], like.get(name)) for name in partly if name in there}
             found = self._read(step, there, record, whole | common)
             return {name: found[name] for name in whole} | {
-                name: trees.in_place_of(like[name], found.get(name)) for name in partly if name in like
+                name: trees.fill_template(like[name], found.get(name)) for name in partly if name in like
             }
 
         return self._newest(read, like, step)
@@ -212,7 +212,7 @@ class Checkpoints:
                 f"dense layer's, that of channels the first convolution's; name the data that it was trained on"
             )
 
-    def set_aside_after(self, step: int) -> None:
+    def move_unreadable_after(self, step: int) -> None:
         """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
         for later in [s for s in self.steps() if s > step]:
             if self._hosts.first:
@@ -232,7 +232,7 @@ class Checkpoints:
         measured = [s for s, error in errors.items() if error < math.inf]
         return min(measured, key=lambda s: (errors[s], -s), default=None)
 
-    def choose(self, wanted: str) -> int:
+    def find_step(self, wanted: str) -> int:
         """The step that a user names: a number, ``latest``, or ``best`` (by validation error).
 
         Raises:
@@ -240,7 +240,7 @@ class Checkpoints:
         """
         there = self.steps()
         if not there:
-            reached = RunDirectory(self._workdir).reached()
+            reached = RunDirectory(self._workdir).last_logged_step()
             gone = f"; its metrics reach step {reached}, so its checkpoints are gone" if reached > 0 else " yet"
             raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
         if wanted == "latest":

@@ -79,7 +79,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]] | None:
     return found
 
 
-def fits(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | None) -> bool:
+def matches(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | None) -> bool:
     """Whether a file's content (None where there is no such file) is what the run wrote; True where no sum is known.
 
     Args:
@@ -95,7 +95,7 @@ def fits(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | No
     return of(content[: entry["bytes"]]) == entry["sha256"]
 
 
-def refusal(path: Path, is_there: bool = True) -> UserError:
+def mismatch_error(path: Path, is_there: bool = True) -> UserError:
     """Builds the error for a file that is not as the run wrote it."""
     what = "is not as the run wrote it (edited, or damaged)" if is_there else "is missing, and the run wrote it"
     return UserError(
@@ -104,7 +104,7 @@ def refusal(path: Path, is_there: bool = True) -> UserError:
     )
 
 
-def note_unknown(folder: Path, names: Collection[str] = NAMES) -> bool:
+def add_missing(folder: Path, names: Collection[str] = NAMES) -> bool:
     """Keeps the sums of files that have none yet, as in a run that an earlier version began; tells if it had none."""
     found = read(folder)
     missing = [path for path in (folder / name for name in names if name not in (found or {})) if path.is_file()]

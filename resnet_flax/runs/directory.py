@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import Busy, UserError
 from resnet_flax.runs import checksums, rules
-from resnet_flax.runs.layout import (
+from resnet_flax.runs.file_names import (
     CONFIG,
     CRASH,
     DIVERGED,
@@ -122,7 +122,7 @@ class RunDirectory(RunReader):
 
     def note_checksums(self) -> bool:
         """Adds the checksums that an earlier version did not write; returns whether it wrote none."""
-        return checksums.note_unknown(self.path)
+        return checksums.add_missing(self.path)
 
     def record_start(
         self, step: int, parameters: int, classes: int, environment: Mapping[str, Any], data: str = ""
@@ -155,7 +155,7 @@ class RunDirectory(RunReader):
           record: of the checkpoint that the run resumes from, where it has one: its lines replace what was lost.
           tracking: which trackers get the lines.
         """
-        found, said = (self.mended_from(record) if record else (self.metrics(), "")) if step else ([], "")
+        found, said = (self.repaired_metrics_from(record) if record else (self.metrics(), "")) if step else ([], "")
         lines = [line for line in found if line["step"] <= step]
         if said and lines:
             print(said, file=sys.stderr)
@@ -168,9 +168,9 @@ class RunDirectory(RunReader):
         for tracker in table.start(tracking, self.path, self.config(), lines, ended=True):
             tracker.close()
 
-    def put_back(self) -> list[_Line]:
+    def repair_metrics(self) -> list[_Line]:
         """Puts lost or changed lines of metrics back, says which, and writes them into the file."""
-        lines, said = self.mended()
+        lines, said = self.repaired_metrics()
         if said:
             print(said, file=sys.stderr)
             checksums.write(self.path / METRICS, text_of(lines))

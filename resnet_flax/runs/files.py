@@ -27,11 +27,11 @@ class CheckedFiles:
     def content(self, name: str) -> bytes | None:
         """A file's bytes, as the run wrote them; None where there is no such file."""
         for last in (False, True):  # it may be replaced between the reading of the two
-            found, content = checksums.read(self.path), self.unchecked(name)
-            if checksums.fits(name, content, found):
+            found, content = checksums.read(self.path), self.read_unchecked(name)
+            if checksums.matches(name, content, found):
                 break
             if last:
-                raise checksums.refusal(self.path / name, content is not None)
+                raise checksums.mismatch_error(self.path / name, content is not None)
         return content
 
     def lines(self, name: str, check: Callable[[Any], None]) -> list[_Line]:
@@ -41,13 +41,13 @@ class CheckedFiles:
             try:
                 line = json.loads(text)
             except RecursionError as error:
-                raise schemas.unfit(self.path / name, f"line {number}: {error}") from None
+                raise schemas.invalid_file(self.path / name, f"line {number}: {error}") from None
             except ValueError:
                 continue  # a crash cut it short, and a later start went on behind it
             try:
                 check(line)
             except (ValueError, TypeError) as error:
-                raise schemas.unfit(self.path / name, f"line {number}: {error}") from None
+                raise schemas.invalid_file(self.path / name, f"line {number}: {error}") from None
             found.append(line)
         return found
 
@@ -60,10 +60,10 @@ class CheckedFiles:
             found = json.loads(content)
             check(found)
         except (ValueError, TypeError, RecursionError) as error:
-            raise schemas.unfit(self.path / name, error) from None
+            raise schemas.invalid_file(self.path / name, error) from None
         return found
 
-    def unchecked(self, name: str) -> bytes | None:
+    def read_unchecked(self, name: str) -> bytes | None:
         """A file's bytes, whatever its checksum is; None where there is no such file."""
         path = self.path / name
         try:

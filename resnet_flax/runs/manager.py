@@ -10,7 +10,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from resnet_flax.runs.checkpoint_folder import check_folder
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import RECORD
+from resnet_flax.runs.file_names import RECORD
 from resnet_flax.runtime.libraries import errors_only
 
 ARRAYS = "default"  # in a checkpoint: the arrays of all items

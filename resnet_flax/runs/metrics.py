@@ -106,18 +106,18 @@ def parse(content: bytes | None, path: Path) -> list[_Line]:
         except (ValueError, RecursionError) as error:
             if number == len(texts):
                 break  # a crash cut it short
-            raise schemas.unfit(path, f"line {number}: {error}") from None
+            raise schemas.invalid_file(path, f"line {number}: {error}") from None
         try:
             schemas.check_line(line)
             if found and line["step"] <= found[-1]["step"]:
                 raise ValueError("its step is not after that of the line before")
         except (ValueError, TypeError) as error:
-            raise schemas.unfit(path, f"line {number}: {error}") from None
+            raise schemas.invalid_file(path, f"line {number}: {error}") from None
         found.append(line)
     return found
 
 
-def mend(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | None) -> tuple[list[_Line], str]:
+def repair(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | None) -> tuple[list[_Line], str]:
     """Puts lines of metrics back from a checkpoint's record.
 
     Args:
@@ -142,8 +142,8 @@ def mend(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | No
     elif not content.startswith(kept):
         said.append(f"lines up to step {step} doubled or in another order, put back from checkpoint {step}")
     try:
-        if not checksums.fits(path.name, kept + later, known):
-            raise checksums.refusal(path)
+        if not checksums.matches(path.name, kept + later, known):
+            raise checksums.mismatch_error(path)
         found = parse(kept + later, path)
     except UserError:
         said.append(f"lines after step {step} lost or damaged, left out")

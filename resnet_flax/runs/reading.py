@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, rules, schemas
-from resnet_flax.runs.files import CheckedFiles
-from resnet_flax.runs.layout import (
+from resnet_flax.runs.file_names import (
     CHECKPOINTS,
     CONFIG,
     CRASH,
@@ -28,7 +27,8 @@ from resnet_flax.runs.layout import (
     STARTS,
     broken_name,
 )  # fmt: skip
-from resnet_flax.runs.metrics import mend, parse, step_of
+from resnet_flax.runs.files import CheckedFiles
+from resnet_flax.runs.metrics import parse, repair, step_of
 from resnet_flax.runs.records import read_record
 
 if TYPE_CHECKING:  # it brings jax with it
@@ -65,11 +65,11 @@ class RunReader(CheckedFiles):
         """The lines of metrics; a last line that a crash cut short is left out.
 
         Raises:
-          UserError: a line is damaged. :meth:`mended` puts it back where a checkpoint holds it.
+          UserError: a line is damaged. :meth:`repaired_metrics` puts it back where a checkpoint holds it.
         """
         return parse(self.content(METRICS), self.path / METRICS)
 
-    def mended(self) -> tuple[list[_Line], str]:
+    def repaired_metrics(self) -> tuple[list[_Line], str]:
         """The metrics with what is lost or changed put back from the newest checkpoint that holds them.
 
         Returns:
@@ -84,17 +84,17 @@ class RunReader(CheckedFiles):
             except UserError:
                 continue  # another checkpoint may hold them; whoever restores this one says so
             if record is not None:
-                return self.mended_from(record)
+                return self.repaired_metrics_from(record)
         return self.metrics(), ""
 
-    def mended_from(self, record: _Line) -> tuple[list[_Line], str]:
+    def repaired_metrics_from(self, record: _Line) -> tuple[list[_Line], str]:
         """The metrics with what is lost or changed put back from a checkpoint's record, and what that was, in words."""
         known = checksums.read(self.path)  # before the file, which grows
-        return mend(self.unchecked(METRICS) or b"", record, self.path / METRICS, known)
+        return repair(self.read_unchecked(METRICS) or b"", record, self.path / METRICS, known)
 
-    def reached(self) -> int:
+    def last_logged_step(self) -> int:
         """The last step of any line of metrics that can be read, whatever else is wrong with them; -1 without one."""
-        return max((step_of(text) for text in (self.unchecked(METRICS) or b"").split(b"\n")), default=-1)
+        return max((step_of(text) for text in (self.read_unchecked(METRICS) or b"").split(b"\n")), default=-1)
 
     def starts(self) -> list[_Line]:
         """The lines of starts.jsonl."""
@@ -145,7 +145,7 @@ class RunReader(CheckedFiles):
         except ValueError:
             return None
 
-    def known_normalization(self, config: ConfigDict) -> "Normalization | None":
+    def saved_normalization(self, config: ConfigDict) -> "Normalization | None":
         """The normalisation saved by an earlier start of the same run, or None."""
         there = self.config()
         found = None if there is None or configs.differences(there, config) else self.readable_preprocessing()
@@ -191,7 +191,7 @@ class RunReader(CheckedFiles):
         if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
             return False
         try:
-            lines = self.mended()[0]
+            lines = self.repaired_metrics()[0]
         except UserError:  # a resume says what is wrong with them
             return False
         return bool(lines) and lines[-1]["step"] >= config.train.steps and self.has_checkpoint(config.train.steps)
@@ -207,7 +207,7 @@ class RunReader(CheckedFiles):
           The status in words, and the reason of a crash, a line, where it is known.
         """
         diverged, interrupted, starts = self.diverged(), self.interrupted(), self.starts()
-        crash = self.unchecked(CRASH)
+        crash = self.read_unchecked(CRASH)
         if reached >= wanted:
             return "finished", ""
         if self.is_locked():

@@ -39,7 +39,7 @@ def read_record(item: Path, step: int) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise schemas.unfit(path, error) from None
+        raise schemas.invalid_file(path, error) from None
 
 
 def record_text(record: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG
+from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.runs.rules import RULES, refusals, rules_in
 
 if TYPE_CHECKING:  # it brings jax with it

@@ -43,7 +43,7 @@ def read_config(content: bytes, path: Path) -> ConfigDict:
                 raise ValueError(f"{name[:40]!r} is no key")
         return found
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise unfit(path, error) from None
+        raise invalid_file(path, error) from None
 
 
 def _check_text(key: configs.Key, text: Any) -> None:
@@ -57,7 +57,7 @@ def _check_text(key: configs.Key, text: Any) -> None:
         raise ValueError(f"{key.name}={text[:40]!r} is no name")
 
 
-def unfit(path: Path, why: object) -> UserError:
+def invalid_file(path: Path, why: object) -> UserError:
     """The line that refuses a file."""
     return UserError(f"{path}: is not what a run writes: {' '.join(str(why).split())[:300]}")
 

@@ -22,12 +22,12 @@ def name_of(path: tuple[Any, ...]) -> str:
     return "/".join(map(_text, path))
 
 
-def filled(items: Mapping[str, Any]) -> set[str]:
+def nonempty_items(items: Mapping[str, Any]) -> set[str]:
     """The names of the items that hold arrays."""
     return {name for name, item in items.items() if jax.tree.leaves(item)}
 
 
-def common(there: Any, like: Any) -> Any:
+def shared_arrays(there: Any, like: Any) -> Any:
     """The arrays of a saved item that ``like`` has, too, with the same shape and dtype; placeholders for the others."""
     wanted = names(like)
 
@@ -39,7 +39,7 @@ def common(there: Any, like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, there)
 
 
-def in_place_of(like: Any, found: Any) -> Any:
+def fill_template(like: Any, found: Any) -> Any:
     """The arrays of an item that were read, in the tree of ``like``; None for those that were not."""
     read = {name: leaf for name, leaf in names(found).items() if leaf is not ocp.PLACEHOLDER}
     return jax.tree_util.tree_map_with_path(lambda path, _: read.get(name_of(path)), like)

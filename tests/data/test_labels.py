@@ -8,7 +8,7 @@ from resnet_flax.data import datasets, sources
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import report
 from resnet_flax.runs import checksums, rules
-from resnet_flax.runs.layout import STARTS
+from resnet_flax.runs.file_names import STARTS
 from resnet_flax.training import loop
 from tests.data.prepared_sets import grey, prepare
 from tests.training.small import small_config

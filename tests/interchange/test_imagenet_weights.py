@@ -10,7 +10,7 @@ import pytest
 from resnet_flax import config, model
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.interchange.keras_golden import CLASSES, GOLDEN, SIDE
 from tests.marks import slow
 
@@ -52,15 +52,15 @@ def write_keras_3(path, tensors, named=True):
 
 def keras_tensors(depth, classes):
     """Every tensor of Keras's network of that depth, in the order in which its layers have them."""
-    from resnet_flax.interchange.layouts import LAYOUTS
+    from resnet_flax.interchange.weight_layouts import LAYOUTS
     from resnet_flax.networks import build
 
     network = build(config.load(CONFIG, f"residual-{depth}").model, classes)
     found = {}
     for entry in names.entries(network, (SIDE, SIDE, 3), LAYOUTS["keras"]):
-        found[entry.name] = drawn.tensor(entry.name, entry.shape)
+        found[entry.name] = random_weights.tensor(entry.name, entry.shape)
         if entry.absorbed:
-            found[entry.absorbed] = drawn.tensor(entry.absorbed, entry.shape)
+            found[entry.absorbed] = random_weights.tensor(entry.absorbed, entry.shape)
     order = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
     return dict(sorted(found.items(), key=lambda kv: order.index(kv[0].rpartition("/")[2])))
 
@@ -82,7 +82,7 @@ def test_torchvisions_logits(depth, tmp_path):
     from tests.interchange.torch_imagenet import ResNet
 
     peer = ResNet(depth, classes=7)
-    state = {n: t if n.endswith("tracked") else torch.tensor(drawn.tensor(n, t.shape))
+    state = {n: t if n.endswith("tracked") else torch.tensor(random_weights.tensor(n, t.shape))
              for n, t in peer.state_dict().items()}  # fmt: skip
     peer.load_state_dict(state)
     torch.save(state, tmp_path / "peer.pth")
@@ -90,7 +90,7 @@ def test_torchvisions_logits(depth, tmp_path):
     assert net.config.model.bottleneck_stride == "3x3"
     assert (net.preprocessing.resize, net.preprocessing.image_size) == (256, 224)
 
-    images = normalized(net, drawn.images(2, 64))
+    images = normalized(net, random_weights.images(2, 64))
     with torch.no_grad():
         theirs = peer.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
     assert_logits(net.features(images)["logits"], theirs)
@@ -111,7 +111,7 @@ def test_torchvisions_logits(depth, tmp_path):
 
 def test_keras_own_logits(tmp_path):
     """Those that Keras itself gave (keras_golden.py), from its old format and its new one."""
-    tensors, images = keras_tensors(50, CLASSES), drawn.images(2, SIDE)
+    tensors, images = keras_tensors(50, CLASSES), random_weights.images(2, SIDE)
     write_old_keras(tmp_path / "old.h5", tensors)
     write_old_keras(tmp_path / "saved.h5", tensors, suffix="", group="model_weights")
     write_keras_3(tmp_path / "new.weights.h5", tensors)
@@ -147,10 +147,10 @@ def test_the_names_in_kerass_published_files(head, tmp_path):
     """The last layer has another name there; the logits are those of the same tensors under today's names."""
     shapes = published_keras_names()
     assert sum(np.prod(shape) for shape in shapes.values()) == 25_636_712 - 2049 * (1000 - CLASSES)  # Keras's summary
-    today = {name: drawn.tensor(name.replace("probs", "predictions"), shape) for name, shape in shapes.items()}
+    today = {name: random_weights.tensor(name.replace("probs", "predictions"), shape) for name, shape in shapes.items()}
     write_old_keras(tmp_path / "w.h5", {name.replace("probs", head): tensor for name, tensor in today.items()})
     net = keras_model(tmp_path / "w.h5")
-    logits = net.features(normalized(net, drawn.images(2, SIDE)))["logits"]
+    logits = net.features(normalized(net, random_weights.images(2, SIDE)))["logits"]
     assert_logits(logits, json.loads(GOLDEN.read_text())["logits"])
 
 
@@ -160,7 +160,7 @@ def test_keras_logits_by_pytorch(depth, tmp_path):
     pytest.importorskip("torch")
     from tests.interchange.torch_imagenet import keras_logits
 
-    tensors, images = keras_tensors(depth, 9), drawn.images(2, SIDE)
+    tensors, images = keras_tensors(depth, 9), random_weights.images(2, SIDE)
     write_old_keras(tmp_path / "old.h5", tensors)
     net = keras_model(tmp_path / "old.h5", depth)
     assert_logits(net.features(normalized(net, images))["logits"], keras_logits(depth, tensors, images))

@@ -5,7 +5,7 @@ import pytest
 
 from resnet_flax import config, model
 from resnet_flax.interchange import files, names
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.marks import slow
 from tests.peer_torchvision import torchvision
 
@@ -18,7 +18,7 @@ def network_of(library: str, depth: int):
         net = pytest.importorskip("timm").create_model(f"resnet{depth}", num_classes=7)
     else:
         net = getattr(models, f"resnet{depth}")(num_classes=7)
-    state = {n: t if n.endswith("tracked") else torch.tensor(drawn.tensor(n, t.shape))
+    state = {n: t if n.endswith("tracked") else torch.tensor(random_weights.tensor(n, t.shape))
              for n, t in net.state_dict().items()}  # fmt: skip
     net.load_state_dict(state)
     return net.eval()

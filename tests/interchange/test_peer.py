@@ -7,7 +7,7 @@ import pytest
 from resnet_flax import config, model
 from tests.commands import command
 from tests.interchange.test_commands import CIFAR10, PEER
-from tests.interchange.test_forms import FORMS
+from tests.interchange.test_file_formats import FORMS
 
 pytestmark = pytest.mark.skipif(not PEER.is_file(), reason="needs akamaster's weights")
 KEYS = {"data.image_size": 32}

@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.numpy import save_file
 
-from tests.interchange.test_forms import IMAGENET, drawn_tensors, photo, predict  # noqa: F401 (a fixture)
+from tests.interchange.test_file_formats import IMAGENET, photo, predict, random_tensors  # noqa: F401 (a fixture)
 
 NETWORK = IMAGENET[:3]
 SIZES = {
@@ -20,7 +20,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def tensors():
-    return drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
+    return random_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
 
 
 @pytest.mark.parametrize("name", SIZES)

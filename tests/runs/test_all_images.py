@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.commands import ROOT, command
 from tests.data import imagenet_files
-from tests.interchange.test_forms import IMAGENET, drawn_tensors
+from tests.interchange.test_file_formats import IMAGENET, random_tensors
 from tests.marks import slow
 
 PHOTOS = ROOT.parent / "shared" / "photos"
@@ -26,7 +26,7 @@ def make(folder, counts):
 
 def weights(path, classes):
     save_file(
-        drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", classes, stage_units=(1, 1), width=0.125), path
+        random_tensors("configs/imagenet.py", "residual-50", "imagenet", classes, stage_units=(1, 1), width=0.125), path
     )
     return f"--weights={path}"
 

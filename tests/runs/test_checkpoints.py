@@ -17,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
 from resnet_flax.runs.records import record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 
@@ -158,7 +158,7 @@ def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage,
         assert [
             m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / CHECKPOINTS} cannot be read (")
         ]
-        checkpoints.set_aside_after(20)
+        checkpoints.move_unreadable_after(20)
         assert (checkpoints.steps(), checkpoints.last_saved) == ([10, 20], 20)
         checkpoints.save(30, state_at(30))  # in its place
     assert (tmp_path / DAMAGED / "30").is_dir()
@@ -170,7 +170,7 @@ def test_damaged_ones_are_never_written_over(tmp_path):
     for _ in range(3):
         save(tmp_path, [10, 20])
         with Checkpoints(tmp_path, keep=10) as checkpoints:
-            checkpoints.set_aside_after(10)
+            checkpoints.move_unreadable_after(10)
     assert sorted(p.name for p in (tmp_path / DAMAGED).iterdir()) == ["20", "20-again", "20-again-again"]
 
 

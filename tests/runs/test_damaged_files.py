@@ -13,7 +13,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DIVERGED, INTERRUPTED, METRICS, RECORD, STARTS
+from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DIVERGED, INTERRUPTED, METRICS, RECORD, STARTS
 from resnet_flax.runs.records import record_path, record_text
 from tests.training.small import small_config
 
@@ -77,9 +77,9 @@ def test_a_damaged_file_of_sums_is_noticed(folder):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         (folder / checksums.FILE).write_bytes(changed)
-        said = refusal(RunDirectory(folder).check) or refusal(RunDirectory(folder).mended)
+        said = refusal(RunDirectory(folder).check) or refusal(RunDirectory(folder).repaired_metrics)
         assert said is None or "sums.json" in said
-        assert said or RunDirectory(folder).mended()[0] in (LINES, LINES[:3])
+        assert said or RunDirectory(folder).repaired_metrics()[0] in (LINES, LINES[:3])
     (folder / checksums.FILE).unlink()
     RunDirectory(folder).check()
 
@@ -171,7 +171,7 @@ def changed(number, text):
 )  # fmt: skip
 def test_lines_of_metrics_are_put_back_from_a_checkpoint(folder, damage, lines, said):
     (folder / METRICS).write_text("".join(text + "\n" for text in damage(TEXTS)))
-    found, words = RunDirectory(folder).mended()
+    found, words = RunDirectory(folder).repaired_metrics()
     assert found == lines
     assert (said in words) if said else not words
     assert "\n" not in words
@@ -180,23 +180,23 @@ def test_lines_of_metrics_are_put_back_from_a_checkpoint(folder, damage, lines, 
 def test_a_line_that_a_crash_cut_short_is_no_damage(folder):
     with open(folder / METRICS, "a") as file:
         file.write('{"step": 10, "test_err')
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
 
 
 def test_lines_of_later_steps_in_a_checkpoint_are_left_out(folder):
     record = RunDirectory(folder).record(6) | {"lines": TEXTS}
     place = folder / CHECKPOINTS / "6" / RECORD
     record_path(place).write_text(record_text(record))
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
 
 
 def test_a_checkpoint_without_a_record_mends_nothing(folder):
     """As an earlier version wrote it; with the sum that later lines have, what is damaged is still noticed."""
     record_path(folder / CHECKPOINTS / "6" / RECORD).parent.rename(folder / "gone")
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
     (folder / METRICS).write_text("\n".join(TEXTS[1:]) + "\n")
     with pytest.raises(UserError, match="metrics.jsonl: is not as the run wrote it"):
-        RunDirectory(folder).mended()
+        RunDirectory(folder).repaired_metrics()
 
 
 def test_a_damaged_record_is_refused(folder):

@@ -10,7 +10,7 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG, METRICS, PREPROCESSING, STARTS
+from resnet_flax.runs.file_names import CONFIG, METRICS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
 from resnet_flax.training.parts import prepare

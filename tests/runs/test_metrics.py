@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import METRICS
+from resnet_flax.runs.file_names import METRICS
 from resnet_flax.runs.metrics import NoMetricsLog
 
 

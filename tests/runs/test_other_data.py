@@ -72,7 +72,7 @@ def test_the_mean_image_is_the_trained_networks(place, what):
             "reversed_digits",
             r"reversed_digits: its classes are in another order (9, 8, 7, ...) than the network",
         ),
-        ("other_digits", "its 10 classes are not the 10 of the network: only the data have 10; only the network has 0"),
+        ("other_digits", "its 10 classes are not the network's 10: only the data have 10; only the network has 0"),
     ],
 )
 def test_other_classes_are_refused(place, name, message):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from resnet_flax import model
 from resnet_flax.runs import checksums
 from tests.commands import ROOT, command, finish, free_port, lines, start, streams
-from tests.runs import views_by_hand
+from tests.runs import reference_views
 
 PHOTOS = ROOT.parent / "shared" / "photos"
 SHORT = ("--config.train.batch_size=8", "--config.train.steps=2")
@@ -50,12 +50,12 @@ def test_a_small_network_learns_real_photographs(tmp_path):
     assert last["train_error"] < 0.1
     assert last["test_error"] < 0.64  # of four classes: guessing errs on 0.75, give or take 0.06
     net, files = model.from_run(tmp_path), sorted((PHOTOS / "val").glob("*/*"))
-    crops = [views_by_hand.crops(file, 72, 64) for file in files]
+    crops = [reference_views.crops(file, 72, 64) for file in files]
     for view in ("center", "10crop"):
         code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path}", f"--view={view}")
         assert code == 0, output
         assert "46 photographs (" in output
-        answers = [net.preprocessing.classes[views_by_hand.probabilities(net, c[view]).argmax()] for c in crops]
+        answers = [net.preprocessing.classes[reference_views.probabilities(net, c[view]).argmax()] for c in crops]
         wrong = sum(answer != file.parent.name for answer, file in zip(answers, files, strict=True))
         assert output.splitlines()[-1].startswith(f"test error {wrong / 46:.2%} ({wrong} of 46)")
         # What training decodes into memory, and what evaluation reads from the files, are the same pixels.
@@ -133,7 +133,7 @@ def test_images_elsewhere_and_the_network_of_the_run(run, tmp_path):
     (tmp_path / "run" / checksums.FILE).unlink()  # the file is edited on purpose
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path / 'run'}")
     assert code == 2
-    assert f"data.folder={tmp_path / 'gone'}, where the images lay in training: there is no such folder" in output
+    assert f"data.folder={tmp_path / 'gone'}, the image folder of the training run: there is no such folder" in output
     assert "--config=FILE:residual-8 --config.model.stage_units=(1, 1) --config.data.folder=FOLDER" in output
 
 
@@ -165,7 +165,7 @@ def test_fine_tuning_on_other_classes(run, tmp_path):
     assert code == 0, output
     code, output = command("-m", "resnet_flax.predict", *TINY, f"--weights={backbone}", str(folder / "owl"))
     assert code == 2
-    assert "the file holds a network without its last layer, which knows no classes; train one: train.py" in output
+    assert "the file holds a network without its last layer, which has no classes; train that layer: train.py" in output
 
 
 @pytest.mark.parametrize(

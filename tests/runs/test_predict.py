@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnet_flax import model
 from tests.commands import command, start, streams
-from tests.runs import views_by_hand
+from tests.runs import reference_views
 
 SKY = os.fsdecode("空 sky".encode() + b"\xe9")  # not all UTF-8, and not all in matplotlib's font
 
@@ -87,8 +87,8 @@ def test_views(run, photos, view):
     assert code == 0, error
     found = [{c["class"]: c["probability"] for c in json.loads(line)["top"]} for line in out.splitlines()]
     net, files = model.from_run(run), [photos / "red" / f"{i}.jpg" for i in range(5)]
-    cut = [views_by_hand.crops(file, 36, 32) | {"multiscale": views_by_hand.scales(file, 32)} for file in files]
-    expected, centre = ([views_by_hand.probabilities(net, c[name]) for c in cut] for name in (view, "center"))
+    cut = [reference_views.crops(file, 36, 32) | {"multiscale": reference_views.scales(file, 32)} for file in files]
+    expected, centre = ([reference_views.probabilities(net, c[name]) for c in cut] for name in (view, "center"))
     found = np.array([[f["red"], f[SKY]] for f in found])
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert np.abs(found - centre).max() > 1e-3
@@ -121,7 +121,7 @@ def test_broken_files_are_named_and_the_others_classified(run, photos, tmp_path)
     assert code == 2, error
     assert [row.split()[0] for row in out.splitlines()] == [str(tmp_path / n) for n in ("1.jpg", "3.jpg")]
     assert sum(str(tmp_path / "2.jpg") in line for line in error.splitlines()) == 1
-    assert error.splitlines()[-1] == "error: 1 of 3 files could not be read, as said above"
+    assert error.splitlines()[-1] == "error: 1 of 3 files could not be read; the lines above name them"
     code, out, error = predict(run, tmp_path / "2.jpg")
     assert (code, out) == (2, "")
     assert error.splitlines()[-1].startswith(f"error: {tmp_path / '2.jpg'}: ")

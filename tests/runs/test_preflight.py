@@ -33,7 +33,7 @@ def test_a_run_could_start(tars, tmp_path):
     assert "classes: 4; train 12 images, test 7 images" in out
     assert "decoded: 19 images, 0 of them cannot be read" in out
     assert "images/s by " in out
-    assert "; 7 steps of 4 images take 0:0" in out
+    assert "; 7 steps of 4 images take at least 0:0" in out
     # keep_checkpoints=2 and the one being written; 4 bytes a parameter and its momentum, and little else.
     from resnet_flax import config
     from resnet_flax.analysis.counts import parameters
@@ -56,7 +56,7 @@ def test_photographs_that_cannot_be_read(tmp_path):
     arguments = [*TINY, f"--config.data.data_dir={tmp_path}", "--all"]
     code, out, error = preflight(*arguments)
     assert code == 2
-    assert error.splitlines()[-1].startswith("error: 2 of 19 images cannot be read, named above; mend or remove them")
+    assert error.splitlines()[-1].startswith("error: 2 of 19 images cannot be read, named above; repair or remove them")
     for path in (whole[3], whole[-1]):
         assert f"  {path}: cannot be read as an image, is it whole?" in out
     code, out, error = preflight(*arguments, "--config.data.broken=skip")
@@ -77,7 +77,7 @@ def test_every_broken_file_of_data_in_memory_is_named(tmp_path):
     for path in (whole[3], whole[5], whole[-1]):
         assert f"  {path}: cannot be read as an image, is it whole?" in out
     assert error.splitlines()[-1].startswith(
-        "error: 3 images cannot be read, named above; mend or remove them; the firs"
+        "error: 3 images cannot be read, named above; repair or remove them; the first: "
     )
     assert "data.broken" not in error
 

@@ -8,7 +8,7 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import resume, rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG, STARTS
+from resnet_flax.runs.file_names import CONFIG, STARTS
 from resnet_flax.training import loop
 from tests.training.small import small_config
 

@@ -17,7 +17,7 @@ from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build, compilation
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, trained
 from resnet_flax.training import optimizer as optimizers
@@ -236,7 +236,7 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
         Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
         pytest.raises(UserError, match="no checkpoint; its metrics reach step 16, so its checkpoints are gone"),
     ):
-        checkpoints.choose("latest")
+        checkpoints.find_step("latest")
     loop.run(c, tmp_path / "run")
     assert "run: its metrics reach step 16, but its checkpoints are gone; it starts anew" in capfd.readouterr().err
     assert steady(tmp_path / "run") == steady(workdir)

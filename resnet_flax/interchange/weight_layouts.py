@@ -15,7 +15,7 @@ _BN_LEAVES = ("scale", "bias", "mean", "var")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class WeightLayout:
     """Names and axes of one source of weights, and how its networks were trained.
 
     Attributes:
@@ -125,9 +125,9 @@ _PYTORCH: dict[str, Any] = {
     "ignored": _IGNORED,
 }
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, WeightLayout] = {
     # github.com/akamaster/pytorch_resnet_cifar10: option A with channels padded on both sides.
-    "akamaster": Layout(
+    "akamaster": WeightLayout(
         name="akamaster's",
         families=("cifar", "vgg", "highway"),
         outside={"stem_conv": "conv1", "stem_bn": "bn1", "dense": "linear"},
@@ -137,7 +137,7 @@ LAYOUTS: dict[str, Layout] = {
         **_PYTORCH,
     ),
     # timm's ResNet-18 to 152 have the same names. Strides on the 3x3 ("v1.5"), projections where the shape changes.
-    "torchvision": Layout(
+    "torchvision": WeightLayout(
         name="torchvision's",
         families=("imagenet",),
         outside={"stem_conv": "conv1", "stem_bn": "bn1", "dense": "fc"},
@@ -151,7 +151,7 @@ LAYOUTS: dict[str, Layout] = {
         **_PYTORCH,
     ),
     # transformers' ResNetForImageClassification (microsoft/resnet-18 to 152): torchvision's networks, other names.
-    "huggingface": Layout(
+    "huggingface": WeightLayout(
         name="Hugging Face's",
         families=("imagenet",),
         outside={
@@ -173,7 +173,7 @@ LAYOUTS: dict[str, Layout] = {
         views={"data.resize": 256, "data.image_size": 224, "data.interpolation": "bicubic"},
     ),
     # keras.applications.ResNet50, 101, 152: strides on the first 1x1, biases, Caffe's images, BN's epsilon 1.001e-5.
-    "keras": Layout(
+    "keras": WeightLayout(
         name="Keras's",
         families=("imagenet",),
         outside={"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "dense": "predictions"},
@@ -204,12 +204,12 @@ LAYOUTS: dict[str, Layout] = {
 }  # fmt: skip
 
 
-def of_family(family: str) -> Layout:
+def of_family(family: str) -> WeightLayout:
     """The layout in which networks of a family are written."""
     return next(layout for layout in LAYOUTS.values() if family in layout.families)
 
 
-def of_names(names: Collection[str], family: str) -> Layout:
+def of_names(names: Collection[str], family: str) -> WeightLayout:
     """The layout of a file, by the names in it; where they do not tell, that of the family."""
     for layout in LAYOUTS.values():
         if any(mark in name for mark in layout.marks for name in names):

@@ -17,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, hdf5, names
 from resnet_flax.networks import build
 from tests.commands import streams
-from tests.interchange import drawn, torch_files
+from tests.interchange import random_weights, torch_files
 from tests.interchange.test_imagenet_weights import write_old_keras
 from tests.interchange.torch_files import Call, Global, Raw, harmful, legacy_file, tar_file, zip_file
 from tests.marks import slow
@@ -29,20 +29,20 @@ IMAGENET = (
 )  # fmt: skip
 
 
-def drawn_tensors(path, name, layout, classes=10, **keys):
+def random_tensors(path, name, layout, classes=10, **keys):
     c = config.load(path, name)
     c.model.update(keys)
     found = {}
     for entry in names.entries(build(c.model, classes), (32, 32, 3), layout):
-        found[entry.name] = drawn.tensor(entry.name, entry.shape)
+        found[entry.name] = random_weights.tensor(entry.name, entry.shape)
         if entry.absorbed:
-            found[entry.absorbed] = drawn.tensor(entry.absorbed, entry.shape)
+            found[entry.absorbed] = random_weights.tensor(entry.absorbed, entry.shape)
     return found
 
 
 @pytest.fixture(scope="module")
 def tensors():
-    return drawn_tensors("configs/cifar10.py", "residual-8", "cifar", width=0.25)
+    return random_tensors("configs/cifar10.py", "residual-8", "cifar", width=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ NOT_READ = {
     "gzip": (b"\x1f\x8b\x08\0", "compressed by gzip"),
     "text": (b"hello there", "no file of weights"),
     "a module": (zip_file({"model": Call("models.resnet.ResNet", state={"training": True})}),
-                 "its model is no state dict but models.resnet.ResNet, which only code would make"),
+                 "its model is no state dict but models.resnet.ResNet, which only code could create"),
     "TorchScript": (zip_file({}, [("archive/constants.pkl", b"")]), "a TorchScript file, which is a program"),
     "zip in a zip": (lambda t: zipped("w.pth", zip_file(t)), "a zip of w.pth; unpack it"),
     "float8": (lambda t: safetensors_of(t, "F8_E4M3"), "conv1.weight (it is of type F8_E4M3)"),
@@ -379,13 +379,13 @@ def test_an_endless_hdf5_file(tmp_path, monkeypatch):
     assert files.read(path, "--weights").tensors["conv1_conv/kernel"].shape == (3, 3, 3, 4)
     path.write_bytes(good.replace(length + b"conv1_conv", (255).to_bytes(8, "little") + b"conv1_conv"))
     monkeypatch.setattr(hdf5, "_SECONDS", 1)
-    with pytest.raises(UserError, match=r"w\.weights\.h5: not a readable file .* finds no end to it in 1 s"):
+    with pytest.raises(UserError, match=r"w\.weights\.h5: not a readable file .* did not finish within 1 s"):
         files.read(path, "--weights")
 
 
 @pytest.fixture(scope="module")
 def torchvision(photo, tmp_path_factory):
-    found = drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
+    found = random_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
     path = tmp_path_factory.mktemp("torchvision") / "plain.safetensors"
     save_file(found, path)
     code, classes, error = predict(path, photo, IMAGENET)
@@ -448,10 +448,10 @@ def nested_old(tensors, path):
 
 def test_keras_models_in_others(photo, tmp_path):
     """In a Sequential, with a head of its own name, as .h5, .weights.h5 and .keras: what the plain file gives."""
-    from resnet_flax.interchange.layouts import LAYOUTS
+    from resnet_flax.interchange.weight_layouts import LAYOUTS
 
     order = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
-    found = drawn_tensors("configs/imagenet.py", "residual-50", LAYOUTS["keras"], stage_units=(1, 1), width=0.125)
+    found = random_tensors("configs/imagenet.py", "residual-50", LAYOUTS["keras"], stage_units=(1, 1), width=0.125)
     tensors = dict(sorted(found.items(), key=lambda kv: order.index(kv[0].rpartition("/")[2])))
     write_old_keras(tmp_path / "plain.h5", tensors)
     code, expected, error = predict(tmp_path / "plain.h5", photo, IMAGENET)
