@@ -164,7 +164,7 @@ def _of_views(net: Model, chosen: EvaluationSet) -> Evaluation:
         if config.data.broken == "stop":
             # The hint is left out for data in memory, where the config refuses data.broken=skip.
             raise UserError(f"{error}{'; data.broken=skip would pass it over' * (not configs.in_memory(config.data))}")
-        print(f"{error}; passed over", file=sys.stderr)
+        print(f"{error}; skipped", file=sys.stderr)
 
     photographs = [photo for found in splits.values() for photo in found]
     labels = np.concatenate([found.labels for found in splits.values()])
@@ -187,7 +187,7 @@ def _view_description(view: View, net: Model, data: Data) -> str:
 
 
 def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
-    print(f"{why()}; passed over", file=sys.stderr)
+    print(f"{why()}; skipped", file=sys.stderr)
 
 
 def _check_finite(variables: dict[str, Any]) -> None:

@@ -97,7 +97,9 @@ def test_a_backbone_gives_features(tmp_path):
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
     assert found["pooled"].shape == (2, 512)
-    with pytest.raises(UserError, match="a network without its last layer, which has no classes; train that layer: .*--res"):
+    with pytest.raises(
+        UserError, match="a network without its last layer, which has no classes; train that layer: .*--res"
+    ):
         backbone.check_classifies()
 
 

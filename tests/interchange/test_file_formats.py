@@ -353,7 +353,7 @@ def test_hdf5_reads_no_other_file(photo, tmp_path):
             "kernel:0", shape, "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]),
         "a link to another place": lambda g: g.__setitem__("kernel:0", h5py.ExternalLink("other.h5", "kernel:0")),
         "is kept in another": lambda g: g.create_virtual_dataset("kernel:0", layout),
-        "has not so many numbers": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4"),
+        "for which the file is too short": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4"),
         "in chunks": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4", chunks=(1000, 1000)),
     }  # fmt: skip
     for message, make in makers.items():

@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
     with pytest.raises(UserError, match=r"does not fit imagenet residual-101: missing: .*have 3, 4, 6, 3 units"):
         keras_model(tmp_path / "deep.h5", 101)
     write_keras_3(tmp_path / "nameless.weights.h5", tensors, named=False)
-    with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that tells"):
+    with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that identifies the layer"):
         keras_model(tmp_path / "nameless.weights.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(UserError, match="text.h5: no file of weights .it begins with"):

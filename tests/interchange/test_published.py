@@ -14,7 +14,7 @@ SIZES = {
     "resnet50.a1_in1k/model.safetensors": "224 pixels out of 235, bicubic (as its name tells)",
     "models--timm--resnet50.tv2_in1k/snapshots/0/model.safetensors": "out of 232, bilinear (as its name tells)",
     "resnet50_a1h2_176-001a1197.pth": "224 pixels out of 224, bicubic (as its name tells)",
-    "resnet50-0676ba61.pth": "out of 256, bilinear (its name does not tell at which size it was measured)",
+    "resnet50-0676ba61.pth": "out of 256, bilinear (its name does not tell at which size it was evaluated)",
 }
 
 

@@ -114,7 +114,7 @@ def test_a_folder_of_another_config(run):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    assert_refused(["train.py", DIGITS, f"--workdir={tmp_path}/file/run"], "cannot be made: Not a directory")
+    assert_refused(["train.py", DIGITS, f"--workdir={tmp_path}/file/run"], "cannot be created: Not a directory")
 
 
 @pytest.mark.parametrize(

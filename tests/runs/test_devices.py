@@ -161,5 +161,5 @@ def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     (tmp_path / "file").write_text("")
     results = [finish(p) for p in processes(2, tmp_path / "file" / "run")]
     assert [code for code, _ in results] == [2, 2]
-    assert "cannot be made: Not a directory" in results[0][1]
+    assert "cannot be created: Not a directory" in results[0][1]
     assert "process 0 refused to start; its own message says why" in results[1][1]

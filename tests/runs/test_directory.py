@@ -54,7 +54,7 @@ def test_an_error_frees_the_folder(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="file/run: cannot be made: Not a directory"),
+        pytest.raises(UserError, match="file/run: cannot be created: Not a directory"),
         RunDirectory(tmp_path / "file" / "run").locked(),
     ):
         pass

@@ -62,7 +62,7 @@ def test_while_saving(tmp_path, no_larger_than):
     # TensorStore, whose writes are under way, prints lines of its own before and after.
     (last,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert last.startswith(f"error: {run}/checkpoints: a checkpoint cannot be written: File too large; ")
-    assert last.endswith("the last whole one is of step 4. With room there, the same command goes on")
+    assert last.endswith("the last complete one is of step 4. Free disk space; the same command resumes")
 
     no_larger_than(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     code, output = finish(train(run, *RUN, "--config.train.steps=12"))
@@ -84,6 +84,6 @@ def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypa
         checkpoints.wait()
         with pytest.raises(UserError) as refused:
             checkpoints.save(2, state_of(2**18))
-        assert "it takes 2.0 MiB, and 1.0 are free; the last whole one is of step 1" in str(refused.value)
+        assert "it takes 2.0 MiB, and 1.0 are free; the last complete one is of step 1" in str(refused.value)
         assert checkpoints.steps() == [1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]

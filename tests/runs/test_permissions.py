@@ -61,7 +61,7 @@ def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, output
     assert said in errors[0]
-    assert "room" not in output
+    assert "disk space" not in output
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
     assert code == 2, output
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "a checkpoint cannot be written: Permission denied" in error
-    assert "the last whole one is of step 1. With that mended, the same command goes on" in error
+    assert "the last complete one is of step 1. Repair that; the same command resumes" in error

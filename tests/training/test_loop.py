@@ -186,7 +186,7 @@ def test_a_folder_whose_metrics_are_lost_gets_them_back(run, tmp_path, capfd):
     shutil.copytree(workdir, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     assert loop.run(c, tmp_path / "run") == last
-    assert ": 8 lines of steps 2 to 16 lost or changed, put back from checkpoint 16" in capfd.readouterr().err
+    assert ": 8 lines of steps 2 to 16 lost or changed, restored from checkpoint 16" in capfd.readouterr().err
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_was_edited_is_named_with_what_to_do(run, tmp_path, name):
         loop.run(c, tmp_path / "run")
     assert str(refused.value) == (
         f"{path}: is not as the run wrote it (edited, or damaged), by its checksum in sums.json; put it back, or "
-        f"delete {tmp_path / 'run' / 'sums.json'} to take the folder as it is"
+        f"delete {tmp_path / 'run' / 'sums.json'} to use the folder as it is"
     )
     if name == "starts.jsonl":  # the advice
         (tmp_path / "run" / "sums.json").unlink()
@@ -244,12 +244,12 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("classes", "channels", "said"),
-    [(3, 1, ", 3) here"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) here")],
+    [(3, 1, ", 3) now"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) now")],
 )
 def test_a_network_for_other_data_is_said_to_be_one(run, classes, channels, said):
     """The message said that no checkpoint can be read, and to move the folder away."""
     workdir, c, _ = run
-    with pytest.raises(UserError, match="its checkpoints are whole, and of a network for other data: ") as error:
+    with pytest.raises(UserError, match="its checkpoints are not damaged, but of a network for other data: ") as error:
         trained.restore(build(c.model, classes), (8, 8, channels), workdir)
     assert said in str(error.value)
     assert "move" not in str(error.value)
