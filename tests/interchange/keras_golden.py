@@ -1,8 +1,8 @@
-"""Logits of Keras's own ResNet-50, for test_imagenet_weights.py; needs Keras 3, which the tests do not:
+"""Computes the logits of Keras's ResNet-50 for test_imagenet_weights.py. Needs Keras 3, which the tests do not:
 
 KERAS_BACKEND=jax python -m tests.interchange.keras_golden
 
-Made with Keras 3.15.1 on jax 0.10.2, on a CPU.
+The stored logits are from Keras 3.15.1 with jax 0.10.2 on a CPU.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The look before a long run: what it says of data sets that are there, missing and damaged, and of the disk."""
+"""``preflight``: its messages about complete, missing and damaged data sets, and about the disk."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def tars(tmp_path_factory):
     return files.write_tars(tmp_path_factory.mktemp("imagenet"))
 
 
-def test_a_run_could_start(tars, tmp_path):
+def test_preflight_accepts_a_complete_data_set(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tars}", f"--workdir={tmp_path / 'new' / 'run'}")
     assert code == 0, error
     size = (tars / "ILSVRC2012_img_val.tar").stat().st_size
@@ -34,7 +34,7 @@ def test_a_run_could_start(tars, tmp_path):
     assert "decoded: 19 images, 0 of them cannot be read" in out
     assert "images/s by " in out
     assert "; 7 steps of 4 images take at least 0:0" in out
-    # keep_checkpoints=2 and the one being written; 4 bytes a parameter and its momentum, and little else.
+    # keep_checkpoints=2 and the one being written; 4 bytes for each parameter and its momentum, and little else.
     from resnet_flax import config
     from resnet_flax.analysis.counts import parameters
     from resnet_flax.networks import build
@@ -82,7 +82,7 @@ def test_every_broken_file_of_data_in_memory_is_named(tmp_path):
     assert "data.broken" not in error
 
 
-def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
+def test_the_last_line_says_what_keeps_a_run_from_starting(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tmp_path}")
     assert code == 2
     assert out.count("not there") == 6
@@ -99,7 +99,7 @@ def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     assert "Traceback" not in error
 
 
-def test_data_sets_in_memory_and_the_disk(tmp_path):
+def test_preflight_checks_data_in_memory_and_the_disk(tmp_path):
     digits = ("--config=configs/digits.py:residual-8",)
     code, out, error = preflight(*digits, f"--workdir={tmp_path}")
     assert code == 0, error
