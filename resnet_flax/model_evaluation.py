@@ -28,7 +28,7 @@ from resnet_flax.training.evaluation import Evaluation, of_log_probabilities
 from resnet_flax.training.parts import check_precision, image_dtype
 from resnet_flax.training.reestimation import reestimate
 
-_NAMED = 10  # the most images that a message names
+_MOST_NAMED = 10  # the most images that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +114,9 @@ def evaluate(
     data = dataclasses.replace(chosen.data, access=chosen.data.access.as_trained(net.preprocessing))
     chosen = dataclasses.replace(chosen, data=data)
     if reestimate_bn:
-        net = dataclasses.replace(net, variables=_reestimated(net, chosen, say))
+        net = dataclasses.replace(net, variables=_reestimate_bn(net, chosen, say))
     _check_finite(net.variables)
-    result = (_of_crops if chosen.view == "center" else _of_views)(net, chosen)
+    result = (_evaluate_crops if chosen.view == "center" else _evaluate_views)(net, chosen)
     if not result.images:
         count = sum(map(len, chosen.splits.values()))
         raise UserError(f"--split={chosen.split}: none of {count} {data.access.noun} can be read")
@@ -124,12 +124,12 @@ def evaluate(
     return result
 
 
-def _of_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
+def _evaluate_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
     """Evaluates the centre crops, batch by batch on all devices."""
     config, data, splits = chosen.config, chosen.data, chosen.splits
     mesh, count = data_mesh(), sum(map(len, splits.values()))
     size = min(config.train.eval_batch_size, count)
-    supply = data.access.supply(splits, mesh, (size, size), config.seed, _note_broken)
+    supply = data.access.supply(splits, mesh, (size, size), config.seed, _print_broken)
     transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
 
     def blocks() -> Iterator[Any]:
@@ -149,14 +149,14 @@ def _of_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
             with closing(data.access.in_order(found, size)) as batches:
                 places = evaluation.not_finite(net.network, transform, variables, batches)
             bad += [found.name(int(place)) for place in places]
-        listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+        listed = ", ".join(bad[:_MOST_NAMED]) + (", ..." if len(bad) > _MOST_NAMED else "")
         of = f"that of {len(bad)} images: {listed}" if bad else "each image's is finite, but their sum is not"
         where = f"{' and '.join(splits)}: the loss of {result.images} images"
         raise Diverged(f"{where} is not finite: {of}")
     return result
 
 
-def _of_views(net: Model, chosen: EvaluationSet) -> Evaluation:
+def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
     """Evaluates the probabilities averaged over several crops of each photograph."""
     config, splits = chosen.config, chosen.splits
 
@@ -186,7 +186,7 @@ def _view_description(view: View, net: Model, data: Data) -> str:
     return ", " + seen.get(view, "fully convolutional, several scales")
 
 
-def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
+def _print_broken(split: str, image: str, why: Callable[[], str]) -> None:
     print(f"{why()}; skipped", file=sys.stderr)
 
 
@@ -196,7 +196,7 @@ def _check_finite(variables: dict[str, Any]) -> None:
         raise Diverged(f"the network has weights that are not finite: {bad}; its loss and error are not computed")
 
 
-def _reestimated(net: Model, chosen: EvaluationSet, say: Callable[[str], None]) -> dict[str, Any]:
+def _reestimate_bn(net: Model, chosen: EvaluationSet, say: Callable[[str], None]) -> dict[str, Any]:
     """Returns the network's variables with BN's statistics averaged over the training images."""
     config, data = chosen.config, chosen.data
     if not len(data.train):

@@ -320,7 +320,7 @@ def variables_like():
     return {name: like()[name] for name in ("params", "batch_stats")}
 
 
-def evaluated(items):
+def eval_variables(items):
     return {"params": items["average"], "batch_stats": items["batch_stats"]}
 
 
@@ -345,7 +345,7 @@ def test_variables_for_evaluation_are_checked(tmp_path, caplog, content):
         described.write_text(described.read_text().replace("average", "averagf"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
-    right = jax.device_get(evaluated(averaged_at(10)))
+    right = jax.device_get(eval_variables(averaged_at(10)))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), right)
     assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
 
@@ -363,9 +363,9 @@ def test_arrays_that_evaluation_does_not_read_are_not_checked(tmp_path, caplog):
         assert caplog.messages == []
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         whole = checkpoints.restore(like() | {"average": like()["params"]})
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(evaluated(averaged_at(20))))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(eval_variables(averaged_at(20))))
     assert int(whole["step"]) == 10
-    assert any("the checksum of opt_state/0 and 1 more is not that" in m for m in caplog.messages)
+    assert any("the checksum of opt_state/0 and 1 more is not the saved one" in m for m in caplog.messages)
 
 
 def test_a_checkpoint_without_checksums_is_read_with_one_warning(tmp_path, caplog):

@@ -42,7 +42,7 @@ def test_preflight_accepts_a_complete_data_set(tars, tmp_path):
     c = config.load("configs/imagenet.py", "residual-18", {"model.width": 0.125})
     megabytes = 8 * parameters(build(c.model, 4), (32, 32, 3)) / 1e6
     (line,) = [line for line in out.splitlines() if line.startswith("disk: ")]
-    assert f" GiB free in {tmp_path}; 3 checkpoints of " in line
+    assert f" GiB free in {tmp_path}; at most 3 checkpoints of " in line
     assert float(line.partition("3 checkpoints of ")[2].split()[0]) == pytest.approx(megabytes, rel=0.03, abs=0.1)
     assert out.splitlines()[-1] == "a run could start"
     assert list(tmp_path.iterdir()) == []
