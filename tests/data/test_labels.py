@@ -125,7 +125,7 @@ def test_a_run_says_it_and_one_of_old_rules_is_not_resumed(sets, tmp_path, capfd
     (starts.parent / checksums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     assert loop.run(c, tmp_path)["step"] == 2  # finished
     c.train.steps = 4
-    with pytest.raises(UserError, match="begun under an old rule: its images, if they are no squares"):
+    with pytest.raises(UserError, match="begun under an old rule: its images, if not square"):
         loop.run(c, tmp_path)
     c.data.image_size = 0
     c.train.steps = 2
