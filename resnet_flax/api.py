@@ -1,15 +1,15 @@
-"""The project from Python: load a config, train, open a run, look into it, evaluate it and predict with it.
+"""The Python interface: load a config, train, open a run, read its metrics, evaluate it and predict with it.
 
     from resnet_flax import api
 
     config = api.load_config("configs/digits.py", "residual-20", {"train.steps": 300})
-    run = api.train(config, "runs/r20")  # returns at once where it is finished, and resumes where it was stopped
+    run = api.train(config, "runs/r20")  # returns at once if the run is finished, resumes it if it was stopped
     frame = pandas.DataFrame(run.metrics)
     run.evaluate().error
     run.model().predict("three.png")
 
-docs/python.md shows all of it. A mistake raises :class:`~resnet_flax.errors.UserError`, whose text is the line that the
-commands print; a signal, such as the one of a notebook's stop button, raises ``Interrupted`` once all is saved.
+docs/python.md has more examples. A mistake raises :class:`~resnet_flax.errors.UserError` with the line that a command
+would print. A signal, such as from a notebook's stop button, raises ``Interrupted`` after the run is saved.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.evaluation_config import config_of_run
 from resnet_flax.model import Model, from_run
 from resnet_flax.model import from_weights as load_model
-from resnet_flax.model_evaluation import choose, evaluate
+from resnet_flax.model_evaluation import evaluate, load_evaluation_set
 from resnet_flax.paths import expanded
 from resnet_flax.reporting.gather import gather
 from resnet_flax.runs.checkpoints import Checkpoints
@@ -50,41 +50,41 @@ __all__ = ["Run", "experiment", "load_config", "load_model", "open_run", "open_r
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory. What it tells is read anew each time, so it may be of a run that is still training.
+    """A run directory. Every access reads its files again, so the run may still be training.
 
     Attributes:
-      path: of the directory.
+      path: The run directory's path.
     """
 
     path: Path
 
     @property
     def config(self) -> ConfigDict:
-        """The run's config, resolved."""
+        """The run's resolved config."""
         return resolve(self._directory.existing_config())
 
     @property
     def status(self) -> str:
-        """``finished``, ``running, after step 300``, or at which step it was interrupted, diverged or crashed."""
+        """The run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, and so on."""
         lines = self.lines
         return self._directory.status(lines[-1]["step"] if lines else 0, self.config.train.steps)[0]
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; None stands for a number that was not finite."""
-        return self._directory.mended()[0]
+        """The lines of metrics.jsonl. A value of None was not finite."""
+        return self._directory.repaired_metrics()[0]
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """The metrics as columns of equal length, NaN where a line lacks one; ``pandas.DataFrame`` takes them.
+        """The metrics as columns of equal length, NaN where a line has no value; ``pandas.DataFrame`` accepts them.
 
-        Errors are fractions; ``step`` and whatever else is whole in every line are int64, other columns float64.
+        Errors are fractions. Columns with an integer in every line, such as ``step``, are int64, others float64.
         """
         return columns(self.lines)
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, in order."""
+        """The steps of the checkpoints on disk, ascending."""
         return self._directory.steps()
 
     @property
@@ -92,27 +92,27 @@ class Run:
         """The step of the newest checkpoint.
 
         Raises:
-          UserError: there is none.
+          UserError: There is no checkpoint.
         """
-        return self._chosen("latest")
+        return self._find_step("latest")
 
     @property
     def best_step(self) -> int:
-        """The step of the checkpoint with the least validation error.
+        """The step of the checkpoint with the lowest validation error.
 
         Raises:
-          UserError: no images were set aside for validation (``data.validation``), or there is no checkpoint.
+          UserError: The run has no validation split (``data.validation``), or no checkpoint.
         """
-        return self._chosen("best")
+        return self._find_step("best")
 
     def model(self, step: int | str = "latest") -> Model:
-        """The network, its variables at a checkpoint, and what comes before it.
+        """Loads the network with its variables at a checkpoint, and the preprocessing of its images.
 
         Args:
-          step: of a checkpoint; or ``latest``, or ``best``.
+          step: A checkpoint's step, ``latest``, or ``best``.
 
         Raises:
-          UserError: there is no such checkpoint.
+          UserError: There is no such checkpoint.
         """
         return from_run(self.path, str(step))
 
@@ -124,28 +124,28 @@ class Run:
         reestimate_bn: bool = False,
         config: ConfigDict | None = None,
     ) -> Evaluation:
-        """Evaluates a checkpoint on a split, each image once.
+        """Evaluates a checkpoint on a split. Each image counts once.
 
         Args:
           split: ``test``, ``validation``, ``train`` (without augmentation) or ``all``.
-          step: see :meth:`model`.
-          view: of photographs (``data/views.py``).
-          reestimate_bn: whether averages over the training images take the place of BN's running statistics.
-          config: of the same network with other images, or the place where they lie now; None for the run's own.
+          step: A checkpoint's step, ``latest``, or ``best``.
+          view: The crops of a photograph to average over (``data/views.py``).
+          reestimate_bn: Whether to replace BN's running statistics by averages over the training images.
+          config: A config of the same network that names other images, or their new location; None for the run's own.
 
         Raises:
-          UserError: there is no such checkpoint, or there are no such images.
-          Diverged: weights, or the loss, are not finite.
+          UserError: The checkpoint or the images do not exist.
+          Diverged: A weight or the loss is not finite.
         """
         _use_cache()
-        chosen = choose(config_of_run(self.path, config), split, view)
+        chosen = load_evaluation_set(config_of_run(self.path, config), split, view)
         return evaluate(self.model(step), chosen)
 
     def outcome(self, label: str = "") -> cases.Outcome:
-        """The run as figures and tables take it.
+        """The run in the form that figures and tables accept.
 
         Args:
-          label: that they call it by; by default the network's name.
+          label: The run's name in them; by default the network's name.
         """
         config = self.config
         found = earlier_failure(config, self.path) or SUCCESS
@@ -155,26 +155,25 @@ class Run:
     def _directory(self) -> RunDirectory:
         return RunDirectory(self.path)
 
-    def _chosen(self, wanted: str) -> int:
+    def _find_step(self, wanted: str) -> int:
         with Checkpoints(self.path, read_only=True) as checkpoints:
-            return checkpoints.choose(wanted)
+            return checkpoints.find_step(wanted)
 
 
 def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
-    """Trains what the config says, in the directory; resumes where an earlier call was stopped.
+    """Trains the network of a config in a run directory, or resumes the run that is there.
 
-    A run that is finished there is returned at once. The directory is the one that ``train.py`` writes: either goes on
-    with what the other began.
+    A finished run is returned at once. ``train.py`` writes the same directory, so either can resume the other's run.
 
     Args:
-      config: see :func:`load_config`.
-      workdir: the run directory.
-      trackers: that get its metrics, such as ``("tensorboard", "trackio")``.
+      config: A config from :func:`load_config`.
+      workdir: The run directory.
+      trackers: The trackers that receive the metrics, such as ``("tensorboard", "trackio")``.
 
     Raises:
-      UserError: a mistake, before anything is compiled.
-      Interrupted: SIGTERM or SIGINT came; everything is saved.
-      Diverged: the loss is not finite any more; the last good checkpoint is kept.
+      UserError: The config or the directory does not fit; raised before anything is compiled.
+      Interrupted: The process received SIGTERM or SIGINT. The run is saved.
+      Diverged: The loss or a parameter is no longer finite. The last good checkpoint is kept.
     """
     _use_cache()
     loop.run(config, workdir, Tracking(tuple(trackers)))
@@ -185,41 +184,41 @@ def open_run(workdir: str | Path) -> Run:
     """Opens the directory of a run, which may be finished, running or stopped.
 
     Raises:
-      UserError: no run is there.
+      UserError: The directory holds no run.
     """
     run = Run(expanded(workdir))
-    run.config  # noqa: B018 (refuses)
+    run.config  # noqa: B018 (raises if there is no run)
     return run
 
 
 def open_runs(folder: str | Path) -> list[Run]:
-    """Opens all runs in a folder that can be read, at any depth; those of experiments first.
+    """Opens every readable run below a folder, at any depth. Runs of experiments come first.
 
     Raises:
-      UserError: the folder is not there, or holds none.
+      UserError: The folder does not exist, or holds no run.
     """
     return [Run(found.path) for found in gather(expanded(folder)).runs]
 
 
 def experiment(name: str) -> Experiment:
-    """An experiment that comes with the project; :meth:`Experiment.carry_out` runs it.
+    """Returns an experiment that comes with the project; :meth:`Experiment.carry_out` runs it.
 
     Args:
-      name: such as ``plain_vs_residual``, or ``sweep`` for a grid of one's own.
+      name: The experiment's name, such as ``plain_vs_residual``, or ``sweep`` for a grid of your own.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: There is no experiment of that name.
     """
     _use_cache()
     if name not in (known := shipped.names("experiments")):
-        raise UserError(f"there is no experiment {name!r}; choose of {', '.join(known)}")
+        raise UserError(f"there is no experiment {name!r}; choose one of {', '.join(known)}")
     module = execute(str(shipped.folder("experiments") / f"{name}.py"), "experiment")
     if not hasattr(module, "EXPERIMENT"):
-        raise UserError(f"{name!r} is a command, and no experiment that is declared")
+        raise UserError(f"{name!r} is a command, not a declared experiment; run it with python -m resnet_flax {name}")
     return dataclasses.replace(module.EXPERIMENT, name=name)
 
 
 def _use_cache() -> None:
-    """Keeps compiled programs where the commands keep them, unless jax was told of another place."""
+    """Uses the commands' cache of compiled programs, unless the user has set jax_compilation_cache_dir."""
     if not jax.config.values["jax_compilation_cache_dir"]:
         compilation.use_cache(cache_root() / "xla")

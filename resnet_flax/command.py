@@ -1,4 +1,4 @@
-"""The frame of every command: flags, devices, exit codes, and one line for a mistake."""
+"""Runs a command: parses its flags, sets up devices, and turns errors into one line and an exit code."""
 
 import contextlib
 import difflib
@@ -13,24 +13,28 @@ from ml_collections.config_flags import config_flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.runtime import compilation, exit_message, processes, stopping, streams
-from resnet_flax.visible import visible
 
-_CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's own cache folder.")
+_CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache folder.")
 _MODULE = flags.DEFINE_multi_string(
-    "module", [], "File of Python that defines a unit, data set, metric, ... of your own and runs first; repeatable."
+    "module", [], "Python file to run first, which defines a unit, data set, metric, ... of your own; repeatable."
 )
 
 _arguments: list[str] = []
 
 
 def arguments() -> list[str]:
-    """Returns the arguments of the command line that are no flags, of a command that takes such."""
+    """Returns the positional arguments of the command line."""
     return list(_arguments)
 
 
-def set_keys(flag: str) -> set[str]:
-    """The keys of a config flag that the command line sets: ``{"data.data_dir"}`` of ``--config.data.data_dir=...``."""
+def given_keys(flag: str) -> set[str]:
+    """Lists the config keys that the command line sets, such as ``data.data_dir`` for ``--config.data.data_dir=...``.
+
+    Args:
+      flag: The name of the config flag, such as ``config``.
+    """
     found = (argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-"))
     return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
 
@@ -38,18 +42,17 @@ def set_keys(flag: str) -> set[str]:
 def run(
     main: Callable[[], None] | str, uses_devices: bool = False, arguments: bool = False, ends_with_reader: bool = False
 ) -> None:
-    """Parses the flags, calls main, and exits with its code.
+    """Parses the flags, calls main, and exits with a code of :mod:`resnet_flax.errors`.
 
-    0 done, 1 failed in part, 2 the user's mistake, 3 stopped and resumable, 4 diverged. A mistake is one
-    line on stderr. Where standard output or error is closed, or its reader gone, the work goes on without it; a result
-    that could not be written is a failure.
+    A user's mistake is reported as one line on stderr. If stdout or stderr is closed, or its reader has gone, the
+    command continues without it. A result that cannot be written makes the command fail.
 
     Args:
-      main: the command's work; or the module that has it as ``main``, which is imported once the flags are parsed, so
-        that neither ``--help`` nor a refusal waits for jax.
-      uses_devices: whether jax's devices and cache are set up before it.
-      arguments: whether there may be arguments that are no flags, before, between or after them.
-      ends_with_reader: whether the command's only work is to print, so that it ends when nobody reads.
+      main: The command's function, or the name of the module that holds it as ``main``. A module is imported after the
+        flags are parsed, so that ``--help`` and refusals do not wait for jax.
+      uses_devices: Whether to set up jax's devices and compilation cache first.
+      arguments: Whether the command accepts positional arguments, before, between or after the flags.
+      ends_with_reader: Whether the command only prints, and so ends when its reader has gone.
     """
     output = streams.protect(ends_with_reader)
     stopping.exit_on_signal()
@@ -72,10 +75,10 @@ def run(
             raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")
         stopping.exit_despite_stuck_threads()
     except (UserError, Interrupted, Diverged, Failed) as ending:
-        # At once, with its line break: print has two parts, between which other threads may print.
-        text = visible(str(ending))  # a name in it may hide something
+        text = escape_hidden(str(ending))  # names in it may hold escape sequences
         with contextlib.suppress(streams.ReaderGoneError):
-            sys.stdout.flush()  # what was printed before it stands before it
+            sys.stdout.flush()  # keeps the order of the lines where both streams share a file
+        # A single write: print writes text and line break separately, and other threads may print in between.
         sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
         sys.stderr.flush()
         stopping.exit_soon(ending.exit_code)
@@ -90,9 +93,9 @@ def run(
 
 
 def _help() -> str:
-    """Says what the command does, its flags, and the keys of its config; of absl's own flags, none."""
+    """Returns the help text: the command's description, its flags without absl's own, and its config keys."""
     modules = [m for m in flags.FLAGS.flags_by_module_dict() if not m.startswith("absl")]
-    # The command's own come first, those of all commands last.
+    # The command's own flags come first, and flags that every command has come last.
     modules.sort(key=lambda module: module.startswith(f"{__package__}.") + (module in (__name__, processes.__name__)))
     described = [flags.FLAGS.module_help(m).strip("\n") for m in modules]
     keys = [configs.keys_in_help(name) for name in _config_flags()]
@@ -100,7 +103,7 @@ def _help() -> str:
 
 
 def _underscored(given: list[str]) -> list[str]:
-    """``--batch-size=1`` becomes ``--batch_size=1``: dashes in names are underscores, where no flag has the dashes."""
+    """Replaces dashes in flag names by underscores: ``--batch_size=1``. Flags defined with dashes keep them."""
     flags_end = given.index("--") if "--" in given else len(given)
 
     def name(argument: str) -> str:
@@ -121,8 +124,8 @@ def _parse(argv: list[str]) -> list[str]:
         for name in _config_flags():
             config = flags.FLAGS[name].value
             if config is not None:
-                config.keys()  # one that could not be loaded says so when it is read
-                configs.check_depth(config, set_keys(name))
+                config.keys()  # raises if the config could not be loaded
+                configs.check_depth(config, given_keys(name))
         return rest
     except flags.UnrecognizedFlagError as error:
         if (flag := error.flagname.partition(".")[0]) in _config_flags():
@@ -140,12 +143,12 @@ def _parse(argv: list[str]) -> list[str]:
                     raise refusal from None
         if isinstance(error, flags.Error):
             raise UserError(_flag_error(_one_line(error))) from None
-        # What ml_collections raises for a config file or key that does not exist, or a value of another type.
+        # ml_collections raises various errors for a missing config file or key, or a value of the wrong type.
         raise UserError(_one_line(error)) from None
 
 
 def _with_origins(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was raised for: ml_collections and absl put a config file's into others' words."""
+    """Yields an error and the errors that caused it: ml_collections and absl wrap those of a config file."""
     while error is not None:
         yield error
         error = error.__context__
@@ -156,7 +159,7 @@ def _config_flags() -> Iterator[str]:
 
 
 def _check_config_flags(argv: list[str]) -> None:
-    """Refuses a config key that does not exist, in our words instead of ml_collections'."""
+    """Refuses a config key that does not exist, with a message that suggests keys."""
     for name in _config_flags():
         for argument in argv[1:]:
             if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
@@ -166,10 +169,12 @@ def _check_config_flags(argv: list[str]) -> None:
 
 
 def _with_shipped_configs(given: list[str]) -> list[str]:
-    """``--config=digits:plain-8`` becomes ``--config=FOLDER/digits.py:plain-8``, where no such file is at hand.
+    """Replaces the name of a shipped config, ``digits:plain-8``, by its path, ``FOLDER/digits.py:plain-8``.
+
+    A file of that name in the current folder takes precedence.
 
     Raises:
-      UserError: there is no such config file.
+      UserError: There is no such config file.
     """
     result = list(given)
     for place, flag, path, rest in _named_configs(given):
@@ -178,7 +183,7 @@ def _with_shipped_configs(given: list[str]) -> list[str]:
 
 
 def _config_files(argv: list[str]) -> list[str]:
-    """The config files that the command line names, without what follows their colon."""
+    """Lists the config files that the command line names, without the network's name after the colon."""
     return [path for _, _, path, _ in _named_configs(argv)]
 
 
@@ -186,8 +191,8 @@ def _named_configs(given: list[str]) -> Iterator[tuple[int, str, str, str]]:
     """Finds the config files that a command line names.
 
     Yields:
-      The place of the argument, the flag in it up to its ``=`` (empty where that is the argument before), the file, and
-      what follows the file: a colon and the name of a network, or nothing.
+      The argument's index; the flag with its ``=``, or an empty text if the flag is the previous argument; the file;
+      and the rest, which is a colon and the name of a network, or empty.
     """
     for name in _config_flags():
         for place, argument in enumerate(given):
@@ -202,7 +207,7 @@ def _named_configs(given: list[str]) -> Iterator[tuple[int, str, str, str]]:
 
 
 def _flag_error(message: str) -> str:
-    """Returns absl's message about a flag, made shorter where we know more."""
+    """Replaces absl's message about a missing flag or a value of the wrong type by a shorter one."""
     if found := re.match(r"flag --(\S+)=None: Flag --\1 must have", message):
         return f"--{found[1]} is missing: {flags.FLAGS[found[1]].help}"
     if (found := re.match(r"flag --(\S+?\.)([^=\s]+)=(.*?): ", message)) and found[2] in configs.KEYS:
@@ -217,8 +222,9 @@ def _one_line(error: BaseException) -> str:
 
 def _set_up_devices() -> None:
     if _CACHE.value:
-        from resnet_flax.data.cache import cache_root  # with numpy, for which --help does not wait
+        from resnet_flax.data.cache import cache_root  # Lazy import: it loads numpy, which --help does not need.
 
         compilation.use_cache(cache_root() / "xla")
     if processes.join() > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end); results are printed once
+        # Only process 0 prints the results.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)

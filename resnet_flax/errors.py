@@ -1,35 +1,35 @@
-"""The ways a command ends before its work is done, and their exit codes."""
+"""Exceptions that end a command early, and the commands' exit codes."""
 
 DONE, FAILED, USER_MISTAKE, INTERRUPTED, DIVERGED = 0, 1, 2, 3, 4
 
 
 class UserError(ValueError):
-    """The user's mistake: one line that names what was given, what would fit, and where."""
+    """A mistake of the user. The message is one line: what was given, where, and what would fit."""
 
     exit_code = USER_MISTAKE
 
 
 class UnknownName(UserError):
-    """A config names something that is not registered; a file of the user's own, not run yet, may define it."""
+    """A config names something that is not registered; a module of the user's that has not run yet may define it."""
 
 
 class Busy(UserError):
-    """Another process holds the run's folder."""
+    """Another process holds the lock of the run directory."""
 
 
 class Interrupted(Exception):
-    """Stopped by a signal, saved, and resumable with the same command."""
+    """A signal stopped the run. It is saved, and the same command resumes it."""
 
     exit_code = INTERRUPTED
 
 
 class Diverged(Exception):
-    """The loss, or a parameter, is not finite any more."""
+    """The loss or a parameter is no longer finite."""
 
     exit_code = DIVERGED
 
 
 class Failed(Exception):
-    """Part of the work ended in an error of the program or the machine; the rest is done."""
+    """Part of the work failed with an error of the program or the machine. The rest is done."""
 
     exit_code = FAILED

@@ -1,6 +1,6 @@
-"""The console command: ``resnet-flax COMMAND --FLAG=VALUE ...``, from any folder.
+"""The console command ``resnet-flax COMMAND --FLAG=VALUE ...``, which works in any folder.
 
-Beside the commands there is each experiment by its name. ``resnet-flax COMMAND --help`` says what a command takes.
+COMMAND is a command or an experiment. ``resnet-flax COMMAND --help`` describes it and lists its flags.
 """
 
 import difflib
@@ -14,7 +14,7 @@ COMMANDS = ("train", "evaluate", "predict", "export", "summary", "preflight")
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the arguments behind it."""
+    """Runs the command that the first argument names, with the remaining arguments."""
     experiments = shipped.names("experiments")
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h", "-help", "help"):

@@ -1,11 +1,11 @@
-"""A trained network, ready for images: from a file of weights, whoever wrote it, or from a run.
+"""A trained network with its preprocessing, loaded from a run or from a file of weights of any supported library.
 
     net = model.from_weights("resnet50.pth", config.load("configs/imagenet.py", "residual-50"))
     features = net.features(net.prepare(["dog.jpg", "bird.jpg"]))
 
-What the features are named is said in ``networks/network.py``: ``stem``, ``stage1`` to ``stage4``, ``pooled``,
-``logits`` (not of a backbone, a file without the last layer). ``net.network`` and ``net.variables`` are the Flax
-module and its variables, to build on.
+The features are ``stem``, ``stage1`` to ``stage4``, ``pooled`` and ``logits`` (see ``networks/network.py``). A file
+without the last layer, a backbone, has no ``logits``. ``net.network`` and ``net.variables`` are the Flax module and its
+variables, for code of your own.
 """
 
 import dataclasses
@@ -43,21 +43,21 @@ from resnet_flax.training.devices import local_copy
 from resnet_flax.training.setup import prepare
 
 AnyImage = str | Path | Image.Image | np.ndarray
-Named = list[tuple[str, float]]  # classes and their probabilities, the most probable first
+Named = list[tuple[str, float]]  # classes with their probabilities, the most probable first
 
-_NEEDS_DATA = ("pixel_mean", "channel")  # normalizations that are statistics of a training set
+_NEEDS_DATA = ("pixel_mean", "channel")  # normalisations that are statistics of a training set
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network, its variables, and what comes before it.
+    """A network with its variables and the preprocessing of its images.
 
     Attributes:
-      network: for a batch on one device.
-      variables: ``params`` and ``batch_stats``.
-      preprocessing: of images.
-      config: resolved.
-      step: of the run, or None.
+      network: The Flax module, for a batch on one device.
+      variables: The collections ``params`` and ``batch_stats``.
+      preprocessing: The way from an image to the network's input, and the names of the classes.
+      config: The resolved config.
+      step: The step of the run's checkpoint; None for a file of weights.
     """
 
     network: Network
@@ -67,63 +67,63 @@ class Model:
     step: int | None = None
 
     def check_classifies(self) -> None:
-        """Refuses a network without its last layer, which a file of a backbone holds.
+        """Refuses a backbone: a network without its last layer.
 
         Raises:
-          UserError: it is one.
+          UserError: The network is a backbone.
         """
         if not self.preprocessing.classes:
             raise UserError(
-                "the file holds a network without its last layer, which knows no classes; train one: train.py "
+                "the file holds a network without its last layer, which has no classes; train that layer: train.py "
                 "--config=configs/folder.py:UNIT-DEPTH --config.init.weights=FILE --reset-head"
             )
 
     def check_finite(self) -> None:
-        """Refuses a network with weights that are not finite, whose answers would mean nothing.
+        """Refuses a network with weights that are not finite, because its predictions would be meaningless.
 
         Raises:
-          UserError: it says in which layers they are.
+          UserError: A weight is not finite; the message names the layers.
         """
         if bad := non_finite_layers(self.variables):
             raise UserError(f"the network has weights that are not finite: {bad}")
 
     @property
     def title(self) -> str:
-        """Such as ``residual-50``."""
+        """The network's name, such as ``residual-50``."""
         return configs.name_of(self.config.model)
 
     def prepare(self, images: AnyImage | Iterable[AnyImage]) -> np.ndarray:
-        """Images as the network's input: resized, cropped at the centre, normalised; [N, H, W, C] float32.
+        """Resizes, crops and normalises images to the network's input, [N, H, W, C] float32.
 
         Args:
-          images: one, or several: paths of files, images of PIL's, arrays uint8 [H, W] or [H, W, C].
+          images: One image or several: file paths, PIL images, or uint8 arrays [H, W] or [H, W, C].
 
         Raises:
-          UserError: one cannot be read; or the network was trained on images that were no squares.
+          UserError: An image cannot be read, or the network was trained on images that are not square.
         """
         self.preprocessing.check_square()
         found = [center(image, self.preprocessing) for image in _listed(images)]
         return np.concatenate(found) if found else np.zeros((0, *self.preprocessing.image_shape), np.float32)
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:
-        """The named intermediates of prepared images [N, H, W, C], running statistics in BN; any H and W."""
+        """Computes the named features of prepared images [N, H, W, C] of any H and W, with BN's running statistics."""
         found = self._apply(self.variables, images)
-        # What comes out of jit is in the order of the alphabet.
+        # jit returns dicts in alphabetical order.
         stages = [f"stage{i}" for i in range(1, len(self.network.stage_units) + 1)]
         return {name: found[name] for name in ("stem", *stages, "pooled", "logits") if name in found}
 
     def predict(self, images: AnyImage | Iterable[AnyImage], top: int = 5, view: View = "center") -> list[Named]:
-        """The most probable classes of each image, with their probabilities.
+        """Returns the most probable classes of each image, with their probabilities.
 
         Args:
-          images: see :meth:`prepare`.
-          top: how many classes.
-          view: over which views of an image probabilities are averaged (``data/views.py``).
+          images: One image or several, as in :meth:`prepare`.
+          top: The number of classes to return.
+          view: The crops of an image whose probabilities are averaged (``data/views.py``).
 
         Raises:
-          UserError: an image cannot be read; the network knows no classes, or was trained on images that were no
-            squares.
-          Diverged: weights or probabilities are not finite.
+          UserError: An image cannot be read, a weight is not finite, the network has no last layer, or it was trained
+            on images that are not square.
+          Diverged: A probability is not finite.
         """
         found = []
         for row in list(self.classify(_listed(images), top, view)):
@@ -135,10 +135,10 @@ class Model:
     def classify(
         self, images: Sequence[Readable], top: int = 5, view: View = "center", batch_size: int = 32
     ) -> Iterator[Named | UserError]:
-        """Yields what :meth:`predict` returns, an image at a time and as soon as it is known; or why it cannot be read.
+        """Yields the predictions of :meth:`predict` one image at a time, or the error for an image it cannot read.
 
         Args:
-          batch_size: views that are computed at once.
+          batch_size: The number of crops in a batch.
         """
         self.check_classifies()
         self.check_finite()
@@ -152,29 +152,29 @@ class Model:
 
 
 def from_weights(path: str | Path, config: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> Model:
-    """The network in a file of weights; of one without the last layer, the network without it.
+    """Loads the network in a file of weights. A file without the last layer gives a network without it.
 
     Args:
-      config: which network it is, where the file does not say (:func:`resnet_flax.config.load`).
-      set_by_user: keys of it that are to hold although the file's layout says otherwise, beside those that
+      config: The network's config, for a file that does not hold one (:func:`resnet_flax.config.load`).
+      set_by_user: Keys of ``config`` that take precedence over the file's layout, in addition to those that
         :func:`resnet_flax.config.load` was given.
 
     Raises:
-      UserError: the file cannot be read, or does not fit.
+      UserError: The file cannot be read, or does not fit the config.
     """
     file = read(expanded(path))
-    return of_file(file, config_of(file, config, set_by_user))
+    return from_loaded(file, config_of(file, config, set_by_user))
 
 
-def of_file(file: Weights, config: ConfigDict, default: Preprocessing | None = None) -> Model:
-    """Builds the network in a file that was read already, by its own config (``interchange.weights.config_of``).
+def from_loaded(file: Weights, config: ConfigDict, default: Preprocessing | None = None) -> Model:
+    """Builds the network from a file of weights that has been read.
 
     Args:
-      default: of the images at hand, for a file that does not say how its images were prepared; None goes by the
-        config alone.
+      config: The config from ``interchange.weights.config_of``.
+      default: The preprocessing for a file that does not hold one; None derives it from the config.
 
     Raises:
-      UserError: it does not fit.
+      UserError: The file does not fit the config.
     """
     preprocessing = default if file.preprocessing is None else None
     if preprocessing is None:
@@ -184,18 +184,21 @@ def of_file(file: Weights, config: ConfigDict, default: Preprocessing | None = N
 
 
 def from_run(workdir: str | Path, step: str = "latest") -> Model:
-    """The network of a run's checkpoint: a step, ``latest``, or ``best`` (by validation error).
+    """Loads the network of a run's checkpoint.
+
+    Args:
+      step: A checkpoint's step, ``latest``, or ``best`` (by validation error).
 
     Raises:
-      UserError: no run is there, or no such checkpoint.
+      UserError: The run or the checkpoint does not exist.
     """
     workdir = expanded(workdir)
     run = RunDirectory(workdir)
     config = configs.resolve(run.existing_config())
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        chosen = checkpoints.choose(step)
+        chosen = checkpoints.find_step(step)
     preprocessing = run.preprocessing()
-    if preprocessing is None:  # a run of before there was such a file: from its data set
+    if preprocessing is None:  # an earlier version began the run, and wrote no preprocessing.json
         preprocessing = prepare(config).preprocessing
     network = build(config.model, len(preprocessing.classes))
     found = restore.load_variables(network, preprocessing.image_shape, workdir, chosen)
@@ -203,15 +206,15 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
 
 
 def _listed(images: AnyImage | Iterable[AnyImage]) -> list[Readable]:
-    """One image, or several, as a list; texts become paths."""
+    """Returns one image or several as a list, in which strings have become paths."""
     if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         images = [images]
     return [expanded(image) if isinstance(image, str | Path) else image for image in images]
 
 
 def _top(row: np.ndarray, classes: Sequence[str], count: int) -> Named:
-    """The most probable of the classes, by the logarithms of their probabilities [classes]."""
-    # Of equal ones the first, whatever the machine: a stable sort.
+    """Returns the most probable classes, given their log-probabilities [classes]."""
+    # A stable sort gives ties the same order on every machine.
     best = np.argsort(-row, kind="stable")[:count]
     return [(classes[i] if i < len(classes) and classes[i] else f"class {i}", float(np.exp(row[i]))) for i in best]
 
@@ -230,16 +233,16 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
     if data.normalization in _NEEDS_DATA:
         raise UserError(
             f"{file.path} does not say how its images were normalised, and data.normalization={data.normalization!r} "
-            f"is a statistic of its training images; choose imagenet, caffe or none, or export it anew"
+            f"is a statistic of its training images; choose imagenet, caffe or none, or export the run again"
         )
     shape = image_shape(data)
     if shape is None:
         raise UserError(f"{file.path} does not say how large its images are; set data.image_size")
     side, _, channels = shape
     if 0 < data.resize < side:
-        raise UserError(f"data.resize={data.resize} must be at least data.image_size={side}, or 0 for the same")
-    nothing = Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
-    normalization = pixels.normalization(data.normalization, nothing)
+        raise UserError(f"data.resize={data.resize} must be at least data.image_size={side}, or 0 for the same size")
+    placeholder = Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
+    normalization = pixels.normalization(data.normalization, placeholder)
     return Preprocessing(data.resize or side, side, channels, data.interpolation, normalization, classes)
 
 

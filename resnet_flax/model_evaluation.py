@@ -1,4 +1,4 @@
-"""Loss, error and other metrics of a network on the images that a config names: each image counts once."""
+"""Evaluates a network on the images of a config: loss, error and other metrics. Each image counts once."""
 
 import dataclasses
 import math
@@ -28,18 +28,18 @@ from resnet_flax.training.evaluation import Evaluation, evaluate_log_probabiliti
 from resnet_flax.training.reestimation import reestimate
 from resnet_flax.training.setup import check_precision, image_dtype
 
-_NAMED = 10  # images at most that a message names
+_MOST_NAMED = 10  # the most images that a message names
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
-    """The images of a config on which a network is evaluated, and how it looks at them.
+class EvaluationSet:
+    """The images to evaluate a network on, and the crops to take of them.
 
     Attributes:
-      config: resolved.
-      data: that it names.
-      split: ``test``, ``validation``, ``train``, or ``all``: every image that is there.
-      view: one of ``data.access.views``.
+      config: The resolved config.
+      data: The data set that the config names.
+      split: ``test``, ``validation``, ``train``, or ``all`` for every image.
+      view: One of ``data.access.views``.
     """
 
     config: ConfigDict
@@ -49,34 +49,35 @@ class Chosen:
 
     @property
     def splits(self) -> dict[str, Any]:
-        """The images, by the names of their splits."""
+        """The splits to evaluate, by name. Empty splits are left out."""
         names = ("train", "test") if self.split == "all" else (self.split,)
         return {name: found for name in names if len(found := getattr(self.data, name))}
 
-    def in_words(self, net: Model, images: int) -> str:
-        """Which images were evaluated, and in which view."""
+    def description(self, net: Model, images: int) -> str:
+        """Describes the images and the view for the user."""
         data, split = self.data, self.split
         taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}
         of = taken.get(split, split)
         if split == "test" and not data.own_split:
             of = "a fifth of each class, set aside for testing"
         note = f"; {data.note}" * bool(data.note)
-        return f"{images} {data.access.noun} ({data.where}), {of}{_view_in_words(self.view, net, data)}{note}"
+        return f"{images} {data.access.noun} ({data.where}), {of}{_view_description(self.view, net, data)}{note}"
 
 
-def choose(
+def load_evaluation_set(
     config: ConfigDict, split: str | None = None, view: View = "center", weights_of_others: bool = False
-) -> Chosen:
-    """Loads the images that a config names, to evaluate those of a split.
+) -> EvaluationSet:
+    """Loads the data set of a config and selects the images of a split.
 
     Args:
-      config: resolved.
-      split: see :class:`Chosen`; None for those for testing, or for all of photographs without a split of their own
-        where the weights are of others.
-      weights_of_others: whether the network was trained by another program.
+      config: The resolved config.
+      split: The split, as in :class:`EvaluationSet`. None selects the test split, or all images if the photographs have
+        no split of their own and another program trained the weights.
+      view: The crops of a photograph to average over.
+      weights_of_others: Whether another program trained the network.
 
     Raises:
-      UserError: there are no such images, or the view is not for them.
+      UserError: The images do not exist, or the view is only for photographs.
     """
     check_precision(config)
     with configs.hint_at_module(config):
@@ -86,7 +87,7 @@ def choose(
     split = split or ("all" if weights_of_others and not data.own_split else "test")
     if split == "all":
         data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
-    chosen = Chosen(config, data, split, view)
+    chosen = EvaluationSet(config, data, split, view)
     if not chosen.splits:
         there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
         raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
@@ -94,41 +95,41 @@ def choose(
 
 
 def evaluate(
-    net: Model, chosen: Chosen, reestimate_bn: bool = False, say: Callable[[str], None] = lambda line: None
+    net: Model, chosen: EvaluationSet, reestimate_bn: bool = False, say: Callable[[str], None] = lambda line: None
 ) -> Evaluation:
     """Evaluates a network on the chosen images, on all devices.
 
     Args:
-      reestimate_bn: whether averages over the training images take the place of BN's running statistics.
-      say: is told which images were evaluated.
+      reestimate_bn: Whether to replace BN's running statistics by averages over the training images.
+      say: Receives lines for the user, such as which images were evaluated.
 
     Raises:
-      UserError: the images are of other classes, or none of them can be read.
-      Diverged: weights, or the loss, are not finite.
+      UserError: The images have other classes than the network, or none of them can be read.
+      Diverged: A weight or the loss is not finite.
     """
     net.check_classifies()
     if chosen.data.where.startswith("class folders"):
-        chosen = dataclasses.replace(chosen, data=_in_order_of(net, chosen.data))
+        chosen = dataclasses.replace(chosen, data=_align_classes(net, chosen.data))
     _check_classes(net, chosen.data.classes, chosen.data.where)
     data = dataclasses.replace(chosen.data, access=chosen.data.access.as_trained(net.preprocessing))
     chosen = dataclasses.replace(chosen, data=data)
     if reestimate_bn:
-        net = dataclasses.replace(net, variables=_reestimated(net, chosen, say))
+        net = dataclasses.replace(net, variables=_reestimate_bn(net, chosen, say))
     _check_finite(net.variables)
-    result = (_of_crops if chosen.view == "center" else _of_views)(net, chosen)
+    result = (_evaluate_crops if chosen.view == "center" else _evaluate_views)(net, chosen)
     if not result.images:
         count = sum(map(len, chosen.splits.values()))
         raise UserError(f"--split={chosen.split}: none of {count} {data.access.noun} can be read")
-    say(chosen.in_words(net, result.images))
+    say(chosen.description(net, result.images))
     return result
 
 
-def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
-    """Evaluates the central crops, batch by batch on all devices."""
+def _evaluate_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
+    """Evaluates the centre crops, batch by batch on all devices."""
     config, data, splits = chosen.config, chosen.data, chosen.splits
     mesh, count = data_mesh(), sum(map(len, splits.values()))
     size = min(config.train.eval_batch_size, count)
-    supply = data.access.supply(splits, mesh, (size, size), config.seed, _note_broken)
+    supply = data.access.supply(splits, mesh, (size, size), config.seed, _print_broken)
     transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
 
     def blocks() -> Iterator[Any]:
@@ -148,22 +149,22 @@ def _of_crops(net: Model, chosen: Chosen) -> Evaluation:
             with closing(data.access.ordered_batches(found, size)) as batches:
                 places = evaluation.nonfinite_images(net.network, transform, variables, batches)
             bad += [found.name(int(place)) for place in places]
-        listed = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
-        of = f"that of {len(bad)} images: {listed}" if bad else "each is finite, their sum is not"
+        listed = ", ".join(bad[:_MOST_NAMED]) + (", ..." if len(bad) > _MOST_NAMED else "")
+        of = f"that of {len(bad)} images: {listed}" if bad else "each image's is finite, but their sum is not"
         where = f"{' and '.join(splits)}: the loss of {result.images} images"
         raise Diverged(f"{where} is not finite: {of}")
     return result
 
 
-def _of_views(net: Model, chosen: Chosen) -> Evaluation:
-    """Evaluates the averages over several views of each photograph."""
+def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
+    """Evaluates the probabilities averaged over several crops of each photograph."""
     config, splits = chosen.config, chosen.splits
 
     def unreadable(error: UserError) -> None:
         if config.data.broken == "stop":
-            # Of data that are trained on in memory, the key is refused.
+            # The hint is left out for data in memory, where the config refuses data.broken=skip.
             raise UserError(f"{error}{'; data.broken=skip would pass it over' * (not configs.in_memory(config.data))}")
-        print(f"{error}; passed over", file=sys.stderr)
+        print(f"{error}; skipped", file=sys.stderr)
 
     photographs = [photo for found in splits.values() for photo in found]
     labels = np.concatenate([found.labels for found in splits.values()])
@@ -175,8 +176,8 @@ def _of_views(net: Model, chosen: Chosen) -> Evaluation:
     return evaluate_log_probabilities(scores[read], labels[read])
 
 
-def _view_in_words(view: View, net: Model, data: Data) -> str:
-    """The view of the images, after a comma; empty where there is one alone."""
+def _view_description(view: View, net: Model, data: Data) -> str:
+    """Describes the view, after a comma; empty for data that have one view only."""
     if len(data.access.views) < 2:
         return ""
     size = net.preprocessing.image_size
@@ -185,18 +186,18 @@ def _view_in_words(view: View, net: Model, data: Data) -> str:
     return ", " + seen.get(view, "fully convolutional, several scales")
 
 
-def _note_broken(split: str, image: str, why: Callable[[], str]) -> None:
-    print(f"{why()}; passed over", file=sys.stderr)
+def _print_broken(split: str, image: str, why: Callable[[], str]) -> None:
+    print(f"{why()}; skipped", file=sys.stderr)
 
 
 def _check_finite(variables: dict[str, Any]) -> None:
-    """Ends the command where weights are not finite: their loss may be finite all the same, and means nothing."""
+    """Refuses weights that are not finite: the loss may be finite all the same, but would be meaningless."""
     if bad := non_finite_layers(variables):
-        raise Diverged(f"the network has weights that are not finite: {bad}; so there is no loss and no error")
+        raise Diverged(f"the network has weights that are not finite: {bad}; its loss and error are not computed")
 
 
-def _reestimated(net: Model, chosen: Chosen, say: Callable[[str], None]) -> dict[str, Any]:
-    """The network's variables with BN's statistics as averages over the training images."""
+def _reestimate_bn(net: Model, chosen: EvaluationSet, say: Callable[[str], None]) -> dict[str, Any]:
+    """Returns the network's variables with BN's statistics averaged over the training images."""
     config, data = chosen.config, chosen.data
     if not len(data.train):
         raise UserError(f"--reestimate_bn: {data.where} has no images for training")
@@ -210,10 +211,10 @@ def _reestimated(net: Model, chosen: Chosen, say: Callable[[str], None]) -> dict
     return {**net.variables, "batch_stats": found}
 
 
-def _in_order_of(net: Model, found: Data) -> Data:
-    """Class folders with labels in the order of the network's classes, where both have the same.
+def _align_classes(net: Model, found: Data) -> Data:
+    """Renumbers the labels of class folders in the order of the network's classes, if both have the same classes.
 
-    Of ImageNet's classes, folders that are named 0 to 999 are the numbers (ImageNetV2 has them).
+    For a network of ImageNet's classes, folders named 0 to 999 are class numbers, as in ImageNetV2.
     """
     theirs, ours = found.classes, net.preprocessing.classes
     order = ours
@@ -233,10 +234,10 @@ def _in_order_of(net: Model, found: Data) -> Data:
 
 
 def _check_classes(net: Model, theirs: tuple[str, ...], where: str) -> None:
-    """Refuses data whose classes are not the network's, or are in another order.
+    """Refuses data whose classes differ from the network's, or come in another order.
 
-    ImageNet's folders are named by WordNet numbers, whose order is that of the names; so of a thousand classes only
-    the number is compared.
+    Of 1,000 classes only the number is compared: folders of ImageNet have WordNet numbers as names, and sorting them
+    gives the order of the network's classes.
     """
     ours = net.preprocessing.classes
     if theirs == ours:
@@ -251,6 +252,6 @@ def _check_classes(net: Model, theirs: tuple[str, ...], where: str) -> None:
     only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
             for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
     raise UserError(
-        f"{where}: its {len(theirs)} classes are not the {len(ours)} of the network: only the data have "
+        f"{where}: its {len(theirs)} classes are not the network's {len(ours)}: only the data have "
         f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
     )

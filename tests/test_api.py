@@ -1,4 +1,4 @@
-"""The project from Python: the lines of docs/python.md and README, and what they say of a run."""
+"""The Python interface: the code in docs/python.md and README.md runs, and a run's properties are right."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
 
 
 def test_the_pages_lines_run(run, tmp_path, monkeypatch):
-    """As they stand there, but for a smaller network that is trained already."""
+    """The code of docs/python.md runs, with a smaller network that is already trained."""
     lines = "\n".join(python_blocks(ROOT / "docs" / "python.md"))
     assert lines.count('"residual-20", {') == 1
     lines = re.sub(r'"residual-20", \{.*?\}', f'"residual-8", {SMALL}', lines)
@@ -43,11 +43,11 @@ def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     assert sorted(scope["runs"]["optimizer.weight_decay"]) == [1e-4, 1e-4, 1e-2, 1e-2]
     assert set(scope["runs"]["state"]) == {"finished"}
     assert scope["images"].shape == (1, 8, 8, 1)
-    assert scope["losses"][-1] < scope["losses"][0]  # somebody's own loop trains it
+    assert scope["losses"][-1] < scope["losses"][0]  # the page's custom training loop works
 
 
 def test_the_readmes_lines_run(run, tmp_path, monkeypatch, capsys):
-    """As they stand there, but for a smaller network that is trained already, in a folder without a checkout."""
+    """The code of README.md runs in a folder without a checkout, with a smaller network that is already trained."""
     (lines,) = python_blocks(README)
     assert lines.count('"residual-20", {"train.steps": 300}') == 1
     lines = lines.replace('"residual-20", {"train.steps": 300}', f'"residual-8", {SMALL}')
@@ -60,7 +60,7 @@ def test_the_readmes_lines_run(run, tmp_path, monkeypatch, capsys):
     assert scope["net"].title == "residual-4"
 
 
-def test_columns_are_the_lines_of_the_file(run):
+def test_columns_hold_the_lines_of_the_file(run):
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert run.lines == lines
     assert run.metrics["step"].dtype == np.int64
@@ -70,7 +70,7 @@ def test_columns_are_the_lines_of_the_file(run):
             assert value == line[name] if name in line else np.isnan(value)
 
 
-def test_a_run_tells_what_it_is(run):
+def test_a_run_reports_its_status_and_steps(run):
     assert run.status == "finished"
     assert run.steps == [4, 8]
     assert run.last_step == 8
@@ -83,7 +83,7 @@ def test_a_run_tells_what_it_is(run):
     assert outcome.parameters == sum(a.size for a in jax.tree.leaves(run.model().variables["params"]))
 
 
-def test_an_evaluation_is_the_commands_own_and_the_runs(run):
+def test_an_evaluation_equals_that_of_the_command_and_of_the_run(run):
     result = run.evaluate()
     assert result.error == run.lines[-1]["test_error"]
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run.path}")
@@ -104,7 +104,7 @@ def test_predictions_are_the_largest_logits(run):
     assert [name for name, _ in net.predict(images[0])[0]] == [name for name, _ in found[0][:5]]
 
 
-def test_mistakes_are_one_line(run, tmp_path):
+def test_a_mistake_is_reported_in_one_line(run, tmp_path):
     with pytest.raises(UserError, match="no run is there"):
         api.open_run(tmp_path)
     with pytest.raises(UserError, match="there is no such folder"):
@@ -124,13 +124,13 @@ def test_mistakes_are_one_line(run, tmp_path):
         ({"units": "plain"}, "units='plain' must be a list, such as ('plain', 'residual')"),
     ],
 )
-def test_settings_of_an_experiment_are_checked(settings, message, tmp_path):
+def test_an_experiments_settings_are_checked(settings, message, tmp_path):
     with pytest.raises(UserError) as refusal:
         api.experiment("plain_vs_residual").carry_out(tmp_path, **settings)
     assert str(refusal.value) == message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_number_of_an_experiment_has_its_bounds(tmp_path):
+def test_an_experiments_numbers_have_bounds(tmp_path):
     with pytest.raises(UserError, match=r"^fraction=2.0 must be at most 1$"):
         api.experiment("cifar10").carry_out(tmp_path, fraction=2.0)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, by several writers at once."""
+"""Files are replaced atomically, even by several writers at once."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ from resnet_flax.atomic import replacing, write_atomically
 
 
 def test_several_writers_do_not_disturb_one_another(tmp_path):
-    """With one name for all temporary files, a part of them failed."""
+    """When all writers used the same temporary file, some of them failed."""
     path, errors = tmp_path / "page.html", []
     texts = [str(i) * 200_000 for i in range(6)]
 
@@ -47,7 +47,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     assert len(os.listdir(tmp_path)) == 1
 
 
-def test_others_may_read_what_is_written(tmp_path):
+def test_other_users_may_read_the_file(tmp_path):
     mask = os.umask(0o022)
     try:
         write_atomically(tmp_path / "file", b"\xff")

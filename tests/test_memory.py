@@ -1,4 +1,4 @@
-"""Sizes that no machine can hold are counted, and refused before anything of that size is built."""
+"""Configs that need more memory than any machine has are refused before anything of that size is built."""
 
 import time
 
@@ -27,7 +27,7 @@ from tests.training.small import small_config
         ("digits", "residual-8", (8, 8, 1), {"model.stage_units": (1, 2), "model.hidden": (100, 10)}),
     ],
 )
-def test_the_count_is_close_and_never_too_large(file, name, shape, given):
+def test_the_lower_bound_is_close_to_the_number_of_parameters(file, name, shape, given):
     network = build(config.load(f"configs/{file}.py", name, given).model, 10)
     params = abstract_variables(network, shape, None)["params"]
     there = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -35,8 +35,8 @@ def test_the_count_is_close_and_never_too_large(file, name, shape, given):
     assert 0.75 * there / gates < memory.minimum_parameters(network) <= there
 
 
-def test_the_count_of_a_published_network():
-    """ResNet-152 has 60.2 million parameters (torchvision), 0.8 of them in shortcuts, BN and the stem."""
+def test_the_lower_bound_is_close_for_a_published_network():
+    """ResNet-152 has 60.2 million parameters (torchvision). The bound leaves out shortcuts, BN and the stem."""
     network = build(config.load("configs/imagenet.py", "residual-152").model, 1000)
     assert memory.minimum_parameters(network) == pytest.approx(60_192_808, rel=0.06)
 
@@ -55,7 +55,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize(("key", "value", "message"), HUGE, ids=[key for key, *_ in HUGE])
-def test_what_no_machine_holds_is_refused_at_once(tmp_path, monkeypatch, key, value, message):
+def test_a_config_too_large_for_any_machine_is_refused_at_once(tmp_path, monkeypatch, key, value, message):
     monkeypatch.setattr(memory, "installed", lambda: 32 * 2**30)
     c = small_config(
         **{"train__steps": 2, "schedule__milestones": (), "model__width": 1.0, key.replace(".", "__"): value}
@@ -63,12 +63,12 @@ def test_what_no_machine_holds_is_refused_at_once(tmp_path, monkeypatch, key, va
     start = time.perf_counter()
     with pytest.raises(UserError, match=message):
         loop.run(c, tmp_path / "run")
-    assert time.perf_counter() - start < 5  # a second; other tests run beside this one
+    assert time.perf_counter() - start < 5  # takes a second on an idle machine
     assert [path.name for path in (tmp_path / "run").glob("*")] in ([], [".lock"])
 
 
-def test_gradients_and_the_optimizer_count():
-    """Parameters may fit where a training step does not."""
+def test_gradients_and_the_optimizers_state_are_counted():
+    """A network's parameters may fit although its training step does not."""
     c = config.resolve(small_config(model__stage_units=(2**16, 1, 1), model__width=1.0))
     network = build(c.model, 10)
     memory.check_network(network, c.model)

@@ -1,4 +1,4 @@
-"""A trained network from Python, and the lines of docs/weights.md about it."""
+"""Trained networks from Python, and the code in docs/weights.md."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from resnet_flax.interchange import names
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.pages import block
 from tests.training.small import small_config
 
@@ -26,11 +26,14 @@ def photograph(path, seed, size=(300, 260)):
 
 
 def torchvision_file(path, depth=50, classes=1000):
-    """Weights in torchvision's names, and nothing else."""
+    """Writes weights with torchvision's names, without a config or preprocessing."""
     from safetensors.numpy import save_file
 
     network = build(config.load(str(ROOT / "configs/imagenet.py"), f"residual-{depth}").model, classes)
-    save_file({e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")}, path)
+    save_file(
+        {e.name: random_weights.tensor(e.name, e.shape) for e in names.entries(network, (224, 224, 3), "imagenet")},
+        path,
+    )
 
 
 def test_the_pages_lines_run(tmp_path, monkeypatch):
@@ -48,14 +51,14 @@ def test_the_pages_lines_run(tmp_path, monkeypatch):
     assert net.preprocessing.classes[:2] == ("tench", "goldfish")
 
 
-def test_a_file_that_does_not_say_its_classes_numbers_them(tmp_path):
+def test_classes_of_a_file_without_names_are_numbered(tmp_path):
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     net = model.from_weights(tmp_path / "r18.safetensors", config.load("configs/imagenet.py", "residual-18"))
     assert net.preprocessing.classes == ("class 0", "class 1", "class 2", "class 3")
 
 
-def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
-    """It trains, and its network is there for such images; photographs are refused rather than taken for squares."""
+def test_a_run_on_images_that_are_not_square(tmp_path, monkeypatch):
+    """The network trains and accepts such images. Photographs are refused, because they would be made square."""
     digits = loaders._digits
 
     def narrow(size):
@@ -78,7 +81,7 @@ def test_a_run_on_images_that_are_no_squares(tmp_path, monkeypatch):
 
 
 def test_a_backbone_gives_features(tmp_path):
-    """A file without the last layer, as timm's of num_classes=0: all features but the logits."""
+    """A file without the last layer, like timm's with num_classes=0, gives all features but the logits."""
     from safetensors.numpy import load_file, save_file
 
     torchvision_file(tmp_path / "whole.safetensors", 18, 4)
@@ -94,32 +97,34 @@ def test_a_backbone_gives_features(tmp_path):
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
     assert found["pooled"].shape == (2, 512)
-    with pytest.raises(UserError, match="a network without its last layer, which knows no classes; train one: .*--res"):
+    with pytest.raises(
+        UserError, match="a network without its last layer, which has no classes; train that layer: .*--res"
+    ):
         backbone.check_classifies()
 
 
-def test_a_crop_larger_than_what_it_is_cropped_from(tmp_path):
-    """The layout says that images are brought to 256 pixels."""
+def test_a_crop_larger_than_the_resized_image_is_refused(tmp_path):
+    """torchvision's layout sets the resized image to 256 pixels."""
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     c = config.load("configs/imagenet.py", "residual-18", {"data.image_size": 288})
     with pytest.raises(UserError, match=r"^data.resize=256 must be at least data.image_size=288"):
         model.from_weights(tmp_path / "r18.safetensors", c)
 
 
-def test_images_of_an_unknown_mean_are_refused(tmp_path):
+def test_a_file_without_the_training_sets_mean_is_refused(tmp_path):
     """CIFAR's recipe subtracts the training set's mean, which a bare file of weights does not hold."""
     from safetensors.numpy import save_file
 
     c = config.load("configs/cifar10.py", "residual-8")
     network = build(c.model, 10)
-    found = {e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "cifar")}
+    found = {e.name: random_weights.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "cifar")}
     save_file(found, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"normalization='pixel_mean' is a statistic of its training images"):
         model.from_weights(tmp_path / "w.safetensors", c, {"data.normalization"})
 
 
-def test_what_python_has_at_hand(tmp_path):
-    """Paths as text, one image or several, PIL's images and arrays: all of them the same pixels."""
+def test_paths_images_and_arrays_give_the_same_pixels(tmp_path):
+    """Strings, paths, PIL images and arrays, one or several, give the same pixels."""
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     c = config.load("configs/imagenet.py", "residual-18")
     net = model.from_weights(str(tmp_path / "r18.safetensors"), c)
@@ -142,8 +147,8 @@ def test_what_python_has_at_hand(tmp_path):
         net.prepare(str(tmp_path / "nowhere.png"))
 
 
-def test_keys_of_training_images_are_not_refused_in_evaluation(tmp_path):
-    """A larger crop than the least scale that training would have."""
+def test_keys_that_only_training_uses_are_not_checked_in_evaluation(tmp_path):
+    """The crop is larger than the smallest scale of training, which evaluation does not use."""
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
     sizes = {"data.image_size": 288, "data.resize": 288}
     c = config.load("configs/imagenet.py", "residual-18", sizes)

@@ -1,4 +1,4 @@
-"""Notebooks run from their first cell to their last, and are committed with what they print and draw."""
+"""Notebooks run from their first cell to their last, and are committed with their output."""
 
 import contextlib
 import io
@@ -33,8 +33,8 @@ def printed(cell):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder like the project's, whose runs are its own."""
-    (tmp_path / "notebooks").mkdir()  # no link: the cells go to the folder above it
+    """A folder that looks like the checkout, but has its own runs."""
+    (tmp_path / "notebooks").mkdir()  # not a link, because the cells change to its parent folder
     for name in ("configs", "notebooks/images", "results", "train.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_cells_are_committed_with_their_results(name):
         assert "/tmp" not in printed(cell)
 
 
-def test_the_weights_are_those_whose_results_are_committed(checkout, monkeypatch):
+def test_the_weights_notebook_prints_its_committed_results(checkout, monkeypatch):
     monkeypatch.setattr(plt, "show", plt.close)
     scope = {}
     for cell in code(read("weights.ipynb")):
@@ -60,7 +60,7 @@ def test_the_weights_are_those_whose_results_are_committed(checkout, monkeypatch
         assert re.sub(r"\d+\.\d%", "", out.getvalue()) == re.sub(r"\d+\.\d%", "", printed(cell))
 
 
-def test_depth_runs_with_few_steps(checkout, monkeypatch):
+def test_the_depth_notebook_runs_with_few_steps(checkout, monkeypatch):
     monkeypatch.setattr(plt, "show", plt.close)
     monkeypatch.setitem(UNITS, "scaled", None)
     scope = {}
@@ -78,9 +78,9 @@ def test_depth_runs_with_few_steps(checkout, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_they_run_as_they_stand(checkout, monkeypatch, name):
-    """In a kernel of their own, in less than four minutes each on two idle cores."""
-    monkeypatch.delenv("XLA_FLAGS")  # the tests' own compile quickly what then computes slowly
+def test_notebooks_run_unchanged(checkout, monkeypatch, name):
+    """Each notebook runs in a kernel, in less than four minutes on two idle cores."""
+    monkeypatch.delenv("XLA_FLAGS")  # the tests' flags make compilation fast but computation slow
     notebook = read(name)
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(checkout / "notebooks")}}).execute()
     for cell in code(notebook):

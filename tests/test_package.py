@@ -1,4 +1,4 @@
-"""The package as it is installed: one name in site-packages, with configs and experiments inside, and one command."""
+"""The installed package: a single package in site-packages, with configs and experiments inside, and a command."""
 
 import re
 import shutil
@@ -19,8 +19,8 @@ def versions(text):
     return dict(re.findall(r"^([A-Za-z][\w-]*)[=>]=([\d.]+)", text, re.M))
 
 
-def test_its_requirements_are_ranges_from_the_older_tested_versions():
-    """Each one that is tested is in the range, and nothing is required that is not tested."""
+def test_requirements_are_ranges_from_the_older_tested_versions():
+    """Every tested version is in its range, and every requirement is tested."""
     least = versions("\n".join(PROJECT["project"]["dependencies"]))
     pinned = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line]
     older = versions("\n".join(line for line in pinned if 'python_version >= "3.12"' not in line))
@@ -29,7 +29,7 @@ def test_its_requirements_are_ranges_from_the_older_tested_versions():
     assert least == older
 
 
-def test_its_extras_are_ranges_from_the_tested_versions():
+def test_extras_are_ranges_from_the_tested_versions():
     extras = PROJECT["project"]["optional-dependencies"]
     for extra in ("track", "wandb", "ray"):
         files = "requirements-ray.txt" if extra == "ray" else "requirements-track.txt"
@@ -38,20 +38,20 @@ def test_its_extras_are_ranges_from_the_tested_versions():
     assert versions("\n".join(extras["dev"])) == versions((ROOT / "requirements-dev.txt").read_text())
 
 
-def test_its_list_of_packages_is_whole():
+def test_the_list_of_packages_is_complete():
     listed = PROJECT["tool"]["setuptools"]["packages"]
     there = {".".join(file.relative_to(ROOT).parent.parts) for file in (ROOT / "resnet_flax").rglob("*.py")}
     assert sorted(listed) == sorted(there | {"resnet_flax.configs", "resnet_flax.experiments"})
 
 
 @pytest.mark.parametrize("folder", ["configs", "experiments"])
-def test_what_moves_into_it_imports_nothing_by_its_name_in_a_checkout(folder):
+def test_configs_and_experiments_do_not_import_each_other_by_their_checkout_names(folder):
     for file in (ROOT / folder).glob("*.py"):
         assert not re.search(r"^\s*(from|import) (configs|experiments)\b", file.read_text(), re.M), file
 
 
 def built(folder):
-    """A wheel of a copy of the checkout."""
+    """Builds a wheel from a copy of the checkout."""
     copy = folder / "copy"
     for name in ("resnet_flax", "configs", "experiments"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -66,7 +66,7 @@ def built(folder):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the wheel's files, as in site-packages; the rest is the tests' own environment."""
+    """A folder with the wheel's files, like site-packages. All other packages are those of the tests' environment."""
     folder = tmp_path_factory.mktemp("wheel")
     pytest.importorskip("setuptools", "77")
     with zipfile.ZipFile(built(folder)) as archive:
@@ -75,14 +75,14 @@ def installed(tmp_path_factory):
 
 
 def run(installed, folder, *arguments):
-    """``resnet-flax ARGUMENTS...`` in a folder from which no checkout is seen."""
+    """Runs ``resnet-flax ARGUMENTS...`` in a folder without access to the checkout."""
     return command(
         "-c", "from resnet_flax.main import main; main()", *arguments,
         prefix=("env", "-C", str(folder), sys.executable), environment={"PYTHONPATH": str(installed)},
     )  # fmt: skip
 
 
-def test_it_puts_one_name_into_site_packages(installed):
+def test_the_wheel_installs_a_single_package(installed):
     names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"resnet_flax"}
     for folder in ("configs", "experiments"):
@@ -93,7 +93,7 @@ def test_it_puts_one_name_into_site_packages(installed):
     assert "resnet-flax = resnet_flax.main:main" in entry.read_text()
 
 
-def test_its_command_trains_and_sweeps_from_any_folder(installed, tmp_path):
+def test_the_console_command_trains_and_sweeps_from_any_folder(installed, tmp_path):
     small = [f"--config.{key}" for key in ("model.width=0.25", "train.steps=4", "train.batch_size=16")]
     code, output = run(installed, tmp_path, "train", "--config=digits:residual-8", "--workdir=run", *small)
     assert (code, "step 4: training error" in output) == (0, True), output
@@ -102,7 +102,7 @@ def test_its_command_trains_and_sweeps_from_any_folder(installed, tmp_path):
     assert (code, (tmp_path / "sweep" / "curves.png").is_file()) == (0, True), output
 
 
-def test_its_commands_are_listed_and_others_refused():
+def test_commands_are_listed_and_unknown_ones_refused():
     code, output = command("-m", "resnet_flax", "--help")
     assert (code, all(name in output for name in shipped.names("experiments"))) == (0, True), output
     code, output = command("-m", "resnet_flax", "trian")
@@ -110,8 +110,8 @@ def test_its_commands_are_listed_and_others_refused():
 
 
 @pytest.mark.slow
-def test_it_is_installed_into_an_empty_environment(tmp_path):
-    """With its requirements, from wherever pip gets them."""
+def test_the_wheel_installs_into_an_empty_environment(tmp_path):
+    """pip installs the requirements, too."""
     wheel, environment = built(tmp_path), tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     subprocess.run([environment / "bin" / "pip", "install", "--quiet", wheel], check=True)

@@ -1,4 +1,4 @@
-"""Names as users type them."""
+"""Paths that users give: the home folder, addresses, and paths that are too long."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from resnet_flax.interchange import files
 from resnet_flax.paths import expanded
 
 
-def test_a_tilde_is_home_where_no_file_has_it(tmp_path, monkeypatch):
+def test_a_tilde_is_expanded_unless_a_file_has_that_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~notes.jpg").touch()
@@ -25,11 +25,11 @@ def test_a_name_that_is_too_long_is_refused():
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/runs", "hdfs://host/runs", Path("s3://bucket/runs")], ids=str)
-def test_an_address_is_no_path(name):
+def test_an_address_is_refused_as_a_path(name):
     with pytest.raises(UserError, match="URLs are not supported; mount the .*:// storage"):
         expanded(name)
 
 
-def test_a_path_that_is_too_long():
+def test_a_path_that_is_too_long_is_refused():
     with pytest.raises(UserError, match="this path of 3000 characters is longer"):
         expanded("x" * 3000)

@@ -1,4 +1,4 @@
-"""The processor's name and cache as the system tells them."""
+"""The processor's name and cache size as the operating system reports them."""
 
 import platform
 

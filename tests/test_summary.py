@@ -1,4 +1,4 @@
-"""`python -m resnet_flax.summary`, as a user types it."""
+"""``python -m resnet_flax.summary``: its tables, its JSON and its messages."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def as_json(*arguments):
     return json.loads(output)
 
 
-# Parameters: torchvision's. Multiply-adds: Table 1 of arXiv:1512.03385 counted exactly, stride on the first 1x1.
+# Parameters are torchvision's. Multiply-adds are Table 1 of arXiv:1512.03385, exact, with strides on the first 1x1.
 @pytest.mark.parametrize(
     ("depth", "parameters", "multiply_adds"),
     [
@@ -60,7 +60,7 @@ def test_totals_are_the_counts(file, name, image):
     assert found["total"]["multiply_adds"] == counts.multiply_adds(network, image)
 
 
-def test_the_table():
+def test_the_table_lists_stages_totals_and_published_sizes():
     code, output = summary("--config=configs/cifar10.py:residual-20", "--batch=7")
     assert code == 0, output
     assert "activations, batch 7" in output
@@ -69,7 +69,7 @@ def test_the_table():
     assert re.search(r"^parameters +0\.27e6 +269,722 +-0\.10%  ResNet-20: arXiv:1512.03385, Table 6$", output, re.M)
 
 
-def test_other_images_and_classes():
+def test_the_image_shape_and_the_classes_can_be_given():
     found = as_json(
         "--config=configs/cifar10.py:residual-20", "--config.data.name=birds", "--image=48,64,1", "--classes=200"
     )
@@ -80,7 +80,7 @@ def test_other_images_and_classes():
     assert resized["stages"][0]["output"] == [16, 16, 16]
 
 
-def test_double_precision_needs_no_setting():
+def test_double_precision_needs_no_environment_variable():
     single = as_json("--config=configs/digits.py:plain-8")
     both = "--config.model.dtype=float64", "--config.model.param_dtype=float64"
     double = as_json("--config=configs/digits.py:plain-8", *both)
@@ -108,7 +108,7 @@ def test_double_precision_needs_no_setting():
     ],
     ids=str,
 )
-def test_mistakes(arguments, message):
+def test_mistakes_are_one_line_each(arguments, message):
     code, output = summary(*arguments)
     assert code == 2, output
     assert message in output

@@ -1,1 +1,4 @@
-"""The work of the commands; each has a file beside this folder, with its flags, which are parsed first."""
+"""The commands' main functions. Their flags are defined in modules of the same names in the parent package.
+
+The flags are parsed first, so that ``--help`` does not import jax.
+"""

@@ -1,4 +1,4 @@
-"""The work of ``python -m resnet_flax.export``."""
+"""The main function of ``python -m resnet_flax.export``."""
 
 import sys
 
@@ -13,15 +13,15 @@ from resnet_flax.paths import expanded
 
 
 def main() -> None:
-    """Reads a checkpoint, and writes the file."""
+    """Reads a checkpoint and writes the file of weights."""
     output = expanded(flags.FLAGS.output)
     found = model.from_run(expanded(flags.FLAGS.workdir), flags.FLAGS.step)
     found.check_finite()
-    if jax.process_index() > 0:  # its variables are those of the first one
-        return
+    if jax.process_index() > 0:
+        return  # all processes hold the same variables, and process 0 writes them
     shape, family = found.preprocessing.image_shape, found.config.model.family
     tensors = names.to_tensors(found.network, shape, found.variables, family)
     files.write(output, tensors, configs.to_json(found.config), found.preprocessing.to_json())
     if differing := deviations(found.config):
-        print(f"{output}: loaded there, it gives other logits: {'; '.join(differing)}", file=sys.stderr)
+        print(f"{output}: in the other library, it gives other logits: {'; '.join(differing)}", file=sys.stderr)
     print(f"{output}: {len(tensors)} tensors of {found.title}, step {found.step}")

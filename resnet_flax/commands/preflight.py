@@ -1,4 +1,4 @@
-"""The work of ``python -m resnet_flax.preflight``."""
+"""The main function of ``python -m resnet_flax.preflight``."""
 
 import shutil
 import tempfile
@@ -29,15 +29,14 @@ from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.state import abstract_state
 
-_SECONDS = 5.0  # that the speed is measured for, at least one batch
-_THREADS = 8  # that read what is kept in memory
+_SECONDS = 5.0  # duration of the speed measurement, which takes at least one batch
+_THREADS = 8  # threads that look for unreadable images of a data set kept in memory
 _GIB = 2**30
 
 
 def main() -> None:
-    """Looks at data, speed and disk, one after the other; raises what would keep a run from starting."""
-    # A GPU may be busy training.
-    jax.config.update("jax_platforms", "cpu")
+    """Checks the data, their speed and the disk, and raises the error that would keep a run from starting."""
+    jax.config.update("jax_platforms", "cpu")  # the GPU may be busy with training
     if flags.FLAGS.target is not None:
         target = targets.parse(flags.FLAGS.target)
         targets.set_up()
@@ -45,7 +44,7 @@ def main() -> None:
         return
     config = configs.resolve(flags.FLAGS.config)
     workdir = None if flags.FLAGS.workdir is None else expanded(flags.FLAGS.workdir)
-    for line in _places(config):
+    for line in _describe_locations(config):
         print(line)
     dataset = _load(config)
     print(f"used: {dataset.where}")
@@ -53,15 +52,15 @@ def main() -> None:
     print(f"classes: {len(dataset.classes)}; " + ", ".join(f"{name} {len(s):,} images" for name, s in splits.items()))
     if dataset.note:
         print(dataset.note)
-    _decode(config, dataset, splits)
-    _measure(config, dataset)
+    _check_decoding(config, dataset, splits)
+    _measure_speed(config, dataset)
     if workdir is not None:
         _check_disk(config, dataset, workdir)
     print("a run could start")
 
 
-def _places(config: ConfigDict) -> Iterator[str]:
-    """A line for each place where the data set is looked for."""
+def _describe_locations(config: ConfigDict) -> Iterator[str]:
+    """Yields a line for each location where the data set may be, with what was found there."""
     data = config.data
     if data.folder:
         yield f"data.folder={expanded(data.folder)}: class folders"
@@ -87,14 +86,14 @@ def _load(config: ConfigDict) -> Data:
         if not broken:
             raise
         raise UserError(
-            f"{broken} images cannot be read, named above; mend or remove them; the first: {error}"
+            f"{broken} images cannot be read, named above; repair or remove them; the first: {error}"
         ) from None
 
 
 def _name_broken(config: ConfigDict) -> int:
-    """Reads every image of data that cannot be loaded; names those that cannot be read, and returns their number."""
+    """Reads every image of a data set that cannot be loaded, prints the errors, and returns how many there are."""
 
-    def complaint(photo: Photo) -> str | None:
+    def read_error(photo: Photo) -> str | None:
         try:
             decoding.read_photo(photo)
         except UserError as error:
@@ -108,7 +107,7 @@ def _name_broken(config: ConfigDict) -> int:
     broken = 0
     for split in (found.train, found.validation, found.test):
         with Progress(len(split), "decoding", "images") as progress, ThreadPoolExecutor(_THREADS) as pool:
-            for text in pool.map(complaint, split):
+            for text in pool.map(read_error, split):
                 progress.update(1)
                 if text:
                     broken += 1
@@ -116,8 +115,8 @@ def _name_broken(config: ConfigDict) -> int:
     return broken
 
 
-def _decode(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
-    """Decodes photographs, the same ones each time, and names those that cannot be read."""
+def _check_decoding(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
+    """Decodes a fixed random sample of the photographs, or all of them, and names those that cannot be read."""
     sizes = [len(split) for split in splits.values()]
     count = sum(sizes) if flags.FLAGS.all else min(flags.FLAGS.sample, sum(sizes))
     chosen = np.sort(np.random.RandomState(0).permutation(sum(sizes))[:count])
@@ -126,46 +125,50 @@ def _decode(config: ConfigDict, dataset: Data, splits: dict[str, Any]) -> None:
         for split, size in zip(splits.values(), sizes, strict=True):
             here = chosen[(chosen >= first) & (chosen < first + size)] - first
             first += size
-            for done, complaints in dataset.access.try_decoding(split.take(here)):
-                for text in complaints:
+            for done, errors in dataset.access.try_decoding(split.take(here)):
+                for text in errors:
                     print(f"  {text}", flush=True)
-                decoded, broken = decoded + done, broken + len(complaints)
+                decoded, broken = decoded + done, broken + len(errors)
                 progress.update(done)
     if decoded:
         print(f"decoded: {decoded:,} images, {broken:,} of them cannot be read")
     if broken and config.data.broken == "stop":
         raise UserError(
-            f"{broken} of {decoded} images cannot be read, named above; mend or remove them, or set data.broken=skip"
+            f"{broken} of {decoded} images cannot be read, named above; repair or remove them, or set data.broken=skip"
         )
 
 
-def _measure(config: ConfigDict, dataset: Data) -> None:
-    """Says how fast training batches come, where they are decoded."""
+def _measure_speed(config: ConfigDict, dataset: Data) -> None:
+    """Measures and prints the rate of training batches, if they are decoded during training."""
     steps, size = config.train.steps, config.train.batch_size
     measured = dataset.access.decoding_rate(dataset.train, size, _SECONDS)
     if measured is not None:
         rate, by = measured
         least = duration(steps * size / rate)
-        print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take {least} at least")
+        print(f"speed: {rate:,.0f} images/s by {by}; {steps:,} steps of {size} images take at least {least}")
 
 
 def _check_disk(config: ConfigDict, dataset: Data, workdir: Path) -> None:
-    """Sets the free space beside what the checkpoints take."""
+    """Compares the free disk space with the size of the checkpoints.
+
+    Raises:
+      UserError: The directory cannot be written, holds another run, or has too little space.
+    """
     resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
-    place = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
+    existing = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: {place} cannot be written: {error.strerror}") from None
-    # A new one is written before the oldest goes; the best one is kept beside the last.
+        raise UserError(f"--workdir={workdir}: {existing} cannot be written: {error.strerror}") from None
+    # A new checkpoint is written before the oldest is deleted, and the best one is kept in addition to the last ones.
     keep = config.train.keep_checkpoints + 1 + bool(config.data.validation)
     size = _checkpoint_bytes(config, dataset)
-    print(f"disk: {free / _GIB:.2f} GiB free in {place}; {keep} checkpoints of {size / 1e6:,.1f} MB at once at most")
+    print(f"disk: {free / _GIB:.2f} GiB free in {existing}; at most {keep} checkpoints of {size / 1e6:,.1f} MB at once")
     if free < keep * size:
         raise UserError(
             f"--workdir={workdir}: {free / _GIB:.2f} GiB are free, and {keep} checkpoints take "
-            f"{keep * size / _GIB:.2f} GiB; choose another disk, or fewer in train.keep_checkpoints"
+            f"{keep * size / _GIB:.2f} GiB; choose another disk, or lower train.keep_checkpoints"
         )
 
 

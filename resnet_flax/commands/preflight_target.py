@@ -1,4 +1,4 @@
-"""The work of ``python -m resnet_flax.preflight --target=...``: a run on accelerators that are not here."""
+"""The main function of ``python -m resnet_flax.preflight --target=...``: compiles for absent accelerators."""
 
 import copy
 from typing import Any
@@ -12,21 +12,21 @@ from resnet_flax.measurements.targets import Bound, Compiled, Target, TargetStep
 from resnet_flax.training.devices import data_mesh
 
 _GIB = 2**30
-_SPARE = 0.85  # of the memory, that a batch is made to fit: the temporaries do not grow quite in proportion
-_TRIES = 3
+_SPARE = 0.85  # share of the memory that a smaller batch aims at: temporaries do not shrink quite in proportion
+_TRIES = 3  # how often an option is applied before it is given up
 
 
 def main(given: ConfigDict, target: Target) -> None:
-    """Says whether the run fits the target, what would make it fit, and how long it takes at least.
+    """Prints whether the run fits the target, what would make it fit, and the least time that it takes.
 
     Args:
-      given: not resolved, so that what follows from a smaller batch does.
+      given: The unresolved config, so that derived values follow when a smaller batch is tried.
 
     Raises:
-      UserError: it does not fit; or no compiler for the target is installed.
+      UserError: The run does not fit, or no compiler for the target is installed.
     """
     config = configs.resolve(given)
-    # Images in memory are part of what a device holds; photographs come a batch at a time, and need not be here.
+    # A data set in memory takes memory of the devices. Photographs are sent a batch at a time, and need not be here.
     resident = config.data.pipeline == "resident"
     images = len(datasets.load(config.data).train) if resident else 0
     plural = "s" * (target.devices > 1)
@@ -35,7 +35,7 @@ def main(given: ConfigDict, target: Target) -> None:
         mesh = target.mesh()
     except UserError:
         step = TargetStep(config, target, data_mesh(), images)
-        print("not compiled: whether it fits, and how many kernels it starts, is not known")
+        print("not compiled, so it is unknown whether the run fits and how many kernels a step starts")
         _say_bound(step, step.bound(None, step.work()))
         raise
     step = TargetStep(config, target, mesh, images)
@@ -47,7 +47,7 @@ def main(given: ConfigDict, target: Target) -> None:
 
 
 def _say_program(step: TargetStep, compiled: Compiled) -> None:
-    """Says what the compiler made of the step."""
+    """Prints the memory, kernels and traffic of the compiled step."""
     c, train, devices = step.config, step.config.train, step.target.devices
     print(
         f"compiled in {compiled.seconds:.0f} s: {configs.name_of(c.model)}, {c.model.dtype}, "
@@ -60,36 +60,36 @@ def _say_program(step: TargetStep, compiled: Compiled) -> None:
         f"a step: {counts.kernels:.0f} kernels ({counts.copies:.0f} copies, {counts.layout_changes:.0f} reorder), "
         f"{counts.library_calls:.0f} library calls, {counts.collectives:.0f} operations between devices on "
         f"{counts.collective_bytes / 1e6:,.1f} MB; as compiled, they read and write {counts.bytes / 1e9:.3g} GB, which "
-        f"takes {1e3 * moved:.3g} ms where no cache helps"
+        f"takes {1e3 * moved:.3g} ms without a cache"
     )
 
 
 def _memory(step: TargetStep, compiled: Compiled) -> str:
     verdict = "fits" if step.fits(compiled) else "does not fit"
     needed, there = compiled.needed / _GIB, step.target.chip.memory / _GIB
-    return f"{needed:.1f} GiB of the {there:.1f} GiB that a program can have of a device: {verdict}"
+    return f"{needed:.1f} GiB of the {there:.1f} GiB that a device has for a program: {verdict}"
 
 
 def _say_bound(step: TargetStep, bound: Bound) -> None:
-    """Says how long a step, and the run, take at least."""
+    """Prints the least time of a step and of the run."""
     train = step.config.train
     parts = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in bound.seconds.items())
-    print(f"a step takes {1e3 * bound.least:.3g} ms at least; {bound.binds} binds ({parts})")
+    print(f"a step takes at least {1e3 * bound.least:.3g} ms; the limit is {bound.binds} ({parts})")
     hours, rate = train.steps * bound.least / 3600, train.batch_size / bound.least
     print(
-        f"{train.steps:,} steps of {train.batch_size:,} images take {hours:.2f} hours at least, {rate:,.0f} images/s; "
-        f"evaluations and checkpoints come on top"
+        f"{train.steps:,} steps of {train.batch_size:,} images take at least {hours:.2f} hours, {rate:,.0f} images/s; "
+        f"evaluations and checkpoints take additional time"
     )
     if step.config.data.pipeline == "stream":
-        print("photographs have to be decoded as fast: preflight without --target measures how fast they are here")
-    print("this is a bound by published rates, not a measurement: real steps take longer")
+        print("photographs must be decoded at that rate; preflight without --target measures the rate of this machine")
+    print("these are lower bounds from published rates, not measurements: real steps take longer")
 
 
 def _advise(given: ConfigDict, target: Target, step: TargetStep, compiled: Compiled, images: int) -> None:
-    """Compiles what may fit instead, and says what does.
+    """Compiles changed configs that may fit, and names those that do.
 
     Raises:
-      UserError: always: the config as it is does not fit.
+      UserError: Always, because the given config does not fit.
     """
     fitting = []
     for option in (_recomputed, _in_parts, _smaller_batch):
@@ -112,12 +112,13 @@ def _advise(given: ConfigDict, target: Target, step: TargetStep, compiled: Compi
             if tried.fits(found):
                 fitting.append(text)
                 break
-    would = f"; it does with {', or with '.join(fitting)}" if fitting else "; choose more devices or a smaller network"
+    would = f"; it fits with {', or with '.join(fitting)}" if fitting else "; choose more devices or a smaller network"
     raise UserError(f"--target={target.text}: {configs.name_of(step.config.model)} does not fit{would}")
 
 
-# Each returns keys that save memory, or None where there are no (more) such: a config that does not fit, the number of
-# devices, and the share of the memory that it needs which is there. The first two change no result but for rounding.
+# Each option takes a config that does not fit, the number of devices, and the available share of the memory that the
+# config needs. It returns keys that save memory, or None if it has no further ones. The first two options change
+# results by rounding only.
 
 
 def _recomputed(config: ConfigDict, devices: int, share: float) -> dict[str, Any] | None:

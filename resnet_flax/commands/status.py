@@ -1,4 +1,4 @@
-"""The work of ``python -m experiments.status``."""
+"""The main function of ``python -m experiments.status``."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ from absl import flags
 from resnet_flax.paths import expanded
 from resnet_flax.reporting import status
 
-_CLEAR = "\x1b[H\x1b[2J"  # of a terminal: the cursor to its corner, nothing below it
+_CLEAR = "\x1b[H\x1b[2J"  # terminal escape sequences: move the cursor to the top left, then clear the screen
 
 
 def main() -> None:

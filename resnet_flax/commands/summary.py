@@ -1,4 +1,4 @@
-"""The work of ``python -m resnet_flax.summary``."""
+"""The main function of ``python -m resnet_flax.summary``."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from resnet_flax.networks import build
 
 def main() -> None:
     """Prints the table, or the JSON."""
-    # Shapes are all it works with: no reason to take hold of a GPU that may be busy training.
+    # Only shapes are computed, and a GPU may be busy with training.
     jax.config.update("jax_platforms", "cpu")
     config = configs.resolve(flags.FLAGS.config)
     with jax.enable_x64("float64" in (config.model.dtype, config.model.param_dtype)):
@@ -55,7 +55,7 @@ def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
         if shape is None:
             raise UserError(
                 f"data.name={config.data.name!r} with data.image_size={config.data.image_size}: the shape of its "
-                f"images is not known here; give it as --image=H,W,C, such as --image=224,224,3"
+                f"images is unknown; give it as --image=H,W,C, such as --image=224,224,3"
             )
         return shape
     if len(flags.FLAGS.image) != 3 or not all(text.strip().isdecimal() and int(text) for text in flags.FLAGS.image):
@@ -67,7 +67,7 @@ def _image_shape(config: ConfigDict) -> tuple[int, int, int]:
 def _classes(config: ConfigDict) -> int:
     classes = flags.FLAGS.classes if flags.FLAGS.classes is not None else datasets.classes(config.data)
     if classes is None:
-        raise UserError(f"data.name={config.data.name!r}: how many classes it has is not known here; give --classes=N")
+        raise UserError(f"data.name={config.data.name!r}: its number of classes is unknown; give --classes=N")
     if classes < 1:
         raise UserError(f"--classes={classes} must be at least 1")
     return classes
@@ -92,7 +92,7 @@ def _text(summary: dict[str, Any]) -> str:
     text = f"{title}\n\n{_aligned([header, *lines], left=2)}"
     if not summary["published"]:
         return text + "\n\nno published size is known for this network"
-    rows = [("published", "theirs", "this one", "difference", "source")]
+    rows = [("published", "published value", "this network", "difference", "source")]
     for p in summary["published"]:
         here, quantity = total[p["quantity"]], p["quantity"].replace("_", "-")
         difference = "none" if here == p["value"] else f"{here / p['value'] - 1:+.2%}"
@@ -105,7 +105,7 @@ def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]], left: int, last_left: bool = False) -> str:
-    """Columns side by side: the first ones, and maybe the last, flush left; the others flush right."""
+    """Formats rows as columns: the first ``left`` ones, and on request the last, flush left; the others flush right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     flush_left = [i < left or (last_left and i == len(widths) - 1) for i in range(len(widths))]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""The work of ``python train.py``."""
+"""The main function of ``python train.py``."""
 
 import jax
 from absl import flags
@@ -9,7 +9,7 @@ from resnet_flax.training import loop
 
 
 def main() -> None:
-    """Trains to the last step and prints the errors there."""
+    """Trains to the last step and prints its errors."""
     config = flags.FLAGS.config
     if flags.FLAGS.reset_head:
         config.init.reset_head = True

@@ -1,1 +1,1 @@
-"""Weights in and out: safetensors, PyTorch's files and names."""
+"""Imports and exports weights: safetensors, PyTorch and Keras files, and the names that other libraries use."""

@@ -1,13 +1,13 @@
-"""The 1,000 classes of ImageNet 2012 (ILSVRC), in the usual order: that of their WordNet numbers."""
+"""The names of the 1,000 classes of ImageNet 2012 (ILSVRC), in the usual order, sorted by WordNet number."""
 
 from functools import cache
 from pathlib import Path
 
-# One a line, in the short form that torchvision uses (pytorch/vision, BSD 3-clause).
+# One class per line, with the short names of torchvision (pytorch/vision, BSD 3-clause).
 _FILE = Path(__file__).with_name("imagenet_classes.txt")
 
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """Their names, in the order of the logits."""
+    """Returns the class names, in the order of the logits."""
     return tuple(_FILE.read_text().splitlines())

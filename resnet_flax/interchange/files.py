@@ -1,4 +1,4 @@
-"""Files of weights: tensors by name, and what the file says about them."""
+"""Reads and writes files of weights: named tensors, and the config and preprocessing that the file may hold."""
 
 import dataclasses
 import functools
@@ -20,20 +20,20 @@ from safetensors.numpy import save_file
 from resnet_flax.atomic import replacing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import hdf5, pickles
-from resnet_flax.interchange.layouts import common_prefix
 from resnet_flax.interchange.machine import Unknown
+from resnet_flax.interchange.weight_layouts import common_prefix
 
-# Among a safetensors file's metadata: the JSON of the config that trained it, and of what came before the network.
-_CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"
-_SUMS = "resnet_flax.sums"  # of these and of the tensors, by name
+# Keys in a safetensors file's metadata.
+_CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"  # JSON of the training run
+_SUMS = "resnet_flax.sums"  # checksums of both and of the tensors, by name
 
 
 _ADVICE = "save a state dict with PyTorch: torch.save(model.state_dict(), 'weights.pth')"
-# Where checkpoints keep a state dict, and averages of the parameters beside it; the first that is there is taken.
+# Keys under which checkpoints keep a state dict, and moving averages of the parameters. The first one found is read.
 _PARTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "teacher", "student")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-_MOST_PARTS = 4  # that may lie in one another
-_NUMBERS = "fiuV"  # kinds of numbers that are weights; V is bfloat16
+_MOST_PARTS = 4  # the deepest nesting of such keys
+_NUMBERS = "fiuV"  # NumPy's kinds of dtypes that weights may have; V is bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Weights:
     """The contents of a file of weights.
 
     Attributes:
-      path: of the file.
-      tensors: by the names of one of ``layouts.py``; views of the file, which take no memory until they are copied.
-      config: JSON of the config that trained them, where the file has it.
-      preprocessing: JSON of :class:`~resnet_flax.data.preprocessing.Preprocessing`, likewise.
-      others: what stands beside the tensors and is no tensor that can be read, in words, by name.
+      path: The file.
+      tensors: The tensors by name. They are views of the file, which take no memory until they are copied.
+      config: JSON of the training run's config, or None if the file does not hold it.
+      preprocessing: JSON of :class:`~resnet_flax.data.preprocessing.Preprocessing`, or None.
+      others: Descriptions of the entries that are not readable tensors, by name.
     """
 
     path: Path
@@ -56,20 +56,23 @@ class Weights:
 
 
 def read(path: Path, given_as: str = "--weights") -> Weights:
-    """Reads a file of weights of any form, which its content tells, not its name; says what is unusual about it.
+    """Reads a file of weights in any supported format, and prints what is unusual about it.
+
+    The format is recognised by the file's content, not by its name.
 
     Args:
-      path: of the file; ``FILE#KEY`` names one of several state dicts in a checkpoint.
-      given_as: the flag or key that named it, for messages.
+      path: The file; ``FILE#KEY`` names one of several state dicts in a checkpoint.
+      given_as: The flag or key that named the file, for messages.
 
     Raises:
-      UserError: it is not there, not such a file, damaged, or refused (see ``pickles.py`` and ``hdf5.py``).
+      UserError: The file does not exist, has another format, is damaged, or is refused (see ``pickles.py`` and
+        ``hdf5.py``).
     """
     part = ""
     if not os.path.isfile(path) and "#" in path.name:
         name, _, part = path.name.rpartition("#")
         path = path.with_name(name) if name else path
-    if not os.path.isfile(path):  # Path's own fails where a name is too long
+    if not os.path.isfile(path):  # Path.is_file raises if a name is too long
         raise UserError(f"{given_as}={path}: there is no such file")
     form = _form(path, given_as)
     if part and form != "PyTorch":
@@ -96,12 +99,12 @@ def read(path: Path, given_as: str = "--weights") -> Weights:
 
 @functools.cache
 def _say(line: str) -> None:
-    """Prints a line on stderr, once, however often a file is read."""
+    """Prints a line on stderr, once per process."""
     print(line, file=sys.stderr)
 
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# The forms of files, and the ends of names that they usually have.
+# The file formats with their usual suffixes.
 _FORMS = {
     "safetensors": (".safetensors",),
     "PyTorch": (".th", ".pth", ".pt", ".tar", ".bin", ".ckpt"),
@@ -110,10 +113,10 @@ _FORMS = {
 
 
 def _form(path: Path, given_as: str) -> str:
-    """Which form a file has, by its content.
+    """Recognises a file's format by its content.
 
     Raises:
-      UserError: none that is known; it says what the file is.
+      UserError: The format is not supported; the message says what the file is.
     """
     try:
         with open(path, "rb") as file:
@@ -128,7 +131,7 @@ def _form(path: Path, given_as: str) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
         return "safetensors"
-    raise UserError(f"{given_as}={path}: {_described(head)}; must be a file of safetensors, PyTorch or Keras")
+    raise UserError(f"{given_as}={path}: {_describe(head)}; must be a file of safetensors, PyTorch or Keras")
 
 
 def _form_of_zip(path: Path) -> str:
@@ -136,7 +139,7 @@ def _form_of_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path}: a zip file that is damaged: {error}") from None
+        raise UserError(f"{path}: a damaged zip file: {error}") from None
     if pickles.KERAS_MEMBER in names:
         return "Keras"
     if any(name.rpartition("/")[2] == "constants.pkl" for name in names):
@@ -144,8 +147,8 @@ def _form_of_zip(path: Path) -> str:
     return "PyTorch"
 
 
-def _described(head: bytes) -> str:
-    """Names the kind of a file that holds no weights, by its first bytes."""
+def _describe(head: bytes) -> str:
+    """Describes a file that holds no weights, given its first bytes."""
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not head:
         return "it is empty"
@@ -156,14 +159,22 @@ def _described(head: bytes) -> str:
     if head.startswith(b"\x1f\x8b"):
         return "compressed by gzip; unpack it: gunzip"
     if named := re.match(rb"(?s:\x80.)?c([\w.]{1,100})\n([\w.]{1,100})\n", head):
-        return f"a pickle that asks for {b'.'.join(named.groups()).decode()}, of which nothing was run; {_ADVICE}"
+        return f"a pickle that calls {b'.'.join(named.groups()).decode()}, which was not run; {_ADVICE}"
     if head.startswith(b"\x80"):
         return f"a pickle, but not one that torch.save wrote; {_ADVICE}"
     return f"no file of weights (it begins with {head[:8]!r})"
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:
-    """Writes a ``.safetensors`` file, whole or not at all."""
+    """Writes a ``.safetensors`` file atomically.
+
+    Args:
+      config: JSON of the training run's config.
+      preprocessing: JSON of the training run's preprocessing.
+
+    Raises:
+      UserError: The path has another suffix, or cannot be written.
+    """
     if path.suffix != ".safetensors":
         raise UserError(f"--output={path}: must end in .safetensors")
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
@@ -185,7 +196,7 @@ _SAFETENSORS = {
 
 def _read_safetensors(path: Path) -> Weights:
     try:
-        with safe_open(path, framework="numpy") as file:  # which checks lengths and offsets
+        with safe_open(path, framework="numpy") as file:  # checks lengths and offsets
             metadata = file.metadata() or {}
         raw = np.asarray(np.memmap(path, np.uint8, mode="r"))
         start = 8 + int.from_bytes(raw[:8].tobytes(), "little")
@@ -194,11 +205,11 @@ def _read_safetensors(path: Path) -> Weights:
             if name == "__metadata__":
                 continue
             first, end = (start + offset for offset in entry["data_offsets"])
-            known = _SAFETENSORS.get(entry["dtype"])
+            dtype = _SAFETENSORS.get(entry["dtype"])
             tensors[name] = (
                 Unknown(f"of type {entry['dtype']}")
-                if known is None
-                else raw[first:end].view(known).reshape(entry["shape"])
+                if dtype is None
+                else raw[first:end].view(dtype).reshape(entry["shape"])
             )
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
@@ -209,13 +220,13 @@ def _read_safetensors(path: Path) -> Weights:
         except (ValueError, RecursionError):
             raise UserError(f"{path}: {key} in its metadata is not JSON") from None
         if not isinstance(parsed, dict):
-            raise UserError(f"{path}: {key} in its metadata is no object")
+            raise UserError(f"{path}: {key} in its metadata is not a JSON object")
     _compare(path, found.tensors, metadata)
     return dataclasses.replace(found, config=metadata.get(_CONFIG), preprocessing=metadata.get(_PREPROCESSING))
 
 
 def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
-    """Sets apart what are tensors and what stands beside them."""
+    """Separates the tensors from the other entries of a file."""
     tensors = {n: t for n, t in given.items() if isinstance(t, np.ndarray) and t.dtype.kind in _NUMBERS}
     others = {n: t.what if isinstance(t, Unknown) else getattr(t, "dtype", type(t)).__name__
               for n, t in given.items() if n not in tensors}  # fmt: skip
@@ -223,7 +234,7 @@ def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
 
 
 def _sums(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
-    """SHA-256 of each tensor (its dtype, its shape, its bytes) and of what the file says of itself, by name."""
+    """Computes the SHA-256 of each tensor (dtype, shape and bytes), of the config and of the preprocessing, by name."""
     described = {
         name: _digest(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
         for name, a in tensors.items()
@@ -236,9 +247,9 @@ def _digest(content: bytes) -> str:
 
 
 def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Says where a file of ours is not as it was exported; it is taken all the same."""
+    """Warns if an exported file differs from its checksums. The file is used all the same."""
     if _CONFIG not in metadata:
-        return  # somebody else's
+        return  # another program wrote the file
     if _SUMS not in metadata:
         print(f"{path}: has no checksums (an earlier version wrote it); it is read unchecked", file=sys.stderr)
         return
@@ -252,20 +263,24 @@ def _compare(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         print(
-            f"{path}: not as it was exported, by its checksums: {', '.join(differing[:3])}{more}; damaged, or another "
-            f"program rewrote it",
+            f"{path}: not as it was exported, by its checksums: {', '.join(differing[:3])}{more}; it is damaged, or "
+            f"another program rewrote it; export the run again",
             file=sys.stderr,
         )
 
 
 def _state_dict(loaded: Any, path: Path, wanted: str) -> tuple[dict[str, Any], list[str]]:
-    """The tensors by name, the object itself or a part of it, and which part that is, in words.
+    """Finds the state dict in an object from a PyTorch file.
 
     Args:
-      wanted: the part that the user names, or "".
+      loaded: The object: a state dict, or a checkpoint that holds one.
+      wanted: The key that the user names, or an empty text.
+
+    Returns:
+      The tensors by name, and remarks for the user about which key was read.
 
     Raises:
-      UserError: there is none, or it would have to be made by code from the file.
+      UserError: There is no state dict, or only code from the file could create it.
     """
     said, place = [], ""
     for _ in range(_MOST_PARTS):
@@ -290,12 +305,12 @@ def _state_dict(loaded: Any, path: Path, wanted: str) -> tuple[dict[str, Any], l
     what = f"its {place.rstrip('.')}" if place else "it"
     if isinstance(loaded, Unknown):
         raise UserError(
-            f"{path}: {what} is no state dict but {loaded.what}, which only code would make, and no code is run; "
+            f"{path}: {what} is no state dict but {loaded.what}, which only code could create, and no code is run; "
             f"{_ADVICE}"
         )
     tensors = [v for v in loaded.values() if isinstance(v, np.ndarray)] if isinstance(loaded, dict) else []
     if not tensors:
         made = [v for v in loaded.values() if isinstance(v, Unknown)] if isinstance(loaded, dict) else []
-        why = f" ({made[0].what} in it is not made, as no code is run)" if made else ""
+        why = f" ({made[0].what} in it was not created, as no code is run)" if made else ""
         raise UserError(f"{path}: holds no state dict: no tensors by name, at the top or under 'state_dict'{why}")
     return {str(name): value for name, value in loaded.items()}, said

@@ -1,6 +1,6 @@
-"""Reads the weights that Keras wrote: ``.keras``, ``.weights.h5`` of Keras 3, and the older ``.h5``, without Keras.
+"""Reads Keras weights without Keras: ``.keras``, ``.weights.h5`` of Keras 3, and the older ``.h5``.
 
-A process of its own tells where the tensors lie (``hdf5_index.py``); tensors are views of the file.
+A subprocess finds the tensors' offsets in the file (``hdf5_index.py``), and the tensors are views of the file.
 """
 
 import base64
@@ -19,17 +19,20 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange.machine import Unknown
 from resnet_flax.interchange.pickles import KERAS_MEMBER, stored_member
 
-_HEADS = ("predictions", "probs", "fc1000")  # Keras's own names of the last layer; see layouts.py
-_SECONDS = 20  # of processor, for all names of a file; ResNet-152's takes a fifth of one
+_HEADS = ("predictions", "probs", "fc1000")  # Keras's names of the last layer; see weight_layouts.py
+_SECONDS = 20  # limit of the subprocess's CPU time; ResNet-152's file takes 0.2 s
 
 Tensors = dict[str, np.ndarray | Unknown]
 
 
 def read(path: Path) -> tuple[Tensors, str]:
-    """The tensors of a file by names such as ``conv1_conv/kernel``, and what was done to their names, in words.
+    """Reads the tensors of a Keras file.
+
+    Returns:
+      The tensors by names such as ``conv1_conv/kernel``, and a remark for the user if a name was changed.
 
     Raises:
-      UserError: it is no such file, is damaged, keeps no names of layers, or reads other files.
+      UserError: The file is not of Keras weights, is damaged, has no layer names, or refers to other files.
     """
     damaged = f"{path}: not a readable file of Keras's weights: "
     try:
@@ -51,7 +54,7 @@ def read(path: Path) -> tuple[Tensors, str]:
 
 
 def _index(path: Path, start: int, size: int) -> dict[str, Any]:
-    """Runs ``hdf5_index.index`` in a process of its own; ``damaged`` says where that does not end well."""
+    """Runs ``hdf5_index.index`` in a subprocess; if it crashes or takes too long, returns the reason as ``damaged``."""
     program = Path(__file__).with_name("hdf5_index.py")
     command = [sys.executable, "-P", str(program), str(path), str(_SECONDS), str(start), str(size)]
     ended = subprocess.run(
@@ -59,12 +62,12 @@ def _index(path: Path, start: int, size: int) -> dict[str, Any]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,  # a signal to all of a terminal's processes is not for it
+        start_new_session=True,  # so that Ctrl-C in the terminal does not reach it
     )
     if not ended.returncode:
         return json.loads(ended.stdout)
     if ended.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return {"damaged": f"HDF5's library finds no end to it in {_SECONDS} s"}
+        return {"damaged": f"HDF5's library did not finish within {_SECONDS} s"}
     said = ended.stderr.decode(errors="replace").strip().splitlines()
     return {"damaged": f"HDF5's library fails ({said[-1] if said else f'signal {-ended.returncode}'})"}
 
@@ -80,7 +83,7 @@ def _tensor(place: dict[str, Any], raw: np.ndarray) -> np.ndarray | Unknown:
 
 
 def _with_usual_head(tensors: Tensors) -> tuple[Tensors, str]:
-    """The tensors, the only dense layer with Keras's usual name whatever it has, and what was done, in words."""
+    """Gives the dense layer Keras's usual name, if the file has exactly one; returns the tensors and a remark."""
     dense = [n.rpartition("/")[0] for n, t in tensors.items() if n.endswith("/kernel") and getattr(t, "ndim", 0) == 2]
     if len(dense) != 1 or dense[0] in _HEADS:
         return tensors, ""

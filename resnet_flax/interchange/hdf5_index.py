@@ -1,8 +1,8 @@
-"""A program that tells where the tensors of Keras's HDF5 files lie; ``hdf5.py`` starts it, in a process of its own.
+"""Program that finds the tensors' offsets in a Keras HDF5 file; ``hdf5.py`` runs it as a subprocess.
 
-The library that reads HDF5 can be sent into an endless loop by a damaged file. Here the system stops it after a time.
-HDF5 can also put other files' bytes in the place of a tensor (external storage, external links, virtual data sets). So
-only links inside the file are followed. The program imports nothing of the project and starts in a fifth of a second.
+A damaged file can send the HDF5 library into an endless loop, so the operating system limits this program's CPU time.
+An HDF5 file can also refer to other files' bytes as a tensor (external storage, external links, virtual data sets), so
+only links inside the file are followed. The program imports nothing of the project, so that it starts in 0.2 s.
 """
 
 import base64
@@ -17,9 +17,9 @@ from typing import Any
 import h5py
 
 _MOST_ATTRIBUTE = 2**24  # bytes
-_LARGEST_COMPACT = 2**16  # bytes; HDF5 keeps such a data set among its own notes
+_LARGEST_COMPACT = 2**16  # bytes; HDF5 stores such a data set in the object header
 
-# What Keras 3 calls 0, 1, ... of a layer, by how many there are: a convolution or dense layer, or a BN.
+# Keras 3 numbers a layer's variables. The count tells their names: a convolution or dense layer, or a BN.
 _VARIABLES = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -28,16 +28,17 @@ _VARIABLES = {
 
 
 class _Refused(Exception):
-    """Raised for a file that is not read; the message says why."""
+    """The file is refused; the message says why."""
 
 
 def index(path: str, start: int, size: int) -> dict[str, Any]:
-    """Finds the tensors in an HDF5 file that is the bytes ``[start, start + size)`` of a file.
+    """Finds the tensors of an HDF5 file that occupies the bytes ``[start, start + size)`` of another file.
 
     Returns:
-      ``tensors``: by name such as ``conv1_conv/kernel`` either ``why`` it is not read, or its ``dtype``, ``shape`` and
-      ``offset`` from ``start`` or, where HDF5 keeps it among its notes, ``bytes`` in base64. Or ``refused``: why the
-      file is not read. Or ``damaged``: what the library says.
+      A dict with one of three keys. ``tensors`` maps a name such as ``conv1_conv/kernel`` to the tensor's ``dtype``,
+      ``shape`` and ``offset`` from ``start``. If HDF5 stores the tensor in its object header, ``bytes`` in base64
+      replaces the offset. If the tensor cannot be read, there is only ``why``, the reason. ``refused`` is the reason
+      why the file is not read. ``damaged`` is the library's error.
     """
     try:
         source: Any = path
@@ -62,31 +63,31 @@ def index(path: str, start: int, size: int) -> dict[str, Any]:
 def _place(dataset: Any, size: int) -> dict[str, Any]:
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu":
         return {"why": "no array of numbers"}
-    how = dataset.id.get_create_plist()
-    if how.get_external_count() or dataset.is_virtual:
+    storage = dataset.id.get_create_plist()
+    if storage.get_external_count() or dataset.is_virtual:
         raise _Refused(f"{dataset.name} is kept in another file, which is not read")
     place = {"dtype": dataset.dtype.str, "shape": dataset.shape}
-    if how.get_layout() == h5py.h5d.COMPACT and dataset.nbytes < _LARGEST_COMPACT:
+    if storage.get_layout() == h5py.h5d.COMPACT and dataset.nbytes < _LARGEST_COMPACT:
         return place | {"bytes": base64.b64encode(dataset[()].tobytes()).decode()}
     offset = dataset.id.get_offset()
-    if how.get_layout() != h5py.h5d.CONTIGUOUS:
+    if storage.get_layout() != h5py.h5d.CONTIGUOUS:
         return {"why": "compressed, or in chunks; save it as Keras does"}
     if offset is None or offset + dataset.nbytes > size:
-        return {"why": f"of shape {dataset.shape}, and the file has not so many numbers"}
+        return {"why": f"of shape {dataset.shape}, for which the file is too short"}
     return place | {"offset": offset}
 
 
 def _datasets(file: "h5py.File") -> Iterator[tuple[str, Any]]:
     top = _inside(file, "model_weights") if "model_weights" in file else file
     if "layer_names" in top.attrs:
-        return _old(top)
+        return _keras_2(top)
     if "layers" in top or "_layer_checkpoint_dependencies" in top:
         return _keras_3(top, set())
     raise _Refused("an HDF5 file, but not of Keras's weights: it has neither layer_names nor layers")
 
 
 def _inside(group: "h5py.Group", name: str) -> Any:
-    """A group or data set below a group; links to other places are not followed."""
+    """Returns a group or data set inside a group, and refuses links to other files or places."""
     for part in name.split("/"):
         if part and not isinstance(group.get(part, getlink=True), h5py.HardLink):
             if part not in group.keys():  # noqa: SIM118 (`in group` follows links)
@@ -103,11 +104,12 @@ def _attribute(attributes: "h5py.AttributeManager", name: str) -> Any:
     return attributes[name]
 
 
-def _old(top: "h5py.Group") -> Iterator[tuple[str, Any]]:
+def _keras_2(top: "h5py.Group") -> Iterator[tuple[str, Any]]:
+    """Yields the tensors of a file that Keras 1 or 2 wrote."""
     for layer in map(_text, _attribute(top.attrs, "layer_names")):
         group = _inside(top, layer)
         given = [_text(name) for name in _attribute(group.attrs, "weight_names")]
-        # A model inside the model is a layer there, and its tensors' names begin with those of its own layers.
+        # A nested model is one layer here, and its tensors' names begin with the names of its own layers.
         layers = {name.split("/")[-2] for name in given if "/" in name}
         for name in given:
             mine = name.split("/")[-2] if len(layers) > 1 and "/" in name else layer
@@ -115,10 +117,10 @@ def _old(top: "h5py.Group") -> Iterator[tuple[str, Any]]:
 
 
 def _keras_3(group: "h5py.Group", seen: set[Any]) -> Iterator[tuple[str, Any]]:
-    """The tensors of a layer, and of the layers inside it."""
+    """Yields the tensors of a layer and of the layers inside it, in a file that Keras 3 wrote."""
     where = h5py.h5o.get_info(group.id)
     if (where.fileno, where.addr) in seen:
-        return  # a loop
+        return  # links may form a cycle
     seen.add((where.fileno, where.addr))
     for inner in ("layers", "_layer_checkpoint_dependencies"):
         if inner in group.keys():  # noqa: SIM118 (`in group` follows links)
@@ -128,11 +130,11 @@ def _keras_3(group: "h5py.Group", seen: set[Any]) -> Iterator[tuple[str, Any]]:
     if "vars" not in group.keys():  # noqa: SIM118
         return
     variables = _inside(group, "vars")
-    if not len(variables):  # a group is true even where it is empty, as an activation's is
+    if not len(variables):  # an activation's group is empty; h5py's groups are always true
         return
     if "name" not in variables.attrs or len(variables) not in _VARIABLES:
         raise _Refused(
-            f"{group.name} has no name that tells which layer it is; load it with a newer Keras and save it again"
+            f"{group.name} has no name that identifies the layer; load the file with a newer Keras and save it again"
         )
     for i, name in enumerate(_VARIABLES[len(variables)]):
         yield f"{_text(_attribute(variables.attrs, 'name'))}/{name}", _inside(variables, str(i))

@@ -1,8 +1,8 @@
-"""A machine for pickles that calls nothing but what it is given, and never takes more memory than the file does.
+"""A restricted interpreter for pickles. It calls only the functions it is given, and its memory is bounded by the file.
 
-A pickle is a program for a machine with a stack, and Python's own machine imports and calls whatever the program names.
-This one has no instruction that imports, calls or changes anything outside of it: whatever a file names beside the
-functions it is given, or makes of it, is an :class:`Unknown`, which remembers the name and does nothing.
+A pickle is a program for a stack machine. Python's own interpreter imports and calls whatever the program names. This
+one cannot import, call or change anything outside itself. If a file names or calls anything except the given functions,
+the result is an :class:`Unknown`, an inert placeholder with the name.
 """
 
 import dataclasses
@@ -13,38 +13,38 @@ from typing import Any, BinaryIO
 # A checkpoint with an optimizer's state has some 100,000 instructions. Each may take 200 bytes of memory.
 _MOST_INSTRUCTIONS = 2**22
 _LONGEST_ITEM = 2**28  # bytes of a text or number
-_LONGEST_INTEGER = 1024  # bits; a key is hashed again each time it is used
+_LONGEST_INTEGER = 1024  # bits; a longer integer as a key would be slow, as it is hashed each time it is used
 
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """Stands for what a file names, or would make, and what is not made.
+    """Placeholder for an object that is not created, because only code from the file could do so.
 
     Attributes:
-      what: in words, such as ``argparse.Namespace``.
+      what: A description for messages, such as ``argparse.Namespace``.
     """
 
     what: str
 
 
 @dataclasses.dataclass
-class Late:
-    """Stands for an object that is put in place only afterwards, by BUILD.
+class Deferred:
+    """Placeholder for an object that the BUILD instruction provides later.
 
     Attributes:
-      data: the object.
+      data: The object.
     """
 
     data: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Known:
-    """A function that a file may name; the machine alone calls it.
+class KnownFunction:
+    """A function that a file may call.
 
     Attributes:
-      name: with its module.
-      function: makes an object, with no other effect.
+      name: The full name, with the module.
+      function: Creates an object and has no side effect.
     """
 
     name: str
@@ -55,22 +55,26 @@ class Machine:
     """Runs one pickle.
 
     Args:
-      file: at the pickle's first byte; then behind its last.
-      known: the functions that it may call, by name.
-      persistent: what a persistent id stands for.
+      file: The file, positioned at the pickle's first byte. A run moves it to the byte after the last one.
+      known: The functions that the pickle may call, by name.
+      persistent: Returns the object for a persistent id.
     """
 
-    def __init__(self, file: "Part", known: Mapping[str, Known], persistent: Callable[[Any], Any]) -> None:
+    def __init__(self, file: "Part", known: Mapping[str, KnownFunction], persistent: Callable[[Any], Any]) -> None:
         self._file, self._known, self._persistent = file, known, persistent
-        self._budget = 2**20 + file.size  # items that calls may copy in all; those of an honest file are in it once
+        self._budget = 2**20 + file.size  # items that calls may copy in total; an honest file holds each of them once
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
-        self.containers: list[dict | list] = []  # all that it made
+        self.containers: list[dict | list] = []  # every dict and list that was created
 
     def run(self) -> Any:
-        """The object that the pickle describes."""
-        instructions = pickletools.genops(self._file)  # type: ignore[arg-type]  # it calls read and readline alone
+        """Runs the pickle and returns the object that it describes.
+
+        Raises:
+          ValueError: The pickle is damaged or exceeds a limit. A damaged one may raise other exceptions, too.
+        """
+        instructions = pickletools.genops(self._file)  # type: ignore[arg-type]  # only read and readline are called
         for count, (opcode, argument, _) in enumerate(instructions):
             if count >= _MOST_INSTRUCTIONS:
                 raise ValueError(f"its pickle has more than {_MOST_INSTRUCTIONS} instructions")
@@ -153,18 +157,18 @@ class Machine:
             case "BUILD":
                 state = stack.pop()
                 # PyTorch 0.1: (data, gradient, hooks, requires_grad, volatile). Nothing else has a state.
-                if isinstance(stack[-1], Late) and isinstance(state, tuple) and len(state) == 5:
+                if isinstance(stack[-1], Deferred) and isinstance(state, tuple) and len(state) == 5:
                     stack[-1].data = state[0]
             case "PERSID" | "BINPERSID":
                 stack.append(self._persistent(argument if name == "PERSID" else stack.pop()))
             case "NEXT_BUFFER" | "READONLY_BUFFER":
                 raise ValueError("it needs buffers beside it")
-            case _:  # the rest are numbers and texts
+            case _:  # all remaining instructions are numbers and texts
                 long = type(argument) is int and argument.bit_length() > _LONGEST_INTEGER
                 stack.append(Unknown("a huge integer") if long else argument)
 
     def _items(self) -> list[Any]:
-        """Takes what lies above the last mark."""
+        """Pops the items above the last mark."""
         mark = self._marks.pop()
         items = self._stack[mark:]
         del self._stack[mark:]
@@ -179,11 +183,11 @@ class Machine:
         return container
 
     def _call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(function, Known) or not isinstance(arguments, tuple):
+        if not isinstance(function, KnownFunction) or not isinstance(arguments, tuple):
             return Unknown(function.what if isinstance(function, Unknown) else brief(function))
         self._budget -= sum(len(a) for a in arguments if isinstance(a, list | tuple | dict))
         if self._budget < 0:
-            raise ValueError("it copies more than it holds")
+            raise ValueError("its calls copy more items than the file holds")
         try:
             found = function.function(*arguments)
         except (TypeError, ValueError):
@@ -192,32 +196,32 @@ class Machine:
 
 
 def dict_of(pairs: Any = ()) -> dict:
-    """The dict of an iterable of keys and values."""
+    """Builds a dict from pairs of keys and values."""
     return {_key(key): value for key, value in pairs}
 
 
 def _key(key: Any) -> Any:
-    """A dict's key; a tuple could be nested so deeply that hashing it overflows C's stack."""
+    """Replaces a key that is not a simple value: hashing a deeply nested tuple would overflow C's stack."""
     return key if isinstance(key, str | int | float | bytes | None) else Unknown(f"a key: {brief(key)}")
 
 
 def brief(value: Any) -> str:
-    """A text's beginning; of anything else, its type."""
+    """Returns the beginning of a text, or the name of another value's type."""
     return value[:200] if isinstance(value, str) else type(value).__name__
 
 
 class Part:
-    """Bytes ``start`` to ``start + size`` of a file, for pickletools; an item that is too long is refused."""
+    """File-like object for the bytes ``start`` to ``start + size`` of a file; refuses to read too long an item."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self.place, self.size = file, start, size
         self._end = start + size
 
     def read(self, count: int) -> bytes:
-        """Reads up to so many bytes."""
+        """Reads up to ``count`` bytes."""
         if count > _LONGEST_ITEM:
             raise ValueError(f"it holds an item of {count} bytes")
-        self._file.seek(self.place)  # others may read beside
+        self._file.seek(self.place)  # other parts share the file's position
         found = self._file.read(min(count, self._end - self.place))
         self.place += len(found)
         return found
@@ -230,10 +234,10 @@ class Part:
         return found
 
     def exactly(self, count: int) -> bytes:
-        """Reads so many bytes.
+        """Reads exactly ``count`` bytes.
 
         Raises:
-          ValueError: there are not so many.
+          ValueError: The part ends before.
         """
         found = self.read(count)
         if len(found) < count:
@@ -241,10 +245,10 @@ class Part:
         return found
 
     def skip(self, count: int) -> int:
-        """Passes over so many bytes; returns where they begin in the file.
+        """Skips ``count`` bytes and returns their offset in the file.
 
         Raises:
-          ValueError: there are not so many.
+          ValueError: The part ends before.
         """
         start = self.place
         if not 0 <= count <= self._end - start:

@@ -1,7 +1,7 @@
-"""A network's variables as a file's tensors, in the names and axes of one of ``layouts.py``, and back.
+"""Converts a network's variables to a file's tensors and back, with the names and axes of ``weight_layouts.py``.
 
-A scanned stage's stacked variables are taken apart, unit by unit: in PyTorch's names ``layer1.0`` is
-``stage1.first``, ``layer1.1`` the first of ``stage1.rest``.
+The stacked variables of a scanned stage are split into units. In PyTorch's names, ``layer1.0`` is ``stage1.first`` and
+``layer1.1`` is the first unit of ``stage1.rest``.
 """
 
 import dataclasses
@@ -16,23 +16,23 @@ import numpy as np
 
 from resnet_flax.errors import UserError
 from resnet_flax.interchange.files import Weights
-from resnet_flax.interchange.layouts import Layout, common_prefix, of_family, of_names
 from resnet_flax.interchange.published import check_architecture
+from resnet_flax.interchange.weight_layouts import WeightLayout, common_prefix, of_family, of_names
 from resnet_flax.networks import Network
 
-HEAD = "dense"  # our name of the layer whose length is the number of classes
+HEAD = "dense"  # our name of the last layer, which has an output per class
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of ours in a file.
+    """One of our tensors and its counterpart in a file.
 
     Attributes:
-      name: in the file.
-      path: collection, modules and leaf of ours.
-      index: of the unit in a scanned stage's stack, or None.
-      shape: of the file's tensor.
-      absorbed: name of the file's tensor that is subtracted from it, or None.
+      name: The tensor's name in the file.
+      path: The path of our variable: collection, modules and leaf.
+      index: The unit's index in a scanned stage's stack, or None.
+      shape: The tensor's shape in the file.
+      absorbed: The name of the file's tensor to subtract from this one, or None.
     """
 
     name: str
@@ -43,16 +43,16 @@ class Entry:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Ours, from the network's top."""
+        """The path of our layer, without the collection and the leaf."""
         return self.path[1:-1]
 
 
-def entries(network: Network, image_shape: tuple[int, int, int], layout: Layout | str) -> list[Entry]:
-    """Every tensor of a network, in our order.
+def entries(network: Network, image_shape: tuple[int, int, int], layout: WeightLayout | str) -> list[Entry]:
+    """Lists every tensor of a network, in the order of our variables.
 
     Args:
       image_shape: (H, W, C).
-      layout: of the file; or a family's name, for the layout in which we write its networks.
+      layout: The file's layout, or a family's name for the layout of exported files.
     """
     layout = of_family(layout) if isinstance(layout, str) else layout
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
@@ -70,12 +70,12 @@ def entries(network: Network, image_shape: tuple[int, int, int], layout: Layout 
 
 
 def to_tensors(
-    network: Network, image_shape: tuple[int, int, int], variables: Mapping[str, Any], layout: Layout | str
+    network: Network, image_shape: tuple[int, int, int], variables: Mapping[str, Any], layout: WeightLayout | str
 ) -> dict[str, np.ndarray]:
-    """Our variables by a layout's names, in its axes: ``{name: array}``.
+    """Converts our variables to a layout's names and axes: ``{name: array}``.
 
     Raises:
-      ValueError: the layout has tensors that ours were merged with (Keras's biases), so it is only read.
+      ValueError: The layout cannot be written, because it has tensors that ours do not have (Keras's biases).
     """
     layout = of_family(layout) if isinstance(layout, str) else layout
     if layout.absorbed:
@@ -92,24 +92,24 @@ def from_tensors(
     image_shape: tuple[int, int, int],
     weights: Weights,
     what: str,
-    layout: Layout,
+    layout: WeightLayout,
     without_head: bool = False,
 ) -> dict[str, Any]:
-    """Our variables from a file's tensors.
+    """Converts a file's tensors to our variables.
 
     Args:
-      what: the network, in words, for messages.
-      layout: of the file.
-      without_head: whether the last dense layer is left out, whatever the file's is.
+      what: A description of the network for messages.
+      layout: The file's layout.
+      without_head: Whether to leave out the last dense layer, even if the file has one.
 
     Raises:
-      UserError: tensors are missing, left over or of another shape; it names them.
+      UserError: Tensors are missing, left over or of another shape; the message names them.
     """
     wanted = entries(network, image_shape, layout)
     given = layout.by_name(weights.tensors, common_prefix(weights.tensors))
     if without_head:
-        its_head = layout.layer((HEAD,), None) + layout.separator
-        given = {name: tensor for name, tensor in given.items() if not name.startswith(its_head)}
+        head = layout.layer((HEAD,), None) + layout.separator
+        given = {name: tensor for name, tensor in given.items() if not name.startswith(head)}
         wanted = [entry for entry in wanted if entry.modules != (HEAD,)]
     _check(wanted, given, weights, what, layout)
 
@@ -127,9 +127,11 @@ def from_tensors(
     return variables
 
 
-def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weights, what: str, layout: Layout) -> None:
+def _check(
+    wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weights, what: str, layout: WeightLayout
+) -> None:
     shapes = {entry.name: entry.shape for entry in wanted}
-    # An absorbed bias is as long as the mean that it is subtracted from.
+    # An absorbed bias has the shape of the mean that it is subtracted from.
     shapes |= {entry.absorbed: entry.shape for entry in wanted if entry.absorbed}
     misshapen = [name for name in shapes if name in given and given[name].shape != shapes[name]]
     others = layout.by_name(weights.others, common_prefix(weights.tensors))
@@ -147,26 +149,25 @@ def _check(wanted: list[Entry], given: Mapping[str, np.ndarray], weights: Weight
     wrong = [name for name in shapes if name in misshapen or name not in given]
     hint = ""
     if all(name.startswith(head) for name in wrong) and not any(name not in shapes for name in given):
-        hint = (
-            "; for classes of your own in training, start the last layer at random: init.reset_head=True (--reset-head)"
-        )
+        hint = "; to train on classes of your own, start with a random last layer: init.reset_head=True (--reset-head)"
     raise UserError(
-        f"{weights.path}: does not fit {what}: {'; '.join(p for p in problems if p)}{_held(given, layout)}{hint}"
+        f"{weights.path}: does not fit {what}: {'; '.join(p for p in problems if p)}{_describe_units(given, layout)}"
+        f"{hint}"
     )
 
 
 def classes_of(weights: Weights, family: str) -> int:
-    """How many classes a file's network tells apart; 0 where the file is without the last layer."""
+    """Returns the number of classes of a file's network; 0 if the file lacks the last layer."""
     layout = layout_of(weights, family)
     bias = layout.by_name(weights.tensors, common_prefix(weights.tensors)).get(layout.tensor((HEAD,), "bias", None))
     return 0 if bias is None else len(bias)
 
 
-def layout_of(weights: Weights, family: str) -> Layout:
-    """The layout in which a file is written.
+def layout_of(weights: Weights, family: str) -> WeightLayout:
+    """Recognises the layout of a file.
 
     Raises:
-      UserError: the file's name tells that another computation belongs to these names.
+      UserError: The file's name identifies a network that computes something else than ours.
     """
     if weights.config is not None:
         return of_family(family)
@@ -175,7 +176,7 @@ def layout_of(weights: Weights, family: str) -> Layout:
 
 
 def _units(path: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[tuple[int | None, tuple[int, ...]]]:
-    """The unit's index in the stack and the shape of its part; None where nothing is stacked."""
+    """Yields each unit's index in the stack and its shape; for a variable that is not stacked, None and its shape."""
     if "rest" not in path:
         yield None, shape
         return
@@ -202,8 +203,8 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what}: {', '.join(names[:3])}{more}"
 
 
-def _held(given: Mapping[str, np.ndarray], layout: Layout) -> str:
-    """Describes what the file holds, as far as its names tell."""
+def _describe_units(given: Mapping[str, np.ndarray], layout: WeightLayout) -> str:
+    """Returns how many units each stage of the file has, as a clause for a message; empty if no name tells."""
     pattern = re.compile(
         re.escape(layout.unit).replace(r"\{stage\}", r"(\d+)").replace(r"\{unit\}", r"(\d+)").replace(r"\{layer\}", "")
     )

@@ -1,7 +1,7 @@
-"""Reads what ``torch.save`` wrote (zip, legacy or PyTorch 0.1's tar) without PyTorch and without running the file.
+"""Reads files of ``torch.save`` (zip, legacy, and PyTorch 0.1's tar) without PyTorch and without running their code.
 
-The pickles in it run on a machine of our own (``machine.py``), which knows the few functions that put tensors together.
-Tensors are views of the file, so no memory is taken before they are copied.
+A restricted interpreter (``machine.py``) runs the pickles in a file. It has only the few functions that create tensors.
+Tensors are views of the file, which take no memory until they are copied.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ import ml_dtypes
 import numpy as np
 
 from resnet_flax.errors import UserError
-from resnet_flax.interchange.machine import Known, Late, Machine, Part, Unknown, brief, dict_of
+from resnet_flax.interchange.machine import Deferred, KnownFunction, Machine, Part, Unknown, brief, dict_of
 
-KERAS_MEMBER = "model.weights.h5"  # of a .keras file, which is a zip, too
-LEGACY_HEAD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # how a legacy file begins: a pickled number
+KERAS_MEMBER = "model.weights.h5"  # identifies a .keras file, which is also a zip
+LEGACY_HEAD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # first bytes of a legacy file
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _TAR_MEMBERS = ("storages", "tensors", "pickle")
 
-_MOST_MEMBERS = 2**16  # of a tar
+_MOST_MEMBERS = 2**16  # limit on the files in a tar
 _MOST_DIMENSIONS = 32
 
 _DTYPES = {
@@ -38,7 +38,7 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """Numbers in a row."""
+    """A one-dimensional array of numbers, which tensors are views of."""
 
     key: str
     kind: str
@@ -72,28 +72,29 @@ def _size(given: Any = ()) -> tuple:
     return tuple(given)
 
 
-# All functions that a file may name.
+# The only functions that a file may call.
 _KNOWN: dict[str, Any] = {
     known.name: known for known in (
-        Known("collections.OrderedDict", dict_of),
-        Known("torch.Size", _size),
-        Known("torch._utils._rebuild_tensor", _rebuild_tensor),
-        Known("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
-        Known("torch._utils._rebuild_parameter", lambda data, *_: data),
-        Known("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
-        Known("torch.nn.parameter.Parameter", lambda data=None, *_: Late(data)),
-        Known("torch.autograd.variable.Variable", lambda data=None, *_: Late(data)),
+        KnownFunction("collections.OrderedDict", dict_of),
+        KnownFunction("torch.Size", _size),
+        KnownFunction("torch._utils._rebuild_tensor", _rebuild_tensor),
+        KnownFunction("torch._utils._rebuild_tensor_v2", _rebuild_tensor),
+        KnownFunction("torch._utils._rebuild_parameter", lambda data, *_: data),
+        KnownFunction("torch._utils._rebuild_parameter_with_state", lambda data, *_: data),
+        KnownFunction("torch.nn.parameter.Parameter", lambda data=None, *_: Deferred(data)),
+        KnownFunction("torch.autograd.variable.Variable", lambda data=None, *_: Deferred(data)),
     )
 }  # fmt: skip
 
 
 @dataclasses.dataclass
 class _Loaded:
-    """Reads what a pickle holds, before its tensors are made.
+    """An unpickled object whose tensors are not yet arrays.
 
     Attributes:
-      containers: all dicts and lists in it.
-      places: where the numbers of storages begin in the file, by the storage's key.
+      value: The object.
+      containers: Every dict and list in it.
+      places: The offset of each storage's numbers in the file, by the storage's key.
     """
 
     value: Any
@@ -102,12 +103,12 @@ class _Loaded:
 
 
 def read(path: Path) -> Any:
-    """The object in the file: dicts and lists, with arrays and :class:`Unknown` in them.
+    """Reads the object in a file: dicts and lists that hold arrays, simple values and :class:`Unknown` placeholders.
 
     Arrays are views of the file, which is mapped into memory.
 
     Raises:
-      UserError: it cannot be read, is no such file, or is damaged.
+      UserError: The file cannot be read, has another format, or is damaged.
     """
     try:
         with open(path, "rb") as file:
@@ -123,7 +124,7 @@ def read(path: Path) -> Any:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # whatever bytes that are no pickle, or half of one, make of the machine
+    except Exception as error:  # a damaged pickle can make the interpreter raise anything
         why = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path}: not a file that torch.save wrote, or a damaged one: {type(error).__name__}: {why}"
@@ -137,10 +138,10 @@ def is_tar(file: BinaryIO) -> bool:
 
 
 def stored_member(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Finds where the bytes of a zip's member begin in the file.
+    """Returns the offset of the bytes of a zip's member in the file.
 
     Raises:
-      ValueError: it is compressed, or not where the directory says.
+      ValueError: The member is compressed, or is not at the offset in the zip's directory.
     """
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.compress_size != info.file_size:
         raise ValueError(f"{info.filename} in it is compressed, which takes an unknown amount of memory; unpack it")
@@ -163,7 +164,7 @@ def _read_zip(file: BinaryIO) -> _Loaded:
         members = {info.filename: info for info in archive.infolist()}
     mains = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
     if len(mains) != 1:
-        raise ValueError(f"a zip of {', '.join(list(members)[:3]) or 'nothing'}; unpack it, and name what is in it")
+        raise ValueError(f"a zip of {', '.join(list(members)[:3]) or 'nothing'}; unpack it, and name the file inside")
     root = mains[0].removesuffix("data.pkl")
     if order := members.get(f"{root}byteorder"):
         file.seek(stored_member(file, order))
@@ -194,7 +195,7 @@ def _read_legacy(file: BinaryIO) -> _Loaded:
     part = Part(file, 0, file.seek(0, 2))
     magic, protocol, _ = (_unpickle(part) for _ in range(3))
     if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL):
-        raise ValueError("its first bytes are others")
+        raise ValueError("its first bytes are not those of a PyTorch file")
     storages: dict[str, _Storage] = {}
 
     def persistent(pid: Any) -> Any:
@@ -213,7 +214,7 @@ def _read_legacy(file: BinaryIO) -> _Loaded:
 
 
 def _read_tar(file: BinaryIO) -> _Loaded:
-    """PyTorch 0.1's: three files, of the storages, the tensors that are made of them, and the object itself."""
+    """Reads a tar of PyTorch 0.1: a file of storages, a file of tensors that refer to them, and the pickled object."""
     file.seek(0)
     parts = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -223,7 +224,7 @@ def _read_tar(file: BinaryIO) -> _Loaded:
             if count >= _MOST_MEMBERS:
                 raise ValueError("it has too many files")
     if not all(name in parts for name in _TAR_MEMBERS):
-        raise ValueError(f"a tar of {', '.join(list(parts)[:3]) or 'nothing'}; unpack it, and name what is in it")
+        raise ValueError(f"a tar of {', '.join(list(parts)[:3]) or 'nothing'}; unpack it, and name the file inside")
     storages, tensors, main = (Part(file, *parts[name]) for name in _TAR_MEMBERS)
 
     known: dict[str, Any] = {}
@@ -238,7 +239,7 @@ def _read_tar(file: BinaryIO) -> _Loaded:
         known[str(key)] = storage = _storage(("storage", Unknown(f"torch.{whole.kind}"), key, "cpu", count))
         place = offset * _DTYPES[whole.kind].itemsize
         if not 0 <= place <= whole.size - storage.size:
-            raise ValueError(f"storage {key} reaches beyond that of which it is a part")
+            raise ValueError(f"storage {key} reaches beyond storage {root}, of which it is a part")
         places[storage.key] = places[whole.key] + place
 
     for _ in range(_count(_unpickle(tensors))):
@@ -259,12 +260,12 @@ def _read_tar(file: BinaryIO) -> _Loaded:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError("a count is no number")
+        raise ValueError("a count is not a number")
     return value
 
 
 def _storage(pid: Any) -> Any:
-    """Returns what a persistent id stands for: a storage; or a class, with its source beside it."""
+    """Returns the object for a persistent id: a storage, or a class, which old files keep with its source code."""
     if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
         return pid[1]
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
@@ -280,22 +281,22 @@ def _storage(pid: Any) -> Any:
 
 
 def _with_arrays(loaded: _Loaded, raw: np.ndarray) -> Any:
-    """The object, its tensors as arrays."""
+    """Returns the object with its tensors replaced by arrays."""
 
     def final(value: Any) -> Any:
-        value = value.data if isinstance(value, Late) else value
+        value = value.data if isinstance(value, Deferred) else value
         return _array(value, loaded.places, raw) if isinstance(value, _Tensor) else value
 
     for container in loaded.containers:
         pairs: Iterable = container.items() if isinstance(container, dict) else enumerate(container)
         for key, value in list(pairs):
-            if isinstance(value, _Tensor | Late):
+            if isinstance(value, _Tensor | Deferred):
                 container[key] = final(value)
     return final(loaded.value)
 
 
 def _array(tensor: _Tensor, places: dict[str, int], raw: np.ndarray) -> np.ndarray | Unknown:
-    """A view of the file's bytes; of a tensor that reaches beyond its storage, an Unknown."""
+    """Returns a tensor as a view of the file's bytes, or an Unknown if it reaches beyond its storage."""
     storage, size, strides = tensor.storage, tensor.size, tensor.stride
     dtype, start = _DTYPES[storage.kind], places[storage.key]
     what = f"a tensor of shape {size[:8]} with strides {strides[:8]}"

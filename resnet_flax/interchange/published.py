@@ -1,4 +1,4 @@
-"""Facts about published weights that a file's name, or timm's config.json beside it, tells."""
+"""Facts about published weights that follow from a file's name, or from timm's config.json beside it."""
 
 import json
 import math
@@ -8,9 +8,9 @@ from typing import Any
 
 from resnet_flax.errors import UserError
 
-# torchvision's IMAGENET1K_V2.
+# File names of torchvision's IMAGENET1K_V2.
 _TORCHVISION_2 = ("resnet50-11ad3fa6", "resnet101-cd907fc2", "resnet152-f82ba261")
-# timm's names, such as resnet50_a1_0-14fe96d1.pth and resnet50.a1_in1k/model.safetensors, by the recipe in them.
+# timm's names contain the recipe: resnet50_a1_0-14fe96d1.pth, resnet50.a1_in1k/model.safetensors.
 _TIMM = re.compile(r"resnet(\d+)[._](a1h|a[123]|b[12]k|c[12]|d|ra|ram|am|bt|tv2?)(?=[_.\-\d])")
 _RECIPES = {
     **dict.fromkeys(("a1", "a2", "a3", "a1h", "b1k", "b2k", "c1", "c2", "d"), (235, 224, "bicubic")),
@@ -18,14 +18,15 @@ _RECIPES = {
     "tv": (256, 224, "bilinear"),
     "tv2": (232, 224, "bilinear"),
 }
-_OTHER = re.compile(r"resnet(blur|aa)\d+")  # the same names and shapes, with filters that are no weights
-_CACHE = "models--"  # folders of Hugging Face's cache, two above its files
+_OTHER = re.compile(r"resnet(blur|aa)\d+")  # tensors like a ResNet's, but with fixed filters between the layers
+_CACHE = "models--"  # prefix of folders in Hugging Face's cache, two levels above the files
 
 
-def measured(path: Path) -> tuple[dict[str, Any], str]:
-    """How images were brought to size where a file's weights were measured, as config keys, and what tells it.
+def evaluation_sizes(path: Path) -> tuple[dict[str, Any], str]:
+    """Finds the image size at which a file's weights were evaluated by their authors.
 
-    Empty where nothing tells.
+    Returns:
+      The config keys for that size and the source of this information; both are empty if it is unknown.
     """
     if found := _beside(path):
         try:
@@ -46,10 +47,12 @@ def measured(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def check_architecture(path: Path) -> None:
-    """Refuses networks that have torchvision's names and compute something else, as far as the file's name tells.
+    """Refuses a file of a network that has torchvision's tensor names but computes something else.
+
+    The file's name or timm's config.json reveals such a network.
 
     Raises:
-      UserError: it is one.
+      UserError: The file is of such a network.
     """
     beside = _beside(path)
     architecture = beside.get("architecture") if isinstance(beside, dict) else None
@@ -57,22 +60,22 @@ def check_architecture(path: Path) -> None:
         if match := _OTHER.search(name):
             raise UserError(
                 f"{path}: weights of {match[0]}, which has the names of a ResNet and filters between its layers that "
-                f"no network here has"
+                f"no network here has; choose the weights of another network"
             )
 
 
 def _names(path: Path) -> list[str]:
-    """The file's name, and those of folders that are named after it."""
+    """Lists names that may identify the weights: of the file, its folder, and its folder in Hugging Face's cache."""
     return [path.name, path.parent.name, *(p.name for p in path.parents if p.name.startswith(_CACHE))]
 
 
 def _beside(path: Path) -> Any:
-    """Reads timm's config.json beside a file; None where there is none."""
-    place = path.with_name("config.json")
+    """Reads timm's config.json in the folder of a file; returns None if there is none."""
+    config = path.with_name("config.json")
     try:
-        if not place.is_file():
+        if not config.is_file():
             return None
-        with open(place, "rb") as file:
+        with open(config, "rb") as file:
             return json.loads(file.read(2**16))
     except (OSError, ValueError, RecursionError):
         return None

@@ -1,4 +1,4 @@
-"""A file of weights as a network's variables: which config it belongs to, and its tensors in our places."""
+"""Converts a file of weights to a network's config and variables."""
 
 import sys
 from collections.abc import Mapping, Set
@@ -10,24 +10,24 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import layouts, names
+from resnet_flax.interchange import names, weight_layouts
 from resnet_flax.interchange.files import Weights, read
-from resnet_flax.interchange.published import measured
+from resnet_flax.interchange.published import evaluation_sizes
 from resnet_flax.networks import Network
 from resnet_flax.runs.schemas import read_config
 
 __all__ = ["ADOPTED", "config_of", "deviations", "read", "settings_of", "variables"]
 
-# What a network needs to compute as it did where it was trained, beside what its name says.
+# Keys that a network needs to compute the same as in training, in addition to those that its name determines.
 ADOPTED = (
     "model.shortcut", "model.shortcut_padding", "model.bottleneck_stride", "model.bn_epsilon", "data.normalization",
 )  # fmt: skip
 
 
 def settings_of(weights: Weights, family: str) -> dict[str, Any]:
-    """Config keys in which the file's network differs from what the paper, or a config of ours, says.
+    """Returns the config keys in which the file's network may differ from our config files.
 
-    From its own config where it has one, else from its layout (``layouts.py``).
+    They come from the config in the file, or from the file's layout (``weight_layouts.py``) if it holds no config.
     """
     if weights.config is not None:
         trained = configs.flatten(read_config(weights.config.encode(), weights.path))
@@ -37,14 +37,17 @@ def settings_of(weights: Weights, family: str) -> dict[str, Any]:
 
 
 def deviations(config: ConfigDict) -> list[str]:
-    """In what a network computes otherwise than the one that the names in its exported file are of, in words.
+    """Lists how a network differs from the other library's network with the same tensor names.
 
-    Such a file fits the other's network, tensor by tensor, and gives other logits there.
+    An exported file then loads into the other library's network without an error, but gives other logits.
 
     Args:
-      config: resolved.
+      config: The resolved config.
+
+    Returns:
+      A clause for each difference; empty if the logits are the same.
     """
-    model, layout = config.model, layouts.of_family(config.model.family)
+    model, layout = config.model, weight_layouts.of_family(config.model.family)
     ours = configs.flatten(config)
     return [
         f"{key}={ours[key]}, and {layout.name} network has {value}"
@@ -55,17 +58,17 @@ def deviations(config: ConfigDict) -> list[str]:
 
 
 def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str]) -> ConfigDict:
-    """The config, resolved, by which a file's network is built and its images are prepared.
+    """Returns the resolved config for building a file's network and preparing its images.
 
-    What the file says of itself comes first; for one of another source, what its layout says, unless the user has set
-    these keys.
+    The config in the file takes precedence. For a file of another library, the keys come from its layout, except those
+    that the user has set.
 
     Args:
-      given: of the command line, or None.
-      set_by_user: keys that the command line sets, beside those that the config was loaded with.
+      given: The config of the command line, or None.
+      set_by_user: Keys that the command line sets, in addition to those that the config was loaded with.
 
     Raises:
-      UserError: there is none, or the file's own is of another network.
+      UserError: Neither the file nor the caller gives a config, or they name different networks.
     """
     set_by_user = set_by_user | configs.set_by_user(given)
     if weights.config is not None:
@@ -82,7 +85,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
     layout = names.layout_of(weights, given.model.family)
     if layout.families[0] == given.model.family:
         flat = configs.flatten(given)
-        told, source = measured(weights.path) if layout.views else ({}, "")
+        told, source = evaluation_sizes(weights.path) if layout.views else ({}, "")
         settings = {
             key: value for key, value in {**layout.settings, **layout.views, **told}.items()
             if key not in set_by_user and flat[key] != value
@@ -93,7 +96,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
             print(f"{weights.path}: in {layout.name} layout, so {said}", file=sys.stderr)
         if layout.views:
             data = given.data
-            why = f"as {source} tells" if source else "its name does not tell at which size it was measured"
+            why = f"as {source} tells" if source else "its name does not tell at which size it was evaluated"
             print(
                 f"{weights.path}: images of {data.image_size} pixels out of {data.resize or data.image_size}, "
                 f"{data.interpolation} ({why})",
@@ -109,19 +112,19 @@ def variables(
     model: Mapping[str, Any],
     without_head: bool = False,
 ) -> dict[str, Any]:
-    """The file's tensors as the variables of the network, NumPy arrays of its ``param_dtype``.
+    """Converts the file's tensors to the network's variables, NumPy arrays of its ``param_dtype``.
 
     Args:
-      network: on one device.
+      network: The network for one device.
       image_shape: (H, W, C).
-      model: the section of the config that the network was built from.
-      without_head: whether the last dense layer is left out, whatever the file's is.
+      model: The config's section ``model``, from which the network was built.
+      without_head: Whether to leave out the last dense layer, even if the file has one.
 
     Raises:
-      UserError: they do not fit; it says which are missing, left over or of another shape.
+      UserError: Tensors are missing, left over or of another shape; the message names them.
     """
     what = f"{model['family']} {configs.name_of(model)}"
     layout = names.layout_of(weights, model["family"])
     found = names.from_tensors(network, image_shape, weights, what, layout, without_head)
     dtype = np.dtype(network.layers.param_dtype)
-    return jax.tree.map(lambda a: np.array(a, dtype), found)  # copies: they were views of the file
+    return jax.tree.map(lambda a: np.array(a, dtype), found)  # copies, so that no view keeps the file mapped

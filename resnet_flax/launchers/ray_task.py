@@ -15,7 +15,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import WORKER_LOG
+from resnet_flax.runs.file_names import WORKER_LOG
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.tracking.tracker import Tracking
 

@@ -14,7 +14,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DAMAGED, holds_run
+from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run
 from resnet_flax.sweeps.registry import ORDER
 
 
@@ -241,7 +241,7 @@ def read_run(path: Path, label: str) -> RunFolder:
     config = run.config()
     if config is None:
         raise UserError(f"{path / CONFIG}: there is no such file, so the folder holds no run")
-    (lines, mended), starts = run.mended(), run.starts()
+    (lines, mended), starts = run.repaired_metrics(), run.starts()
     status, reason = run.status(lines[-1]["step"] if lines else 0, config.train.steps)
     old = rules.old_rules(config, rules.rules_in(starts))
     return RunFolder(path, label, config, lines, starts, status, reason, old, mended)

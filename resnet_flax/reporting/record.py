@@ -12,8 +12,8 @@ from typing import Any
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
+from resnet_flax.runs.file_names import holds_run
 from resnet_flax.runs.files import read_bytes
-from resnet_flax.runs.layout import holds_run
 
 FILE = "experiment.json"
 PLAN = "plan.json"

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import jinja2
 
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import document as page
 from resnet_flax.reporting.document import Block, Cell, Document, Grid, lines
-from resnet_flax.visible import visible
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LONG = 40  # characters; cells with longer lines may wrap
@@ -29,7 +29,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: escape_hidden(value) if type(value) is str else value,
     )
     environment.filters |= {
         "embedded": _embedded,
@@ -75,7 +75,7 @@ def _block(block: Block, folder: Path) -> str:
         case page.Code():
             longest = max((len(run) for run in re.findall("`+", block.text)), default=0)
             fence = "`" * max(3, longest + 1)
-            return f"{fence}text\n{visible(block.text)}\n{fence}"
+            return f"{fence}text\n{escape_hidden(block.text)}\n{fence}"
         case page.Picture():
             link = quote(Path(os.path.relpath(block.file, folder.resolve())).as_posix())
             return f"![{_inline(block.caption)}]({link})\n\n**{block.label}.** {_inline(block.caption)}"
@@ -100,7 +100,7 @@ def _cell(cell: Cell) -> str:
 
 def _inline(text: str) -> str:
     """Returns the text on one line, escaped so that Markdown shows it verbatim."""
-    text = visible(" ".join(text.split()))
+    text = escape_hidden(" ".join(text.split()))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     text = re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
     text = re.sub(r"^(#+|[-+=]+)(?=\s|$)", r"\\\1", text)

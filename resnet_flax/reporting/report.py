@@ -6,8 +6,8 @@ from pathlib import Path
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import gather, render, sections
-from resnet_flax.visible import visible
 
 
 def write(folder: Path, output: Path) -> tuple[Path, Path]:
@@ -29,7 +29,7 @@ def write(folder: Path, output: Path) -> tuple[Path, Path]:
         raise UserError(f"--output={output} is inside a run directory, where no report is written; choose another one")
     document = sections.document(gathered, datetime.datetime.now(datetime.UTC))
     for problem in sections.problems(document):
-        print(f"warning: {visible(problem)}", file=sys.stderr)
+        print(f"warning: {escape_hidden(problem)}", file=sys.stderr)
     page, text = output / "report.html", output / "report.md"
     try:
         output.mkdir(parents=True, exist_ok=True)

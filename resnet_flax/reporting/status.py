@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from resnet_flax.errors import UserError
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import record
 from resnet_flax.reporting.gather import RunFolder, gather
 from resnet_flax.runtime.progress import duration
-from resnet_flax.visible import visible
 
 HEADER = ("run", "state", "step", "images/s", "time left", "training error", "test error", "host")
 
@@ -75,7 +75,7 @@ def _percent(error: float | None) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """Returns the rows as aligned columns, two spaces apart, with numbers to the right."""
-    rows = [[visible(cell) for cell in row] for row in rows]
+    rows = [[escape_hidden(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = {i for i, title in enumerate(HEADER) if title not in ("run", "state", "host")}
     return "\n".join(

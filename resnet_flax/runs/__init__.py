@@ -1,1 +1,1 @@
-"""Run directories: everything that a run leaves behind; only the checkpoints need jax."""
+"""Reads and writes run directories. Only the modules for checkpoints import jax."""

@@ -1,7 +1,8 @@
-"""Checksums (SHA-256) of a checkpoint's arrays: computed of what is saved, in the background, and compared when read.
+"""Checksums (SHA-256) of a checkpoint's arrays: computed in the background while saving, and compared on restore.
 
-They are an item of the checkpoint, so that the one rename that makes it whole commits both. The item also carries the
-run's metrics up to that step: see :func:`resnet_flax.runs.records.read_record`, which reads it without jax.
+They are part of an item of the checkpoint, the record, so that the rename that completes the checkpoint commits both.
+The record also holds the run's metrics up to that step. :func:`resnet_flax.runs.records.read_record` reads it without
+jax.
 """
 
 import dataclasses
@@ -19,15 +20,16 @@ from resnet_flax.runs.records import record_path, record_text
 
 
 def of_tree(tree: Any) -> dict[str, dict[str, Any]]:
-    """Dtype, shape and SHA-256 of every array, by name; of what this host holds whole."""
+    """Computes dtype, shape and SHA-256 of every array that this host holds completely, by name."""
     return {name: _of_array(np.asarray(leaf)) for name, leaf in _leaves(tree).items()}
 
 
 def differences(tree: Any, saved: dict[str, dict[str, Any]]) -> list[str]:
-    """The names of arrays that are not those that were saved; of what this host holds whole and was read.
+    """Lists the arrays that differ from the saved ones, among those that were read and that this host holds completely.
 
     Args:
-      tree: placeholders stand for what was not read.
+      tree: The restored arrays, with orbax's placeholders for arrays that were not read.
+      saved: The result of :func:`of_tree` for the saved arrays.
     """
     return [name for name, found in of_tree(tree).items() if saved.get(name) != found]
 
@@ -49,7 +51,7 @@ def _of_array(array: np.ndarray) -> dict[str, Any]:
 
 
 class _Handler(ocp.AsyncCheckpointHandler):
-    """Writes the item; orbax calls it in a thread of its own."""
+    """Writes the record; orbax calls it in a background thread."""
 
     async def async_save(self, directory: Any, args: "RecordSave") -> list[ocp.future.Future]:
         return [ocp.future.CommitFutureAwaitingContractedSignals(self._write(directory, args), name="record_save")]
@@ -63,20 +65,22 @@ class _Handler(ocp.AsyncCheckpointHandler):
             Path(record_path(directory)).write_text(record_text(record))
 
     def save(self, *args: Any, **keys: Any) -> None:
-        raise NotImplementedError("saved in the background only")
+        raise NotImplementedError("the record is only saved asynchronously")
 
     def restore(self, *args: Any, **keys: Any) -> None:
-        raise NotImplementedError("read without orbax")
+        raise NotImplementedError("records.read_record reads the record, without orbax")
 
 
 @ocp.args.register_with_handler(_Handler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class RecordSave(ocp.args.CheckpointArgs):
-    """Arguments from which orbax saves the item.
+    """Arguments of orbax for saving the record.
 
     Attributes:
-      tree: the arrays that are saved beside it, by the same names; nobody overwrites them.
-      lines: the texts of the run's metrics up to the step.
+      step: The checkpoint's step.
+      tree: The arrays of the checkpoint; their buffers must not be donated before the save ends.
+      lines: The lines of the run's metrics up to the step.
+      validation_error: The validation error at the step, or None.
     """
 
     step: int

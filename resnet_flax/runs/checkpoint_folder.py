@@ -1,4 +1,4 @@
-"""Refuses a run's folder of checkpoints that cannot be used or written, in one line that says why; without jax."""
+"""Checks that a run's folder of checkpoints can be read and written, and explains a failure in one line. No jax."""
 
 import contextlib
 import errno
@@ -12,10 +12,10 @@ from resnet_flax.errors import UserError
 
 
 def check_folder(folder: Path, read_only: bool = False) -> None:
-    """Refuses a folder of checkpoints that cannot be used, before orbax's threads fail at it one by one.
+    """Refuses a folder of checkpoints without the needed permissions; orbax's threads would each print a traceback.
 
     Raises:
-      UserError: it says why.
+      UserError: The folder cannot be read or written, or is not a folder.
     """
     if not os.path.lexists(folder):
         return
@@ -25,16 +25,17 @@ def check_folder(folder: Path, read_only: bool = False) -> None:
     elif not what and not read_only and not os.access(folder, os.W_OK):
         what = f"cannot be written: {os.strerror(errno.EACCES)}"
     if what:
-        raise UserError(f"{folder}: {what}; it is where a run's checkpoints lie")
+        raise UserError(f"{folder}: {what}; the run's checkpoints are kept there")
 
 
 def check_room(folder: Path, wanted: int) -> None:
-    """Refuses a folder without room for a checkpoint of so many bytes, as far as that can be known.
+    """Refuses to save a checkpoint that is larger than the free disk space; orbax's threads would print tracebacks.
 
-    What fails in orbax's threads, they print in full.
+    Args:
+      wanted: The checkpoint's size in bytes.
 
     Raises:
-      UserError: it says why.
+      UserError: The space does not suffice, or the folder cannot be written.
     """
     check_folder(folder)
     free = shutil.disk_usage(folder.parent).free
@@ -44,19 +45,19 @@ def check_room(folder: Path, wanted: int) -> None:
 
 @contextlib.contextmanager
 def report_failure(folder: Path) -> Iterator[None]:
-    """Says in one line that a checkpoint could not be written, and why.
+    """Context manager that turns an error while writing a checkpoint into one line with the reason.
 
     Raises:
-      UserError: it could not; the checkpoints before it stay.
+      UserError: The checkpoint could not be written; earlier checkpoints are kept.
     """
     try:
         yield
     except (OSError, ValueError) as error:
         text = (str(error).strip().splitlines() or [""])[0]
-        disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's
+        disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's messages
         if isinstance(error, ValueError) and not disk:
             raise
-        reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in its first line
+        reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in the first line
         reason = f"{text:.200}"
         if isinstance(error, OSError) and error.strerror and error.filename:
             reason = f"{error.strerror}: {error.filename}"
@@ -64,9 +65,9 @@ def report_failure(folder: Path) -> Iterator[None]:
 
 
 def _unwritten(folder: Path, reason: str) -> UserError:
-    whole = max((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), default=None)
-    kept = "there is none yet" if whole is None else f"the last whole one is of step {whole}"
+    last = max((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), default=None)
+    kept = "there is none yet" if last is None else f"the last complete one is of step {last}"
     full = any(os.strerror(code) in reason for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
     room = full or "are free" in reason or "RESOURCE_EXHAUSTED" in reason
-    cure = "With room there" if room else "With that mended"
-    return UserError(f"{folder}: a checkpoint cannot be written: {reason}; {kept}. {cure}, the same command goes on")
+    cure = "Free disk space" if room else "Repair that"
+    return UserError(f"{folder}: a checkpoint cannot be written: {reason}; {kept}. {cure}; the same command resumes")

@@ -1,9 +1,9 @@
-"""Checkpoints with orbax: written in the background, whole or not at all; the last few kept, and the best.
+"""Saves and restores checkpoints with orbax: asynchronously and atomically; keeps the last few and the best.
 
-A checkpoint holds named items, such as ``params``, ``opt_state`` and ``average``, which are restored by their names.
-They lie in one folder: with a folder for each there were four times as many files, and saving held the steps up for
-more than twice as long. Checkpoints of earlier commits are restored, too: those of 4cfe0ac have no checksums, and keep
-the average in the optimizer's state.
+A checkpoint holds named items, such as ``params``, ``opt_state`` and ``average``, which are restored by name. All items
+share one folder: a folder for each item meant four times as many files, and blocked training more than twice as long.
+Checkpoints of earlier commits can be restored, too: those of 4cfe0ac have no checksums, and keep the average in the
+optimizer's state.
 """
 
 import math
@@ -19,29 +19,33 @@ from absl import logging
 from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums, checkpoint_folder, trees
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
 from resnet_flax.runs.manager import ARRAYS, BEST, open_manager, validation_error_of
 from resnet_flax.runtime.hosts import Hosts, is_lost_peer
 from resnet_flax.runtime.libraries import quieten_orbax
 
 _T = TypeVar("_T")
-_Record = dict[str, Any]  # of RunDirectory.record
+_Record = dict[str, Any]  # the result of RunDirectory.record
 _Items = Mapping[str, Any]  # trees of arrays by name
 
 quieten_orbax()
 
-# What orbax writes in the background must not be the buffers that the next step is given to overwrite.
+# The next step donates the state's buffers, while orbax still writes in the background. So orbax gets a copy.
 _copy = jax.jit(lambda items: jax.tree.map(jnp.copy, items))
 
 
 class Checkpoints:
-    """The checkpoints of a run; a context manager that waits for what is being written.
+    """The checkpoints of a run. As a context manager, waits at its end for a checkpoint that is being written.
+
+    Attributes:
+      last_saved: The step of the newest checkpoint, or None.
+      record: The record of the restored checkpoint; None before a restore, or if the checkpoint has no record.
 
     Args:
-      workdir: the run's folder.
-      keep: how many of the last to keep.
-      keep_best: whether to keep the one with the least validation error as well.
-      read_only: for a look at a folder that another process may be writing to.
+      workdir: The run directory.
+      keep: The number of newest checkpoints to keep.
+      keep_best: Whether to keep the one with the lowest validation error, too.
+      read_only: Whether to change nothing, because another process may be writing.
     """
 
     def __init__(self, workdir: Path, keep: int = 1, keep_best: bool = False, read_only: bool = False) -> None:
@@ -49,22 +53,23 @@ class Checkpoints:
         self._folder = (workdir / CHECKPOINTS).absolute()
         self._manager = open_manager(self._folder, keep, keep_best, read_only)
         self.last_saved: int | None = self._manager.latest_step()
-        self.record: _Record | None = None  # of the checkpoint that was restored, where it has one
+        self.record: _Record | None = None
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints there are, in order."""
+        """Lists the steps of the checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, items: _Items, validation_error: float | None = None, lines: Sequence[str] = ()) -> None:
-        """Starts to write a checkpoint with its checksums; returns once the items and the lines have been copied.
-
-        One without a validation error, where a signal stopped the run between two evaluations, is never the best.
+        """Starts to write a checkpoint with its checksums; returns as soon as the items and the lines are copied.
 
         Args:
-          lines: the texts of the run's metrics up to that step, which the checkpoint carries.
+          validation_error: The validation error at the step; None if a signal stopped the run between two evaluations.
+            Such a checkpoint is never the best.
+          lines: The lines of the run's metrics up to the step, to store in the checkpoint's record.
 
         Raises:
-          UserError: this or the checkpoint before it could not be written (a full disk); those before that stay.
+          UserError: This checkpoint or the previous one could not be written, such as on a full disk. Earlier ones are
+            kept.
         """
         if step == self.last_saved:
             return
@@ -79,51 +84,52 @@ class Checkpoints:
         self.last_saved = step
 
     def restore(self, like: _Items, step: int | None = None, partly: Collection[str] = ()) -> dict[str, Any] | None:
-        """Restores the items of the newest checkpoint that can be read (or that of a step); None if there is none.
+        """Restores the items of the newest readable checkpoint, or of the one at a step; None if there is none.
 
-        One that cannot be read is named in a warning, and the one before it is tried.
+        A checkpoint that cannot be read causes a warning, and the previous one is tried.
 
         Args:
-          like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_state`.
-          step: of the checkpoint; by default the newest.
-          partly: items of which the checkpoint may hold other arrays than ``like``; those that it lacks are None.
+          like: The tree of shapes, dtypes and shardings from :func:`~resnet_flax.training.state.abstract_state`.
+          step: The checkpoint's step; None for the newest.
+          partly: The items whose arrays may differ between the checkpoint and ``like``. Arrays that the checkpoint
+            lacks are None in the result.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read; or they are of another network.
+          UserError: There are checkpoints, but none can be read, or they are of another network.
         """
 
         def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
-            if differing := sorted((trees.filled(there) ^ trees.filled(like)) - set(partly)):
+            if differing := sorted((trees.nonempty_items(there) ^ trees.nonempty_items(like)) - set(partly)):
                 raise ValueError(f"only one of the checkpoint and the run has {', '.join(differing)}")
             if record is not None and trees.shapes(there) != {
                 name: (array["dtype"], tuple(array["shape"])) for name, array in record["arrays"].items()
             }:
-                raise ValueError("the arrays that are there are not those of its record")
+                raise ValueError("its arrays are not those of its record")
             whole = {name: tree for name, tree in like.items() if name not in partly}
-            common = {name: trees.common(there[name], like.get(name)) for name in partly if name in there}
+            common = {name: trees.shared_arrays(there[name], like.get(name)) for name in partly if name in there}
             found = self._read(step, there, record, whole | common)
             return {name: found[name] for name in whole} | {
-                name: trees.in_place_of(like[name], found.get(name)) for name in partly if name in like
+                name: trees.fill_template(like[name], found.get(name)) for name in partly if name in like
             }
 
         return self._newest(read, like, step)
 
     def restore_variables(self, like: _Items, step: int | None = None) -> dict[str, Any] | None:
-        """Restores the network's variables to evaluate, of the newest checkpoint that can be read (or that of a step).
+        """Restores the variables for evaluation from the newest readable checkpoint, or from the one at a step.
 
-        ``params`` is their moving average where the checkpoint has one: beside them or, as commit 4cfe0ac and those
-        before it wrote it, in the optimizer's state. The rest of that state is neither read nor checked.
+        ``params`` is the moving average of the parameters if the checkpoint has one. Commit 4cfe0ac and earlier ones
+        keep it in the optimizer's state. The rest of that state is neither read nor checked.
 
         Args:
-          like: shapes, dtypes and shardings: see :func:`~resnet_flax.training.state.abstract_variables`.
-          step: of the checkpoint; by default the newest.
+          like: The tree of shapes, dtypes and shardings from :func:`~resnet_flax.training.state.abstract_variables`.
+          step: The checkpoint's step; None for the newest.
 
         Raises:
-          UserError: there are checkpoints, and none of them can be read; or they are of another network.
+          UserError: There are checkpoints, but none can be read, or they are of another network.
         """
 
         def read(step: int, there: _Items, record: _Record | None) -> dict[str, Any]:
-            # Where there is a record, it decides: it has a checksum, and the tree that orbax describes has none.
+            # The record's names are preferred, because it has a checksum, and orbax's description has none.
             names = there if record is None else {array.partition("/")[0] for array in record["arrays"]}
             wanted = {"batch_stats": like["batch_stats"]} if like["batch_stats"] else {}
             if "average" in names:
@@ -142,7 +148,7 @@ class Checkpoints:
         return self._newest(read, like, step)
 
     def _read(self, step: int, there: _Items, record: _Record | None, wanted: _Items) -> dict[str, Any]:
-        """Reads items, and compares them with the record's checksums; the others are placeholders."""
+        """Reads the wanted items and compares them with the record's checksums; other items become placeholders."""
         tree = jax.tree.map(lambda _: ocp.PLACEHOLDER, there) | wanted
         args = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
         found = self._manager.restore(step, args=ocp.args.Composite(**{ARRAYS: args}))[ARRAYS]
@@ -150,7 +156,7 @@ class Checkpoints:
         return found
 
     def _newest(self, read: Callable[[int, _Items, _Record | None], _T], like: _Items, step: int | None) -> _T | None:
-        """Calls ``read`` on checkpoints, newest first, until it fails on no host; returns its result, or None."""
+        """Calls ``read`` for checkpoints, newest first, until it succeeds on all hosts; returns its result, or None."""
         candidates = self.steps()[::-1] if step is None else [step]
         for candidate in candidates:
             found = record = failure = None
@@ -165,9 +171,9 @@ class Checkpoints:
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
                 if is_lost_peer(error) or "out of memory" in str(error).lower():
-                    raise  # that says nothing of the checkpoint
+                    raise  # such an error does not mean that the checkpoint is damaged
                 failure = error
-            # What one host cannot read, the others do not take either.
+            # All hosts must restore the same checkpoint, so one that fails on any host is skipped by all.
             if not self._hosts.any(failure is not None):
                 self.record = record
                 return found
@@ -182,7 +188,7 @@ class Checkpoints:
                 + (
                     f"There are others, of step {', '.join(map(str, others))}"
                     if others
-                    else "To start anew, move the run's folder away"
+                    else "To restart, move the run directory away"
                 )
             )
         return None
@@ -195,25 +201,25 @@ class Checkpoints:
             )  # fmt: skip
         elif changed := array_checksums.differences(found, record["arrays"]):
             more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-            raise ValueError(f"the checksum of {changed[0]}{more} is not that of what was saved")
+            raise ValueError(f"the checksum of {changed[0]}{more} is not the saved one")
 
     def _check_shapes(self, there: _Items, like: _Items) -> None:
-        """Refuses checkpoints of a network for another number of classes or channels: they are whole."""
+        """Refuses checkpoints of a network for another number of classes or channels, which are not damaged."""
         wanted = {name: leaf.shape for name, leaf in trees.names(like).items()}
         differing = [
-            f"{name} is {tuple(leaf.shape)} there, {wanted[name]} here"
+            f"{name} is {tuple(leaf.shape)} there, {wanted[name]} now"
             for name, leaf in trees.names(there).items()
             if name.startswith("params/") and name in wanted and tuple(leaf.shape) != wanted[name]
         ]
         if differing:
             raise OtherNetwork(
-                f"{self._folder}: its checkpoints are whole, and of a network for other data: "
-                f"{'; '.join(differing[:2])}{' ...' if len(differing) > 2 else ''}. The number of classes is the last "
-                f"dense layer's, that of channels the first convolution's; name the data that it was trained on"
+                f"{self._folder}: its checkpoints are not damaged, but of a network for other data: "
+                f"{'; '.join(differing[:2])}{' ...' if len(differing) > 2 else ''}. The last dense layer depends on "
+                f"the classes, the first convolution on the channels; name the data that the run was trained on"
             )
 
-    def set_aside_after(self, step: int) -> None:
-        """Moves checkpoints later than the step, which could not be read, out of the way of new ones."""
+    def move_unreadable_after(self, step: int) -> None:
+        """Moves the checkpoints after a step, which could not be read, to another folder, so that new ones fit in."""
         for later in [s for s in self.steps() if s > step]:
             if self._hosts.first:
                 target = self._workdir / DAMAGED / str(later)
@@ -227,21 +233,24 @@ class Checkpoints:
         self.last_saved = self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """The step with the least validation error (the latest of several), if there is a validation split."""
+        """Returns the step with the lowest validation error (the latest of several), or None without such an error."""
         errors = {s: validation_error_of(self._manager.metrics(s) or {}) for s in self.steps()}
         measured = [s for s, error in errors.items() if error < math.inf]
         return min(measured, key=lambda s: (errors[s], -s), default=None)
 
-    def choose(self, wanted: str) -> int:
-        """The step that a user names: a number, ``latest``, or ``best`` (by validation error).
+    def find_step(self, wanted: str) -> int:
+        """Returns the step that a user names.
+
+        Args:
+          wanted: A step, ``latest``, or ``best`` (by validation error).
 
         Raises:
-          UserError: there is no such checkpoint; says which there are.
+          UserError: There is no such checkpoint; the message lists those that exist.
         """
         there = self.steps()
         if not there:
-            reached = RunDirectory(self._workdir).reached()
-            gone = f"; its metrics reach step {reached}, so its checkpoints are gone" if reached > 0 else " yet"
+            logged = RunDirectory(self._workdir).last_logged_step()
+            gone = f"; its metrics reach step {logged}, so its checkpoints are gone" if logged > 0 else " yet"
             raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
         if wanted == "latest":
             return there[-1]
@@ -255,10 +264,10 @@ class Checkpoints:
         return int(wanted)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk.
+        """Waits until every saved checkpoint is on disk.
 
         Raises:
-          UserError: it could not be written; the checkpoints before it stay.
+          UserError: A checkpoint could not be written; earlier ones are kept.
         """
         with checkpoint_folder.report_failure(self._folder):
             self._manager.wait_until_finished()
@@ -268,14 +277,14 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None = None, *exception: object) -> None:
         if kind is KeyboardInterrupt:
-            return  # of someone who will not wait
+            return  # the user pressed Ctrl-C again and does not want to wait
         try:
             self.wait()
         except UserError:
             if kind is None:
-                raise  # else the first error has said it
+                raise  # otherwise the exception that is already raised has priority
         self._manager.close()
 
 
 class OtherNetwork(UserError):
-    """A checkpoint holds a network of other shapes."""
+    """A checkpoint holds a network whose parameters have other shapes."""

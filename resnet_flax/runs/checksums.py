@@ -1,7 +1,7 @@
-"""Checksums (SHA-256) of a run's files, in ``sums.json`` beside them: what was flipped, cut or edited is noticed.
+"""Checksums (SHA-256) of a run's files, kept in ``sums.json``, which reveal damaged, truncated and edited files.
 
-The files keep their form. A file of lines grows, so the sum is that of its first bytes, as many as there were. A run of
-an earlier version has no ``sums.json``: its files are read unchecked.
+A .jsonl file grows, so its checksum covers the bytes that it had when the checksum was written. A run of an earlier
+version has no ``sums.json``, and its files are read unchecked.
 """
 
 import hashlib
@@ -15,55 +15,55 @@ from resnet_flax.errors import UserError
 
 FILE = "sums.json"
 
-# The files that have sums. All of them are written by one process, which holds the run's lock.
+# The files that have checksums. Only the process that holds the run's lock writes them.
 NAMES = (
     "config.json", "preprocessing.json", "photographs.json", "starts.jsonl", "metrics.jsonl", "diverged.json",
     "interrupted.json",
 )  # fmt: skip
 
-_LENGTH = 64  # hexadecimal digits of a sum
+_LENGTH = 64  # hexadecimal digits of a checksum
 
 
 def of(content: bytes) -> str:
-    """SHA-256 as hexadecimal digits."""
+    """Returns the SHA-256 of some bytes as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write(path: Path, text: str) -> None:
-    """Replaces a file of a run's folder and its sum; a crash in between leaves the file without a sum."""
+    """Replaces a file and its checksum. A crash in between leaves a file without a checksum, never a wrong one."""
     forget(path)
     write_atomically(path, text)
     note(path, text.encode())
 
 
 def remove(path: Path) -> None:
-    """Deletes a file of a run's folder, and its sum."""
+    """Deletes a file and its checksum."""
     forget(path)
     path.unlink(missing_ok=True)
 
 
 def forget(path: Path) -> None:
-    """Removes the sum of a file that is about to change."""
+    """Removes the checksum of a file that is about to change."""
     found = read(path.parent) or {}
     if found.pop(path.name, None) is not None:
         _write(path.parent, found)
 
 
 def note(path: Path, content: bytes) -> None:
-    """Keeps the sum of a file, which holds that content now."""
+    """Stores the checksum of a file with this content."""
     note_digest(path, len(content), of(content))
 
 
 def note_digest(path: Path, size: int, digest: str) -> None:
-    """Keeps a sum that is known: of the first ``size`` bytes of the file."""
+    """Stores the checksum of the first ``size`` bytes of a file."""
     _write(path.parent, (read(path.parent) or {}) | {path.name: {"bytes": size, "sha256": digest}})
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """The sums of a run's folder by the names of its files; None where an earlier version wrote the run.
+    """Reads the checksums of a run directory, by file name; None if an earlier version wrote the run.
 
     Raises:
-      UserError: the file of the sums is damaged.
+      UserError: ``sums.json`` is damaged.
     """
     path = folder / FILE
     try:
@@ -75,15 +75,17 @@ def read(folder: Path) -> dict[str, dict[str, Any]] | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(name in NAMES and _is_sum(entry) for name, entry in found.items()):
-        raise UserError(f"{path}: is not what a run writes; without it (delete it), files are read unchecked")
+        raise UserError(f"{path}: is not what a run writes; delete it to have the run's files read unchecked")
     return found
 
 
-def fits(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | None) -> bool:
-    """Whether a file's content (None where there is no such file) is what the run wrote; True where no sum is known.
+def matches(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | None) -> bool:
+    """Whether a file's content is what the run wrote. A file without a checksum always matches.
 
     Args:
-      found: of :func:`read`.
+      name: The file's name.
+      content: The file's bytes, or None if it does not exist.
+      found: The checksums from :func:`read`.
     """
     entry = (found or {}).get(name)
     if entry is None:
@@ -95,17 +97,21 @@ def fits(name: str, content: bytes | None, found: dict[str, dict[str, Any]] | No
     return of(content[: entry["bytes"]]) == entry["sha256"]
 
 
-def refusal(path: Path, is_there: bool = True) -> UserError:
+def mismatch_error(path: Path, is_there: bool = True) -> UserError:
     """Builds the error for a file that is not as the run wrote it."""
     what = "is not as the run wrote it (edited, or damaged)" if is_there else "is missing, and the run wrote it"
     return UserError(
-        f"{path}: {what}, by its checksum in {FILE}; put it back, or delete {path.with_name(FILE)} to take the folder "
+        f"{path}: {what}, by its checksum in {FILE}; put it back, or delete {path.with_name(FILE)} to use the folder "
         f"as it is"
     )
 
 
-def note_unknown(folder: Path, names: Collection[str] = NAMES) -> bool:
-    """Keeps the sums of files that have none yet, as in a run that an earlier version began; tells if it had none."""
+def add_missing(folder: Path, names: Collection[str] = NAMES) -> bool:
+    """Stores the checksums that are missing, as in a run of an earlier version.
+
+    Returns:
+      Whether the folder had files but no checksums at all.
+    """
     found = read(folder)
     missing = [path for path in (folder / name for name in names if name not in (found or {})) if path.is_file()]
     for path in missing:

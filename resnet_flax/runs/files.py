@@ -1,4 +1,4 @@
-"""Reads and appends to files of a folder, which may be damaged or hostile; without jax."""
+"""Reads files that may be damaged or hostile, and appends to them, without jax."""
 
 import errno
 import json
@@ -15,44 +15,56 @@ _Line = dict[str, Any]
 
 
 class CheckedFiles:
-    """The files of a folder; what is read is compared with its checksum, and its shape is checked.
+    """The files of a folder. Every file that is read is compared with its checksum, and its structure is checked.
 
     Args:
-      path: of the folder.
+      path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def content(self, name: str) -> bytes | None:
-        """A file's bytes, as the run wrote them; None where there is no such file."""
-        for last in (False, True):  # it may be replaced between the reading of the two
-            found, content = checksums.read(self.path), self.unchecked(name)
-            if checksums.fits(name, content, found):
+        """Reads a file and compares it with its checksum; returns None if it does not exist.
+
+        Raises:
+          UserError: The file cannot be read, or does not match its checksum.
+        """
+        for last in (False, True):  # a running process may replace the file between the two reads
+            found, content = checksums.read(self.path), self.read_unchecked(name)
+            if checksums.matches(name, content, found):
                 break
             if last:
-                raise checksums.refusal(self.path / name, content is not None)
+                raise checksums.mismatch_error(self.path / name, content is not None)
         return content
 
     def lines(self, name: str, check: Callable[[Any], None]) -> list[_Line]:
-        """The lines of a file, each a JSON object that ``check`` accepts; one that a crash cut short is left out."""
+        """Reads a .jsonl file. A line that a crash cut short is left out.
+
+        Args:
+          name: The file's name.
+          check: Raises a ValueError or TypeError for an object that is not as the run writes it.
+
+        Raises:
+          UserError: The file cannot be read, or ``check`` refuses a line.
+        """
         found = []
         for number, text in enumerate((self.content(name) or b"").split(b"\n"), start=1):
             try:
                 line = json.loads(text)
             except RecursionError as error:
-                raise schemas.unfit(self.path / name, f"line {number}: {error}") from None
+                raise schemas.invalid_file(self.path / name, f"line {number}: {error}") from None
             except ValueError:
-                continue  # a crash cut it short, and a later start went on behind it
+                continue  # a crash cut this line short, and a later start appended the next one
             try:
                 check(line)
             except (ValueError, TypeError) as error:
-                raise schemas.unfit(self.path / name, f"line {number}: {error}") from None
+                raise schemas.invalid_file(self.path / name, f"line {number}: {error}") from None
             found.append(line)
         return found
 
     def object(self, name: str, check: Callable[[Any], None]) -> _Line | None:
-        """The JSON object in a file, which ``check`` accepts; None where there is no such file."""
+        """Reads a JSON file; returns None if it does not exist. See :meth:`lines` for the arguments."""
         content = self.content(name)
         if content is None:
             return None
@@ -60,11 +72,11 @@ class CheckedFiles:
             found = json.loads(content)
             check(found)
         except (ValueError, TypeError, RecursionError) as error:
-            raise schemas.unfit(self.path / name, error) from None
+            raise schemas.invalid_file(self.path / name, error) from None
         return found
 
-    def unchecked(self, name: str) -> bytes | None:
-        """A file's bytes, whatever its checksum is; None where there is no such file."""
+    def read_unchecked(self, name: str) -> bytes | None:
+        """Reads a file without comparing its checksum; returns None if it does not exist."""
         path = self.path / name
         try:
             return read_bytes(path)
@@ -74,7 +86,7 @@ class CheckedFiles:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
     def append(self, name: str, line: _Line) -> None:
-        """Adds a line; not to the end of one that was cut short."""
+        """Appends a line to a .jsonl file. If a crash cut the last line short, the new line starts below it."""
         with open(self.path / name, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -84,8 +96,8 @@ class CheckedFiles:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes; anything else that may stand there, such as a pipe that nobody fills, is an OSError."""
+    """Reads a regular file. Anything else, such as a pipe, which could block for ever, raises an OSError."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return file.read()

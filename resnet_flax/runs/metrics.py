@@ -1,6 +1,6 @@
-"""The metrics of a run: one JSON object a line, which trackers get as well.
+"""Writes, parses and repairs a run's metrics.jsonl, which has a JSON object per line.
 
-JSON has no NaN and no infinity: a number that is not finite, such as a test loss beyond float32, is null.
+JSON has no NaN and no infinity, so a number that is not finite, such as a test loss beyond float32, is null.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ _Line = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends to a run's metrics, and hands each line to its trackers; a context manager.
+    """Context manager that appends lines to a run's metrics and sends them to its trackers.
 
     Attributes:
-      texts: the lines, as they stand in the file.
-      trackers: get each new line, and are closed with the log.
+      texts: The lines of the file, without line breaks.
+      trackers: The trackers, which receive each new line and are closed with the log.
 
     Args:
-      path: of the file, which is written anew.
-      lines: those that it begins with.
+      path: The file, which is overwritten.
+      lines: The first lines of the new file.
     """
 
     def __init__(self, path: Path, lines: Sequence[_Line]) -> None:
@@ -43,10 +43,10 @@ class MetricsLog:
         self.trackers: Sequence[BackgroundTracker] = ()
 
     def write(self, line: _Line) -> None:
-        """Adds a line; it is on disk when this returns, before any checkpoint of its step.
+        """Appends a line and waits until it is on disk, so that a checkpoint never precedes its step's line.
 
         Args:
-          line: numbers by name; None for one that is not finite.
+          line: Numbers by name, or None for a number that is not finite.
         """
         text = json.dumps(line, allow_nan=False)
         content = f"{text}\n".encode()
@@ -70,7 +70,7 @@ class MetricsLog:
 
 
 class NoMetricsLog:
-    """The log of the hosts other than the first, which write nothing."""
+    """Log for the hosts other than the first, which write nothing."""
 
     texts: Sequence[str] = ()
 
@@ -85,18 +85,19 @@ class NoMetricsLog:
 
 
 def text_of(lines: Iterable[_Line]) -> str:
-    """The content of a file with these lines."""
+    """Formats lines as the content of a .jsonl file."""
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def parse(content: bytes | None, path: Path) -> list[_Line]:
-    """The lines in a file's content; a last line that a crash cut short is left out.
+    """Parses the content of metrics.jsonl. A last line that a crash cut short is left out.
 
     Args:
-      path: for messages.
+      content: The file's bytes, or None if it does not exist.
+      path: The file's path, for messages.
 
     Raises:
-      UserError: a line is damaged.
+      UserError: A line is damaged.
     """
     found: list[_Line] = []
     texts = (content or b"").split(b"\n")
@@ -106,44 +107,44 @@ def parse(content: bytes | None, path: Path) -> list[_Line]:
         except (ValueError, RecursionError) as error:
             if number == len(texts):
                 break  # a crash cut it short
-            raise schemas.unfit(path, f"line {number}: {error}") from None
+            raise schemas.invalid_file(path, f"line {number}: {error}") from None
         try:
             schemas.check_line(line)
             if found and line["step"] <= found[-1]["step"]:
-                raise ValueError("its step is not after that of the line before")
+                raise ValueError("its step is not greater than the previous line's")
         except (ValueError, TypeError) as error:
-            raise schemas.unfit(path, f"line {number}: {error}") from None
+            raise schemas.invalid_file(path, f"line {number}: {error}") from None
         found.append(line)
     return found
 
 
-def mend(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | None) -> tuple[list[_Line], str]:
-    """Puts lines of metrics back from a checkpoint's record.
+def repair(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | None) -> tuple[list[_Line], str]:
+    """Restores lost or changed lines of metrics from a checkpoint's record.
 
     Args:
-      content: of the file, which may be damaged.
-      record: of :meth:`~.directory.RunDirectory.record`.
-      path: of the file.
-      known: the checksums, read before the file, which grows.
+      content: The content of metrics.jsonl, which may be damaged.
+      record: The record from :meth:`~.directory.RunDirectory.record`.
+      path: The file's path.
+      known: The run's checksums, which must be read before ``content``, because the file grows.
 
     Returns:
-      The lines, and what was put back, in words; empty where all was in order.
+      The lines, and a message that says which were restored or left out; empty if nothing was wrong.
     """
     step = record["step"]
-    # Earlier versions now and then wrote lines of later steps as well: those that came while it was being saved.
+    # A record of an earlier version may include lines of later steps, which were logged while it was being saved.
     texts = [text for text in record["lines"] if step_of(text) <= step]
     kept = _joined(text.encode() for text in texts)
-    there = content.split(b"\n")[:-1]  # the last one a crash may have cut short
+    there = content.split(b"\n")[:-1]  # a crash may have cut the last line short
     whole, said = set(there), []
     later = _joined(text for text in there if step_of(text) > step)
     if lost := [step_of(text) for text in texts if text.encode() not in whole]:
         count = f"{len(lost)} line{'s' if len(lost) > 1 else ''}"
-        said.append(f"{count} of {_steps(lost)} lost or changed, put back from checkpoint {step}")
+        said.append(f"{count} of {_steps(lost)} lost or changed, restored from checkpoint {step}")
     elif not content.startswith(kept):
-        said.append(f"lines up to step {step} doubled or in another order, put back from checkpoint {step}")
+        said.append(f"lines up to step {step} duplicated or out of order, restored from checkpoint {step}")
     try:
-        if not checksums.fits(path.name, kept + later, known):
-            raise checksums.refusal(path)
+        if not checksums.matches(path.name, kept + later, known):
+            raise checksums.mismatch_error(path)
         found = parse(kept + later, path)
     except UserError:
         said.append(f"lines after step {step} lost or damaged, left out")
@@ -152,7 +153,7 @@ def mend(content: bytes, record: _Line, path: Path, known: dict[str, _Line] | No
 
 
 def step_of(text: str | bytes) -> int:
-    """The step of a line of metrics; -1 where it has none."""
+    """Returns the step of a line of metrics; -1 if it cannot be read."""
     try:
         line = json.loads(text)
         schemas.check_step(line)
@@ -170,7 +171,10 @@ def _steps(steps: list[int]) -> str:
 
 
 def columns(lines: Sequence[_Line]) -> dict[str, np.ndarray]:
-    """Lines as columns of equal length: int64 where each line has a whole number, else float64 with NaN for none."""
+    """Converts lines to columns of equal length.
+
+    A column with an integer in every line is int64. Others are float64, with NaN where a line has no value.
+    """
     names = dict.fromkeys(name for line in lines for name in line)
     values = {name: [line.get(name) for line in lines] for name in names}
     return {

@@ -1,7 +1,7 @@
-"""Reads a run directory: its config, metrics, starts, images and status. Nothing here writes, or imports jax.
+"""Reads a run directory: its config, metrics, starts, images and status. Never writes, and does not import jax.
 
-A file that is read is not trusted: it is compared with its checksum (:mod:`~.checksums`), and its shape is checked
-(:mod:`~.schemas`). One that cannot be read is refused in a line that names it.
+Files are not trusted. Each is compared with its checksum (:mod:`~.checksums`), and its structure is checked
+(:mod:`~.schemas`). A file that cannot be read causes a UserError that names it.
 """
 
 import fcntl
@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, rules, schemas
-from resnet_flax.runs.files import CheckedFiles
-from resnet_flax.runs.layout import (
+from resnet_flax.runs.file_names import (
     CHECKPOINTS,
     CONFIG,
     CRASH,
@@ -28,10 +27,11 @@ from resnet_flax.runs.layout import (
     STARTS,
     broken_name,
 )  # fmt: skip
-from resnet_flax.runs.metrics import mend, parse, step_of
+from resnet_flax.runs.files import CheckedFiles
+from resnet_flax.runs.metrics import parse, repair, step_of
 from resnet_flax.runs.records import read_record
 
-if TYPE_CHECKING:  # it brings jax with it
+if TYPE_CHECKING:  # these modules import jax
     from resnet_flax.data.pixels import Normalization
     from resnet_flax.data.preprocessing import Preprocessing
 
@@ -42,19 +42,19 @@ class RunReader(CheckedFiles):
     """Reads and checks the files of a run.
 
     Args:
-      path: of the folder.
+      path: The run directory's path.
     """
 
     def config(self) -> ConfigDict | None:
-        """The run's config, with today's defaults for keys that an earlier version did not have; None without a run."""
+        """Reads the run's config, with today's defaults for keys that it lacks; returns None if there is no run."""
         content = self.content(CONFIG)
         return None if content is None else schemas.read_config(content, self.path / CONFIG)
 
     def existing_config(self) -> ConfigDict:
-        """The run's config.
+        """Reads the run's config.
 
         Raises:
-          UserError: no run is there, or its config is damaged.
+          UserError: The folder holds no run, or its config is damaged.
         """
         found = self.config()
         if found is None:
@@ -62,72 +62,72 @@ class RunReader(CheckedFiles):
         return found
 
     def metrics(self) -> list[_Line]:
-        """The lines of metrics; a last line that a crash cut short is left out.
+        """Reads the lines of metrics.jsonl. A last line that a crash cut short is left out.
 
         Raises:
-          UserError: a line is damaged. :meth:`mended` puts it back where a checkpoint holds it.
+          UserError: A line is damaged. :meth:`repaired_metrics` restores it if a checkpoint holds it.
         """
         return parse(self.content(METRICS), self.path / METRICS)
 
-    def mended(self) -> tuple[list[_Line], str]:
-        """The metrics with what is lost or changed put back from the newest checkpoint that holds them.
+    def repaired_metrics(self) -> tuple[list[_Line], str]:
+        """Reads the metrics, and restores lost or changed lines from the newest checkpoint that holds them.
 
         Returns:
-          The lines, and what was put back, in words; empty where all was in order.
+          The lines, and a message that says which were restored or left out; empty if nothing was wrong.
 
         Raises:
-          UserError: lines are damaged, and no checkpoint holds them.
+          UserError: Lines are damaged, and no checkpoint holds them.
         """
         for step in reversed(self.steps()):
             try:
                 record = self.record(step)
             except UserError:
-                continue  # another checkpoint may hold them; whoever restores this one says so
+                continue  # an earlier checkpoint may hold the lines; restoring this one reports the damage
             if record is not None:
-                return self.mended_from(record)
+                return self.repaired_metrics_from(record)
         return self.metrics(), ""
 
-    def mended_from(self, record: _Line) -> tuple[list[_Line], str]:
-        """The metrics with what is lost or changed put back from a checkpoint's record, and what that was, in words."""
-        known = checksums.read(self.path)  # before the file, which grows
-        return mend(self.unchecked(METRICS) or b"", record, self.path / METRICS, known)
+    def repaired_metrics_from(self, record: _Line) -> tuple[list[_Line], str]:
+        """Reads the metrics, and restores lost or changed lines from a checkpoint's record; returns both as above."""
+        known = checksums.read(self.path)  # before the file, which may grow in the meantime
+        return repair(self.read_unchecked(METRICS) or b"", record, self.path / METRICS, known)
 
-    def reached(self) -> int:
-        """The last step of any line of metrics that can be read, whatever else is wrong with them; -1 without one."""
-        return max((step_of(text) for text in (self.unchecked(METRICS) or b"").split(b"\n")), default=-1)
+    def last_logged_step(self) -> int:
+        """Returns the last step in metrics.jsonl, even if other lines are damaged; -1 if no line can be read."""
+        return max((step_of(text) for text in (self.read_unchecked(METRICS) or b"").split(b"\n")), default=-1)
 
     def starts(self) -> list[_Line]:
-        """The lines of starts.jsonl."""
+        """Reads the lines of starts.jsonl."""
         return self.lines(STARTS, schemas.check_start)
 
     def rules(self) -> int:
-        """The rules under which the run was begun: 1 where none are recorded."""
+        """Returns the version of the training rules that the run was begun under; 1 if none is recorded."""
         return rules.rules_in(self.starts())
 
     def broken(self, process: int = 0) -> list[_Line]:
-        """The images that a process has passed over."""
+        """Reads the list of unreadable images that a process has skipped."""
         return self.lines(broken_name(process), schemas.check_broken)
 
     def diverged(self) -> _Line | None:
-        """``step`` and ``message`` of a run whose loss was not finite any more."""
+        """Reads ``step`` and ``message`` of a diverged run; returns None for other runs."""
         return self.object(DIVERGED, schemas.check_diverged)
 
     def interrupted(self) -> int | None:
-        """The step at which a signal ended the run, until it resumes."""
+        """Reads the step at which a signal stopped the run; returns None if it has resumed, or was not stopped."""
         found = self.object(INTERRUPTED, schemas.check_step)
         return None if found is None else found["step"]
 
     def photographs(self) -> _Line | None:
-        """Which photographs a streamed run was begun on."""
+        """Reads the description of the photographs that a stream was begun on; returns None for other runs."""
         return self.object(PHOTOGRAPHS, schemas.check_photographs)
 
     def preprocessing(self) -> "Preprocessing | None":
-        """How images are brought to what the network sees; None in a run that an earlier version began.
+        """Reads the preprocessing of images; returns None if an earlier version began the run.
 
         Raises:
-          UserError: the file is damaged.
+          UserError: The file is damaged.
         """
-        from resnet_flax.data.preprocessing import Preprocessing  # with jax, for which reports do not wait
+        from resnet_flax.data.preprocessing import Preprocessing  # Lazy import: reports do not need jax.
 
         text = self._preprocessing_text()
         try:
@@ -136,8 +136,11 @@ class RunReader(CheckedFiles):
             raise UserError(f"{self.path / PREPROCESSING}: {error}") from None
 
     def readable_preprocessing(self) -> "Preprocessing | None":
-        """Reads preprocessing.json; None if it is missing, or damaged and without a sum, and is to be written anew."""
-        from resnet_flax.data.preprocessing import Preprocessing  # with jax, for which reports do not wait
+        """Reads the preprocessing; returns None if the file must be written again.
+
+        That is the case if it is missing, or if it is damaged and has no checksum.
+        """
+        from resnet_flax.data.preprocessing import Preprocessing  # Lazy import: reports do not need jax.
 
         text = self._preprocessing_text()
         try:
@@ -145,8 +148,8 @@ class RunReader(CheckedFiles):
         except ValueError:
             return None
 
-    def known_normalization(self, config: ConfigDict) -> "Normalization | None":
-        """The normalisation saved by an earlier start of the same run, or None."""
+    def saved_normalization(self, config: ConfigDict) -> "Normalization | None":
+        """Returns the normalisation that an earlier start of the same run saved, or None."""
         there = self.config()
         found = None if there is None or configs.differences(there, config) else self.readable_preprocessing()
         return None if found is None else found.normalization
@@ -156,62 +159,65 @@ class RunReader(CheckedFiles):
         return None if content is None else content.decode(errors="replace")
 
     def check(self) -> None:
-        """Reads everything that a resume, or a report, builds on.
+        """Reads every file that a resume or a report needs, except the metrics.
 
         Raises:
-          UserError: a file cannot be read, or is not what the run wrote.
+          UserError: A file cannot be read, or is not what the run wrote.
         """
         for read in (self.config, self.starts, self.diverged, self.interrupted, self.photographs,
                      self._preprocessing_text):  # fmt: skip
             read()
 
     def record(self, step: int) -> _Line | None:
-        """Reads the record of the checkpoint of a step: see :func:`~resnet_flax.runs.records.read_record`."""
+        """Reads the record of the checkpoint at a step with :func:`~resnet_flax.runs.records.read_record`."""
         return read_record(self.path / CHECKPOINTS / str(step) / RECORD, step)
 
     def steps(self) -> list[int]:
-        """The steps of whole checkpoints, in order."""
-        place = self.path / CHECKPOINTS
+        """Lists the steps of complete checkpoints, ascending."""
+        folder = self.path / CHECKPOINTS
         try:
-            return sorted(int(p.name) for p in place.iterdir() if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
+            return sorted(int(p.name) for p in folder.iterdir() if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise UserError(f"{place}: cannot be read: {error.strerror}") from None
+            raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
 
     def has_checkpoint(self, step: int | None = None) -> bool:
-        """Whether a whole checkpoint of that step (or of any) is there: orbax renames its folder when it is."""
+        """Whether there is a complete checkpoint at a step, or at any step if it is None.
+
+        Orbax gives a folder its final name when the checkpoint is complete.
+        """
         if step is None:
-            return any(place.name.isdecimal() for place in (self.path / CHECKPOINTS).glob("*"))
+            return any(folder.name.isdecimal() for folder in (self.path / CHECKPOINTS).glob("*"))
         return (self.path / CHECKPOINTS / str(step)).is_dir()
 
     def is_finished(self, config: ConfigDict) -> bool:
-        """Whether the folder holds this very run, to its last step."""
+        """Whether the folder holds a run of this config that has reached its last step."""
         there = self.config()
         if there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
             return False
         try:
-            lines = self.mended()[0]
-        except UserError:  # a resume says what is wrong with them
+            lines = self.repaired_metrics()[0]
+        except UserError:  # resuming the run reports the damage
             return False
         return bool(lines) and lines[-1]["step"] >= config.train.steps and self.has_checkpoint(config.train.steps)
 
-    def status(self, reached: int, wanted: int) -> tuple[str, str]:
-        """Tells ``finished``, ``running``, or at which step the run was interrupted, diverged or crashed.
+    def status(self, last_step: int, total_steps: int) -> tuple[str, str]:
+        """Describes the run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, ...
 
         Args:
-          reached: the last step that its metrics hold.
-          wanted: the last step of its config.
+          last_step: The last step in the run's metrics.
+          total_steps: The run's number of steps, ``train.steps``.
 
         Returns:
-          The status in words, and the reason of a crash, a line, where it is known.
+          The description; and the reason of a crash in one line, or an empty text.
         """
         diverged, interrupted, starts = self.diverged(), self.interrupted(), self.starts()
-        crash = self.unchecked(CRASH)
-        if reached >= wanted:
+        crash = self.read_unchecked(CRASH)
+        if last_step >= total_steps:
             return "finished", ""
         if self.is_locked():
-            return f"running, after step {reached}", ""
+            return f"running, after step {last_step}", ""
         if diverged is not None:
             return f"diverged at step {diverged['step']}", ""
         if interrupted is not None:
@@ -219,10 +225,10 @@ class RunReader(CheckedFiles):
         if not starts and crash is None:
             return "never started", ""
         said = [line for line in (crash or b"").decode(errors="replace").split("\n") if line.strip()]
-        return f"crashed after step {reached}", said[-1] if said else ""
+        return f"crashed after step {last_step}", said[-1] if said else ""
 
     def is_locked(self) -> bool:
-        """Whether a process holds the folder."""
+        """Whether a process holds the folder's lock."""
         try:
             with open(self.path / LOCK, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed

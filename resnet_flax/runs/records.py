@@ -1,6 +1,6 @@
-"""A checkpoint's record: checksums of its arrays, and the metrics up to its step, with its own checksum; without jax.
+"""Reads a checkpoint's record without jax: checksums of its arrays, and the metrics up to its step.
 
-:mod:`~.array_checksums` writes it as an item of the checkpoint.
+The record has a checksum of its own. :mod:`~.array_checksums` writes it as an item of the checkpoint.
 """
 
 import json
@@ -16,15 +16,18 @@ _FILE = "record.json"
 
 
 def read_record(item: Path, step: int) -> dict[str, Any] | None:
-    """Reads the record of the checkpoint of a step; None in a checkpoint that an earlier version wrote.
-
-    ``arrays`` (sums by name), ``lines`` (the texts of the metrics up to its step), ``validation_error``.
+    """Reads the record of a checkpoint.
 
     Args:
-      item: the item's folder in the checkpoint.
+      item: The record's folder in the checkpoint.
+      step: The checkpoint's step.
+
+    Returns:
+      A dict with ``step``, ``arrays`` (checksums by name), ``lines`` (the lines of the metrics up to the step) and
+      ``validation_error``; None if an earlier version wrote the checkpoint.
 
     Raises:
-      UserError: it is damaged, or of another step.
+      UserError: The record is damaged, or of another step.
     """
     path = record_path(item)
     if not path.parent.exists():
@@ -32,23 +35,23 @@ def read_record(item: Path, step: int) -> dict[str, Any] | None:
     try:
         found = json.loads(read_bytes(path))
         if found["sha256"] != _sum_of(found["record"]):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         if found["record"]["step"] != step:
             raise ValueError(f"it is of step {found['record']['step']}")
         return found["record"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise schemas.unfit(path, error) from None
+        raise schemas.invalid_file(path, error) from None
 
 
 def record_text(record: Mapping[str, Any]) -> str:
-    """The content of a checkpoint's record, with its own sum; :func:`read_record` reads it."""
+    """Formats the content of a record's file, with the record's checksum, for :func:`read_record`."""
     return json.dumps({"sha256": _sum_of(record), "record": record})
 
 
 def record_path(item: Any) -> Any:
-    """The place of a checkpoint's record in the item's folder."""
+    """Returns the path of the record's file in its folder."""
     return item / _FILE
 
 

@@ -1,7 +1,8 @@
-"""Old runs whose kind trains by other rules today: they are refused on resume, and marked in tables.
+"""Versions of the training rules. An old run that a later fix affects is not resumed, and is marked in tables.
 
-A run records in starts.jsonl the rules under which it was begun (:func:`rules_in`). A fix that changes what a run means
-adds a row to :data:`CHANGED`. Such an old run can still be evaluated, exported and reported.
+starts.jsonl records the version that a run was begun under (:func:`rules_in`). A fix that changes the results of some
+configs increments :data:`RULES` and adds a row to :data:`CHANGED`. An affected run can still be evaluated, exported and
+reported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +13,19 @@ from ml_collections import ConfigDict
 from resnet_flax.config import in_memory
 from resnet_flax.data.datasets import row
 
-# How runs are trained, as far as it matters to their results. 1: commit 4cfe0ac and before, which recorded no rules.
+# The current version. Version 1 is that of commit 4cfe0ac and earlier ones, which recorded no version.
 RULES = 3
 
-MARK = "old rules"  # of such a run in tables
+MARK = "old rules"  # marks an affected run in tables
 
 
 def _around(data: ConfigDict) -> int:
-    """Pixels of the squares around their central crop."""
+    """Returns how many pixels larger than the centre crop the resized images are."""
     return max(data.resize - data.image_size, 0)
 
 
 def _left_behind(c: ConfigDict) -> bool:
-    """Whether a value is what a config file derived for its own depth, batch or steps, and the run has others."""
+    """Whether a derived value is that of the config file's default depth, batch or steps, and the run has others."""
     model, schedule, train = c.model, c.schedule, c.train
     cosine = schedule.name == "cosine"
     if c.data.name in ("cifar10", "cifar100"):
@@ -40,18 +41,18 @@ def _left_behind(c: ConfigDict) -> bool:
 
 
 def _by_name(data: ConfigDict) -> bool:
-    """Whether the data are kept in memory, and no folder of photographs."""
+    """Whether the data set is named (not a folder of photographs) and kept in memory."""
     return not data.folder and in_memory(data)
 
 
 class Change(NamedTuple):
-    """Runs begun before a change that trained by another rule.
+    """A change of the training rules that affects the results of some configs.
 
     Attributes:
-      rules: the first rules that have the change; runs begun under earlier ones are of the old kind.
-      concerns: whether a run of this resolved config is of the kind that changed.
-      reason: what the old rule was, a clause that follows "it was begun under an old rule: ".
-      resumes: whether such a run resumes nevertheless, where the config given is its own: that one says all of it.
+      rules: The first version with the change. Runs begun under an earlier version may be affected.
+      concerns: Tells whether the change affects a resolved config.
+      reason: The old rule, as a clause that follows "it was begun under an old rule: ".
+      resumes: Whether an affected run can be resumed with its own config, because that config determines the result.
     """
 
     rules: int
@@ -70,12 +71,12 @@ CHANGED = (
     Change(
         2,
         lambda c: c.optimizer.name == "lars",
-        "its LARS (optimizer.name) scaled the units behind the first of a stage together, as if they were one layer",
+        "its LARS (optimizer.name) scaled all units of a stage but the first together, as if they were one layer",
     ),
     Change(
         2,
         lambda c: bool(c.data.folder) and in_memory(c.data) and _around(c.data) % 4 != 0,
-        "its photographs were cropped up to a pixel beside the centre (data.resize less data.image_size is no multiple "
+        "its photographs were cropped up to a pixel off the centre (data.resize minus data.image_size is no multiple "
         "of 4)",
     ),
     Change(
@@ -86,7 +87,7 @@ CHANGED = (
     Change(
         2,
         lambda c: _by_name(c.data) and c.data.resize == 0 < c.data.image_size and row(c.data.name).side is None,
-        "its images, if they are no squares, were squashed into one (data.image_size)",
+        "its images, if not square, were squashed into a square (data.image_size)",
     ),
     Change(
         3,
@@ -98,20 +99,25 @@ CHANGED = (
 
 
 def rules_in(starts: Sequence[Mapping[str, Any]]) -> int:
-    """The rules under which a run with these lines of starts.jsonl was begun: 1 where none are recorded."""
+    """Returns the version of the rules that a run was begun under; 1 if none is recorded.
+
+    Args:
+      starts: The lines of the run's starts.jsonl.
+    """
     rules = starts[-1].get("rules", 1) if starts else 1
     return rules if type(rules) is int else 1
 
 
 def old_rules(config: ConfigDict, rules: int) -> list[str]:
-    """The reasons why a run of this config, begun under those rules, would train otherwise today; [] if it would not.
+    """Lists the reasons why a run would give other results today; empty if it would not.
 
     Args:
-      rules: of :func:`rules_in`.
+      config: The run's resolved config.
+      rules: The version that the run was begun under, from :func:`rules_in`.
     """
     return [change.reason for change in CHANGED if rules < change.rules and change.concerns(config)]
 
 
 def refusals(config: ConfigDict, rules: int) -> list[str]:
-    """The reasons why such a run cannot be resumed; [] if it can."""
+    """Lists the reasons why a run cannot be resumed; empty if it can. See :func:`old_rules` for the arguments."""
     return [c.reason for c in CHANGED if rules < c.rules and c.concerns(config) and not c.resumes]

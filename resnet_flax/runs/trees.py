@@ -1,4 +1,4 @@
-"""Trees of arrays by the names of their leaves: what a checkpoint holds, beside what is wanted of it."""
+"""Compares trees of arrays by the names of their leaves, such as a checkpoint's items with the wanted ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,27 +8,31 @@ import orbax.checkpoint as ocp
 
 
 def shapes(tree: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of every array, by name; of arrays, or of what orbax says of them."""
+    """Returns dtype and shape of every array by name, for a tree of arrays or of orbax's descriptions of them."""
     return {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in names(tree).items()}
 
 
 def names(tree: Any) -> dict[str, Any]:
-    """Leaves by name, such as ``params/dense/kernel``: the same for a tree and for what orbax says of it."""
+    """Returns the leaves by name, such as ``params/dense/kernel``; orbax's description of a tree has the same names."""
     return {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def name_of(path: tuple[Any, ...]) -> str:
-    """The name of the leaf at a path of :mod:`jax.tree_util`."""
+    """Formats a path of :mod:`jax.tree_util` as a name."""
     return "/".join(map(_text, path))
 
 
-def filled(items: Mapping[str, Any]) -> set[str]:
-    """The names of the items that hold arrays."""
+def nonempty_items(items: Mapping[str, Any]) -> set[str]:
+    """Returns the names of the items that hold at least one array."""
     return {name for name, item in items.items() if jax.tree.leaves(item)}
 
 
-def common(there: Any, like: Any) -> Any:
-    """The arrays of a saved item that ``like`` has, too, with the same shape and dtype; placeholders for the others."""
+def shared_arrays(there: Any, like: Any) -> Any:
+    """Selects the arrays of a saved item that ``like`` has with the same shape and dtype.
+
+    Returns:
+      The item with the arrays of ``like``, and orbax's placeholders for the other arrays.
+    """
     wanted = names(like)
 
     def leaf(path: Any, saved: Any) -> Any:
@@ -39,8 +43,8 @@ def common(there: Any, like: Any) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, there)
 
 
-def in_place_of(like: Any, found: Any) -> Any:
-    """The arrays of an item that were read, in the tree of ``like``; None for those that were not."""
+def fill_template(like: Any, found: Any) -> Any:
+    """Arranges the arrays that were read as the tree ``like``, with None for arrays that were not read."""
     read = {name: leaf for name, leaf in names(found).items() if leaf is not ocp.PLACEHOLDER}
     return jax.tree_util.tree_map_with_path(lambda path, _: read.get(name_of(path)), like)
 

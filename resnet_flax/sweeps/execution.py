@@ -65,7 +65,7 @@ def _read(run: Run) -> Outcome:
         return outcome(run)
     if earlier := earlier_failure(run.config, run.workdir):
         return outcome(run, *earlier)
-    status, reason = run.directory.status(run.directory.reached(), run.config.train.steps)
+    status, reason = run.directory.status(run.directory.last_logged_step(), run.config.train.steps)
     if status == "never started":
         return outcome(run, "not begun")
     if status.startswith("running"):
@@ -92,7 +92,9 @@ def _check(runs: Sequence[Run], request: Request) -> None:
 def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
     """Returns the outcome of a run, with the metrics and sizes read from its directory."""
     start = (run.directory.starts() or [{}])[-1]
-    return Outcome(run, run.directory.mended()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason)
+    return Outcome(
+        run, run.directory.repaired_metrics()[0], start.get("parameters", 0), start.get("classes", 0), failure, reason
+    )
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

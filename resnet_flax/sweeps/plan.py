@@ -16,7 +16,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG
+from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Request, Run, label_of
 from resnet_flax.sweeps.endings import earlier_failure
 

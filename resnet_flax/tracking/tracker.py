@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnet_flax.atomic import write_atomically
-from resnet_flax.runs.layout import TRACKER_ID
+from resnet_flax.runs.file_names import TRACKER_ID
 
 PROJECT = "resnet_flax"  # the project of all runs, in trackers that have projects
 

@@ -14,7 +14,7 @@ from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.paths import expanded
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG
+from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.training.state import initial_variables
 
 

@@ -54,8 +54,8 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
         if directory.is_finished(setup.config):
             hosts.say(f"{directory.path}: already finished, at step {setup.config.train.steps}")
             if not hosts.first:
-                return directory.mended()[0][-1]
-            lines = directory.put_back()
+                return directory.repaired_metrics()[0][-1]
+            lines = directory.repair_metrics()
             directory.complete_trackers(lines, tracking)
             return lines[-1]
         if hosts.first:
@@ -86,7 +86,7 @@ def _prepare(
             held.enter_context(directory.locked())
         check_settings(config, directory if hosts.first else None, jax.device_count())
         memory.check_training(config, build(config.model, classes=1))
-        setup = prepare(config, directory.known_normalization(config))
+        setup = prepare(config, directory.saved_normalization(config))
         if hosts.first:
             check_images(directory, config, setup.dataset, setup.normalization)
         if config.init.weights and not directory.has_checkpoint():

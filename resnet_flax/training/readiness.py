@@ -81,7 +81,7 @@ class Readiness:
         check_settings(config, run, self._devices or 1)
         if run.is_finished(config):
             return
-        normalization, section = run.known_normalization(config), json.dumps(config.data.to_dict())
+        normalization, section = run.saved_normalization(config), json.dumps(config.data.to_dict())
         data = self._once("data", section, lambda: datasets.load(config.data))
         if normalization is None:
             name = config.data.normalization

@@ -11,7 +11,7 @@ import optax
 from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import METRICS
+from resnet_flax.runs.file_names import METRICS
 from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
 from resnet_flax.runtime.environment import environment
 from resnet_flax.runtime.hosts import Hosts
@@ -94,8 +94,8 @@ class Run:
             state = restored(items, like)
         self._weights = None  # frees their memory
         step = int(state.step)
-        self._checkpoints.set_aside_after(step)
-        if not step and (reached := self.directory.reached()) > 0:
+        self._checkpoints.move_unreadable_after(step)
+        if not step and (reached := self.directory.last_logged_step()) > 0:
             self.say(
                 f"{self.path}: its metrics reach step {reached}, but its checkpoints are gone; restarting at step 0"
             )

@@ -174,8 +174,8 @@ def test_a_target_whose_compiler_is_not_installed():
         pytest.skip("both compilers are installed")
     code, out, error = streams("-m", "resnet_flax.preflight", *SMALL, f"--target={missing[0]}")
     assert code == 2
-    assert "not compiled: whether it fits, and how many kernels it starts, is not known" in out
-    assert "this is a bound by published rates, not a measurement" in out
+    assert "not compiled, so it is unknown whether the run fits and how many kernels a step starts" in out
+    assert "these are lower bounds from published rates, not measurements" in out
     extra = "cuda13" if missing[0].startswith("h100") else "tpu"
     assert f"error: --target={missing[0]}: no compiler for it is installed; pip install -e '.[{extra}]'" in error
     assert "Traceback" not in error
@@ -200,7 +200,7 @@ def test_a_small_step_compiles(target):
     assert calls == (3 * 7 - 1 + 3 if found.chip.launch_seconds else 0)
     assert kernels > 3 * 7
     assert (between > 0) == (found.devices > 1)
-    assert "10 steps of 16 images take 0.00 hours at least" in out
+    assert "10 steps of 16 images take at least 0.00 hours" in out
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from resnet_flax.interchange import names
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT, command
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.runs.test_photographs import make_folder
 from tests.training.small import small_config
 
@@ -92,7 +92,7 @@ def test_folders_named_0_to_999_are_imagenets_labels(tmp_path):
     given = {"model.width": 0.125, "model.stage_units": (1,), "data.image_size": 32, "data.resize": 32}
     c = config.load(str(ROOT / "configs/folder.py"), "residual-18", given)
     network = build(c.model, 1000)
-    tensors = {e.name: drawn.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "imagenet")}
+    tensors = {e.name: random_weights.tensor(e.name, e.shape) for e in names.entries(network, (32, 32, 3), "imagenet")}
     save_file(tensors, tmp_path / "w.safetensors")
     rng = np.random.default_rng(0)
     for split in ("train", "val"):

@@ -8,7 +8,7 @@ from resnet_flax.data import datasets, loaders
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import report
 from resnet_flax.runs import checksums, rules
-from resnet_flax.runs.layout import STARTS
+from resnet_flax.runs.file_names import STARTS
 from resnet_flax.training import loop
 from tests.data.prepared_sets import grey, prepare
 from tests.training.small import small_config
@@ -125,7 +125,7 @@ def test_a_run_prints_the_test_split_and_one_of_old_rules_is_not_resumed(sets, t
     (starts.parent / checksums.FILE).unlink(missing_ok=True)  # which earlier versions did not write
     assert loop.run(c, tmp_path)["step"] == 2  # finished
     c.train.steps = 4
-    with pytest.raises(UserError, match="begun under an old rule: its images, if they are no squares"):
+    with pytest.raises(UserError, match="begun under an old rule: its images, if not square"):
         loop.run(c, tmp_path)
     c.data.image_size = 0
     c.train.steps = 2

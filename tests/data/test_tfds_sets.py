@@ -98,7 +98,7 @@ def test_earlier_runs_that_squashed_images_count_as_old(wide, tmp_path):
         return rules.old_rules(config.resolve(small_config(**{"data__name": "wide"} | overrides)), 1)
 
     assert "data.resize was ignored" in reasons(data__image_size=16, data__resize=19)[0]
-    assert "were squashed into one" in reasons(data__image_size=16)[0]
+    assert "were squashed into a square" in reasons(data__image_size=16)[0]
     assert reasons() == reasons(data__name="cifar10", data__image_size=16) == []
     folder, _ = wide
     c = small_config(

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from resnet_flax import config as configs
 from resnet_flax.reporting import record
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import METRICS
+from resnet_flax.runs.file_names import METRICS
 from resnet_flax.runtime.environment import environment
 
 

@@ -28,7 +28,7 @@ def test_a_report_marks_them(begun_before):
     page = (begun_before / "report.md").read_text()
     assert "finished (old rules)" in page
     assert "The run was begun under an old rule: its average of the parameters" in page
-    assert "The run was begun under an old rule: its photographs were cropped up to a pixel beside the centre" in page
+    assert "The run was begun under an old rule: its photographs were cropped up to a pixel off the centre" in page
     assert page.count("finished (old rules)") == 2
 
 

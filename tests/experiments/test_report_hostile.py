@@ -139,7 +139,7 @@ def test_lines_restored_from_a_checkpoint_are_reported(tmp_path):
         "\n".join([*texts[:3], *texts[5:-1], texts[-1].replace("0.1,", "0.0,")]) + "\n"
     )
     text = report.write(tmp_path / "all", tmp_path / "out")[1].read_text()
-    assert "all/x/metrics.jsonl: 3 lines of steps 360 to 900 lost or changed, put back from checkpoint 900" in text
+    assert "all/x/metrics.jsonl: 3 lines of steps 360 to 900 lost or changed, restored from checkpoint 900" in text
     assert "| 900 of 900 | 5.00 | 10.00 |" in text
 
 

@@ -9,7 +9,7 @@ from absl import flags
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CRASH
+from resnet_flax.runs.file_names import CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
 from resnet_flax.sweeps.cases import Case, Outcome, Request, Run

@@ -14,7 +14,7 @@ from resnet_flax.errors import Diverged, Interrupted, UserError
 from resnet_flax.reporting import gather, status, tables
 from resnet_flax.reporting.record import Figure
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, METRICS
+from resnet_flax.runs.file_names import CHECKPOINTS, METRICS
 from resnet_flax.sweeps import choice, execution, plan, runner
 from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting

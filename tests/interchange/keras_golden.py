@@ -1,8 +1,8 @@
-"""Logits of Keras's own ResNet-50, for test_imagenet_weights.py; needs Keras 3, which the tests do not:
+"""Computes the logits of Keras's ResNet-50 for test_imagenet_weights.py. Needs Keras 3, which the tests do not:
 
 KERAS_BACKEND=jax python -m tests.interchange.keras_golden
 
-Made with Keras 3.15.1 on jax 0.10.2, on a CPU.
+The stored logits are from Keras 3.15.1 with jax 0.10.2 on a CPU.
 """
 
 import json
@@ -15,7 +15,7 @@ SIDE, CLASSES = 64, 5
 def main():
     import keras
 
-    from tests.interchange import drawn
+    from tests.interchange import random_weights
 
     model = keras.applications.ResNet50(
         weights=None, classes=CLASSES, input_shape=(SIDE, SIDE, 3), classifier_activation=None
@@ -23,8 +23,8 @@ def main():
     for layer in model.layers:
         for variable in layer.weights:
             name = f"{layer.name}/{variable.name}"
-            variable.assign(drawn.tensor(name, variable.shape))
-    inputs = keras.applications.resnet.preprocess_input(drawn.images(2, SIDE).copy())
+            variable.assign(random_weights.tensor(name, variable.shape))
+    inputs = keras.applications.resnet.preprocess_input(random_weights.images(2, SIDE).copy())
     GOLDEN.write_text(json.dumps({"logits": model.predict(inputs, verbose=0).tolist()}) + "\n")
 
 

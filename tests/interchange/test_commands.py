@@ -1,4 +1,4 @@
-"""The commands: a peer's file evaluated, a run exported and evaluated again."""
+"""The commands with files of weights: akamaster's file is evaluated, and a run is exported and evaluated again."""
 
 import json
 import os
@@ -14,10 +14,10 @@ CIFAR10 = os.environ.get("TFDS_DATA_DIR") or ROOT.parent / "shared" / "tfds"
 HAS_CIFAR10 = (Path(CIFAR10) / "cifar10").is_dir()
 
 
-@pytest.mark.slow  # half a minute of two cores; test_peer.py compares the variables, and below the logits
+@pytest.mark.slow  # half a minute on two cores; test_peer.py compares the variables, the next test the logits
 @pytest.mark.skipif(not PEER.is_file() or not HAS_CIFAR10, reason="needs akamaster's weights and CIFAR-10")
-def test_the_peers_resnet_20_errs_on_827_images():
-    """The error that akamaster publishes for it, on all 10,000 test images."""
+def test_akamasters_resnet_20_errs_on_827_images():
+    """akamaster publishes this error on all 10,000 test images."""
     arguments = ["--config=configs/cifar10.py:residual-20", f"--config.data.data_dir={CIFAR10}", f"--weights={PEER}"]
     code, output = command("-m", "resnet_flax.evaluate", *arguments, quick=False)
     assert code == 0, output
@@ -26,8 +26,8 @@ def test_the_peers_resnet_20_errs_on_827_images():
 
 
 @pytest.mark.skipif(not PEER.is_file(), reason="needs akamaster's weights")
-def test_the_peers_logits_are_pytorchs():
-    """The file read by PyTorch itself, into a network of its own, and by us."""
+def test_akamasters_logits_equal_pytorchs():
+    """PyTorch reads the file into an independent network, and we read it into ours."""
     torch = pytest.importorskip("torch")
     import jax
 
@@ -52,7 +52,7 @@ def test_the_peers_logits_are_pytorchs():
     np.testing.assert_allclose(ours, logits(model, images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
+def test_an_exported_run_evaluates_like_the_run(tmp_path):
     workdir, exported = tmp_path / "run", tmp_path / "new" / "r8.safetensors"
     code, output = finish(train(workdir, "--config.train.steps=20", "--config.model.width=0.25"))
     assert code == 0, output
@@ -98,7 +98,7 @@ def test_a_run_is_exported_and_evaluates_the_same(tmp_path):
         (["--weights=README.md", "--config=configs/digits.py"], "must be a file of safetensors, PyTorch or Keras"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message):
+def test_a_mistake_is_reported_in_one_line(arguments, message):
     code, output = command("-m", "resnet_flax.evaluate", *arguments)
     assert code == 2
     assert message in output

@@ -1,4 +1,4 @@
-"""ImageNet's networks with others' weights: the logits are those of the others' own networks."""
+"""ImageNet networks with weights of other libraries give the same logits as the libraries' own networks."""
 
 import json
 
@@ -10,7 +10,7 @@ import pytest
 from resnet_flax import config, model
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.interchange.keras_golden import CLASSES, GOLDEN, SIDE
 from tests.marks import slow
 
@@ -23,7 +23,7 @@ def assert_logits(found, expected):
 
 
 def write_old_keras(path, tensors, suffix=":0", group=""):
-    """As Keras 2 wrote them; ``model.save`` puts them into a group."""
+    """Writes tensors as Keras 2 did; ``model.save`` put them into a group."""
     with h5py.File(path, "w") as file:
         top = file.create_group(group) if group else file
         layers = list(dict.fromkeys(name.partition("/")[0] for name in tensors))
@@ -38,7 +38,7 @@ def write_old_keras(path, tensors, suffix=":0", group=""):
 
 
 def write_keras_3(path, tensors, named=True):
-    """As ``save_weights`` of Keras 3 writes them."""
+    """Writes tensors as ``save_weights`` of Keras 3 does."""
     with h5py.File(path, "w") as file:
         file.create_group("vars")
         file.create_group("layers/activation/vars").attrs["name"] = "conv1_relu"
@@ -51,16 +51,16 @@ def write_keras_3(path, tensors, named=True):
 
 
 def keras_tensors(depth, classes):
-    """Every tensor of Keras's network of that depth, in the order in which its layers have them."""
-    from resnet_flax.interchange.layouts import LAYOUTS
+    """Draws every tensor of Keras's network of a depth, in Keras's order within a layer."""
+    from resnet_flax.interchange.weight_layouts import LAYOUTS
     from resnet_flax.networks import build
 
     network = build(config.load(CONFIG, f"residual-{depth}").model, classes)
     found = {}
     for entry in names.entries(network, (SIDE, SIDE, 3), LAYOUTS["keras"]):
-        found[entry.name] = drawn.tensor(entry.name, entry.shape)
+        found[entry.name] = random_weights.tensor(entry.name, entry.shape)
         if entry.absorbed:
-            found[entry.absorbed] = drawn.tensor(entry.absorbed, entry.shape)
+            found[entry.absorbed] = random_weights.tensor(entry.absorbed, entry.shape)
     order = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
     return dict(sorted(found.items(), key=lambda kv: order.index(kv[0].rpartition("/")[2])))
 
@@ -76,13 +76,13 @@ def normalized(net, images):
 
 
 @pytest.mark.parametrize("depth", [50, *(slow(depth) for depth in (18, 152))])
-def test_torchvisions_logits(depth, tmp_path):
-    """Its names in PyTorch's own file; then exported, loaded into PyTorch's network, and back: the same bits."""
+def test_logits_equal_torchvisions(depth, tmp_path):
+    """A file that PyTorch wrote gives PyTorch's logits; exported and loaded into PyTorch's network, the same bits."""
     torch = pytest.importorskip("torch")
     from tests.interchange.torch_imagenet import ResNet
 
     peer = ResNet(depth, classes=7)
-    state = {n: t if n.endswith("tracked") else torch.tensor(drawn.tensor(n, t.shape))
+    state = {n: t if n.endswith("tracked") else torch.tensor(random_weights.tensor(n, t.shape))
              for n, t in peer.state_dict().items()}  # fmt: skip
     peer.load_state_dict(state)
     torch.save(state, tmp_path / "peer.pth")
@@ -90,7 +90,7 @@ def test_torchvisions_logits(depth, tmp_path):
     assert net.config.model.bottleneck_stride == "3x3"
     assert (net.preprocessing.resize, net.preprocessing.image_size) == (256, 224)
 
-    images = normalized(net, drawn.images(2, 64))
+    images = normalized(net, random_weights.images(2, 64))
     with torch.no_grad():
         theirs = peer.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
     assert_logits(net.features(images)["logits"], theirs)
@@ -109,9 +109,9 @@ def test_torchvisions_logits(depth, tmp_path):
     assert again.preprocessing.to_json() == net.preprocessing.to_json()
 
 
-def test_keras_own_logits(tmp_path):
-    """Those that Keras itself gave (keras_golden.py), from its old format and its new one."""
-    tensors, images = keras_tensors(50, CLASSES), drawn.images(2, SIDE)
+def test_logits_equal_keras(tmp_path):
+    """Keras computed the logits (keras_golden.py). The old and the new file format give the same variables."""
+    tensors, images = keras_tensors(50, CLASSES), random_weights.images(2, SIDE)
     write_old_keras(tmp_path / "old.h5", tensors)
     write_old_keras(tmp_path / "saved.h5", tensors, suffix="", group="model_weights")
     write_keras_3(tmp_path / "new.weights.h5", tensors)
@@ -123,7 +123,7 @@ def test_keras_own_logits(tmp_path):
 
 
 def published_keras_names():
-    """Every tensor in the file of ResNet-50 that is published for keras-applications, written down from its code."""
+    """Names and shapes in the published ResNet-50 file of keras-applications, derived from the code of that library."""
     names = {"conv1_conv/kernel": (7, 7, 3, 64), "conv1_conv/bias": (64,), "probs/kernel": (2048, CLASSES)}
     norms = {"conv1_bn": 64}
     channels = 64
@@ -143,36 +143,36 @@ def published_keras_names():
 
 
 @pytest.mark.parametrize("head", ["probs", slow("fc1000")])
-def test_the_names_in_kerass_published_files(head, tmp_path):
-    """The last layer has another name there; the logits are those of the same tensors under today's names."""
+def test_published_keras_files_name_the_last_layer_otherwise(head, tmp_path):
+    """The last layer has another name. The logits equal those of the same tensors under today's names."""
     shapes = published_keras_names()
     assert sum(np.prod(shape) for shape in shapes.values()) == 25_636_712 - 2049 * (1000 - CLASSES)  # Keras's summary
-    today = {name: drawn.tensor(name.replace("probs", "predictions"), shape) for name, shape in shapes.items()}
+    today = {name: random_weights.tensor(name.replace("probs", "predictions"), shape) for name, shape in shapes.items()}
     write_old_keras(tmp_path / "w.h5", {name.replace("probs", head): tensor for name, tensor in today.items()})
     net = keras_model(tmp_path / "w.h5")
-    logits = net.features(normalized(net, drawn.images(2, SIDE)))["logits"]
+    logits = net.features(normalized(net, random_weights.images(2, SIDE)))["logits"]
     assert_logits(logits, json.loads(GOLDEN.read_text())["logits"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101, 152])
-def test_keras_logits_by_pytorch(depth, tmp_path):
+def test_logits_equal_keras_networks_in_pytorch(depth, tmp_path):
     pytest.importorskip("torch")
     from tests.interchange.torch_imagenet import keras_logits
 
-    tensors, images = keras_tensors(depth, 9), drawn.images(2, SIDE)
+    tensors, images = keras_tensors(depth, 9), random_weights.images(2, SIDE)
     write_old_keras(tmp_path / "old.h5", tensors)
     net = keras_model(tmp_path / "old.h5", depth)
     assert_logits(net.features(normalized(net, images))["logits"], keras_logits(depth, tensors, images))
 
 
-def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
+def test_a_keras_file_that_does_not_fit_is_explained(tmp_path):
     tensors = keras_tensors(50, CLASSES)
     write_old_keras(tmp_path / "deep.h5", tensors)
     with pytest.raises(UserError, match=r"does not fit imagenet residual-101: missing: .*have 3, 4, 6, 3 units"):
         keras_model(tmp_path / "deep.h5", 101)
     write_keras_3(tmp_path / "nameless.weights.h5", tensors, named=False)
-    with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that tells"):
+    with pytest.raises(UserError, match=r"weights\.h5: /layers/layer_\d+ has no name that identifies the layer"):
         keras_model(tmp_path / "nameless.weights.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(UserError, match="text.h5: no file of weights .it begins with"):
@@ -183,10 +183,10 @@ def test_what_is_wrong_with_a_keras_file_is_said(tmp_path):
         keras_model(tmp_path / "other.h5")
 
 
-def test_imagenets_classes():
+def test_imagenets_classes_are_in_the_usual_order():
     from resnet_flax.interchange.class_names import imagenet_classes
 
     classes = imagenet_classes()
     assert len(classes) == len(set(classes)) == 1000
-    # Well known places: https://www.image-net.org's wnids n01440764, n02123045, n03495258 and n15075141, sorted.
+    # Known indices of three WordNet numbers on https://www.image-net.org: n01440764, n02123045 and n15075141.
     assert (classes[0], classes[281], classes[999]) == ("tench", "tabby", "toilet tissue")

@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts: there and back to the same bits, and the same logits there."""
+"""Export to PyTorch's names and import again give the same bits, and PyTorch's network gives the same logits."""
 
 import importlib.util
 
@@ -48,25 +48,25 @@ def there_and_back(net, shape, family="cifar"):
 
 @settings(max_examples=4)
 @given(st.integers(1, 6), st.sampled_from(sorted(UNITS)), st.sampled_from("ABC"))
-def test_any_depth_and_unit_comes_back_bit_for_bit(n, unit, shortcut):
+def test_any_network_survives_export_and_import_bit_for_bit(n, unit, shortcut):
     there_and_back(network(depth=6 * n + 2, unit=unit, shortcut=shortcut, width=0.25), (8, 8, 3))
 
 
 @pytest.mark.parametrize(("block", "depth"), [slow("basic", 18), ("bottleneck", 50)])
-def test_torchvisions_names(block, depth):
+def test_names_equal_torchvisions(block, depth):
     net = network("imagenet", block, depth, shortcut="B", width=0.125)
     _, tensors = there_and_back(net, (32, 32, 3), "imagenet")
     expected = {"conv1.weight", "bn1.running_var", "layer2.0.downsample.0.weight", "layer2.0.downsample.1.bias",
                 "layer4.1.conv2.weight", "fc.weight", "fc.bias"}  # fmt: skip
     assert expected <= tensors.keys()
     if importlib.util.find_spec("torchvision") is None:
-        return  # all but the comparison with the module itself
+        return  # without torchvision, its own names cannot be compared
     theirs = getattr(torchvision().models, f"resnet{depth}")().state_dict()
     assert tensors.keys() == {name for name in theirs if not name.endswith("num_batches_tracked")}
 
 
 @pytest.mark.parametrize(("option", "padding"), [slow("A", "end"), ("A", "both"), slow("B", "end")])
-def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding):
+def test_a_pytorch_network_loads_the_export_and_gives_the_same_logits(option, padding):
     torch = pytest.importorskip("torch")
     from tests.interchange.torch_model import Network, logits
 
@@ -80,13 +80,13 @@ def test_a_pytorch_network_takes_them_and_gives_the_same_logits(option, padding)
     ours = jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, images)
     np.testing.assert_allclose(ours, logits(model, images), rtol=1e-4, atol=1e-4)
 
-    # And back, as a data-parallel model names them.
+    # Import the weights again, with the names of a data-parallel model.
     saved = {f"module.{name}": value.numpy() for name, value in model.state_dict().items()}
     again = read(net, (16, 16, 3), saved)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
-def test_what_does_not_fit_is_named():
+def test_tensors_that_do_not_fit_are_named():
     shape = (32, 32, 3)
     net = network(depth=20)
     tensors = names.to_tensors(net, shape, variables_of(net, jnp.zeros((1, *shape))), "cifar")
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_named():
 
 @pytest.mark.parametrize("lacking", [False, True])
 def test_the_head_can_be_reset(lacking):
-    """Whatever head the file has, or none, is not looked at; all else is strict as ever."""
+    """The file's head is ignored, whether it has one or not. All other tensors must fit."""
     shape = (32, 32, 3)
     net, other = network(depth=8), network(depth=8).clone(classes=4)
     variables, mine = (variables_of(n, jnp.zeros((1, *shape))) for n in (net, other))
@@ -140,6 +140,6 @@ def test_the_head_can_be_reset(lacking):
         ("cifar10", "vgg-16", {}, []),  # akamaster has none
     ],
 )  # fmt: skip
-def test_what_others_networks_of_the_same_names_compute_otherwise(path, name, keys, expected):
+def test_differences_from_the_other_librarys_network_are_listed(path, name, keys, expected):
     c = config.resolve(config.load(f"configs/{path}.py", name, keys))
     assert deviations(c) == expected

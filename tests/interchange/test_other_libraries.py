@@ -1,24 +1,24 @@
-"""Weights of torchvision's and timm's own networks are read, and what is exported loads into them."""
+"""Weights of torchvision's and timm's networks are read, and exported weights load into these networks."""
 
 import numpy as np
 import pytest
 
 from resnet_flax import config, model
 from resnet_flax.interchange import files, names
-from tests.interchange import drawn
+from tests.interchange import random_weights
 from tests.marks import slow
 from tests.peer_torchvision import torchvision
 
 
 def network_of(library: str, depth: int):
-    """Seven classes, with drawn weights and statistics."""
+    """A network of the library with seven classes, and with random weights and statistics."""
     models = torchvision().models  # timm imports it, too
     torch = pytest.importorskip("torch")
     if library == "timm":
         net = pytest.importorskip("timm").create_model(f"resnet{depth}", num_classes=7)
     else:
         net = getattr(models, f"resnet{depth}")(num_classes=7)
-    state = {n: t if n.endswith("tracked") else torch.tensor(drawn.tensor(n, t.shape))
+    state = {n: t if n.endswith("tracked") else torch.tensor(random_weights.tensor(n, t.shape))
              for n, t in net.state_dict().items()}  # fmt: skip
     net.load_state_dict(state)
     return net.eval()
@@ -26,7 +26,7 @@ def network_of(library: str, depth: int):
 
 @pytest.mark.parametrize("library", ["torchvision", slow("timm")])
 @pytest.mark.parametrize("depth", [18, slow(50)])
-def test_there_and_back(library, depth, tmp_path):
+def test_weights_are_read_and_exported_bit_for_bit(library, depth, tmp_path):
     torch = pytest.importorskip("torch")
     theirs, again = network_of(library, depth), network_of(library, depth)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")

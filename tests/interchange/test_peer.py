@@ -1,4 +1,4 @@
-"""The peer's ResNet-20 (8.27% on CIFAR-10) rewritten in every form: the same variables, to the bit."""
+"""akamaster's ResNet-20 (8.27% on CIFAR-10), rewritten in every file format, gives the same variables bit for bit."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from resnet_flax import config, model
 from tests.commands import command
 from tests.interchange.test_commands import CIFAR10, PEER
-from tests.interchange.test_forms import FORMS
+from tests.interchange.test_file_formats import FORMS
 
 pytestmark = pytest.mark.skipif(not PEER.is_file(), reason="needs akamaster's weights")
 KEYS = {"data.image_size": 32}
@@ -15,7 +15,7 @@ KEYS = {"data.image_size": 32}
 
 @pytest.fixture(scope="module")
 def peer():
-    """The variables, and the tensors as the file holds them, without PyTorch's counts and prefix."""
+    """The variables, and the file's tensors without the prefix of their names and without PyTorch's batch counts."""
     from resnet_flax.interchange import files
 
     net = model.from_weights(PEER, config.load("configs/cifar10.py", "residual-20", KEYS))
@@ -24,7 +24,7 @@ def peer():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_holds_the_same_variables(form, peer, tmp_path):
+def test_each_format_holds_the_same_variables(form, peer, tmp_path):
     variables, tensors = peer
     name, content, _ = FORMS[form]
     (tmp_path / name).write_bytes(content(tensors))
@@ -35,7 +35,7 @@ def test_each_form_holds_the_same_variables(form, peer, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_errs_on_827_images(form, peer, tmp_path):
+def test_each_format_errs_on_827_images(form, peer, tmp_path):
     name, content, _ = FORMS[form]
     (tmp_path / name).write_bytes(content(peer[1]))
     code, output = command(

@@ -1,4 +1,4 @@
-"""PyTorch's files read without PyTorch: against torch.load, and against files that mean harm."""
+"""PyTorch's files are read without PyTorch like by torch.load, and malicious files are refused."""
 
 import collections
 import io
@@ -17,7 +17,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Harm:
-    """What a pickle may do to who unpickles it: here it would make a file."""
+    """An object whose pickle creates a folder when Python unpickles it."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -73,15 +73,15 @@ def test_builtins_are_refused(tmp_path, name):
     [b"", b"\x80\x02", b"hello", legacy(), legacy({"a": 1}), legacy({"a": 1}, ["0"]), zipped(b""), b"PK\x03\x04 no"],
     ids=range(8),
 )
-def test_what_is_no_such_file_is_one_line(tmp_path, contents):
+def test_other_files_are_refused_in_one_line(tmp_path, contents):
     path = tmp_path / "weights.pth"
     path.write_bytes(contents)
     with pytest.raises(UserError, match=r"weights\.pth: not a file that torch\.save wrote, or a damaged one"):
         pickles.read(path)
 
 
-def test_a_legacy_file_by_hand(tmp_path):
-    """Written opcode by opcode, as an old PyTorch does: a 2x3 tensor that begins at the second number."""
+def test_a_legacy_file_written_opcode_by_opcode_is_read(tmp_path):
+    """A 2x3 tensor that begins at the second number of its storage, in the instructions of an old PyTorch."""
 
     class Pickler(pickle._Pickler):
         def persistent_id(self, value):
@@ -109,7 +109,7 @@ def test_a_legacy_file_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_reads_what_torch_saves(tmp_path, new):
+def test_files_of_torch_save_are_read(tmp_path, new):
     torch = pytest.importorskip("torch")
     base = torch.arange(24.0).reshape(4, 6)
     saved = {

@@ -1,4 +1,4 @@
-"""PyTorch's files written without PyTorch, after the formats' definition; and the programs that mean harm in them."""
+"""Writes PyTorch's file formats without PyTorch, and provides malicious pickle programs to put into them."""
 
 import io
 import pickle
@@ -13,21 +13,21 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class Global:
-    """A name that the file is to hold; nothing is imported."""
+    """A name to write into the file; nothing is imported."""
 
     def __init__(self, name):
         self.module, _, self.name = name.rpartition(".")
 
 
 class Call:
-    """``function(*arguments)``, then its state."""
+    """A call ``function(*arguments)`` to write into the file, optionally followed by a state."""
 
     def __init__(self, function, *arguments, state=None):
         self.function, self.arguments, self.state = Global(function), arguments, state
 
 
 class Raw:
-    """Instructions as they are."""
+    """Pickle instructions to write unchanged."""
 
     def __init__(self, content):
         self.content = content
@@ -73,7 +73,7 @@ def stride_of(array):
 
 
 def with_tensors(value, storages):
-    """The object with each array as the call that puts it together; its storages are added to a list."""
+    """Replaces each array by the call that rebuilds it, and appends its storage to a list."""
     if isinstance(value, np.ndarray):
         storages.append(Storage(len(storages), np.ascontiguousarray(value)))
         return Call(
@@ -92,7 +92,7 @@ def _persistent(value):
 
 
 def zip_file(value, extra=(), compression=zipfile.ZIP_STORED):
-    """As PyTorch writes since 1.6."""
+    """Formats an object as PyTorch 1.6 and later write it."""
     storages, file = [], io.BytesIO()
     content = dumps(with_tensors(value, storages), _persistent)
     with zipfile.ZipFile(file, "w", compression) as archive:
@@ -106,7 +106,7 @@ def zip_file(value, extra=(), compression=zipfile.ZIP_STORED):
 
 
 def legacy_file(value):
-    """As PyTorch wrote from 0.2 to 1.5."""
+    """Formats an object as PyTorch 0.2 to 1.5 wrote it."""
     storages = []
     content = dumps(with_tensors(value, storages), _persistent)
     head = b"".join(pickle.dumps(v, 2) for v in (MAGIC, PROTOCOL, {"little_endian": True}))
@@ -115,10 +115,10 @@ def legacy_file(value):
 
 
 def tar_file(value, late=False):
-    """As PyTorch 0.1 wrote: parameters around tensors that other files of the tar hold.
+    """Formats an object as PyTorch 0.1 wrote it: parameters that refer to tensors in other files of the tar.
 
     Args:
-      late: parameters get their tensor with their state, as the first releases had it.
+      late: Whether parameters get their tensor with their state, as in the first releases.
     """
     arrays = {}
 
@@ -149,7 +149,7 @@ class Tensor:
 
 
 def harmful(path):
-    """Programs that make a folder where Python's own machine runs them, by the instruction that does it."""
+    """Pickle programs that create a folder if Python's interpreter runs them, by the instruction that does it."""
     name, text = str(path).encode(), b"X" + struct.pack("<I", len(str(path))) + str(path).encode()
     return {
         "REDUCE": b"cos\nmkdir\n" + text + b"\x85R",

@@ -1,4 +1,4 @@
-"""ImageNet's residual networks in PyTorch: with torchvision's names, and as Keras states its own; apart from ours."""
+"""ImageNet's residual networks of torchvision and Keras, written in PyTorch independently of our networks."""
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
 
 
 def keras_logits(depth, tensors, images):
-    """keras.applications.ResNet50, 101, 152, before the softmax, on RGB images [N, H, W, 3] of 0 to 255.
+    """Logits of keras.applications.ResNet50, 101 or 152 for RGB images [N, H, W, 3] with pixels from 0 to 255.
 
     ``preprocess_input``: BGR, minus 103.939, 116.779, 123.68. Every convolution has a bias, BN's epsilon is 1.001e-5,
     the stride is on a block's first 1x1.

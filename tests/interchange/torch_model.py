@@ -1,4 +1,4 @@
-"""A PyTorch network with akamaster's names, written apart from ours."""
+"""A PyTorch network with akamaster's names, written independently of our networks."""
 
 import torch
 from torch import nn
@@ -47,6 +47,6 @@ class Network(nn.Module):
 
 
 def logits(model, images):
-    """Of NHWC images, with running statistics."""
+    """Logits for NHWC images, with BN's running statistics."""
     with torch.no_grad():
         return model.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()

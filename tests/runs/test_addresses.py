@@ -1,4 +1,4 @@
-"""Addresses, and paths longer than any, wherever a path is taken: one line before anything is read or written."""
+"""Every flag that takes a path refuses an address and too long a path, before anything is read or written."""
 
 import pytest
 
@@ -33,7 +33,7 @@ GIVEN = [
 ]
 
 
-# One address of each command and of each kind; the others are slow.
+# One address for each command and each kind of flag; the others are slow.
 QUICK = (0, 4, 6, 7, 9, 11, 12, 15, 17, 20, 21)
 
 
@@ -42,7 +42,7 @@ QUICK = (0, 4, 6, 7, 9, 11, 12, 15, 17, 20, 21)
     [g if i in QUICK else slow(g) for i, g in enumerate(GIVEN)],
     ids=lambda g: " ".join(g),
 )
-def test_an_address_is_no_path(tmp_path, given):
+def test_an_address_is_refused_as_a_path(tmp_path, given):
     code, output = command(*(argument.format(tmp_path) for argument in given))
     assert code == 2, output
     assert "URLs are not supported; mount the gs:// storage" in output
@@ -51,7 +51,7 @@ def test_an_address_is_no_path(tmp_path, given):
 
 
 @pytest.mark.parametrize("given", [g for g in GIVEN if g[1] != "resnet_flax.predict"][::4], ids=" ".join)
-def test_a_path_of_3000_characters(tmp_path, given):
+def test_a_path_of_3000_characters_is_refused(tmp_path, given):
     code, output = command(*(a.format(tmp_path).replace(ADDRESS, 3000 * "x") for a in given))
     assert code == 2, output
     assert "characters is longer than file systems allow" in output

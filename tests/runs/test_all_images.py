@@ -1,4 +1,4 @@
-"""evaluate --split=all, and data that are only for testing."""
+"""``evaluate --split=all``, and data sets with test images only."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.commands import ROOT, command
 from tests.data import imagenet_files
-from tests.interchange.test_forms import IMAGENET, drawn_tensors
+from tests.interchange.test_file_formats import IMAGENET, random_tensors
 from tests.marks import slow
 
 PHOTOS = ROOT.parent / "shared" / "photos"
@@ -26,7 +26,7 @@ def make(folder, counts):
 
 def weights(path, classes):
     save_file(
-        drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", classes, stage_units=(1, 1), width=0.125), path
+        random_tensors("configs/imagenet.py", "residual-50", "imagenet", classes, stage_units=(1, 1), width=0.125), path
     )
     return f"--weights={path}"
 
@@ -49,7 +49,7 @@ def evaluate(*arguments):
         ({"train/a": 2, "train/b": 3, "val/a": 1, "val/b": 1}, ("--split=all",), "all", "all that are there", 7),
     ],
 )
-def test_the_images_that_are_taken_are_said(counts, more, split, taken, number, tmp_path):
+def test_evaluate_prints_which_images_it_uses(counts, more, split, taken, number, tmp_path):
     folder = make(tmp_path / "data", counts)
     arguments = (*IMAGENET, f"--config.data.folder={folder}", "--config.data.name=folder")
     code, output = evaluate(weights(tmp_path / "w.safetensors", 2), *arguments, *more)
@@ -61,7 +61,7 @@ def test_the_images_that_are_taken_are_said(counts, more, split, taken, number, 
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
-def test_a_folder_that_is_only_for_testing_is_taken_whole(tmp_path):
+def test_a_folder_with_test_images_only_is_evaluated_completely(tmp_path):
     arguments = (*IMAGENET, f"--config.data.folder={PHOTOS / 'val'}", "--config.data.name=folder")
     code, output = evaluate(weights(tmp_path / "w.safetensors", 4), *arguments)
     assert code == 0, output
@@ -87,7 +87,7 @@ def imagenet_files_train(folder):
 
 
 @pytest.mark.slow  # 15 s; the tests around it take each split once
-def test_a_run_and_its_export_keep_the_split_of_training(tmp_path):
+def test_a_run_and_its_export_are_evaluated_on_their_training_split(tmp_path):
     folder = make(tmp_path / "data", {"a": 7, "b": 5})
     (folder / "a" / "notes.txt").write_text("no image")
     settings = (
@@ -109,15 +109,15 @@ def test_a_run_and_its_export_keep_the_split_of_training(tmp_path):
         assert code == 0, output
         assert " of 12)" in output.splitlines()[-1]
     stripped = tmp_path / "stripped.safetensors"
-    save_file(load_file(exported), stripped)  # without the run's config they are anyone's
+    save_file(load_file(exported), stripped)  # without the run's config, like a file of another program
     code, output = evaluate(f"--weights={stripped}", *settings[:-2], "--config.data.normalization=imagenet")
     assert code == 0, output
     assert " of 12)" in output.splitlines()[-1]
     shutil.rmtree(tmp_path / "run")
 
 
-def test_all_images_of_a_data_set_by_name(tmp_path):
-    """The digits: 1,442 for training and 355 for testing."""
+def test_split_all_covers_a_named_data_set(tmp_path):
+    """The digits have 1,442 training and 355 test images."""
     code, output = command(
         "train.py", "--config=configs/digits.py:residual-8", "--config.model.width=0.25", "--config.train.steps=1",
         f"--workdir={tmp_path / 'run'}",
@@ -130,7 +130,7 @@ def test_all_images_of_a_data_set_by_name(tmp_path):
     assert " of 1797)" in output.splitlines()[-1]
 
 
-def test_images_of_every_suffix_that_pillow_reads(tmp_path):
+def test_images_of_every_suffix_that_pillow_reads_are_evaluated(tmp_path):
     folder = tmp_path / "data"
     kinds = {"jfif": "JPEG", "jpe": "JPEG", "avif": "AVIF", "jp2": "JPEG2000", "tga": "TGA"}
     for name in ("a", "b"):

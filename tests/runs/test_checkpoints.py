@@ -1,4 +1,4 @@
-"""Checkpoints: the same bits come back; damaged ones are passed over and said so; which ones are kept."""
+"""Checkpoints restore the same bits, damaged ones are skipped with a warning, and the right ones are kept."""
 
 import gc
 import hashlib
@@ -17,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs import array_checksums
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED, RECORD
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
 from resnet_flax.runs.records import record_path, record_text
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 
@@ -27,7 +27,7 @@ def mesh_of(devices):
 
 
 def state_at(step, devices=8):
-    """A small state whose numbers say which step it is of."""
+    """A small state whose numbers are determined by the step."""
     rng = np.random.default_rng(step)
     kernel = rng.standard_normal((64, 64)).astype(np.float32)
     state = {
@@ -57,13 +57,13 @@ def assert_is_of_step(state, step):
 
 @pytest.fixture
 def _collected():
-    """What a test leaves to the garbage collector is collected before the next test, which would be blamed for it."""
+    """Collects a test's garbage before the next test, to which pytest would otherwise attribute its warnings."""
     yield
     gc.collect()
 
 
 def abandoned_reads(test):
-    """The reads that orbax gives up when one fails are coroutines that nobody awaits."""
+    """Ignores warnings about coroutines that are never awaited: orbax abandons its other reads when one fails."""
     ignored = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     return ignored(pytest.mark.usefixtures("_collected")(test))
 
@@ -77,14 +77,14 @@ def test_the_same_bits_come_back_on_any_number_of_devices(tmp_path, devices):
     assert restored["params"]["dense"]["kernel"].sharding.num_devices == devices
 
 
-def test_an_empty_folder_holds_none(tmp_path):
+def test_an_empty_folder_holds_no_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(like()) is None
         assert (checkpoints.steps(), checkpoints.last_saved, checkpoints.best_step()) == ([], None, None)
 
 
 def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
-    """The next training step is given the same buffers, while orbax still writes."""
+    """The next training step overwrites the same buffers, while orbax still writes."""
     step = jax.jit(lambda s: jax.tree.map(lambda a: a * 0 - 1, s), donate_argnums=0)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         for number in range(1, 6):
@@ -96,8 +96,8 @@ def test_the_state_may_be_overwritten_as_soon_as_save_returns(tmp_path):
             assert_is_of_step(checkpoints.restore(like(), number), number)
 
 
-def test_the_lines_may_grow_as_soon_as_save_returns(tmp_path, monkeypatch):
-    """While the checkpoint is written: it carried lines of later steps, which were doubled when they were put back."""
+def test_lines_may_be_added_as_soon_as_save_returns(tmp_path, monkeypatch):
+    """A checkpoint once stored lines that were added while it was written; restoring it duplicated them."""
     of_tree, grown = array_checksums.of_tree, threading.Event()
     monkeypatch.setattr(array_checksums, "of_tree", lambda tree: grown.wait(60) and of_tree(tree))
     lines = [json.dumps({"step": 5})]
@@ -150,7 +150,7 @@ DAMAGES = [cut_the_largest, flip_bits_of_the_largest, empty_all, delete_arrays]
 
 @abandoned_reads
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
-def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage, caplog):
     save(tmp_path, [10, 20, 30])
     damage(tmp_path, 30)
     with Checkpoints(tmp_path, keep=10) as checkpoints:
@@ -158,32 +158,32 @@ def test_the_one_before_a_damaged_one_is_used_and_that_is_said(tmp_path, damage,
         assert [
             m for m in caplog.messages if m.startswith(f"checkpoint 30 of {tmp_path / CHECKPOINTS} cannot be read (")
         ]
-        checkpoints.set_aside_after(20)
+        checkpoints.move_unreadable_after(20)
         assert (checkpoints.steps(), checkpoints.last_saved) == ([10, 20], 20)
-        checkpoints.save(30, state_at(30))  # in its place
+        checkpoints.save(30, state_at(30))  # replaces the damaged one
     assert (tmp_path / DAMAGED / "30").is_dir()
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 30)
 
 
-def test_damaged_ones_are_never_written_over(tmp_path):
+def test_damaged_checkpoints_are_never_overwritten(tmp_path):
     for _ in range(3):
         save(tmp_path, [10, 20])
         with Checkpoints(tmp_path, keep=10) as checkpoints:
-            checkpoints.set_aside_after(10)
+            checkpoints.move_unreadable_after(10)
     assert sorted(p.name for p in (tmp_path / DAMAGED).iterdir()) == ["20", "20-again", "20-again-again"]
 
 
 @abandoned_reads
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
-def test_all_damaged_is_one_line(tmp_path, damage):
+def test_one_line_says_that_all_checkpoints_are_damaged(tmp_path, damage):
     save(tmp_path, [10, 20])
     for step in (10, 20):
         damage(tmp_path, step)
     with (
         Checkpoints(tmp_path, keep=10) as checkpoints,
         pytest.raises(
-            UserError, match=r"none of its checkpoints \(20, 10\) can be read; .* move the run's folder away"
+            UserError, match=r"none of its checkpoints \(20, 10\) can be read; .* move the run directory away"
         ) as e,
     ):
         checkpoints.restore(like())
@@ -191,7 +191,7 @@ def test_all_damaged_is_one_line(tmp_path, damage):
     assert sorted(p.name for p in (tmp_path / CHECKPOINTS).iterdir() if p.name.isdecimal()) == ["10", "20"]
 
 
-def test_one_half_written_by_a_crash_does_not_count(tmp_path):
+def test_a_checkpoint_that_a_crash_left_incomplete_is_ignored(tmp_path):
     save(tmp_path, [10, 20])
     folder = tmp_path / CHECKPOINTS
     (folder / "20").rename(folder / "20.orbax-checkpoint-tmp")
@@ -204,7 +204,7 @@ def test_one_half_written_by_a_crash_does_not_count(tmp_path):
 
 
 def kept_of(saves, keep):
-    """The last `keep`, and of those there were the best: what a list and a loop say."""
+    """Computes the kept checkpoints in a simple loop: the last `keep`, and the best of those kept so far."""
     there = {}
     for step, error in saves:
         there[step] = math.inf if error is None else error
@@ -219,8 +219,8 @@ def kept_of(saves, keep):
     keep=st.integers(1, 2),
     restarts=st.sets(st.integers(1, 4), max_size=2),
 )
-def test_the_last_are_kept_and_the_best_by_validation_error(tmp_path_factory, errors, keep, restarts):
-    """However often a run is stopped between them; those that a signal wrote have no error."""
+def test_the_last_checkpoints_and_the_best_one_are_kept(tmp_path_factory, errors, keep, restarts):
+    """Restarts between the saves make no difference. Checkpoints that a signal caused have no validation error."""
     workdir = tmp_path_factory.mktemp("kept")
     saves = [(10 * i, error) for i, error in enumerate(errors, start=1)]
     checkpoints = Checkpoints(workdir, keep, keep_best=True)
@@ -242,7 +242,7 @@ def test_the_last_are_kept_and_the_best_by_validation_error(tmp_path_factory, er
 
 
 @pytest.mark.parametrize("content", [b"", b'{"validation', bytes(range(128, 256))])
-def test_a_damaged_validation_error_costs_only_itself(tmp_path, caplog, content):
+def test_a_damaged_validation_error_affects_only_its_checkpoint(tmp_path, caplog, content):
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
@@ -254,7 +254,7 @@ def test_a_damaged_validation_error_costs_only_itself(tmp_path, caplog, content)
     assert any(m.startswith("the validation error of checkpoint 10 cannot be read (") for m in caplog.messages)
 
 
-def test_without_a_validation_split_there_is_no_best(tmp_path):
+def test_without_a_validation_split_there_is_no_best_checkpoint(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step in (10, 20, 30):
             checkpoints.save(step, state_at(step))
@@ -262,7 +262,7 @@ def test_without_a_validation_split_there_is_no_best(tmp_path):
         assert (checkpoints.steps(), checkpoints.best_step()) == ([20, 30], None)
 
 
-def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
+def test_reading_changes_nothing_in_the_folder_and_prints_nothing(tmp_path, caplog):
     save(tmp_path, [10, 20])
     (tmp_path / CHECKPOINTS / "30.orbax-checkpoint-tmp").mkdir()  # another process is writing it
 
@@ -279,7 +279,7 @@ def test_reading_leaves_the_folder_alone_and_says_nothing(tmp_path, caplog):
 
 @abandoned_reads
 def test_no_flipped_bit_is_restored(tmp_path, caplog):
-    """One flipped bit: of 90 in the array files of a checkpoint without sums, 58 were restored without a word."""
+    """Before checkpoints had checksums, 58 of 90 flipped bits in the array files were restored without a warning."""
     save(tmp_path / "whole", [10, 20])
     rng, noticed = np.random.default_rng(0), 0
     arrays = [p for p in files(tmp_path / "whole", 20) if "/default/" in str(p)]
@@ -300,18 +300,18 @@ def test_no_flipped_bit_is_restored(tmp_path, caplog):
     assert noticed > 5
 
 
-def test_arrays_that_orbax_reads_and_nobody_saved_are_noticed(tmp_path, caplog):
-    """Whole files of another checkpoint in place of its own: only the sums can tell."""
+def test_arrays_of_another_checkpoint_are_noticed(tmp_path, caplog):
+    """Undamaged files of another checkpoint replace the checkpoint's own; only the checksums reveal it."""
     save(tmp_path, [10, 20])
     shutil.rmtree(tmp_path / CHECKPOINTS / "20" / "default")
     shutil.copytree(tmp_path / CHECKPOINTS / "10" / "default", tmp_path / CHECKPOINTS / "20" / "default")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like()), 10)
-    assert any("checkpoint 20 of" in m and "is not that of what was saved" in m for m in caplog.messages)
+    assert any("checkpoint 20 of" in m and "is not the saved one" in m for m in caplog.messages)
 
 
 def averaged_at(step):
-    """With a moving average that is twice the parameters."""
+    """The state with a moving average that is twice the parameters."""
     state = state_at(step)
     return state | {"average": jax.tree.map(lambda p: 2 * p, state["params"])}
 
@@ -320,7 +320,7 @@ def variables_like():
     return {name: like()[name] for name in ("params", "batch_stats")}
 
 
-def evaluated(items):
+def eval_variables(items):
     return {"params": items["average"], "batch_stats": items["batch_stats"]}
 
 
@@ -332,8 +332,8 @@ def save_averaged(workdir):
 
 @abandoned_reads
 @pytest.mark.parametrize("content", ["another checkpoint's", "a name damaged"])
-def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
-    """A damaged name of the average does not make the parameters be evaluated in its place."""
+def test_variables_for_evaluation_are_checked(tmp_path, caplog, content):
+    """If the name of the average is damaged, the parameters are not evaluated instead."""
     save_averaged(tmp_path)
     place = tmp_path / CHECKPOINTS / "20" / "default"
     if content == "another checkpoint's":
@@ -345,12 +345,12 @@ def test_variables_to_evaluate_are_checked_too(tmp_path, caplog, content):
         described.write_text(described.read_text().replace("average", "averagf"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         found = checkpoints.restore_variables(variables_like())
-    right = jax.device_get(evaluated(averaged_at(10)))
+    right = jax.device_get(eval_variables(averaged_at(10)))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), right)
     assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
 
 
-def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
+def test_arrays_that_evaluation_does_not_read_are_not_checked(tmp_path, caplog):
     save_averaged(tmp_path)
     record = RunDirectory(tmp_path).record(20)
     for name in ("opt_state/0", "params/dense/kernel"):
@@ -363,12 +363,12 @@ def test_what_is_not_read_to_evaluate_is_not_checked(tmp_path, caplog):
         assert caplog.messages == []
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         whole = checkpoints.restore(like() | {"average": like()["params"]})
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(evaluated(averaged_at(20))))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), jax.device_get(eval_variables(averaged_at(20))))
     assert int(whole["step"]) == 10
-    assert any("the checksum of opt_state/0 and 1 more is not that" in m for m in caplog.messages)
+    assert any("the checksum of opt_state/0 and 1 more is not the saved one" in m for m in caplog.messages)
 
 
-def test_a_checkpoint_without_sums_is_read_and_that_is_said_once(tmp_path, caplog):
+def test_a_checkpoint_without_checksums_is_read_with_one_warning(tmp_path, caplog):
     save(tmp_path, [10])
     shutil.rmtree(tmp_path / CHECKPOINTS / "10" / "record")
     with Checkpoints(tmp_path, keep=10) as checkpoints:
@@ -379,7 +379,7 @@ def test_a_checkpoint_without_sums_is_read_and_that_is_said_once(tmp_path, caplo
     ]
 
 
-def test_the_sums_and_the_lines_are_committed_with_the_arrays(tmp_path):
+def test_the_record_is_committed_with_the_arrays(tmp_path):
     lines = [json.dumps({"step": 5, "test_error": 0.5}), json.dumps({"step": 10, "test_error": 0.25})]
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         checkpoints.save(10, state_at(10), lines=lines)
@@ -394,7 +394,7 @@ def test_the_sums_and_the_lines_are_committed_with_the_arrays(tmp_path):
         assert checkpoints.record == record
 
 
-def test_a_flipped_validation_error_does_not_choose_another_best(tmp_path, caplog):
+def test_a_changed_validation_error_does_not_change_the_best_checkpoint(tmp_path, caplog):
     with Checkpoints(tmp_path, keep=10, keep_best=True) as checkpoints:
         for step in (10, 20):
             checkpoints.save(step, state_at(step), step / 100)
@@ -402,31 +402,31 @@ def test_a_flipped_validation_error_does_not_choose_another_best(tmp_path, caplo
     place.write_text(place.read_text().replace("0.2", "0.0"))
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.best_step() == 10
-    assert "the validation error of checkpoint 20 is not that which was saved, 0.2" in caplog.messages
+    assert "the validation error of checkpoint 20 is not the saved one, 0.2" in caplog.messages
 
 
-def test_a_network_of_other_shapes_is_said_to_be_one(tmp_path):
-    """The checkpoints are whole: nobody is to move the folder away."""
+def test_a_network_of_other_shapes_is_not_called_damaged(tmp_path):
+    """The checkpoints are not damaged, so the message does not advise to move the folder away."""
     save(tmp_path, [10, 20])
     other = like()
     kernel = other["params"]["dense"]["kernel"]
     other["params"]["dense"]["kernel"] = jax.ShapeDtypeStruct((64, 3), kernel.dtype, sharding=kernel.sharding)
     with Checkpoints(tmp_path, keep=10) as checkpoints, pytest.raises(UserError) as refused:
         checkpoints.restore(other)
-    assert "params/dense/kernel is (64, 64) there, (64, 3) here" in str(refused.value)
-    assert "checkpoints are whole" in str(refused.value)
+    assert "params/dense/kernel is (64, 64) there, (64, 3) now" in str(refused.value)
+    assert "checkpoints are not damaged" in str(refused.value)
     assert "move" not in str(refused.value)
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_a_file_where_the_checkpoints_should_be(tmp_path, read_only):
+def test_a_file_in_place_of_the_checkpoint_folder_is_refused(tmp_path, read_only):
     (tmp_path / CHECKPOINTS).write_text("")
     with pytest.raises(UserError, match="checkpoints: Not a directory"):
         Checkpoints(tmp_path, read_only=read_only)
 
 
-def test_an_item_may_hold_other_arrays(tmp_path):
-    """As where a metric was added, one removed, and one has another shape: the rest is the same bits."""
+def test_an_item_may_differ_in_its_arrays(tmp_path):
+    """A metric was added, one was removed, and one has another shape. All other arrays are the same bits."""
     save(tmp_path, [10])
     kept = like()["sums"]["loss"]
     wanted = like() | {"sums": {"loss": kept, "images": jax.ShapeDtypeStruct((2,), kept.dtype), "new": kept}}
@@ -444,7 +444,7 @@ def test_an_item_may_hold_other_arrays(tmp_path):
 
 @abandoned_reads
 @pytest.mark.parametrize("described", ['"loss"', '"images"'])
-def test_a_damaged_name_of_a_metric_is_no_other_metric(tmp_path, caplog, described):
+def test_a_damaged_name_of_a_metric_is_noticed(tmp_path, caplog, described):
     save(tmp_path, [10, 20])
     path = tmp_path / CHECKPOINTS / "20" / "default" / "_METADATA"
     assert described in path.read_text()

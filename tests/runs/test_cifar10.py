@@ -1,4 +1,4 @@
-"""CIFAR-10 itself, where TFDS_DATA_DIR holds it prepared."""
+"""Training on the real CIFAR-10, if TFDS_DATA_DIR holds the prepared data set."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def errors(workdir, name, *arguments):
-    """Training errors by step, on the augmented stream, each the mean since the one before."""
+    """Training errors on augmented images by step, each averaged since the previous log line."""
     code, output = finish(train(workdir, *arguments, config="configs/cifar10.py", name=name, quick=False), timeout=3600)
     assert code == 0, output
     return {line["step"]: line["train_error"] for line in lines(workdir)}
@@ -27,13 +27,13 @@ def errors(workdir, name, *arguments):
 def test_residual_20_learns(tmp_path):
     """The paper's recipe. About 6 minutes on 2 CPU cores.
 
-    How the first steps at a rate of 0.1 go hangs on the draw of the weights: the loss of the first batch is between 2.8
-    and 5.0 (here and in PyTorch alike, with the same initialisation). Seed 0 is the worst of those tried and is at 59%
-    after 400 steps; this is another.
+    The first steps at a learning rate of 0.1 depend on the initial weights: the loss of the first batch is between 2.8
+    and 5.0, here and in PyTorch with the same initialisation. Seed 0 is the worst of those tried, with 59% after 400
+    steps, so this test uses another.
     """
     arguments = ("--config.train.steps=400", "--config.train.log_every=100", "--config.seed=2")
     found = errors(tmp_path, "residual-20", *arguments)
-    assert found[400] < 0.55, found  # of steps 301 to 400
+    assert found[400] < 0.55, found  # the mean of steps 301 to 400
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Standard output and error that are closed, full, or a pipe whose reader has gone: the work goes on without them."""
+"""A command continues if its standard output or error is closed, full, or a pipe whose reader has gone."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.marks import slow
 SMALL = ("--config.train.steps=4", "--config.train.batch_size=16", "--config.model.width=0.25",
          "--config.train.log_every=2", "--config.train.eval_every=4")  # fmt: skip
 CASES = {
-    # how it is redirected: (the exit code of training and of a command that only prints, what is said)
+    # redirection: (exit code of training and of a command that only prints, its message)
     ">&-": (0, ""),
     "2>&-": (0, ""),
     ">&- 2>&-": (0, ""),
@@ -29,7 +29,7 @@ CASES = {
 
 
 def shell(redirected, *arguments):
-    """(exit code of the command, what is seen): the shell leaves the code of the command, not of ``head``."""
+    """Runs a redirected command; returns its exit code, not that of ``head``, and its visible output."""
     text = f"set -o pipefail; {' '.join([sys.executable, *map(str, arguments)])} {redirected}"
     environment = os.environ | {"XLA_FLAGS": xla_flags.QUICK}
     done = subprocess.run(["bash", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
@@ -37,10 +37,10 @@ def shell(redirected, *arguments):
 
 
 @pytest.mark.parametrize("redirected", CASES)
-def test_a_command_that_reports(tmp_path, redirected):
+def test_a_report_is_written_without_its_streams(tmp_path, redirected):
     folder = run(tmp_path / "all/x", config()).parent
     (tmp_path / "all/bad").mkdir()
-    (tmp_path / "all/bad/config.json").write_text("[]")  # so that something is said on standard error, too
+    (tmp_path / "all/bad/config.json").write_text("[]")  # causes a warning on standard error
     code, output = shell(redirected, "-m", "experiments.report", f"--workdir={folder}")
     right, said = CASES[redirected]
     assert code == right, output
@@ -58,7 +58,7 @@ def test_a_command_that_reports(tmp_path, redirected):
         ">/dev/full 2>/dev/full",
     ],
 )
-def test_training(tmp_path, redirected):
+def test_training_continues_without_its_streams(tmp_path, redirected):
     code, output = shell(
         redirected, "train.py", "--config=configs/digits.py:residual-8", *SMALL, f"--workdir={tmp_path}"
     )

@@ -1,4 +1,4 @@
-"""Mistakes end in one line and exit code 2; divergence in 4; evaluate says what train said."""
+"""Mistakes give one line and exit code 2, divergence gives 4, and ``evaluate`` prints the errors of training."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 
 
 def assert_refused(arguments, message, **keys):
-    """Exit code 2, nothing on stdout, one line on stderr; what jax compiles it would log there, too."""
+    """Checks exit code 2, nothing on stdout, and one line on stderr, where jax would also log a compilation."""
     code, out, error = streams(*arguments, environment={"JAX_LOG_COMPILES": "1"}, **keys)
     assert code == 2, error
     assert out == ""
@@ -113,9 +113,9 @@ def test_a_folder_of_another_config(run):
     assert_refused(["train.py", DIGITS, f"--workdir={run[0]}", *given], message)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    assert_refused(["train.py", DIGITS, f"--workdir={tmp_path}/file/run"], "cannot be made: Not a directory")
+    assert_refused(["train.py", DIGITS, f"--workdir={tmp_path}/file/run"], "cannot be created: Not a directory")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_mistakes_of_an_experiment(tmp_path):
 
 
 def test_divergence(tmp_path):
-    """The last finite checkpoint is kept, and a restart from it comes to the same end."""
+    """The last finite checkpoint is kept, and the run diverges in the same way when it resumes from it."""
     workdir, rate = tmp_path / "run", "--config.optimizer.learning_rate=1e9"
     every_step = (
         "--config.train.checkpoint_every=1",
@@ -167,7 +167,7 @@ def test_divergence(tmp_path):
 
 @pytest.mark.parametrize(("split", "images", "devices"), [("test", 355, 1), ("validation", 142, 8)])
 def test_evaluate_says_what_training_said(run, split, images, devices):
-    """With the plain config, too: which images are set aside is the run's. Its batch need not fit the devices."""
+    """The held-out images are the run's, even with a plain config. The run's batch size need not fit the devices."""
     workdir, _ = run
     given = ("--config=configs/digits.py:residual-8", "--config.model.width=0.25") if split == "validation" else ()
     code, output = command(

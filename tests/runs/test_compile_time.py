@@ -1,4 +1,4 @@
-"""Compile time does not grow with depth: ResNet-1202's training step is ready as soon as ResNet-20's."""
+"""Compile time does not grow with depth: ResNet-1202's training step compiles as fast as ResNet-20's."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.commands import streams
 
-# Of processor time, not the clock's: that grows with whatever else the machine does.
+# CPU time rather than wall-clock time, which depends on the machine's load.
 PROGRAM = """
 import json
 from benchmarks.compile_time import measure
@@ -17,7 +17,7 @@ for depth in (20, 1202, 1202, 20):
 
 @pytest.mark.slow
 def test_1202_layers_compile_as_fast_as_20():
-    """Traced, initialised, compiled at CIFAR's shapes and batch 128, without a cache; the better of two each."""
+    """Tracing, initialisation and compilation at CIFAR's shapes and batch 128, without a cache; best of two."""
     code, out, error = streams("-c", PROGRAM)
     assert code == 0, error
     seconds = {20: [], 1202: []}

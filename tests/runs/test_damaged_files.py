@@ -1,4 +1,4 @@
-"""The reader of a run's folder: what is damaged, hostile or edited is one line that names the file."""
+"""Reading a run directory: a damaged, hostile or edited file gives one line that names it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, CONFIG, DIVERGED, INTERRUPTED, METRICS, RECORD, STARTS
+from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DIVERGED, INTERRUPTED, METRICS, RECORD, STARTS
 from resnet_flax.runs.records import record_path, record_text
 from tests.training.small import small_config
 
@@ -24,7 +24,7 @@ BROKEN = [{"image": "a\nb"}, {"image": "22.png"}, {"image": "333.png", "reason":
 
 @pytest.fixture
 def folder(tmp_path):
-    """As a run leaves it: with sums, and with a checkpoint of step 6 that carries three of four lines."""
+    """A run directory with checksums, and with a checkpoint of step 6 that stores three of the four lines."""
     checksums.write(tmp_path / CONFIG, configs.to_json(configs.resolve(small_config())))
     checksums.write(tmp_path / METRICS, "".join(text + "\n" for text in TEXTS))
     checksums.write(tmp_path / STARTS, json.dumps({"step": 0, "parameters": 7, "classes": 10}) + "\n")
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 
 def refusal(read):
-    """Returns what a user is told, or None."""
+    """Returns the message for the user, or None."""
     try:
         read()
     except UserError as error:
@@ -77,9 +77,9 @@ def test_a_damaged_file_of_sums_is_noticed(folder):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         (folder / checksums.FILE).write_bytes(changed)
-        said = refusal(RunDirectory(folder).check) or refusal(RunDirectory(folder).mended)
+        said = refusal(RunDirectory(folder).check) or refusal(RunDirectory(folder).repaired_metrics)
         assert said is None or "sums.json" in said
-        assert said or RunDirectory(folder).mended()[0] in (LINES, LINES[:3])
+        assert said or RunDirectory(folder).repaired_metrics()[0] in (LINES, LINES[:3])
     (folder / checksums.FILE).unlink()
     RunDirectory(folder).check()
 
@@ -94,14 +94,14 @@ HOSTILE = [
 
 @pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("name", READ)
-def test_what_a_run_does_not_write_is_one_line(tmp_path, name, content):
-    """Without sums, as in a run of an earlier version."""
+def test_content_that_no_run_writes_is_refused_in_one_line(tmp_path, name, content):
+    """The folder has no checksums, like a run of an earlier version."""
     (tmp_path / name).write_bytes(content + b"\n")
     said = refusal(lambda: READ[name](RunDirectory(tmp_path)))
     assert not said or (str(tmp_path / name) in said and "\n" not in said and len(said) < 500)
 
 
-def test_null_is_a_number_that_is_not_finite(tmp_path):
+def test_null_stands_for_a_number_that_is_not_finite(tmp_path):
     line = {"step": 4, "test_loss": None, "train_loss": None, "test_error": 0.5, "test_error_raw": None, "seconds": 1.5}
     (tmp_path / METRICS).write_text(json.dumps(line) + "\n")
     assert RunDirectory(tmp_path).metrics() == [line]
@@ -138,8 +138,8 @@ def test_a_config_that_nobody_trained_is_refused(tmp_path, values):
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to itself"])
 @pytest.mark.parametrize("name", READ)
-def test_what_is_no_file_is_one_line(tmp_path, name, kind):
-    """A pipe that nobody fills must not be waited for."""
+def test_anything_but_a_file_is_refused_in_one_line(tmp_path, name, kind):
+    """Reading must not wait for a pipe that nobody writes to."""
     path = tmp_path / name
     {"folder": os.mkdir, "pipe": os.mkfifo, "link to itself": lambda p: os.symlink(p, p)}[kind](path)
     with pytest.raises(UserError, match=rf"/{name}: cannot be read: "):
@@ -157,46 +157,46 @@ def changed(number, text):
     ("damage", "lines", "said"),
     [
         (lambda texts: texts, LINES, ""),
-        (changed(1, TEXTS[1].replace("0.04", "0.02")), LINES, "1 line of step 4 lost or changed, put back from"),
-        (changed(0, "\0" * 60), LINES, "1 line of step 2 lost or changed, put back from checkpoint 6"),
-        (lambda texts: texts[1:], LINES, "1 line of step 2 lost or changed, put back from checkpoint 6"),
-        (lambda texts: texts[3:], LINES, "3 lines of steps 2 to 6 lost or changed, put back from checkpoint 6"),
-        (lambda texts: [], LINES[:3], "put back from checkpoint 6; lines after step 6 lost or damaged"),
+        (changed(1, TEXTS[1].replace("0.04", "0.02")), LINES, "1 line of step 4 lost or changed, restored from"),
+        (changed(0, "\0" * 60), LINES, "1 line of step 2 lost or changed, restored from checkpoint 6"),
+        (lambda texts: texts[1:], LINES, "1 line of step 2 lost or changed, restored from checkpoint 6"),
+        (lambda texts: texts[3:], LINES, "3 lines of steps 2 to 6 lost or changed, restored from checkpoint 6"),
+        (lambda texts: [], LINES[:3], "restored from checkpoint 6; lines after step 6 lost or damaged"),
         (lambda texts: texts[:3], LINES[:3], "lines after step 6 lost or damaged, left out"),
         (changed(3, TEXTS[3].replace("0.08", "0.09")), LINES[:3], "lines after step 6 lost or damaged, left out"),
-        (lambda texts: [texts[1], texts[0], *texts[2:]], LINES, "doubled or in another order, put back"),
-        (lambda texts: [texts[0], *texts], LINES, "doubled or in another order, put back"),
+        (lambda texts: [texts[1], texts[0], *texts[2:]], LINES, "duplicated or out of order, restored"),
+        (lambda texts: [texts[0], *texts], LINES, "duplicated or out of order, restored"),
     ],
     ids=range(10),
 )  # fmt: skip
-def test_lines_of_metrics_are_put_back_from_a_checkpoint(folder, damage, lines, said):
+def test_lines_of_metrics_are_restored_from_a_checkpoint(folder, damage, lines, said):
     (folder / METRICS).write_text("".join(text + "\n" for text in damage(TEXTS)))
-    found, words = RunDirectory(folder).mended()
+    found, words = RunDirectory(folder).repaired_metrics()
     assert found == lines
     assert (said in words) if said else not words
     assert "\n" not in words
 
 
-def test_a_line_that_a_crash_cut_short_is_no_damage(folder):
+def test_a_line_that_a_crash_cut_short_is_not_reported_as_damage(folder):
     with open(folder / METRICS, "a") as file:
         file.write('{"step": 10, "test_err')
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
 
 
 def test_lines_of_later_steps_in_a_checkpoint_are_left_out(folder):
     record = RunDirectory(folder).record(6) | {"lines": TEXTS}
     place = folder / CHECKPOINTS / "6" / RECORD
     record_path(place).write_text(record_text(record))
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
 
 
-def test_a_checkpoint_without_a_record_mends_nothing(folder):
-    """As an earlier version wrote it; with the sum that later lines have, what is damaged is still noticed."""
+def test_a_checkpoint_without_a_record_repairs_nothing(folder):
+    """An earlier version wrote the checkpoint. The checksum of the file still reveals damage."""
     record_path(folder / CHECKPOINTS / "6" / RECORD).parent.rename(folder / "gone")
-    assert RunDirectory(folder).mended() == (LINES, "")
+    assert RunDirectory(folder).repaired_metrics() == (LINES, "")
     (folder / METRICS).write_text("\n".join(TEXTS[1:]) + "\n")
     with pytest.raises(UserError, match="metrics.jsonl: is not as the run wrote it"):
-        RunDirectory(folder).mended()
+        RunDirectory(folder).repaired_metrics()
 
 
 def test_a_damaged_record_is_refused(folder):
@@ -215,13 +215,13 @@ def test_a_damaged_record_is_refused(folder):
 
 
 @pytest.mark.parametrize("module", ["resnet_flax.runs.resume", "experiments.report"])
-def test_a_folder_is_read_without_jax(module):
+def test_a_run_directory_is_read_without_jax(module):
     code = f"import sys, {module}; print([name for name in ('jax', 'orbax', 'optax', 'flax') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 @given(cut=st.integers(0, sum(len(json.dumps(line)) + 1 for line in BROKEN)))
-def test_a_line_that_was_cut_short_anywhere_is_left_out_and_the_next_one_is_whole(tmp_path_factory, cut):
+def test_a_line_that_was_cut_short_does_not_damage_the_next_one(tmp_path_factory, cut):
     run = RunDirectory(tmp_path_factory.mktemp("cut"))
     for line in BROKEN:
         path = run.note_broken(line)

@@ -1,4 +1,4 @@
-"""Eight devices, and two processes, learn what one device learns; what one of them is told, all do."""
+"""Several devices and processes train like one device, and act together on a signal, a mistake or a lost process."""
 
 import re
 import signal
@@ -11,7 +11,7 @@ from resnet_flax.runs.directory import RunDirectory
 from tests.commands import arrays, finish, free_port, lines, train
 from tests.marks import slow
 
-# One stage, with its loop: the compiler's time is most of these tests'. tests/training/test_step.py has all stages.
+# One scanned stage, because these tests mostly compile. tests/training/test_step.py covers all stages.
 SMALL = (
     "--config.model.stage_units=(3,)", "--config.model.width=0.25", "--config.train.batch_size=16",
     "--config.train.log_every=1", "--config.train.eval_every=10", "--config.train.eval_batch_size=71",
@@ -20,7 +20,7 @@ SMALL = (
 )  # fmt: skip
 FLOAT64 = ("--config.model.dtype=float64", "--config.model.param_dtype=float64")
 CASES = {
-    "float32": (5, SMALL, {}, 1e-5),  # rounding errors grow: no more than 5 steps
+    "float32": (5, SMALL, {}, 1e-5),  # only 5 steps, because rounding errors grow
     "float64": (30, SMALL + FLOAT64, {"JAX_ENABLE_X64": "1"}, 1e-10),
 }
 
@@ -33,7 +33,7 @@ def assert_losses(workdir, expected, tolerance):
         np.testing.assert_allclose(found, [line[key] for line in theirs if key in line], rtol=tolerance, err_msg=key)
 
 
-# In float32 on several devices of one process, tests/training/test_step.py is the smaller one of the kind.
+# tests/training/test_step.py is a faster test of float32 on several devices of one process.
 @pytest.fixture(scope="module", params=[slow("float32"), "float64"])
 def one_device(request, tmp_path_factory):
     steps, arguments, environment, tolerance = CASES[request.param]
@@ -52,7 +52,7 @@ def one_device(request, tmp_path_factory):
 
 
 @pytest.mark.slow  # tests/training/test_step.py compares eight devices with one
-def test_eight_devices(tmp_path, one_device):
+def test_eight_devices_train_like_one(tmp_path, one_device):
     _, arguments, environment, tolerance, expected = one_device
     code, output = finish(train(tmp_path / "run", *arguments, devices=8, environment=environment))
     assert code == 0, output
@@ -74,7 +74,7 @@ def wait_for_lines(workdir, count, process):
 
 
 def stop(both, workdir, count):
-    """SIGTERM to the process that writes nothing: both save the same step, which is returned, and leave."""
+    """Sends SIGTERM to the process that writes nothing; both must save the same step, which is returned, and end."""
     wait_for_lines(workdir, count, both[0])
     both[1].send_signal(signal.SIGTERM)
     results = [finish(p) for p in both]
@@ -87,7 +87,7 @@ def stop(both, workdir, count):
 
 
 @pytest.mark.slow
-def test_four_processes(tmp_path, one_device):
+def test_four_processes_train_like_one(tmp_path, one_device):
     _, arguments, environment, tolerance, expected = one_device
     results = [finish(p) for p in processes(4, tmp_path / "run", *arguments, environment=environment)]
     assert [code for code, _ in results] == [0] * 4, results
@@ -97,10 +97,10 @@ def test_four_processes(tmp_path, one_device):
 
 @pytest.mark.parametrize(("count", "victim"), [*(slow(4, i) for i in (0, 2)), (2, 1)])
 @pytest.mark.parametrize("one_device", ["float64"], indirect=True)
-def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, victim):
-    """The others say so and stop at once; a restart with two goes on from the checkpoint, to one process's losses.
+def test_a_killed_process_ends_the_others_and_the_run_resumes(tmp_path, one_device, count, victim):
+    """The other processes report the loss and stop at once. Two processes resume, and reach the losses of one process.
 
-    Where there are two, one of them is told to stop before the end.
+    The case of two processes also stops one of them with a signal before the end.
     """
     _, arguments, environment, tolerance, expected = one_device
     workdir, keys = tmp_path / "run", {"environment": environment}
@@ -115,7 +115,7 @@ def test_several_processes_one_of_which_is_killed(tmp_path, one_device, count, v
         if i == victim:
             assert f"error: process {i} of {count} was killed, or ended by jax" in output.splitlines()[-1]
             continue
-        # Where process 0 is gone, jax may abort before Python knows.
+        # If process 0 is gone, jax may abort the others before Python can report it.
         assert code == 3 or (victim == 0 and code == -signal.SIGABRT), output
         assert f"error: process {i} of {count}" in output
         assert "another process is lost" in output
@@ -140,7 +140,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_processes_that_cannot_be_joined(tmp_path, arguments, message):
+def test_processes_that_cannot_join_each_other_end_with_one_line(tmp_path, arguments, message):
     code, output = finish(
         train(tmp_path, *arguments, f"--coordinator=localhost:{free_port()}", "--coordinator_timeout=1"), timeout=60
     )
@@ -148,12 +148,12 @@ def test_processes_that_cannot_be_joined(tmp_path, arguments, message):
     assert last.startswith("error: ")
     assert message in last
     assert "Traceback" not in output
-    # Where others do not come, jax itself aborts.
+    # If the other processes do not join, jax aborts the process.
     assert code == (2 if "waiting for" not in message else -signal.SIGABRT)
 
 
-def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
-    """Both see a batch that does not fit; the folder of another run only the first, which reads it, sees."""
+def test_a_mistake_that_one_process_finds_ends_both_processes(tmp_path):
+    """Both processes notice a batch that does not fit, but only the first one, which writes it, a bad folder."""
     results = [finish(p) for p in processes(2, tmp_path / "run", "--config.train.batch_size=17")]
     assert [code for code, _ in results] == [2, 2]
     assert all("train.batch_size=17 is not divisible by the 2 devices; 16 or 18 would be" in o for _, o in results)
@@ -161,5 +161,5 @@ def test_a_mistake_that_one_process_finds_ends_both(tmp_path):
     (tmp_path / "file").write_text("")
     results = [finish(p) for p in processes(2, tmp_path / "file" / "run")]
     assert [code for code, _ in results] == [2, 2]
-    assert "cannot be made: Not a directory" in results[0][1]
+    assert "cannot be created: Not a directory" in results[0][1]
     assert "process 0 could not start; see its own error message" in results[1][1]

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, one config, finished or not."""
+"""A run directory: its lock, the checks before a resume, and whether the run is finished."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG, METRICS, PREPROCESSING, STARTS
+from resnet_flax.runs.file_names import CONFIG, METRICS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
 from resnet_flax.training.setup import prepare
@@ -28,7 +28,7 @@ def resolved(**overrides):
     return config.resolve(small_config(**overrides))
 
 
-def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path):
+def test_a_folder_in_use_is_locked_until_it_is_released(tmp_path):
     with RunDirectory(tmp_path / "new" / "run").locked():
         assert (tmp_path / "new" / "run").is_dir()
         with (
@@ -40,7 +40,7 @@ def test_a_folder_in_use_is_refused_and_free_afterwards(tmp_path):
         pass
 
 
-def test_an_error_frees_the_folder(tmp_path):
+def test_an_error_releases_the_lock(tmp_path):
     def fail():
         with RunDirectory(tmp_path).locked():
             raise RuntimeError
@@ -51,10 +51,10 @@ def test_an_error_frees_the_folder(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="file/run: cannot be made: Not a directory"),
+        pytest.raises(UserError, match="file/run: cannot be created: Not a directory"),
         RunDirectory(tmp_path / "file" / "run").locked(),
     ):
         pass
@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     ids=str,
 )
 def test_a_run_of_another_config_is_refused(tmp_path, overrides, message):
-    resume.check_config(RunDirectory(tmp_path), resolved())  # an empty folder takes any
+    resume.check_config(RunDirectory(tmp_path), resolved())  # an empty folder accepts any config
     RunDirectory(tmp_path).write_config(resolved())
     if message is None:
         resume.check_config(RunDirectory(tmp_path), resolved(**overrides))
@@ -85,13 +85,13 @@ def test_a_run_of_another_config_is_refused(tmp_path, overrides, message):
     ("overrides", "finished"),
     [
         ({}, True),
-        ({"data__download": False}, True),  # where data lie changes nothing
+        ({"data__download": False}, True),  # the key does not affect results
         ({"train__steps": 13}, False),
         ({"seed": 1}, False),
     ],
     ids=str,
 )
-def test_finished_is_this_config_to_its_last_step(tmp_path, overrides, finished):
+def test_a_run_is_finished_if_its_own_config_has_reached_the_last_step(tmp_path, overrides, finished):
     finished_folder(tmp_path, resolved())
     assert RunDirectory(tmp_path).is_finished(resolved(**overrides)) is finished
 
@@ -110,7 +110,7 @@ def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
     assert not RunDirectory(tmp_path).is_finished(resolved())
 
 
-def test_each_start_adds_a_line_that_says_on_what(tmp_path):
+def test_each_start_records_its_environment(tmp_path):
     assert RunDirectory(tmp_path).record_start(0, 269_722, 10, environment()) == []
     assert RunDirectory(tmp_path).record_start(500, 269_722, 10, environment()) == []
     first, second = (json.loads(text) for text in (tmp_path / STARTS).read_text().splitlines())
@@ -123,12 +123,12 @@ def test_each_start_adds_a_line_that_says_on_what(tmp_path):
     )
 
 
-def test_a_run_that_goes_on_elsewhere_says_so(tmp_path):
+def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):
     run, here = RunDirectory(tmp_path), {"jax": "0.10.0", "python": "3.11", "devices": 8}
     run.record_start(0, 269_722, 10, here | {"jax": "0.0.1", "python": "3.0", "devices": 1})
     assert run.record_start(500, 269_722, 10, here) == ["jax 0.0.1, now 0.10.0", "devices 1, now 8"]
     assert run.record_start(600, 269_722, 10, here) == []
-    assert run.record_start(0, 269_722, 10, here | {"jax": "0.0.1"}) == []  # anew: nothing is gone on with
+    assert run.record_start(0, 269_722, 10, here | {"jax": "0.0.1"}) == []  # a restart does not compare
 
 
 def photos(folder, classes, values=(0, 250)):
@@ -141,7 +141,7 @@ def photos(folder, classes, values=(0, 250)):
 
 @pytest.fixture
 def of_folder(tmp_path):
-    """A run's folder as its start leaves it, on photographs of cats and dogs; and a config of the same for others."""
+    """Two functions: one builds a config for a folder, the other begins a run on photographs of cats and dogs."""
 
     def config_of(name, normalization):
         place = {"data__folder": str(tmp_path / name), "data__image_size": 8, "data__normalization": normalization}
@@ -158,8 +158,8 @@ def of_folder(tmp_path):
     return config_of, begun
 
 
-def test_a_run_does_not_go_on_with_other_classes(tmp_path, of_folder):
-    """As many as before, or more of them: refused, and the run's files stay as they were."""
+def test_a_run_does_not_resume_with_other_classes(tmp_path, of_folder):
+    """Other classes are refused, whether as many or more, and the run's files stay unchanged."""
     config_of, begun = of_folder
     workdir = begun("imagenet")
     before = {p.name: p.read_bytes() for p in workdir.iterdir()}
@@ -171,7 +171,7 @@ def test_a_run_does_not_go_on_with_other_classes(tmp_path, of_folder):
     assert {p.name: p.read_bytes() for p in workdir.iterdir() if p.name != ".lock"} == before
 
 
-def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_folder):
+def test_moved_images_are_accepted_and_changed_ones_are_refused(tmp_path, of_folder):
     config_of, begun = of_folder
     workdir = begun("channel")
     (tmp_path / "pets").rename(tmp_path / "moved")
@@ -189,7 +189,7 @@ def test_images_that_moved_are_the_same_and_changed_ones_are_not(tmp_path, of_fo
     (workdir / PREPROCESSING).write_bytes(b"\xff")  # damaged
     with pytest.raises(UserError, match=r"preprocessing.json: is not as the run wrote it .* delete .*/sums.json"):
         resume.check_images(RunDirectory(workdir), there, None)
-    (workdir / checksums.FILE).unlink()  # of an earlier version: written anew
+    (workdir / checksums.FILE).unlink()  # as in a run of an earlier version, where the file is written again
     resume.check_images(RunDirectory(workdir), there, None)
     RunDirectory(workdir).write_images(there)
     resume.check_images(RunDirectory(workdir), there, None)
@@ -202,7 +202,7 @@ def test_a_damaged_config_is_named(tmp_path):
             RunDirectory(tmp_path).config()
 
 
-def test_a_cosine_follows_the_steps(tmp_path):
+def test_more_steps_change_a_cosine_schedule(tmp_path):
     RunDirectory(tmp_path).write_config(resolved(schedule__name="cosine"))
     with pytest.raises(UserError, match=r"decay_steps: 12 there, 20 now.* cosine .* set schedule.decay_steps=12$"):
         resume.check_config(RunDirectory(tmp_path), resolved(schedule__name="cosine", train__steps=20))
@@ -211,7 +211,7 @@ def test_a_cosine_follows_the_steps(tmp_path):
     )
 
 
-def test_milestones_that_follow_the_steps(tmp_path):
+def test_more_steps_change_derived_milestones(tmp_path):
     given = {"schedule.name": "piecewise", "data.folder": "photos"}
     RunDirectory(tmp_path).write_config(config.resolve(config.load("configs/folder.py", None, given)))
     given["train.steps"] = 4000

@@ -1,4 +1,4 @@
-"""Checkpoints that earlier commits wrote, each in its form: the same bits are evaluated, and resumed from."""
+"""Checkpoints in the formats of earlier commits can be evaluated and resumed with the same bits."""
 
 import jax
 import numpy as np
@@ -14,13 +14,13 @@ from tests.marks import slow
 
 
 def without_optimizer(monkeypatch):
-    """From now on, a call that builds an optimizer fails."""
+    """Makes every later attempt to build an optimizer fail."""
     monkeypatch.setattr(optimizers, "build", None)
 
 
 @pytest.mark.parametrize("name", ["momentum", "average"])
 def test_the_variables_are_restored_without_an_optimizer(begun_with_items, monkeypatch, name):
-    """The average where there is one, beside the parameters; every array is the one that orbax alone reads."""
+    """The average is restored if there is one, and every array equals the one that plain orbax reads."""
     without_optimizer(monkeypatch)
     found = trees.names(model.from_run(begun_with_items / name).variables)
     saved = arrays(begun_with_items / name, 6)
@@ -33,8 +33,8 @@ def test_the_variables_are_restored_without_an_optimizer(begun_with_items, monke
 
 
 @pytest.mark.parametrize("name", ["finished", "finished_average"])
-def test_those_without_checksums_too(begun_before, monkeypatch, name):
-    """The average lies in the optimizer's state there."""
+def test_the_variables_are_restored_from_checkpoints_without_checksums(begun_before, monkeypatch, name):
+    """Such checkpoints keep the average in the optimizer's state."""
     without_optimizer(monkeypatch)
     found = trees.names(model.from_run(begun_before / name).variables)
     saved = arrays(begun_before / name, 20)
@@ -46,8 +46,8 @@ def test_those_without_checksums_too(begun_before, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", [slow("momentum"), "average"])
-def test_a_run_is_resumed(begun_with_items, capfd, name):
-    """To the metrics of the run that was not stopped: the same bits on the machine that began it."""
+def test_a_run_with_earlier_checkpoints_is_resumed(begun_with_items, capfd, name):
+    """The metrics are those of the uninterrupted run, with the same bits on the machine that began it."""
     workdir = begun_with_items / name
     whole = workdir / "metrics.jsonl"
     (workdir / "whole.jsonl").replace(begun_with_items / "metrics.jsonl")

@@ -1,4 +1,4 @@
-"""Random damage to a run's folder: the same numbers, or one line; see tests/faults.py."""
+"""Random damage to a run directory gives the same results or a message of one line; see tests/faults.py."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.marks import slow
     ("seed", "flips", "others"),
     [(100, 2, 2), *(slow(seed, 50, 25) for seed in range(4))],
 )
-def test_a_fault_never_gives_another_number(seed, flips, others, tmp_path):
+def test_a_fault_never_changes_a_result(seed, flips, others, tmp_path):
     environment = {"XDG_CACHE_HOME": str(tmp_path)}
     arguments = (f"--seed={seed}", f"--flips={flips}", f"--others={others}")
     code, output = command("-m", "tests.faults", *arguments, environment=environment, timeout=540)

@@ -1,4 +1,4 @@
-"""A disk with no room: said in one line, and nothing is lost. A limit on the size of files stands for it."""
+"""A full disk, simulated by a limit on file sizes, gives a message of one line, and nothing is lost."""
 
 import resource
 import shutil
@@ -20,15 +20,15 @@ RUN = ("--config.model.width=0.25", "--config.train.log_every=2", "--config.trai
 
 @pytest.fixture
 def no_larger_than():
-    """Processes started from now on write no file larger than so many bytes; this one neither."""
+    """A function that limits the size of files that this process and its later children can write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("room", [1_000, None])
-def test_while_caching(tmp_path, no_larger_than, monkeypatch, caplog, room):
-    """The decoded images take 50 kB: they are used from memory, and no part of them is left."""
+def test_a_full_disk_while_caching(tmp_path, no_larger_than, monkeypatch, caplog, room):
+    """The decoded images of 50 kB are used from memory, and no partial file is left."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     image = np.arange(40 * 40 * 3, dtype=np.uint8).reshape(40, 40, 3)
     for name in ("cat", "dog"):
@@ -49,7 +49,7 @@ def test_while_caching(tmp_path, no_larger_than, monkeypatch, caplog, room):
     assert all("written" in warning for warning in warnings)
 
 
-def test_while_saving(tmp_path, no_larger_than):
+def test_a_full_disk_while_saving(tmp_path, no_larger_than):
     code, output = finish(train(tmp_path / "whole", *RUN, "--config.train.steps=12"))
     assert code == 0, output
     run = tmp_path / "run"
@@ -59,10 +59,10 @@ def test_while_saving(tmp_path, no_larger_than):
     no_larger_than(8_000)
     code, output = finish(train(run, *RUN, "--config.train.steps=12"))
     assert code == 2, output
-    # TensorStore, whose writes are under way, prints lines of its own before and after.
+    # TensorStore prints lines of its own before and after, because its writes are still in progress.
     (last,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert last.startswith(f"error: {run}/checkpoints: a checkpoint cannot be written: File too large; ")
-    assert last.endswith("the last whole one is of step 4. With room there, the same command goes on")
+    assert last.endswith("the last complete one is of step 4. Free disk space; the same command resumes")
 
     no_larger_than(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     code, output = finish(train(run, *RUN, "--config.train.steps=12"))
@@ -72,11 +72,11 @@ def test_while_saving(tmp_path, no_larger_than):
 
 
 def state_of(size):
-    """The items of a state of so many parameters, and nothing else."""
+    """The items of a state with one array of so many parameters."""
     return {"params": {"kernel": np.zeros(size)}}
 
 
-def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypatch):
+def test_a_checkpoint_larger_than_the_free_space_is_not_begun(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
     with Checkpoints(tmp_path) as checkpoints:
@@ -84,6 +84,6 @@ def test_a_checkpoint_for_which_there_is_no_room_is_not_begun(tmp_path, monkeypa
         checkpoints.wait()
         with pytest.raises(UserError) as refused:
             checkpoints.save(2, state_of(2**18))
-        assert "it takes 2.0 MiB, and 1.0 are free; the last whole one is of step 1" in str(refused.value)
+        assert "it takes 2.0 MiB, and 1.0 are free; the last complete one is of step 1" in str(refused.value)
         assert checkpoints.steps() == [1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]

@@ -1,4 +1,4 @@
-"""Killed or asked to stop, at any moment, a run ends in the bits of one that was never stopped."""
+"""A run that is killed or stopped at any moment and resumed gives the bits of an uninterrupted run."""
 
 import random
 import re
@@ -45,7 +45,7 @@ def assert_same_bits(workdir, uninterrupted):
 
 
 def read_until(process, text):
-    """Reads the output up to a line with that text: (that line, the step at which the run says that it begins)."""
+    """Reads the output up to a line with a text; returns that line and the step at which the run starts or resumes."""
     step, seen = None, []
     for line in process.stdout:
         seen.append(line)
@@ -65,13 +65,13 @@ def wait_for(condition, process):
 
 
 def last_line(workdir):
-    """The step of the last whole line of metrics."""
+    """The step of the last complete line of metrics."""
     whole = (workdir / "metrics.jsonl").read_text().rpartition("\n")[0]
     return int(re.findall(r'^{"step": (\d+)', whole, re.MULTILINE)[-1]) if whole else 0
 
 
 def saved(workdir):
-    """Steps of the whole checkpoints."""
+    """The steps of the complete checkpoints."""
     folder = workdir / "checkpoints"
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()) if folder.is_dir() else []
 
@@ -81,7 +81,7 @@ def being_written(workdir):
 
 
 @pytest.mark.parametrize("kills", [4, slow(6)])
-def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
+def test_a_run_that_is_killed_repeatedly_ends_in_the_same_bits(tmp_path, uninterrupted, kills):
     workdir, moments = tmp_path / "run", random.Random(0)
     began_at, newest, while_writing = [], [], 0
     for kill in range(kills):
@@ -110,15 +110,15 @@ def test_sigkill_at_moments(tmp_path, uninterrupted, kills):
     code, output = finish(process)
     assert code == 0, output
 
-    assert len(began_at) == kills  # every restart said at which step
-    assert began_at == newest[1:]  # the newest whole checkpoint
+    assert len(began_at) == kills  # every start printed its step
+    assert began_at == newest[1:]  # each start resumed from the newest complete checkpoint
     assert sum(step > 0 for step in began_at) >= kills * 6 // 10, began_at
     assert len(set(began_at)) >= kills * 6 // 10, began_at
     assert while_writing, "no kill met a checkpoint being written"
     assert_same_bits(workdir, uninterrupted)
 
 
-def test_signals_save_and_leave(tmp_path, uninterrupted):
+def test_a_signal_saves_the_run_and_ends_it(tmp_path, uninterrupted):
     workdir, moments = tmp_path / "run", random.Random(1)
     process = begin(workdir, cold=True)
     wait_for(lambda: "jaxlib" in Path(f"/proc/{process.pid}/maps").read_text(), process)  # while it imports
@@ -148,7 +148,7 @@ def test_signals_save_and_leave(tmp_path, uninterrupted):
     assert_same_bits(workdir, uninterrupted)
 
 
-def test_sigkill_before_the_first_checkpoint_and_a_folder_in_use(tmp_path, uninterrupted):
+def test_a_kill_releases_the_lock_and_a_running_run_holds_it(tmp_path, uninterrupted):
     workdir = tmp_path / "run"
     process = begin(workdir)
     read_until(process, "starting at step 0")
@@ -156,7 +156,7 @@ def test_sigkill_before_the_first_checkpoint_and_a_folder_in_use(tmp_path, unint
     process.communicate()
     assert saved(workdir) == []
 
-    process = begin(workdir)  # the lock of the one that was killed is gone
+    process = begin(workdir)  # the killed process no longer holds the lock
     assert read_until(process, "starting at step")[1] == 0
     code, output = finish(begin(workdir))
     assert process.poll() is None, "the first had ended before the second was refused; make the run longer"
@@ -179,7 +179,7 @@ def test_a_finished_run_is_not_run_again(uninterrupted):
 
 
 @pytest.mark.slow
-def test_a_finished_run_that_is_given_more_steps_is_one_of_that_length(tmp_path, uninterrupted):
+def test_a_finished_run_with_more_steps_equals_a_longer_run(tmp_path, uninterrupted):
     workdir = tmp_path / "run"
     half = STEPS // 2
     code, output = finish(begin(workdir, half))

@@ -1,4 +1,4 @@
-"""metrics.jsonl: no line lost, doubled or half-written; and event files that TensorBoard can read."""
+"""metrics.jsonl has no lost, duplicated or incomplete line, and TensorBoard can read the event files."""
 
 import json
 import struct
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import METRICS
+from resnet_flax.runs.file_names import METRICS
 from resnet_flax.runs.metrics import NoMetricsLog
 
 
@@ -23,7 +23,7 @@ def write(workdir, begin, steps):
 
 
 def crc32c(data):
-    """Castagnoli's, bit by bit; not the table of the writer."""
+    """CRC-32C (Castagnoli) computed bit by bit, independent of the writer's table."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -38,7 +38,7 @@ def masked(data):
 
 
 def events(workdir):
-    """The events of every file, in order: TFRecords, whose checksums are checked, of Event messages."""
+    """Reads the events of every file in order: TFRecords of Event messages, whose checksums are verified."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = []
@@ -56,7 +56,7 @@ def events(workdir):
 
 
 def scalars(workdir):
-    """What TensorBoard would draw: {tag: {step: value}}, without what a later start took back."""
+    """The series that TensorBoard draws, {tag: {step: value}}, without values that a later start invalidated."""
     from tensorboardX.proto.event_pb2 import SessionLog
 
     drawn = {}
@@ -70,8 +70,8 @@ def scalars(workdir):
     return drawn
 
 
-def test_the_checksum_is_the_published_one():
-    """RFC 3720, B.4: 32 bytes of zeros."""
+def test_the_reference_checksum_gives_the_published_value():
+    """RFC 3720, B.4, gives the checksum of 32 zero bytes."""
     assert crc32c(bytes(32)) == 0x8A9136AA
 
 
@@ -94,7 +94,7 @@ def test_events_hold_the_same_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("resumed_at", [0, 2, 3])
-def test_lines_and_events_after_the_step_that_a_run_goes_on_from_are_written_anew(tmp_path, monkeypatch, resumed_at):
+def test_lines_and_events_after_the_resumed_step_are_written_again(tmp_path, monkeypatch, resumed_at):
     write(tmp_path, 0, [1, 2, 3])
     clock = __import__("time").time
     monkeypatch.setattr("time.time", lambda: clock() + 10)  # event files are named by the second
@@ -122,7 +122,7 @@ def test_the_other_hosts_write_nothing(tmp_path):
 
 
 def test_pytorch_is_not_imported_to_write_events(tmp_path):
-    """Seconds, in every run; in a process of its own, since a test before may have imported it."""
+    """The import would take seconds in every run. A separate process, because another test may have imported it."""
     from tests.commands import command
 
     program = (

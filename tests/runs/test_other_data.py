@@ -1,4 +1,4 @@
-"""``evaluate`` on other data than a network was trained on: its normalisation, its classes, its steps."""
+"""``evaluate`` on other data than the network was trained on: the normalisation, the classes and the image size."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ DIGITS = tuple("0123456789")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A run on the digits, its export, and sets with the same test images beside other training images or classes."""
+    """A run on the digits, its export, and data sets with the same test images but other training images or classes."""
     folder = tmp_path_factory.mktemp("other")
     data = datasets.load(config.load("configs/digits.py").data)
     test = list(zip(data.test.images, data.test.labels, strict=True))
@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     trained = {
         "train__steps": 60,
         "train__eval_every": 60,
-        "schedule__milestones": (61, 62),  # after the end, and as many as in other tests: the same program
+        "schedule__milestones": (61, 62),  # after the last step; two of them, as in other tests, to share the program
         "optimizer__learning_rate": 0.02,
     }
     loop.run(small_config(**trained), run)
@@ -52,8 +52,8 @@ def evaluate(place, name, given, *more):
 
 
 @pytest.mark.parametrize("what", ["--workdir={}/run", slow("--weights={}/run.safetensors")])
-def test_the_mean_image_is_the_trained_networks(place, what):
-    """Beside a darker training split; on the same test images the same error and loss as training found."""
+def test_the_mean_image_is_that_of_the_training_run(place, what):
+    """The data set has darker training images. Error and loss on the test images are those of the training run."""
     trained = lines(place / "run")[-1]
     wrong = round(355 * trained["test_error"])
     code, output = evaluate(place, "dark_digits", what.format(place), "--config.train.steps=900")
@@ -72,7 +72,7 @@ def test_the_mean_image_is_the_trained_networks(place, what):
             "reversed_digits",
             r"reversed_digits: its classes are in another order (9, 8, 7, ...) than the network",
         ),
-        ("other_digits", "its 10 classes are not the 10 of the network: only the data have 10; only the network has 0"),
+        ("other_digits", "its 10 classes are not the network's 10: only the data have 10; only the network has 0"),
     ],
 )
 def test_other_classes_are_refused(place, name, message):
@@ -92,7 +92,7 @@ def test_images_of_another_size_are_refused_unless_they_are_resized(place):
     assert "of 20), loss" in output.splitlines()[-1]
 
 
-def test_it_says_where_test_images_were_set_aside(place):
+def test_evaluate_says_if_it_uses_held_out_training_images(place):
     code, output = evaluate(place, "train_digits", f"--workdir={place}/run")
     assert code == 0, output
     assert "tested on a fifth of its training images, which are not trained on: it has no split for testing" in output

@@ -1,4 +1,4 @@
-"""Files and folders that a user may not read or write: one line that says so, the exit code 2, and an end."""
+"""Files and folders without permission to read or write: the command ends with one line and exit code 2."""
 
 import shutil
 
@@ -42,13 +42,13 @@ CASES = [
 ]
 
 
-# One of them in `make test`; the others are slow.
+# `make test` runs one of them; the others are slow.
 SOME = [CASES[i] if i == 1 else slow(*CASES[i]) for i in range(len(CASES))]
 
 
 @pytest.mark.parametrize(("close", "said"), SOME, ids=range(len(CASES)))
 def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
-    """With ``checkpoints`` not writable, the process never ended, and its message spoke of room."""
+    """With a read-only ``checkpoints`` folder, the process once never ended, and its message blamed the disk space."""
     run = tmp_path / "run"
     shutil.copytree(begun, run)
     close(run)
@@ -61,7 +61,7 @@ def test_training_ends_with_one_line(begun, tmp_path, bound, close, said):
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, output
     assert said in errors[0]
-    assert "room" not in output
+    assert "disk space" not in output
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_evaluate_ends_with_one_line(begun, tmp_path, bound, close):
     assert "Permission denied" in output or "can be read" in output
 
 
-def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
-    """The thread of the checkpoint writer that waits for the others does not keep the process alive."""
+def test_a_folder_that_becomes_read_only_ends_the_run(tmp_path, bound):
+    """The checkpoint writer's waiting thread does not keep the process alive."""
     program = tmp_path / "program.py"
     program.write_text(
         "import sys; sys.argv[1:] = []\n"
@@ -92,7 +92,7 @@ def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
         "    state = {'params': {'a': jnp.zeros(9)}}\n"
         f"    with checkpoints.Checkpoints(Path({str(tmp_path)!r})) as kept:\n"
         "        kept.save(1, state); kept.wait()\n"
-        "        checkpoint_folder.check_folder = lambda *_: None\n"  # it closes just after that look
+        "        checkpoint_folder.check_folder = lambda *_: None\n"  # the folder changes just after the check
         f"        Path({str(tmp_path)!r}, 'checkpoints').chmod(0o555)\n"
         "        kept.save(2, state); kept.wait()\n"
         "command.run(main)\n"
@@ -101,4 +101,4 @@ def test_a_folder_that_closes_while_it_trains_ends_the_run(tmp_path, bound):
     assert code == 2, output
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "a checkpoint cannot be written: Permission denied" in error
-    assert "the last whole one is of step 1. With that mended, the same command goes on" in error
+    assert "the last complete one is of step 1. Repair that; the same command resumes" in error

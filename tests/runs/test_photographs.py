@@ -1,4 +1,4 @@
-"""Real photographs: trained on from a folder, evaluated in every view, and what is wrong with a folder or a file."""
+"""Photographs in folders: training, evaluation in every view, and messages about a bad folder or file."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 from resnet_flax import model
 from resnet_flax.runs import checksums
 from tests.commands import ROOT, command, finish, free_port, lines, start, streams
-from tests.runs import views_by_hand
+from tests.runs import reference_views
 
 PHOTOS = ROOT.parent / "shared" / "photos"
 SHORT = ("--config.train.batch_size=8", "--config.train.steps=2")
-# Two bottlenecks: the compiler's time is most of these tests'. Strides as in the weights of others.
+# Only two bottlenecks, because these tests mostly compile. Strides as in torchvision's weights.
 NETWORK = ("--config=configs/folder.py:residual-50", "--config.model.stage_units=(1,1)")
 TINY = (
     *NETWORK, *SHORT, "--config.data.image_size=32", "--config.data.resize=36", "--config.model.width=0.125",
@@ -39,7 +39,7 @@ def train(folder, workdir, *arguments):
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
 def test_a_small_network_learns_real_photographs(tmp_path):
-    """ImageNet's own images, of 128 to 2,400 pixels and one grey one, at 64: a training error below 10 %."""
+    """ImageNet's images, of 128 to 2,400 pixels and one of them grey, at 64 pixels: a training error below 10%."""
     code, output = command(
         "train.py", "--config=configs/folder.py:residual-18", f"--config.data.folder={PHOTOS}", f"--workdir={tmp_path}",
         "--config.data.image_size=64", "--config.data.resize=72", "--config.model.width=0.25",
@@ -48,17 +48,17 @@ def test_a_small_network_learns_real_photographs(tmp_path):
     assert code == 0, output
     last = lines(tmp_path)[-1]
     assert last["train_error"] < 0.1
-    assert last["test_error"] < 0.64  # of four classes: guessing errs on 0.75, give or take 0.06
+    assert last["test_error"] < 0.64  # guessing among four classes has an error of 0.75 ± 0.06
     net, files = model.from_run(tmp_path), sorted((PHOTOS / "val").glob("*/*"))
-    crops = [views_by_hand.crops(file, 72, 64) for file in files]
+    crops = [reference_views.crops(file, 72, 64) for file in files]
     for view in ("center", "10crop"):
         code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path}", f"--view={view}")
         assert code == 0, output
         assert "46 photographs (" in output
-        answers = [net.preprocessing.classes[views_by_hand.probabilities(net, c[view]).argmax()] for c in crops]
+        answers = [net.preprocessing.classes[reference_views.probabilities(net, c[view]).argmax()] for c in crops]
         wrong = sum(answer != file.parent.name for answer, file in zip(answers, files, strict=True))
         assert output.splitlines()[-1].startswith(f"test error {wrong / 46:.2%} ({wrong} of 46)")
-        # What training decodes into memory, and what evaluation reads from the files, are the same pixels.
+        # Training decodes into memory and evaluation reads the files, but the pixels are the same.
         assert view == "10crop" or wrong / 46 == pytest.approx(last["test_error"], abs=1e-6)
     photo = next((PHOTOS / "val" / "dog").iterdir())
     code, output = command("-m", "resnet_flax.predict", f"--workdir={tmp_path}", "--json", str(photo))
@@ -69,7 +69,7 @@ def test_a_small_network_learns_real_photographs(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two steps on a folder, and the network exported."""
+    """A run of two steps on a folder, and its export."""
     place = tmp_path_factory.mktemp("photographs")
     folder = make_folder(place / "pets")
     code, output = train(folder, place / "run")
@@ -89,10 +89,10 @@ def evaluated(*arguments):
     return output.splitlines()[-1]
 
 
-def test_the_exported_network_is_the_runs_and_two_processes_do_as_one(run, tmp_path):
-    """The file is evaluated without a config. A run's state lies on the devices of both processes; one of them prints.
+def test_an_exported_network_evaluates_like_its_run_on_two_processes(run, tmp_path):
+    """The file needs no config. The run's state is on the devices of both processes, and only one process prints.
 
-    With BN's statistics anew, and on the training images.
+    The evaluation re-estimates BN's statistics and uses the training images.
     """
     _, workdir, exported = run
     more = ("--view=10crop", "--reestimate_bn", "--split=train")
@@ -113,8 +113,8 @@ def test_the_exported_network_is_the_runs_and_two_processes_do_as_one(run, tmp_p
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_images_elsewhere_and_the_network_of_the_run(run, tmp_path):
-    """Strides and an epsilon that the config's file does not have, and width; unless the command line names others."""
+def test_moved_images_are_evaluated_with_the_network_of_the_run(run, tmp_path):
+    """The run's strides, epsilon and width are kept, though the config file has others, unless the user sets them."""
     folder, workdir, exported = run
     shutil.copytree(folder, tmp_path / "elsewhere")
     there = (*NETWORK, f"--config.data.folder={tmp_path / 'elsewhere'}")
@@ -133,11 +133,11 @@ def test_images_elsewhere_and_the_network_of_the_run(run, tmp_path):
     (tmp_path / "run" / checksums.FILE).unlink()  # the file is edited on purpose
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path / 'run'}")
     assert code == 2
-    assert f"data.folder={tmp_path / 'gone'}, where the images lay in training: there is no such folder" in output
+    assert f"data.folder={tmp_path / 'gone'}, the image folder of the training run: there is no such folder" in output
     assert "--config=FILE:residual-8 --config.model.stage_units=(1, 1) --config.data.folder=FOLDER" in output
 
 
-def test_no_key_is_recommended_that_is_refused(run, tmp_path):
+def test_no_refused_key_is_recommended(run, tmp_path):
     folder, workdir, _ = run
     shutil.copytree(folder, tmp_path / "pets")
     for file in (tmp_path / "pets").rglob("*.jpg"):
@@ -150,14 +150,14 @@ def test_no_key_is_recommended_that_is_refused(run, tmp_path):
     assert "data.broken" not in output
 
 
-def test_fine_tuning_on_other_classes(run, tmp_path):
+def test_fine_tuning_on_other_classes_resets_the_head(run, tmp_path):
     _, _, exported = run
     folder = make_folder(tmp_path / "birds", ("crow", "owl", "tit"))
     code, output = train(folder, tmp_path / "run", f"--config.init.weights={exported}")
     assert code == 2
     assert "fc.weight is (2, 64) and must be (3, 64)" in output
     assert "--reset-head" in output
-    # From a backbone, a file without the last layer, too.
+    # The same with a backbone, a file without the last layer.
     backbone = tmp_path / "backbone.safetensors"
     save_file({k: v for k, v in load_file(exported).items() if not k.startswith("fc.")}, backbone)
     more = ["--reset-head", "--config.optimizer.trainable=head"]
@@ -165,7 +165,7 @@ def test_fine_tuning_on_other_classes(run, tmp_path):
     assert code == 0, output
     code, output = command("-m", "resnet_flax.predict", *TINY, f"--weights={backbone}", str(folder / "owl"))
     assert code == 2
-    assert "the file holds a network without its last layer, which knows no classes; train one: train.py" in output
+    assert "the file holds a network without its last layer, which has no classes; train that layer: train.py" in output
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_fine_tuning_on_other_classes(run, tmp_path):
         ),
     ],
 )
-def test_a_folder_that_does_not_fit_is_one_line(break_it, message, tmp_path):
+def test_a_folder_that_does_not_fit_is_refused_in_one_line(break_it, message, tmp_path):
     folder = tmp_path / "photos"
     break_it(folder)
     code, output = train(folder, tmp_path / "run")
@@ -196,7 +196,7 @@ def test_a_folder_that_does_not_fit_is_one_line(break_it, message, tmp_path):
     assert "Traceback" not in output
 
 
-def test_weights_and_classes_that_do_not_fit_are_one_line(run, tmp_path):
+def test_weights_and_classes_that_do_not_fit_are_refused_in_one_line(run, tmp_path):
     _, _, exported = run
     other = make_folder(tmp_path / "birds", ("crow", "owl"))
     code, output = command(
@@ -225,8 +225,8 @@ def test_weights_and_classes_that_do_not_fit_are_one_line(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_on_photographs_goes_on_where_it_was_stopped(run, tmp_path):
-    """Stopped by SIGTERM, and gone on with: the checkpoint of a run that was never stopped, bit for bit."""
+def test_a_stopped_run_on_photographs_resumes_bit_for_bit(run, tmp_path):
+    """A run that SIGTERM stopped resumes to the checkpoint of an uninterrupted run."""
     import signal
     import time
 

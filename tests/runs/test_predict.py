@@ -1,4 +1,4 @@
-"""``python -m resnet_flax.predict`` as users type it, with a network trained for two steps on a folder of its own."""
+"""``python -m resnet_flax.predict`` with a network that was trained for two steps on a small folder."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from PIL import Image
 
 from resnet_flax import model
 from tests.commands import command, start, streams
-from tests.runs import views_by_hand
+from tests.runs import reference_views
 
-SKY = os.fsdecode("空 sky".encode() + b"\xe9")  # not all UTF-8, and not all in matplotlib's font
+SKY = os.fsdecode("空 sky".encode() + b"\xe9")  # not valid UTF-8, and with a letter that matplotlib's font lacks
 
 
 def draw(path, color, seed):
@@ -49,17 +49,17 @@ def predict(run, *arguments):
     return streams("-m", "resnet_flax.predict", f"--workdir={run}", *map(str, arguments))
 
 
-def test_a_file_has_a_row(run, photos):
+def test_predict_prints_a_row_for_a_file(run, photos):
     code, out, error = predict(run, photos / "red" / "0.jpg", "--top=5")
     assert code == 0, error
     (row,) = out.splitlines()
     assert row.startswith(str(photos / "red" / "0.jpg"))
     assert "空 sky\ufffd" in row
-    assert row.count("%") == 2  # of two classes, five are two
+    assert row.count("%") == 2  # --top=5 of two classes
     assert "residual-basic-4: 1 image, center" in error
 
 
-def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
+def test_predict_writes_json_and_a_picture_for_a_folder(run, photos, tmp_path):
     picture = tmp_path / "new" / "out.png"
     code, out, error = predict(run, "--json", "--batch-size=3", f"--picture={picture}", photos, photos / "red")
     assert code == 0, error
@@ -81,21 +81,21 @@ def test_a_folder_as_json_and_as_a_picture(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize("view", ["10crop", "multiscale"])
-def test_views(run, photos, view):
-    """Averages over what PIL and NumPy cut out, which are not those of the centre alone."""
+def test_views_average_over_the_crops(run, photos, view):
+    """The averages equal those over crops from PIL and NumPy, and differ from the centre crop's predictions."""
     code, out, error = predict(run, "--json", f"--view={view}", photos / "red")
     assert code == 0, error
     found = [{c["class"]: c["probability"] for c in json.loads(line)["top"]} for line in out.splitlines()]
     net, files = model.from_run(run), [photos / "red" / f"{i}.jpg" for i in range(5)]
-    cut = [views_by_hand.crops(file, 36, 32) | {"multiscale": views_by_hand.scales(file, 32)} for file in files]
-    expected, centre = ([views_by_hand.probabilities(net, c[name]) for c in cut] for name in (view, "center"))
+    cut = [reference_views.crops(file, 36, 32) | {"multiscale": reference_views.scales(file, 32)} for file in files]
+    expected, centre = ([reference_views.probabilities(net, c[name]) for c in cut] for name in (view, "center"))
     found = np.array([[f["red"], f[SKY]] for f in found])
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert np.abs(found - centre).max() > 1e-3
 
 
-def test_rows_come_while_others_are_read_and_a_closed_pipe_is_no_mistake(run, photos, tmp_path):
-    """The second file is a pipe that gives nothing until the first one's row was read; then nobody reads on."""
+def test_rows_are_printed_at_once_and_a_closed_pipe_is_no_mistake(run, photos, tmp_path):
+    """The second file is a pipe without content until the first row was read. Then the reader closes its pipe."""
     pipe, red = tmp_path / "pipe.jpg", photos / "red"
     os.mkfifo(pipe)
     process = start(
@@ -121,14 +121,14 @@ def test_broken_files_are_named_and_the_others_classified(run, photos, tmp_path)
     assert code == 2, error
     assert [row.split()[0] for row in out.splitlines()] == [str(tmp_path / n) for n in ("1.jpg", "3.jpg")]
     assert sum(str(tmp_path / "2.jpg") in line for line in error.splitlines()) == 1
-    assert error.splitlines()[-1] == "error: 1 of 3 files could not be read, as said above"
+    assert error.splitlines()[-1] == "error: 1 of 3 files could not be read; the lines above name them"
     code, out, error = predict(run, tmp_path / "2.jpg")
     assert (code, out) == (2, "")
     assert error.splitlines()[-1].startswith(f"error: {tmp_path / '2.jpg'}: ")
 
 
-def test_mistakes_are_one_line(tmp_path):
-    """None of them needs a network."""
+def test_a_mistake_is_reported_in_one_line(tmp_path):
+    """The mistakes are found before a network is loaded."""
     (tmp_path / "notes.txt").write_text("no image")
     some = ("--workdir=somewhere",)
     for arguments, message in [

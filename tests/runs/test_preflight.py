@@ -1,4 +1,4 @@
-"""The look before a long run: what it says of data sets that are there, missing and damaged, and of the disk."""
+"""``preflight``: its messages about complete, missing and damaged data sets, and about the disk."""
 
 import shutil
 
@@ -23,7 +23,7 @@ def tars(tmp_path_factory):
     return files.write_tars(tmp_path_factory.mktemp("imagenet"))
 
 
-def test_a_run_could_start(tars, tmp_path):
+def test_preflight_accepts_a_complete_data_set(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tars}", f"--workdir={tmp_path / 'new' / 'run'}")
     assert code == 0, error
     size = (tars / "ILSVRC2012_img_val.tar").stat().st_size
@@ -33,8 +33,8 @@ def test_a_run_could_start(tars, tmp_path):
     assert "classes: 4; train 12 images, test 7 images" in out
     assert "decoded: 19 images, 0 of them cannot be read" in out
     assert "images/s by " in out
-    assert "; 7 steps of 4 images take 0:0" in out
-    # keep_checkpoints=2 and the one being written; 4 bytes a parameter and its momentum, and little else.
+    assert "; 7 steps of 4 images take at least 0:0" in out
+    # keep_checkpoints=2 and the one being written; 4 bytes for each parameter and its momentum, and little else.
     from resnet_flax import config
     from resnet_flax.analysis.counts import parameters
     from resnet_flax.networks import build
@@ -42,7 +42,7 @@ def test_a_run_could_start(tars, tmp_path):
     c = config.load("configs/imagenet.py", "residual-18", {"model.width": 0.125})
     megabytes = 8 * parameters(build(c.model, 4), (32, 32, 3)) / 1e6
     (line,) = [line for line in out.splitlines() if line.startswith("disk: ")]
-    assert f" GiB free in {tmp_path}; 3 checkpoints of " in line
+    assert f" GiB free in {tmp_path}; at most 3 checkpoints of " in line
     assert float(line.partition("3 checkpoints of ")[2].split()[0]) == pytest.approx(megabytes, rel=0.03, abs=0.1)
     assert out.splitlines()[-1] == "a run could start"
     assert list(tmp_path.iterdir()) == []
@@ -56,7 +56,7 @@ def test_photographs_that_cannot_be_read(tmp_path):
     arguments = [*TINY, f"--config.data.data_dir={tmp_path}", "--all"]
     code, out, error = preflight(*arguments)
     assert code == 2
-    assert error.splitlines()[-1].startswith("error: 2 of 19 images cannot be read, named above; mend or remove them")
+    assert error.splitlines()[-1].startswith("error: 2 of 19 images cannot be read, named above; repair or remove them")
     for path in (whole[3], whole[-1]):
         assert f"  {path}: cannot be read as an image; is the file complete?" in out
     code, out, error = preflight(*arguments, "--config.data.broken=skip")
@@ -77,12 +77,12 @@ def test_every_broken_file_of_data_in_memory_is_named(tmp_path):
     for path in (whole[3], whole[5], whole[-1]):
         assert f"  {path}: cannot be read as an image; is the file complete?" in out
     assert error.splitlines()[-1].startswith(
-        "error: 3 images cannot be read, named above; mend or remove them; the firs"
+        "error: 3 images cannot be read, named above; repair or remove them; the first: "
     )
     assert "data.broken" not in error
 
 
-def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
+def test_the_last_line_says_what_keeps_a_run_from_starting(tars, tmp_path):
     code, out, error = preflight(*TINY, f"--config.data.data_dir={tmp_path}")
     assert code == 2
     assert out.count("not there") == 6
@@ -99,7 +99,7 @@ def test_what_keeps_a_run_from_starting_is_the_last_line(tars, tmp_path):
     assert "Traceback" not in error
 
 
-def test_data_sets_in_memory_and_the_disk(tmp_path):
+def test_preflight_checks_data_in_memory_and_the_disk(tmp_path):
     digits = ("--config=configs/digits.py:residual-8",)
     code, out, error = preflight(*digits, f"--workdir={tmp_path}")
     assert code == 0, error

@@ -1,4 +1,4 @@
-"""Runs that were begun under old rules: which are refused on resume, and which are not."""
+"""Runs that were begun under old training rules: which of them can be resumed."""
 
 import json
 
@@ -8,14 +8,14 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import resume, rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CONFIG, STARTS
+from resnet_flax.runs.file_names import CONFIG, STARTS
 from resnet_flax.training import loop
 from tests.training.small import small_config
 
 
 @pytest.mark.parametrize("name", ["finished_average", "interrupted_average"])
-def test_an_average_begun_under_the_old_rule_is_not_resumed(begun_before, name):
-    """One that is finished says so; one that is not, or is to go further, is refused in one line and left as it was."""
+def test_a_run_with_an_average_of_the_old_rule_is_not_resumed(begun_before, name):
+    """A finished run reports that. An unfinished run, or one with more steps, is refused and left unchanged."""
     workdir = begun_before / name
     c = RunDirectory(workdir).config()
     if name == "finished_average":
@@ -27,7 +27,7 @@ def test_an_average_begun_under_the_old_rule_is_not_resumed(begun_before, name):
     assert {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
 
-def test_lars_begun_under_the_old_rule_is_not_resumed(begun_before):
+def test_a_run_with_lars_of_the_old_rule_is_not_resumed(begun_before):
     workdir = begun_before / "interrupted"
     c = RunDirectory(workdir).config()
     c.optimizer.name = "lars"
@@ -36,24 +36,24 @@ def test_lars_begun_under_the_old_rule_is_not_resumed(begun_before):
         loop.run(c, workdir)
 
 
-def test_the_rules_of_a_run_are_those_of_its_beginning(tmp_path):
+def test_a_run_keeps_the_rules_of_its_first_start(tmp_path):
     assert RunDirectory(tmp_path).rules() == 1
-    (tmp_path / STARTS).write_text('{"step": 0}\n')  # as 4cfe0ac wrote it
+    (tmp_path / STARTS).write_text('{"step": 0}\n')  # as commit 4cfe0ac wrote it
     RunDirectory(tmp_path).record_start(10, 100, 10, {})
-    assert RunDirectory(tmp_path).rules() == 1  # resumed: what it was
+    assert RunDirectory(tmp_path).rules() == 1  # a resumed run keeps its rules
     RunDirectory(tmp_path).record_start(0, 100, 10, {})
     RunDirectory(tmp_path).record_start(10, 100, 10, {})
-    assert RunDirectory(tmp_path).rules() == rules.RULES  # begun anew
+    assert RunDirectory(tmp_path).rules() == rules.RULES  # a restarted run has today's rules
     assert json.loads((tmp_path / STARTS).read_text().splitlines()[-1])["rules"] == rules.RULES
 
 
-def test_only_what_changed_is_of_an_old_kind():
+def test_only_affected_configs_have_old_rules():
     plain, average = config.resolve(small_config()), config.resolve(small_config(optimizer__ema=0.9))
     assert rules.old_rules(plain, 1) == rules.old_rules(average, rules.RULES) == []
     assert len(rules.old_rules(average, 1)) == 1
 
 
-# What 4cfe0ac made of a config file and of keys that the user set: what was derived from them stayed as it was.
+# Config file, keys that the user set, and the derived values of commit 4cfe0ac, which did not follow those keys.
 BEFORE = [
     ("cifar10", {"model.depth": 110}, {"schedule.warmup_steps": 0}),
     ("cifar10", {"model.block": "bottleneck", "model.depth": 164}, {"model.shortcut": "A", "schedule.warmup_steps": 0}),
@@ -71,8 +71,8 @@ BEFORE = [
 
 
 @pytest.mark.parametrize(("file", "given", "then"), BEFORE, ids=str)
-def test_a_run_whose_derived_values_did_not_follow_is_known(tmp_path, file, given, then):
-    """Its command is refused, and the line says how it resumes; with its own config it does; tables mark it."""
+def test_a_run_with_derived_values_of_the_old_rule_is_recognised(tmp_path, file, given, then):
+    """The run's command is refused with advice on how to resume; its own config resumes it; and tables mark it."""
     now = config.resolve(config.load(f"configs/{file}.py", None, given))
     old = config.resolve(config.load(f"configs/{file}.py", None, given | then))
     RunDirectory(tmp_path).write_config(old)

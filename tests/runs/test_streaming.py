@@ -1,4 +1,4 @@
-"""Streams of photographs from the disk: killed at any moment, over workers and hosts, the run is the same run."""
+"""Streams of photographs: kills, workers and hosts do not change a run; unreadable images stop it or are skipped."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def train(folder, workdir, *arguments, **keys):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three classes of eleven JPEGs of many sizes."""
+    """Three classes of eleven JPEGs each, in many sizes."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for name in ("bird", "cat", "dog"):
         (folder / name).mkdir()
@@ -63,7 +63,7 @@ def assert_same_bits(workdir, expected, steps=STEPS):
 
 
 def kill_at_random(begin, workdir, moments, steps, kills):
-    """Starts the run until it ends, killing it some random steps after each start; the steps that it had come to."""
+    """Starts and kills the run several times after some random steps, then lets it end; returns the steps at kills."""
     came_to = []
     while True:
         before = last_step(workdir)
@@ -85,13 +85,13 @@ def kill_at_random(begin, workdir, moments, steps, kills):
 
 
 def last_step(workdir):
-    """Whole lines of metrics; there is one for each step."""
+    """The number of complete lines of metrics, of which there is one per step."""
     path = workdir / "metrics.jsonl"
     return path.read_text().count("\n") if path.is_file() else 0
 
 
-@pytest.mark.slow  # tests/runs/test_interruption.py kills runs in memory, which go the same way
-def test_sigkill_at_random_moments(photos, uninterrupted, tmp_path):
+@pytest.mark.slow  # tests/runs/test_interruption.py kills runs on data in memory, with the same code
+def test_a_stream_that_is_killed_at_random_ends_in_the_same_bits(photos, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     came_to = kill_at_random(lambda: train(photos, workdir), workdir, random.Random(2), STEPS, 3)
     assert 0 < came_to[0] < STEPS
@@ -100,8 +100,8 @@ def test_sigkill_at_random_moments(photos, uninterrupted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the real photographs")
-def test_resnet_18_on_real_photographs_is_killed(tmp_path):
-    """Whole ResNet-18, the paper's crops of 64 at a scale in [72, 144], colour and all."""
+def test_resnet_18_on_real_photographs_survives_kills(tmp_path):
+    """The complete ResNet-18 with the paper's augmentation: crops of 64 at a scale in [72, 144], and colour."""
     paper = (
         "--config.data.image_size=64", "--config.data.resize=72", "--config.data.scales=(72,144)",
         "--config.train.batch_size=32", "--config.train.steps=20", "--config.train.log_every=1",
@@ -120,15 +120,15 @@ def test_resnet_18_on_real_photographs_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_and_threads_make_no_difference(photos, uninterrupted, tmp_path):
+def test_the_number_of_workers_and_threads_does_not_change_the_bits(photos, uninterrupted, tmp_path):
     code, output = finish(train(photos, tmp_path, "--config.data.workers=2", "--config.data.threads=1"))
     assert code == 0, output
     assert_same_bits(tmp_path, uninterrupted)
 
 
 @pytest.mark.slow  # 40 s; test_devices.py has two processes, test_photographs.py two that read photographs
-def test_two_hosts_train_as_one(photos, tmp_path):
-    """Each reads its own half of every batch, and of the images that are evaluated."""
+def test_two_hosts_train_like_one(photos, tmp_path):
+    """Each host reads its own half of every training batch and of the test images."""
     arguments = ("--config.train.steps=6", "--config.train.eval_every=3", "--config.optimizer.learning_rate=0.01")
     arguments, keys = (*arguments, *FLOAT64), {"JAX_ENABLE_X64": "1"}
     code, output = finish(train(photos, tmp_path / "one", *arguments, environment=keys))
@@ -147,8 +147,8 @@ def test_two_hosts_train_as_one(photos, tmp_path):
             np.testing.assert_allclose(two[key], one[key], rtol=1e-10, err_msg=f"step {one['step']}: {key}")
 
 
-def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
-    """What was learned before it is saved; with data.broken=skip the same run goes on."""
+def test_an_unreadable_training_image_stops_the_run_or_is_skipped(photos, tmp_path):
+    """The run is saved before it stops, and resumes with data.broken=skip."""
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     broken = sorted((folder / "cat").iterdir())[3]
@@ -172,8 +172,8 @@ def test_a_broken_image_ends_the_run_or_is_passed_over(photos, tmp_path):
     assert (noted["image"], noted["split"]) == (str(broken), "train")
 
 
-def test_a_broken_test_image(photos, tmp_path):
-    """What was learned until then is saved; with data.broken=skip the run goes on, and can be evaluated."""
+def test_an_unreadable_test_image_stops_the_run_or_is_skipped(photos, tmp_path):
+    """The run is saved before it stops. With data.broken=skip it resumes, and can be evaluated."""
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     arguments = ("--config.train.steps=8", "--config.train.eval_every=4", "--config.data.normalization=imagenet")
@@ -207,8 +207,8 @@ def is_for_testing(folder, path):
     return str(path) in {str(photo) for photo in imagenet.of_folder(folder).test}
 
 
-def test_hosts_of_which_one_finds_something_else(photos, tmp_path):
-    """Other photographs: both are refused. A broken one in the share of one: it says so, and the other is not left."""
+def test_hosts_with_different_or_unreadable_photographs_stop(photos, tmp_path):
+    """With different photographs, both hosts refuse. If one cannot read its share, it says so and both stop."""
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     (folder / "dog" / "new.jpg").write_bytes((folder / "dog" / "0.jpg").read_bytes())
@@ -236,8 +236,8 @@ def test_hosts_of_which_one_finds_something_else(photos, tmp_path):
 
 
 @pytest.mark.slow  # tests/data/test_tars.py and test_imagenet.py read such files
-def test_a_tree_of_imagenets_tars(tmp_path):
-    """Trained on and evaluated as it lies there, without TensorFlow; the same images in other forms score the same."""
+def test_a_run_trains_on_imagenets_tars(tmp_path):
+    """The tar files are read directly, without TensorFlow. The same images in other formats give the same error."""
     assert importlib.util.find_spec("tensorflow") is None
     imagenet_files.write_tars(tmp_path / "tars")
     imagenet_files.write_folders(tmp_path / "folders")

@@ -11,7 +11,7 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.launchers import ray_task
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import TRACKER_ID
+from resnet_flax.runs.file_names import TRACKER_ID
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.sweeps import execution
 from resnet_flax.sweeps.cases import Case, Request

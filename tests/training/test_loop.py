@@ -16,7 +16,7 @@ from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.networks import build, compilation
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.layout import CHECKPOINTS, DAMAGED
+from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, restore
 from resnet_flax.training import optimizer as optimizers
@@ -185,7 +185,7 @@ def test_lost_metrics_are_restored_from_the_checkpoint(run, tmp_path, capfd):
     shutil.copytree(workdir, tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     assert loop.run(c, tmp_path / "run") == last
-    assert ": 8 lines of steps 2 to 16 lost or changed, put back from checkpoint 16" in capfd.readouterr().err
+    assert ": 8 lines of steps 2 to 16 lost or changed, restored from checkpoint 16" in capfd.readouterr().err
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
 
 
@@ -220,7 +220,7 @@ def test_an_edited_file_is_named_with_advice(run, tmp_path, name):
         loop.run(c, tmp_path / "run")
     assert str(refused.value) == (
         f"{path}: is not as the run wrote it (edited, or damaged), by its checksum in sums.json; put it back, or "
-        f"delete {tmp_path / 'run' / 'sums.json'} to take the folder as it is"
+        f"delete {tmp_path / 'run' / 'sums.json'} to use the folder as it is"
     )
     if name == "starts.jsonl":  # following the advice
         (tmp_path / "run" / "sums.json").unlink()
@@ -235,7 +235,7 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
         Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
         pytest.raises(UserError, match="no checkpoint; its metrics reach step 16, so its checkpoints are gone"),
     ):
-        checkpoints.choose("latest")
+        checkpoints.find_step("latest")
     loop.run(c, tmp_path / "run")
     assert (
         "run: its metrics reach step 16, but its checkpoints are gone; restarting at step 0" in capfd.readouterr().err
@@ -245,12 +245,12 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
 
 @pytest.mark.parametrize(
     ("classes", "channels", "said"),
-    [(3, 1, ", 3) here"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) here")],
+    [(3, 1, ", 3) now"), (10, 3, "(3, 3, 1, 4) there, (3, 3, 3, 4) now")],
 )
 def test_the_message_says_that_the_network_is_for_other_data(run, classes, channels, said):
     """Regression test: the message said that no checkpoint can be read, and to move the folder away."""
     workdir, c, _ = run
-    with pytest.raises(UserError, match="its checkpoints are whole, and of a network for other data: ") as error:
+    with pytest.raises(UserError, match="its checkpoints are not damaged, but of a network for other data: ") as error:
         restore.load_variables(build(c.model, classes), (8, 8, channels), workdir)
     assert said in str(error.value)
     assert "move" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Weights in the forms that the world has them in, through predict; each gives what the plain file gives."""
+"""``predict`` reads weights in all common file formats with the same result, and refuses harmful and damaged files."""
 
 import collections
 import io
@@ -17,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, hdf5, names
 from resnet_flax.networks import build
 from tests.commands import streams
-from tests.interchange import drawn, torch_files
+from tests.interchange import random_weights, torch_files
 from tests.interchange.test_imagenet_weights import write_old_keras
 from tests.interchange.torch_files import Call, Global, Raw, harmful, legacy_file, tar_file, zip_file
 from tests.marks import slow
@@ -29,20 +29,20 @@ IMAGENET = (
 )  # fmt: skip
 
 
-def drawn_tensors(path, name, layout, classes=10, **keys):
+def random_tensors(path, name, layout, classes=10, **keys):
     c = config.load(path, name)
     c.model.update(keys)
     found = {}
     for entry in names.entries(build(c.model, classes), (32, 32, 3), layout):
-        found[entry.name] = drawn.tensor(entry.name, entry.shape)
+        found[entry.name] = random_weights.tensor(entry.name, entry.shape)
         if entry.absorbed:
-            found[entry.absorbed] = drawn.tensor(entry.absorbed, entry.shape)
+            found[entry.absorbed] = random_weights.tensor(entry.absorbed, entry.shape)
     return found
 
 
 @pytest.fixture(scope="module")
 def tensors():
-    return drawn_tensors("configs/cifar10.py", "residual-8", "cifar", width=0.25)
+    return random_tensors("configs/cifar10.py", "residual-8", "cifar", width=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def photo(tmp_path_factory):
 
 
 def predict(path, photo, arguments=CIFAR):
-    """(exit code, the classes with their probabilities, stderr)"""
+    """Runs ``predict``; returns its exit code, the classes with their probabilities, and stderr."""
     code, out, error = streams("-m", "resnet_flax.predict", f"--weights={path}", "--json", *arguments, str(photo))
     assert "Traceback" not in error, error
     return code, json.loads(out)["top"] if out else None, error
@@ -88,7 +88,7 @@ TRAINER = {
     "random": (3, tuple(range(625)), None),
 }
 
-# Its name, its content by the tensors, and what is printed.
+# The file's name, a function from tensors to its content, and the message on stderr.
 FORMS = {
     "zip": ("w.pth", zip_file, ""),
     "legacy": ("w.th", legacy_file, ""),
@@ -110,7 +110,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_gives_what_the_plain_file_gives(form, tensors, photo, expected, tmp_path):
+def test_each_format_gives_the_predictions_of_the_plain_file(form, tensors, photo, expected, tmp_path):
     name, content, said = FORMS[form]
     (tmp_path / name).write_bytes(content(tensors))
     code, found, error = predict(tmp_path / name, photo)
@@ -120,7 +120,7 @@ def test_each_form_gives_what_the_plain_file_gives(form, tensors, photo, expecte
 
 
 def test_training_starts_from_a_part_of_a_checkpoint(torchvision, tmp_path):
-    """Before its first step, the network is the average's; a program in place of a tensor is refused."""
+    """The run starts from the average, and a program in place of a tensor is refused."""
     tensors, _ = torchvision
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -170,7 +170,7 @@ NOT_READ = {
     "gzip": (b"\x1f\x8b\x08\0", "compressed by gzip"),
     "text": (b"hello there", "no file of weights"),
     "a module": (zip_file({"model": Call("models.resnet.ResNet", state={"training": True})}),
-                 "its model is no state dict but models.resnet.ResNet, which only code would make"),
+                 "its model is no state dict but models.resnet.ResNet, which only code could create"),
     "TorchScript": (zip_file({}, [("archive/constants.pkl", b"")]), "a TorchScript file, which is a program"),
     "zip in a zip": (lambda t: zipped("w.pth", zip_file(t)), "a zip of w.pth; unpack it"),
     "float8": (lambda t: safetensors_of(t, "F8_E4M3"), "conv1.weight (it is of type F8_E4M3)"),
@@ -207,7 +207,7 @@ def with_metadata(tensors, metadata):
 
 
 @pytest.mark.parametrize("case", NOT_READ)
-def test_what_is_not_read_is_named_in_a_line(case, tensors, photo, tmp_path):
+def test_a_file_that_is_not_read_is_described_in_one_line(case, tensors, photo, tmp_path):
     content, message = NOT_READ[case]
     path = tmp_path / ("w.safetensors" if case in METADATA else "w.pth")
     path.write_bytes(content(tensors) if callable(content) else content)
@@ -218,8 +218,8 @@ def test_what_is_not_read_is_named_in_a_line(case, tensors, photo, tmp_path):
 
 
 @pytest.mark.parametrize("form", [zip_file, legacy_file, tar_file])
-def test_programs_beside_the_weights_run_nothing(form, tensors, photo, expected, tmp_path):
-    """All of them at once, in the optimizer's state; the state dict is taken."""
+def test_code_beside_the_weights_is_not_run(form, tensors, photo, expected, tmp_path):
+    """The optimizer's state holds all programs at once. Only the state dict is read."""
     harm = {name: Raw(program) for name, program in harmful(tmp_path / "made").items()}
     if form is tar_file:
         harm.pop("persistent id")
@@ -231,7 +231,7 @@ def test_programs_beside_the_weights_run_nothing(form, tensors, photo, expected,
 
 
 @pytest.mark.parametrize("instruction", harmful("made"))
-def test_programs_in_place_of_the_weights_are_refused(instruction, tensors, photo, tmp_path):
+def test_code_in_place_of_the_weights_is_refused(instruction, tensors, photo, tmp_path):
     program = Raw(harmful(tmp_path / "made")[instruction])
     for form in (zip_file, tar_file):
         (tmp_path / "w.pth").write_bytes(form(tensors | {"conv1.weight": program}))
@@ -241,8 +241,8 @@ def test_programs_in_place_of_the_weights_are_refused(instruction, tensors, phot
         assert not (tmp_path / "made").exists()
 
 
-def test_a_load_changes_no_later_one(tensors, photo, expected, tmp_path):
-    """BUILD on classes that all loads share; then a good file in the same process."""
+def test_a_load_does_not_affect_a_later_one(tensors, photo, expected, tmp_path):
+    """A file that changes a class with BUILD does not affect a good file that the same process reads later."""
     from resnet_flax.interchange import files
 
     build_on = b"ctorch\nFloatStorage\n}X\x04\x00\x00\x00nameX\x0a\x00\x00\x00IntStoragesb"
@@ -292,7 +292,7 @@ BOMBS = {
 
 
 def copies():
-    """A list of 100,000 pairs, and 100,000 dicts of it."""
+    """A pickle of a list of 100,000 pairs that makes 100,000 dicts of the list."""
     pairs = b"](" + b"K\x01K\x02\x86" * 100_000 + b"e"
     return b"\x80\x02ccollections\nOrderedDict\nq\x00" + pairs + b"q\x01\x85q\x02](" + b"h\x00h\x02R" * 100_000 + b"e."
 
@@ -306,11 +306,11 @@ LONG = (
     "beyond its storage",
     "compressed zeros",
     "a huge memo index",
-)  # others' twins
+)  # slow, because they resemble the others
 
 
 @pytest.mark.parametrize("bomb", [slow(b) if b in LONG else b for b in BOMBS])
-def test_a_file_takes_no_more_than_its_network_needs(bomb, photo, tmp_path):
+def test_a_file_takes_no_more_memory_than_its_network_needs(bomb, photo, tmp_path):
     path = tmp_path / "w.pth"
     path.write_bytes(BOMBS[bomb]())
     assert_small(path, photo)
@@ -332,7 +332,7 @@ except UserError as error:
 
 
 def assert_small(path, photo, room=2**29, name=("configs/cifar10.py", "residual-8")):
-    """The file is refused in a line, in little more memory than the program takes without it."""
+    """Checks that a file is refused in one line, within ``room`` bytes more than the program takes without it."""
     code, _, error = streams("-c", LIMITED.format(room=room), str(path), *name)
     assert code == 1, error
     assert error.splitlines()[-1].startswith("refused: "), error
@@ -340,7 +340,7 @@ def assert_small(path, photo, room=2**29, name=("configs/cifar10.py", "residual-
 
 
 def test_hdf5_reads_no_other_file(photo, tmp_path):
-    """Raw storage in another file, a link into one, a virtual data set of one, and numbers that are not there."""
+    """Raw storage in another file, a link or virtual data set into one, and too large a data set are refused."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"root:x:0:0:root:/root:/bin/bash\n" * 300)
     with h5py.File(tmp_path / "other.h5", "w") as file:
@@ -353,7 +353,7 @@ def test_hdf5_reads_no_other_file(photo, tmp_path):
             "kernel:0", shape, "f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]),
         "a link to another place": lambda g: g.__setitem__("kernel:0", h5py.ExternalLink("other.h5", "kernel:0")),
         "is kept in another": lambda g: g.create_virtual_dataset("kernel:0", layout),
-        "has not so many numbers": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4"),
+        "for which the file is too short": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4"),
         "in chunks": lambda g: g.create_dataset("kernel:0", (40000, 100000), "f4", chunks=(1000, 1000)),
     }  # fmt: skip
     for message, make in makers.items():
@@ -368,8 +368,8 @@ def test_hdf5_reads_no_other_file(photo, tmp_path):
         assert message in error.splitlines()[-1]
 
 
-def test_an_endless_hdf5_file(tmp_path, monkeypatch):
-    """A name's length is wrong; after it, HDF5's library takes steps of no bytes and never ends."""
+def test_an_endless_hdf5_file_is_refused_after_a_time_limit(tmp_path, monkeypatch):
+    """A wrong length of a name makes the HDF5 library advance by zero bytes for ever."""
     written = io.BytesIO()
     keras_3({"conv1_conv/kernel": np.ones((3, 3, 3, 4), np.float32)}, written)
     good = written.getvalue()
@@ -379,13 +379,13 @@ def test_an_endless_hdf5_file(tmp_path, monkeypatch):
     assert files.read(path, "--weights").tensors["conv1_conv/kernel"].shape == (3, 3, 3, 4)
     path.write_bytes(good.replace(length + b"conv1_conv", (255).to_bytes(8, "little") + b"conv1_conv"))
     monkeypatch.setattr(hdf5, "_SECONDS", 1)
-    with pytest.raises(UserError, match=r"w\.weights\.h5: not a readable file .* finds no end to it in 1 s"):
+    with pytest.raises(UserError, match=r"w\.weights\.h5: not a readable file .* did not finish within 1 s"):
         files.read(path, "--weights")
 
 
 @pytest.fixture(scope="module")
 def torchvision(photo, tmp_path_factory):
-    found = drawn_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
+    found = random_tensors("configs/imagenet.py", "residual-50", "imagenet", stage_units=(1, 1), width=0.125)
     path = tmp_path_factory.mktemp("torchvision") / "plain.safetensors"
     save_file(found, path)
     code, classes, error = predict(path, photo, IMAGENET)
@@ -394,7 +394,7 @@ def torchvision(photo, tmp_path_factory):
 
 
 def hugging_face(name):
-    """A name of torchvision's as transformers' ResNetForImageClassification has it, written down from its code."""
+    """Converts a name of torchvision's to transformers' ResNetForImageClassification, following that library's code."""
     layer, _, leaf = name.rpartition(".")
     parts = layer.split(".")
     if parts[0] in ("conv1", "bn1"):
@@ -409,7 +409,7 @@ def hugging_face(name):
     return f"{where}.layer.{int(parts[2][-1]) - 1}.{kind}.{leaf}"
 
 
-def test_hugging_faces_names(torchvision, photo, tmp_path):
+def test_hugging_faces_names_are_read(torchvision, photo, tmp_path):
     tensors, expected = torchvision
     save_file({hugging_face(name): tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
     code, found, error = predict(
@@ -421,7 +421,7 @@ def test_hugging_faces_names(torchvision, photo, tmp_path):
 
 
 def keras_3(tensors, file):
-    """A model inside a Sequential, as Keras 3 saves it."""
+    """Writes a model inside a Sequential as Keras 3 saves it."""
     with h5py.File(file, "w") as h5:
         h5.create_group("layers/input_layer/vars")
         for i, layer in enumerate(dict.fromkeys(name.partition("/")[0] for name in tensors)):
@@ -433,7 +433,7 @@ def keras_3(tensors, file):
 
 
 def nested_old(tensors, path):
-    """Writes the tensors as Keras 2 saved them."""
+    """Writes a model inside another one as Keras 2 saved it."""
     with h5py.File(path, "w") as h5:
         h5.attrs["layer_names"] = [b"resnet50", b"my_head"]
         for group, mine in {
@@ -446,12 +446,12 @@ def nested_old(tensors, path):
                 place[f"{name}:0"] = tensors[name]
 
 
-def test_keras_models_in_others(photo, tmp_path):
-    """In a Sequential, with a head of its own name, as .h5, .weights.h5 and .keras: what the plain file gives."""
-    from resnet_flax.interchange.layouts import LAYOUTS
+def test_nested_keras_models_are_read(photo, tmp_path):
+    """A model in a Sequential, with a head of another name, gives the plain file's result in all three formats."""
+    from resnet_flax.interchange.weight_layouts import LAYOUTS
 
     order = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
-    found = drawn_tensors("configs/imagenet.py", "residual-50", LAYOUTS["keras"], stage_units=(1, 1), width=0.125)
+    found = random_tensors("configs/imagenet.py", "residual-50", LAYOUTS["keras"], stage_units=(1, 1), width=0.125)
     tensors = dict(sorted(found.items(), key=lambda kv: order.index(kv[0].rpartition("/")[2])))
     write_old_keras(tmp_path / "plain.h5", tensors)
     code, expected, error = predict(tmp_path / "plain.h5", photo, IMAGENET)
@@ -470,7 +470,7 @@ def test_keras_models_in_others(photo, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "checkpoint", "script", "module"])
-def test_files_of_pytorchs_own(form, tensors, photo, expected, tmp_path):
+def test_files_that_pytorch_writes_are_read(form, tensors, photo, expected, tmp_path):
     torch = pytest.importorskip("torch")
     import argparse
 

@@ -1,6 +1,6 @@
-"""How others name and lay out the tensors of these networks: a table each.
+"""Names and axes of the tensors in other libraries' files of weights: one table per library.
 
-To add one: write its table and put it into :data:`LAYOUTS`. What a table has no name for keeps ours.
+To support another library, add its table to :data:`LAYOUTS`. A layer that the table does not list keeps our name.
 """
 
 import dataclasses
@@ -9,36 +9,36 @@ from typing import Any
 
 import numpy as np
 
-_IGNORED = ("num_batches_tracked", "n_averaged")  # ends of PyTorch's names that carry no weights
-_MOST_PREFIXES = 8  # that names may have, one after the other
+_IGNORED = ("num_batches_tracked", "n_averaged")  # suffixes of PyTorch tensors that are not weights
+_MOST_PREFIXES = 8  # the most nested modules around a network, such as module._orig_mod.
 _BN_LEAVES = ("scale", "bias", "mean", "var")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Names and axes of one source of weights, and how its networks were trained.
+class WeightLayout:
+    """Names and axes of one library's files of weights, and the config keys in which its networks differ from ours.
 
     Attributes:
-      name: of the source.
-      families: whose networks it has (``model.family``).
-      outside: our layers outside of stages, and its names for them.
-      inside: our layers inside a unit, and its names for them.
-      unit: name of a layer of a unit, of ``{stage}``, ``{unit}`` and ``{layer}``.
-      first_stage, first_unit: where its counting starts.
-      separator: between a layer and its tensor.
-      leaves: our tensors of convolutions and dense layers, and its names.
-      bn_leaves: of BN's ``scale``, ``bias``, ``mean`` and ``var``, its names.
-      kernel_axes: of a convolution's kernel, as places in ours (HWIO).
-      dense_transposed: whether dense kernels are [out, in].
-      marks: parts of names by which a file of this source is known.
-      prefix: that its names may have, beside what all names of a file have in common.
-      ignored: ends of names that carry no weights.
-      aliases: layers that some of its files name otherwise: their other name, and the one here.
-      absorbed: our BNs, and the convolutions before them whose biases it has and we do not: a bias before a BN is
-        the same as a mean that is smaller by as much.
-      bgr: whether the stem reads blue, green, red.
-      settings: config keys in which its networks differ from ours.
-      views: config keys that say how its images were brought to size.
+      name: The library, in the possessive, for messages.
+      families: The families of networks (``model.family``) that use this layout. ``settings`` apply to the first only.
+      outside: Maps our layers outside the stages to the library's names.
+      inside: Maps our layers inside a unit to the library's names.
+      unit: Template for the name of a layer in a unit, with ``{stage}``, ``{unit}`` and ``{layer}``.
+      first_stage, first_unit: The numbers of the first stage and of a stage's first unit.
+      separator: The text between the name of a layer and the name of its tensor.
+      leaves: Maps our tensors of convolutions and dense layers to the library's names.
+      bn_leaves: Maps BN's ``scale``, ``bias``, ``mean`` and ``var`` to the library's names.
+      kernel_axes: For each axis of the library's convolution kernels, the axis of ours (HWIO).
+      dense_transposed: Whether dense kernels are [out, in].
+      marks: Substrings of names that identify a file of this library.
+      prefix: A prefix that names may have, in addition to the common prefix of all names in a file.
+      ignored: Suffixes of tensors that are not weights.
+      aliases: Maps other names of layers, in some of the library's files, to the usual ones.
+      absorbed: Maps our BNs to the convolutions before them, if the library's convolutions have biases and ours do
+        not. Such a bias is subtracted from the BN's mean, which gives the same output.
+      bgr: Whether the first convolution reads blue, green, red.
+      settings: The config keys in which the library's networks differ from ours.
+      views: The config keys for the size at which the library evaluates images.
     """
 
     name: str
@@ -63,21 +63,21 @@ class Layout:
     views: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def tensor(self, modules: tuple[str, ...], leaf: str, index: int | None) -> str:
-        """Its name for one of our tensors.
+        """Returns the library's name for one of our tensors.
 
         Args:
-          modules: ours, such as ``("stage1", "rest", "conv1")``.
+          modules: The path of our layer, such as ``("stage1", "rest", "conv1")``.
           leaf: ``kernel``, ``bias``, ``scale``, ``mean`` or ``var``.
-          index: of the unit among a stage's ``rest``.
+          index: The unit's index in a stage's ``rest``, or None.
         """
         leaves = self.bn_leaves if is_norm(modules[-1]) else self.leaves
         return self.separator.join([self.layer(modules, index), leaves[leaf]])
 
     def by_name(self, tensors: Mapping[str, Any], common: str) -> dict[str, Any]:
-        """A file's tensors by the names that this table has for them; without those that carry no weights.
+        """Renames a file's tensors to this table's names, and leaves out those that are not weights.
 
         Args:
-          common: what all names of the file begin with (:func:`common_prefix`).
+          common: The common prefix of all names in the file (:func:`common_prefix`).
         """
         found = {}
         for name, tensor in tensors.items():
@@ -87,7 +87,7 @@ class Layout:
         return found
 
     def layer(self, modules: tuple[str, ...], index: int | None) -> str:
-        """Its name for one of our layers."""
+        """Returns the library's name for one of our layers."""
         if not modules[0].startswith("stage"):
             return ".".join([self.outside.get(modules[0], modules[0]), *modules[1:]])
         stage = int(modules[0].removeprefix("stage")) - 1 + self.first_stage
@@ -96,14 +96,14 @@ class Layout:
         return self.unit.format(stage=stage, unit=unit, layer=layer)
 
     def to_theirs(self, value: np.ndarray, modules: tuple[str, ...]) -> np.ndarray:
-        """A tensor of ours in its axes."""
+        """Transposes one of our tensors to the library's axes."""
         if value.ndim == 4:
             value = value[:, :, ::-1] if self._reverses(value, modules) else value
             return value.transpose(self.kernel_axes)
         return value.T if value.ndim == 2 and self.dense_transposed else value
 
     def to_ours(self, value: np.ndarray, modules: tuple[str, ...]) -> np.ndarray:
-        """A tensor of its in our axes."""
+        """Transposes one of the library's tensors to our axes."""
         if value.ndim == 4:
             value = value.transpose(np.argsort(self.kernel_axes))
             return value[:, :, ::-1] if self._reverses(value, modules) else value
@@ -125,9 +125,9 @@ _PYTORCH: dict[str, Any] = {
     "ignored": _IGNORED,
 }
 
-LAYOUTS: dict[str, Layout] = {
-    # github.com/akamaster/pytorch_resnet_cifar10: option A with channels padded on both sides.
-    "akamaster": Layout(
+LAYOUTS: dict[str, WeightLayout] = {
+    # github.com/akamaster/pytorch_resnet_cifar10: shortcuts of option A with zero channels on both sides.
+    "akamaster": WeightLayout(
         name="akamaster's",
         families=("cifar", "vgg", "highway"),
         outside={"stem_conv": "conv1", "stem_bn": "bn1", "dense": "linear"},
@@ -136,8 +136,8 @@ LAYOUTS: dict[str, Layout] = {
         settings={"model.shortcut_padding": "both", "model.bn_epsilon": 1e-5, "data.normalization": "imagenet"},
         **_PYTORCH,
     ),
-    # timm's ResNet-18 to 152 have the same names. Strides on the 3x3 ("v1.5"), projections where the shape changes.
-    "torchvision": Layout(
+    # Also timm's ResNet-18 to 152. Strides on the 3x3 ("v1.5"), projections where the shape changes.
+    "torchvision": WeightLayout(
         name="torchvision's",
         families=("imagenet",),
         outside={"stem_conv": "conv1", "stem_bn": "bn1", "dense": "fc"},
@@ -150,8 +150,8 @@ LAYOUTS: dict[str, Layout] = {
         views={"data.resize": 256, "data.image_size": 224, "data.interpolation": "bilinear"},
         **_PYTORCH,
     ),
-    # transformers' ResNetForImageClassification (microsoft/resnet-18 to 152): torchvision's networks, other names.
-    "huggingface": Layout(
+    # transformers' ResNetForImageClassification (microsoft/resnet-18 to 152): torchvision's networks with other names.
+    "huggingface": WeightLayout(
         name="Hugging Face's",
         families=("imagenet",),
         outside={
@@ -172,8 +172,8 @@ LAYOUTS: dict[str, Layout] = {
         },
         views={"data.resize": 256, "data.image_size": 224, "data.interpolation": "bicubic"},
     ),
-    # keras.applications.ResNet50, 101, 152: strides on the first 1x1, biases, Caffe's images, BN's epsilon 1.001e-5.
-    "keras": Layout(
+    # keras.applications.ResNet50, 101, 152: strides on the first 1x1, biases, Caffe's preprocessing, epsilon 1.001e-5.
+    "keras": WeightLayout(
         name="Keras's",
         families=("imagenet",),
         outside={"stem_conv": "conv1_conv", "stem_bn": "conv1_bn", "dense": "predictions"},
@@ -190,7 +190,7 @@ LAYOUTS: dict[str, Layout] = {
         kernel_axes=(0, 1, 2, 3),
         dense_transposed=False,
         marks=("conv1_conv/kernel", "_0_conv/kernel"),
-        aliases={"probs": "predictions", "fc1000": "predictions"},  # of keras-applications, whose files are published
+        aliases={"probs": "predictions", "fc1000": "predictions"},  # in the published files of keras-applications
         absorbed={
             "stem_bn": "stem_conv", "shortcut_bn": "shortcut_conv", **{f"bn{i}": f"conv{i}" for i in (1, 2, 3)},
         },
@@ -204,13 +204,13 @@ LAYOUTS: dict[str, Layout] = {
 }  # fmt: skip
 
 
-def of_family(family: str) -> Layout:
-    """The layout in which networks of a family are written."""
+def of_family(family: str) -> WeightLayout:
+    """Returns the layout for exporting networks of a family."""
     return next(layout for layout in LAYOUTS.values() if family in layout.families)
 
 
-def of_names(names: Collection[str], family: str) -> Layout:
-    """The layout of a file, by the names in it; where they do not tell, that of the family."""
+def of_names(names: Collection[str], family: str) -> WeightLayout:
+    """Recognises a file's layout by its names; if no name identifies one, returns the family's."""
     for layout in LAYOUTS.values():
         if any(mark in name for mark in layout.marks for name in names):
             return layout
@@ -218,12 +218,12 @@ def of_names(names: Collection[str], family: str) -> Layout:
 
 
 def common_prefix(names: Iterable[str]) -> str:
-    """Finds what all names of a PyTorch file begin with, such as ``module._orig_mod.``: modules around the network."""
+    """Finds the common prefix of all names in a PyTorch file, such as ``module._orig_mod.``, from wrapping modules."""
     weights = [name for name in names if not name.endswith(_IGNORED)]
     found = ""
     for _ in range(_MOST_PREFIXES if weights else 0):
         first = weights[0][len(found) :].partition(".")[0] + "."
-        # Of a layer's tensors alone, its own name is no prefix.
+        # If the file holds a single layer, the layer's own name is not a prefix.
         if not all(name.startswith(found + first) and "." in name[len(found + first) :] for name in weights):
             break
         found += first
@@ -231,5 +231,5 @@ def common_prefix(names: Iterable[str]) -> str:
 
 
 def is_norm(layer: str) -> bool:
-    """Whether one of our layers is a BN (or the bias in its place), by its name."""
+    """Whether one of our layers is a BN, or the bias that replaces it, judging by its name."""
     return layer.rstrip("0123456789").endswith("bn")

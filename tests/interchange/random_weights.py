@@ -1,4 +1,4 @@
-"""Weights drawn from a generator by the name of the tensor: the same wherever they are drawn."""
+"""Random weights that are determined by the tensor's name, so that every library gets the same ones."""
 
 import zlib
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def tensor(name, shape):
-    """[shape] float32: kernels as He's, statistics and scales near 1, means and biases near 0.
+    """Draws a tensor: kernels with He's initialisation, variances and scales near 1, means and biases near 0; float32.
 
-    What a name of PyTorch's or Keras's is of, its last part tells.
+    The last part of a PyTorch or Keras name tells the kind of the tensor.
     """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     leaf = name.replace("/", ".").rpartition(".")[2]
@@ -23,5 +23,5 @@ def tensor(name, shape):
 
 
 def images(count, side):
-    """[count, side, side, 3] float32, pixels of 0 to 255."""
+    """Draws images [count, side, side, 3], float32 with pixels from 0 to 255."""
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Runs that an earlier commit wrote are resumed, evaluated, reported and exported by this one."""
+"""Runs that an earlier commit wrote can still be resumed, evaluated, reported and exported."""
 
 import json
 
@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from tests.commands import command, lines
 from tests.marks import slow
 
-# What that commit itself said of the last checkpoint of its runs.
+# The text that the earlier commit printed for the last checkpoint of each run.
 SAID = {"finished": "step 20 of 20", "finished_average": "step 20 of 20", "photographs": "step 20 of 20"}
 
 
@@ -18,7 +18,7 @@ def final_errors(folder, split="test"):
 
 
 @pytest.mark.parametrize("name", [slow("finished"), "finished_average"])
-def test_it_is_evaluated(begun_before, name):
+def test_an_earlier_run_is_evaluated(begun_before, name):
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={begun_before / name}")
     assert code == 0, output
     wrong = round(355 * final_errors(begun_before / name))
@@ -26,7 +26,7 @@ def test_it_is_evaluated(begun_before, name):
     assert SAID[name] in output
 
 
-def test_it_is_exported_as_before(begun_before, tmp_path):
+def test_an_earlier_run_is_exported_as_before(begun_before, tmp_path):
     again = tmp_path / "again.safetensors"
     code, output = command("-m", "resnet_flax.export", f"--workdir={begun_before / 'finished'}", f"--output={again}")
     assert code == 0, output
@@ -36,7 +36,7 @@ def test_it_is_exported_as_before(begun_before, tmp_path):
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
-def test_an_interrupted_run_is_resumed(begun_before, tmp_path):
+def test_an_interrupted_earlier_run_is_resumed(begun_before, tmp_path):
     workdir = begun_before / "interrupted"
     config, before = workdir / "config.json", lines(workdir)
     config.write_text(config.read_text().replace('"steps": 400', '"steps": 60'))  # so that the rest does not take long
@@ -47,7 +47,7 @@ def test_an_interrupted_run_is_resumed(begun_before, tmp_path):
     assert f"at step {before[-1]['step']} of 60" in output
     assert lines(workdir)[: len(before)] == before
     assert [line["step"] for line in lines(workdir)] == list(range(1, 61))
-    # One that was never stopped: the same bits on the machine that began it; to rounding elsewhere.
+    # An uninterrupted run gives the same bits on the machine that began the run, and differs by rounding on others.
     code, output = command(*given, f"--workdir={tmp_path / 'whole'}")
     assert code == 0, output
     for key in ("train_loss", "test_loss"):
@@ -55,8 +55,8 @@ def test_an_interrupted_run_is_resumed(begun_before, tmp_path):
         np.testing.assert_allclose(ours, whole, rtol=1e-3)
 
 
-def test_photographs_are_evaluated_in_the_order_of_their_classes_then(begun_before):
-    """Classes 1, 10 and 2, as sorted by name."""
+def test_photographs_keep_the_class_order_of_the_earlier_run(begun_before):
+    """The classes 1, 10 and 2 were sorted by name, and are sorted by number today."""
     workdir = begun_before / "photographs"
     assert json.loads((workdir / "preprocessing.json").read_text())["classes"] == ["1", "10", "2"]
     code, output = command(
@@ -68,7 +68,7 @@ def test_photographs_are_evaluated_in_the_order_of_their_classes_then(begun_befo
     assert f"({round(3 * final_errors(workdir))} of 3)" in output.splitlines()[-1]
 
 
-def test_the_report_shows_them(begun_before):
+def test_the_report_shows_earlier_runs(begun_before):
     code, output = command("-m", "experiments.report", f"--workdir={begun_before}")
     assert code == 0, output
     page = (begun_before / "report.md").read_text().replace("\\", "")
@@ -76,10 +76,10 @@ def test_the_report_shows_them(begun_before):
         assert f"{begun_before.name}/{name}" in page
 
 
-def test_the_half_finished_sweep_is_finished_by_its_command(begun_before):
+def test_a_half_finished_sweep_is_resumed_by_its_command(begun_before):
     given = json.loads((begun_before / "sweep" / "command.json").read_text())[1:]
     first = next(begun_before.glob("sweep/runs/plain-8-*"))
-    first = first.rename(first.with_name("named-by-another-rule"))  # it is found by its config
+    first = first.rename(first.with_name("named-by-another-rule"))  # a run is found by its config, not by its name
     starts, before = (first / "starts.jsonl").read_text(), lines(first, without=())
     code, output = command(*(f"--workdir={begun_before / 'sweep'}" if "workdir" in g else g for g in given))
     assert code == 0, output

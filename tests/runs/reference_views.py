@@ -1,4 +1,4 @@
-"""A network's answers averaged over views of photographs that PIL and NumPy alone have cut out."""
+"""Reference for views: a network's probabilities averaged over crops that only PIL and NumPy compute."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # 
 
 
 def resized(path, side):
-    """[H, W, 3] of 0 to 1, the shorter side brought to ``side``, the longer one rounded down."""
+    """Reads an image as [H, W, 3] in [0, 1], with the shorter side resized to ``side`` and the longer rounded down."""
     image = Image.open(path).convert("RGB")
     width, height = image.size
     size = (side, side * height // width) if width <= height else (side * width // height, side)
@@ -20,7 +20,7 @@ def middle(array, height, width):
 
 
 def crops(path, resize, side):
-    """The centre crop; and the ten of the paper: four corners and the centre, each with its mirror image."""
+    """Returns the centre crop, and the paper's ten crops: four corners and the centre, each with its mirror image."""
     square = middle(resized(path, resize), resize, resize)
     centre = middle(square, side, side)
     ten = [square[:side, :side], square[:side, -side:], square[-side:, :side], square[-side:, -side:], centre]
@@ -28,7 +28,7 @@ def crops(path, resize, side):
 
 
 def scales(path, image_size):
-    """The whole image at the five scales of the paper, in proportion to the crop; sides are multiples of 32."""
+    """Returns the image at the paper's five scales, in proportion to the crop. Sides are multiples of 32."""
     found = []
     for scale in (224, 256, 384, 480, 640):
         array = resized(path, round(scale * image_size / 224))
@@ -37,7 +37,7 @@ def scales(path, image_size):
 
 
 def probabilities(net, views):
-    """[classes]: the mean over views [H, W, 3] of the softmax of a model's logits."""
+    """Returns the mean over views [H, W, 3] of the softmax of a model's logits, [classes]."""
     answers = []
     for view in views:
         logits = np.asarray(net.features(((view - MEAN) / STD)[None].astype(np.float32))["logits"][0], np.float64)

@@ -1,0 +1,29 @@
+"""The names of the files and folders in a run directory, which are defined only here."""
+
+from collections.abc import Collection
+
+CONFIG = "config.json"  # the complete config, enough to repeat the run
+METRICS = "metrics.jsonl"  # a line each time the run logs
+STARTS = "starts.jsonl"  # a line for each start: the time, the step, the environment
+DIVERGED = "diverged.json"  # the step at which the loss was not finite
+INTERRUPTED = "interrupted.json"  # the step at which a signal stopped the run; deleted when it resumes
+PREPROCESSING = "preprocessing.json"  # the preprocessing of images, and the classes
+PHOTOGRAPHS = "photographs.json"  # which photographs a stream reads; it resumes only with the same ones
+BROKEN = "broken_images.jsonl"  # unreadable images that were skipped
+CRASH = "crash.txt"  # the error of the program or the machine that ended a run of an experiment
+WORKER_LOG = "run.log"  # the output of a cluster's workers
+CHECKPOINTS = "checkpoints"  # a folder with a subfolder for each step
+DAMAGED = "damaged_checkpoints"  # a folder for checkpoints that could not be read
+RECORD = "record"  # a folder in a checkpoint: checksums of its arrays, and the metrics up to its step
+TRACKER_ID = "tracker_id"  # the run's id at a tracker
+LOCK = ".lock"
+
+
+def broken_name(process: int) -> str:
+    """Returns the name of the file in which a process lists the images that it skipped."""
+    return BROKEN if not process else BROKEN.replace(".", f"-{process}.", 1)
+
+
+def holds_run(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names is, or was, a run directory."""
+    return not {CONFIG, METRICS, STARTS}.isdisjoint(names)
