@@ -11,11 +11,15 @@ from resnet_flax.networks import Network
 
 _GIB = 2**30
 _BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-_SLOTS = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps for each parameter
+_SLOTS = {
+    "sgd": 1,
+    "lars": 1,
+    "adamw": 2,
+}  # numbers that an optimizer keeps for each parameter; of one of your own, none is known
 
 
 def installed() -> float:
-    """Returns the bytes of memory of this machine, or infinity if the system does not tell."""
+    """Returns the bytes of memory of this machine, or infinity if the system does not report it."""
     if "SC_PHYS_PAGES" not in os.sysconf_names:
         return float("inf")
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -23,20 +27,21 @@ def installed() -> float:
 
 def minimum_parameters(network: Network) -> int:
     """Returns a lower bound on the number of parameters: the kernels of units and dense layers."""
-    total, channels = 0, network.stem.filters if network.stem else 1
+    total, channels, block = 0, network.stem.filters if network.stem else 1, network.layers.block
     for units, filters in zip(network.stage_units, network.stage_filters, strict=True):
-        inner = filters // 4 if network.layers.block == "bottleneck" else filters
-
-        def unit(before: int, inner: int = inner, filters: int = filters) -> int:
-            if network.layers.block == "bottleneck":
-                return before * inner + 9 * inner * inner + inner * filters
-            return 9 * before * inner + (9 * inner * inner if network.layers.block == "basic" else 0)
-
-        total += unit(channels) + (units - 1) * unit(filters)
+        total += _kernels(block, channels, filters) + (units - 1) * _kernels(block, filters, filters)
         channels = filters
     for width in network.hidden:
         total, channels = total + channels * width, width
     return total + channels * network.classes
+
+
+def _kernels(block: str, channels: int, filters: int) -> int:
+    """Returns the number of weights in a unit's kernels, without its shortcut."""
+    if block == "bottleneck":
+        inner = filters // 4
+        return channels * inner + 9 * inner * inner + inner * filters
+    return 9 * channels * filters + (9 * filters * filters if block == "basic" else 0)
 
 
 def check_network(network: Network, model: ConfigDict) -> None:
@@ -67,7 +72,7 @@ def check_training(config: ConfigDict, network: Network) -> None:
     """
     devices, available = jax.local_devices(), _device_memory()
     model, train, optimizer = config.model, config.train, config.optimizer
-    copies = 1 if optimizer.trainable == "head" else 2 + _SLOTS[optimizer.name] + (optimizer.ema > 0)
+    copies = 1 if optimizer.trainable == "head" else 2 + _SLOTS.get(optimizer.name, 0) + (optimizer.ema > 0)
     state = len(devices) * copies * minimum_parameters(network) * _BYTES[model.param_dtype]
     if state > available:
         raise UserError(

@@ -166,7 +166,7 @@ def _decoded(
 
 
 class _Sums:
-    """Sums the probabilities of each photograph's views, in logarithms, and tells when a photograph is complete."""
+    """Averages the probabilities of a photograph's V views: log p = logsumexp_v(log p_v) - log V."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes

@@ -168,7 +168,7 @@ _ROWS = (
     Key("schedule.name", "piecewise", "learning-rate schedule", choices="training.schedule:SCHEDULES",
         phrase="{} schedule instead of {}", word="schedule"),
     Key("schedule.milestones", (32_000, 48_000), "steps at which the learning rate is multiplied by schedule.factor",
-        when="schedule.name=piecewise", derived=True, phrase="learning rate divided at {} steps instead of {}"),
+        when="schedule.name=piecewise", derived=True, phrase="learning rate lowered at steps {} instead of {}"),
     Key("schedule.factor", 0.1, "factor of the learning rate at each milestone", when="schedule.name=piecewise",
         phrase="learning rate multiplied by {} at each milestone instead of {}", word="factor of the rate"),
     Key("schedule.warmup_steps", 0, "number of warm-up steps at the start", least=0, derived=True,
@@ -211,7 +211,8 @@ KEYS: dict[str, Key] = {key.name: key for key in _ROWS}
 # Keys that do not affect results, so they may change on resume.
 RESUME_MAY_CHANGE = tuple(key.name for key in _ROWS if key.resume == "may change")
 
-# Keys that a file in configs/ derives from others. In runs that recorded no rules, they did not follow these others.
+# Keys that a file in configs/ derives from others. Runs that recorded no rules stored these keys with values that did
+# not follow other keys.
 DERIVED = frozenset(key.name for key in _ROWS if key.derived)
 
 

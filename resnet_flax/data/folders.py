@@ -37,7 +37,6 @@ class ImageFolder:
     """The images found in a folder, with their classes and splits.
 
     Attributes:
-      folder: The folder.
       classes: The names of the classes, in the order of the labels.
       train: The training images and their labels, sorted.
       test: The test images and their labels, sorted.
@@ -64,7 +63,6 @@ def scan(folder: Path, class_order: str = "names", testing: bool = False) -> Ima
     searched too.
 
     Args:
-      folder: The folder.
       class_order: ``names``, which sorts the classes 1, 2, 10 as 1, 10, 2, like torchvision's ImageFolder; or
         ``numbers``.
       testing: Whether a test split is enough: a folder of one split, or classes of one image, is then accepted.
@@ -274,7 +272,6 @@ def images(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
     """Lists all images in a folder and its subfolders, sorted; skips hidden files and names that are not an image's.
 
     Args:
-      folder: The folder.
       skipped: A counter to which the suffixes of skipped files are added.
 
     Raises:

@@ -246,7 +246,6 @@ class _Examples:
     """A host's examples in all batches, by number; the data source from which Grain's threads and workers read.
 
     Attributes:
-      pipeline: The pipeline.
       photographs: The photographs of the split.
       batch_size: The batch size, over all hosts.
       places: [n], this host's places in each batch, in [0, batch_size).

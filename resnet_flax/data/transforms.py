@@ -132,7 +132,6 @@ def example_keys(seed: int | Array, name: str, step: Array, place: Array) -> Arr
     Args:
       seed: The seed of the run.
       name: The name of the stream of random numbers.
-      step: The step.
       place: [n] uint32, places in the global batch.
     """
     of_step = jax.random.fold_in(stream_key(seed, name), step)

@@ -73,7 +73,6 @@ def _value_axis(axes: Axes, places: dict, log: bool) -> None:
     """Scales the horizontal axis, with a tick for each value.
 
     Args:
-      axes: The axes.
       places: The position of each value.
       log: If true, the axis is logarithmic.
     """

@@ -106,7 +106,6 @@ def figure_7(
       outcomes: The outcomes of the runs.
       responses: The deviations in layer order, by the run's label.
       path: The path of the PNG.
-      title: The title.
       images: The number of images behind the deviations, for the caption.
     """
     finished = [o for o in outcomes if o.run.label in responses]

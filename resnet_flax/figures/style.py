@@ -171,7 +171,6 @@ def add_legend_entry(axes: Axes, text: str, **sign: Any) -> None:
     """Adds an entry to the axes' legend that is not one of their lines, unless it is already there.
 
     Args:
-      axes: The axes.
       text: The text of the entry.
       sign: The look of the entry's sign, as arguments of ``Axes.plot``.
     """
@@ -197,7 +196,6 @@ def explain_failures(axes: Axes, failures: Iterable[str], rest: str = "", **sign
     """Explains a mark for failed runs in the axes' legend. All kinds of failure with the same mark share one entry.
 
     Args:
-      axes: The axes.
       failures: The kinds of failure, such as ``diverged``.
       rest: The text after them.
       sign: The look of the mark, as arguments of ``Axes.plot``.

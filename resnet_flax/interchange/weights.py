@@ -25,7 +25,7 @@ ADOPTED = (
 
 
 def settings_of(weights: Weights, family: str) -> dict[str, Any]:
-    """Returns the config keys in which the file's network may differ from our config files.
+    """Returns the config keys in which the file's network may differ from the files in ``configs/``.
 
     They come from the config in the file, or from the file's layout (``weight_layouts.py``) if it holds no config.
     """

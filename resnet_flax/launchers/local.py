@@ -17,7 +17,6 @@ def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> lis
     """Executes the runs in order, and returns their endings.
 
     Args:
-      runs: The runs.
       endings: Receives the ending of each run by its index, as soon as the run has ended.
 
     Raises:

@@ -43,7 +43,6 @@ def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[in
     """Executes the runs as tasks, as many at a time as fit, and returns their endings in the given order.
 
     Args:
-      runs: The runs.
       folder: The folder of the runs, which all nodes must see.
       cluster: The cluster, and the resources of each run.
       endings: Receives the ending of each run by its index, as soon as the run has ended.

@@ -165,7 +165,6 @@ class TargetStep:
 
     Args:
       config: A resolved config.
-      target: The target.
       mesh: The target's devices.
       images: Number of images of the training split, for data that is kept in memory; a stream keeps one batch at a
         time.

@@ -28,10 +28,9 @@ from resnet_flax import processor
 from resnet_flax.networks import compilation, xla_convolution
 from resnet_flax.networks.xla_convolution import DIMENSIONS
 
-# Limit on the elements of a matrix product's operands and result, for one chunk of the batch: in float32, 3/16 of the
-# third-level cache. With this limit, the step of ResNet-20 at batch 128 takes, with a cache of 8 MB (AVX2), 0.89 and
-# 0.93 of the time of four times and twice the limit; with 32 MB (AVX-512), 0.92 of the time of twice the limit, 0.96 to
-# 1.01 of half, and 0.92 to 0.98 of a quarter.
+# Most elements (operands and result) of the matrix product of one chunk of the batch. 3 << 19 float32 are 6 MiB, 3/16
+# of a third-level cache of 32 MiB; smaller caches get the same share. Twice as many make the step of ResNet-20 at batch
+# 128 8% slower with both 8 MB (AVX2) and 32 MB (AVX-512), a quarter 2 to 9% slower with 32 MB.
 _LARGEST_CHUNK = 3 << 19
 CHUNK_ELEMENTS = min(_LARGEST_CHUNK, (processor.shared_cache_bytes() or 16 << 20) * 3 // 64)
 

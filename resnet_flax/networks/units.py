@@ -19,8 +19,9 @@ from resnet_flax.networks.shortcuts import parameter_free, projects, shortcut
 class Unit(nn.Module):
     """Base class with the parts of a unit; a subclass combines them in its ``__call__``.
 
-    ``__call__`` is an ``nn.compact`` method that calls :meth:`branch`, :meth:`shortcut` or :meth:`convolve`. Their
-    layers become the unit's own: ``conv1``, ``bn1``, ..., ``shortcut_conv``, ``shortcut_bn``.
+    ``__call__`` is an ``nn.compact`` method that combines :meth:`branch` or :meth:`convolve` with :meth:`shortcut`.
+    Their layers become the unit's own: ``conv1``, ``bn1``, ..., ``shortcut_conv``, ``shortcut_bn``. The pre-activation
+    unit makes its layers itself, because its BN comes before the convolution.
 
     Attributes:
       filters: Number of output channels.
@@ -28,6 +29,11 @@ class Unit(nn.Module):
       layers: Settings that all layers share; ``layers.block`` names the unit's convolutions.
       follows_activation: Whether this is the network's first unit. Its input is then the stem's ReLU, or the images if
         there is no stem.
+      blocks: Values of ``model.block`` that the class supports.
+      ends_activated: Whether the unit ends with a ReLU. Otherwise a BN and a ReLU follow the network's last unit.
+      gated: Whether the unit has gates, whose initial bias is ``model.gate_bias``.
+      can_start_as_identity: Whether the unit is the identity, and still learns, when the scale of its last BN starts
+        at 0.
     """
 
     filters: int
@@ -35,14 +41,10 @@ class Unit(nn.Module):
     layers: Layers
     follows_activation: bool = False
 
-    # Properties of the class; a subclass overrides those that differ.
-    # Values of `model.block` that the unit supports.
+    # A subclass overrides those that differ.
     blocks: ClassVar[tuple[str, ...]] = ("basic", "bottleneck", "single")
-    # Whether the unit ends with a ReLU. Otherwise a BN and a ReLU follow the network's last unit.
     ends_activated: ClassVar[bool] = True
-    # Whether the unit has gates, whose initial bias is `model.gate_bias`.
     gated: ClassVar[bool] = False
-    # Whether the unit is the identity, and still learns, when the scale of its last BN starts at 0.
     can_start_as_identity: ClassVar[bool] = False
 
     def __call__(self, x: Array, train: bool) -> Array:

@@ -73,7 +73,6 @@ class Grid:
 
     Attributes:
       label: A label such as ``Table 3``.
-      caption: The caption.
       header: The titles of the columns.
       rows: The rows, each as long as the header.
       details: The part that unfolds below each row: one for each row, or none at all.

@@ -283,7 +283,8 @@ class Checkpoints:
         except UserError:
             if kind is None:
                 raise  # otherwise the exception that is already raised has priority
-        self._manager.close()
+        finally:
+            self._manager.close()
 
 
 class OtherNetwork(UserError):

@@ -136,7 +136,6 @@ class Outcome:
     """The state and the metrics of a run.
 
     Attributes:
-      run: The run.
       lines: The records of metrics.jsonl so far.
       parameters: The number of trained parameters.
       classes: The number of classes in its data set.

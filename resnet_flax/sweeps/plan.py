@@ -98,8 +98,6 @@ def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str]
     """Returns the run of a case with a seed.
 
     Args:
-      case: The case.
-      seed: The seed.
       request: The request to the experiment.
       defaults: A cache of the config file's values by case and network, because they are the same for every seed.
     """
@@ -218,7 +216,6 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
     """Returns the configs of the runs in a folder, sorted by name, and prints a line for each unreadable one.
 
     Args:
-      folder: The folder.
       without: Run directories to leave out.
     """
     try:

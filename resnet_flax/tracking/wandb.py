@@ -30,7 +30,6 @@ class History:
     """Adds lines to a run of Weights & Biases, which cannot replace lines: a step that it has is not sent again.
 
     Args:
-      run: The run.
       recorded: The last step in the files of earlier starts in the run directory, or -1.
     """
 

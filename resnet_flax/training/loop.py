@@ -64,7 +64,9 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
                           f"have been added")  # fmt: skip
             directory.write_config(setup.config)
             directory.write_images(setup.preprocessing, photographs_of(setup.dataset))
-        return train(setup.config, Run(setup, weights, directory, hosts, stop, tracking))
+        started = Run(setup, weights, directory, hosts, stop, tracking)
+        del weights  # the run releases them once they are on the devices
+        return train(setup.config, started)
 
 
 def _prepare(

@@ -12,14 +12,18 @@ from ml_collections import ConfigDict
 def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> optax.Schedule:
     """Builds the schedule of the sections ``optimizer`` and ``schedule`` of a config.
 
-    ``piecewise``: multiplied by ``factor`` at each of ``milestones``, counted in steps (arXiv:1512.03385, section
-    4.2: a tenth at 32k and at 48k). ``cosine``: half a cosine down to 0 at ``decay_steps``. ``constant``: the same rate
-    at every step.
+    With the initial rate r at step t, counted from 0::
 
-    The first ``warmup_steps`` steps use ``warmup_learning_rate`` instead. If ``warmup`` is ``linear``, they use the
-    schedule's own rate times (step + 1) / ``warmup_steps`` (arXiv:1706.02677, section 2.2). The paper trains ResNet-110
-    at 0.01 until the training error is below 80%, about 400 steps; here the number of steps is fixed, so that the rate
-    depends on the step only. Milestones and ``decay_steps`` count from step 0, warm-up included.
+        constant    r
+        piecewise   r * factor ** (number of milestones m with m <= t)
+        cosine      r * (1 + cos(pi * min(t, T) / T)) / 2             where T = decay_steps
+
+        linear warm-up      the above * min((t + 1) / W, 1)           where W = warmup_steps
+        constant warm-up    warmup_learning_rate while t < W, then the above
+
+    The paper (arXiv:1512.03385, section 4.2) lowers the rate to a tenth at steps 32k and 48k, and trains ResNet-110 at
+    0.01 until the training error is below 80%, about 400 steps. Here the number of warm-up steps is fixed, so that the
+    rate depends on the step only. Linear warm-up is that of arXiv:1706.02677, section 2.2.
 
     Numbers may be traced arrays (:mod:`~.recipe`), for which optax's own schedules do not work: they compare numbers in
     Python. ``warmup_steps`` is the int 0 or such an array.
@@ -55,10 +59,10 @@ def schedule_warning(config: ConfigDict) -> str:
 
 def _piecewise(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
     def at(step: Array) -> Array:
-        found, milestones, factor = rate, schedule["milestones"], schedule["factor"]
-        for i in range(len(milestones)):
-            found = jnp.where(step < milestones[i], found, factor * found)
-        return found
+        value, milestones, factor = rate, schedule["milestones"], schedule["factor"]
+        for i in range(len(milestones)):  # one by one: its rounding is that of earlier versions
+            value = jnp.where(step < milestones[i], value, factor * value)
+        return value
 
     return at
 

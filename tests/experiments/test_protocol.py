@@ -51,7 +51,7 @@ def test_keys_that_change_no_result_are_no_differences(seed, data_dir, every, fl
         ({"train__steps": 64_001}, ["64,001 steps instead of 64,000"]),
         (
             {"schedule__milestones": (3200, 4800)},
-            ["learning rate divided at 3,200, 4,800 steps instead of 32,000, 48,000"],
+            ["learning rate lowered at steps 3,200, 4,800 instead of 32,000, 48,000"],
         ),
         ({"optimizer__learning_rate": 0.01}, ["learning rate 0.01 instead of 0.1"]),
         (

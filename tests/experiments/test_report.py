@@ -183,7 +183,7 @@ def test_a_number_is_in_the_column_of_its_protocol(pages):
     text = pages[1].read_text()
     assert (
         "- **\\[a\\]** images of side 16 instead of 32; padding 2 instead of 4 pixels; 6,400 steps instead of 64,000; "
-        "learning rate divided at 3,200, 4,800 steps instead of 32,000, 48,000\n- **\\[b\\]** data set digits instead"
+        "learning rate lowered at steps 3,200, 4,800 instead of 32,000, 48,000\n- **\\[b\\]** data set digits instead"
     ) in text
     assert "- **\\[a\\]** weight decay 0.0005 instead of 0.0001\n\n" in text
 

@@ -7,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from resnet_flax import config
+from resnet_flax import config, memory
 from resnet_flax.errors import UserError
+from resnet_flax.networks import build
 from resnet_flax.training import optimizer as optimizers
 from tests.pages import block
 
@@ -98,6 +99,7 @@ def test_a_user_can_register_an_optimizer(double, monkeypatch):
         config.validate(c)
     monkeypatch.setitem(optimizers.OPTIMIZERS, "lion", lion)
     config.validate(c)
+    memory.check_training(c, build(c.model, classes=10))
     ours = run(0.01, name="lion", beta1=0.9, beta2=0.99, weight_decay=0.1)["conv"]["kernel"]
     w, m = PARAMS["conv"]["kernel"].copy(), np.zeros(2)
     for gradients in GRADIENTS:
