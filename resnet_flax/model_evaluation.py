@@ -108,7 +108,7 @@ def evaluate(
       Diverged: A weight or the loss is not finite.
     """
     net.check_classifies()
-    if chosen.data.where.startswith("class folders"):
+    if chosen.data.from_folders:
         chosen = dataclasses.replace(chosen, data=_align_classes(net, chosen.data))
     _check_classes(net, chosen.data.classes, chosen.data.where)
     data = dataclasses.replace(chosen.data, access=chosen.data.access.as_trained(net.preprocessing))
@@ -228,8 +228,7 @@ def _align_classes(net: Model, found: Data) -> Data:
         for name in ("train", "test", "validation")
         for split in [getattr(found, name)]
     }
-    skipped = [part for part in found.note.split("; ") if "files skipped" in part]
-    note = "; ".join(["classes in the order of the network's", *skipped])
+    note = "; ".join(filter(None, ["classes in the order of the network's", found.skipped]))
     return dataclasses.replace(found, classes=ours, note=note, **splits)
 
 

@@ -108,7 +108,7 @@ class Data(Generic[S]):
       test: The test split.
       validation: The validation split; empty unless ``data.validation`` is set.
       classes: The names of the classes, by label.
-      where, note, own_split: See :class:`~resnet_flax.data.images.Found`.
+      where, note, own_split, from_folders, skipped: See :class:`~resnet_flax.data.images.Found`.
       access: The access to the images in memory or on disk (:mod:`.access`).
     """
 
@@ -120,6 +120,8 @@ class Data(Generic[S]):
     note: str
     own_split: bool
     access: "Access[S]"
+    from_folders: bool = False
+    skipped: str = ""
 
     @property
     def splits(self) -> dict[str, S]:
@@ -172,7 +174,8 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
         (found.train, found.train) if testing and not len(found.train) else _set_aside(found, data, name)
     )
     return Data(
-        train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access
+        train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access,
+        found.from_folders, found.skipped,
     )  # fmt: skip
 
 

@@ -40,8 +40,8 @@ class ImageFolder:
       classes: The names of the classes, in the order of the labels.
       train: The training images and their labels, sorted.
       test: The test images and their labels, sorted.
-      note: A note for the user on the order of classes whose names are numbers, if there are two orders, and on files
-        that were skipped because their names are not an image's; else empty.
+      order_note: A note for the user on the order of classes whose names are numbers, if there are two orders.
+      skipped: A note on the files that were skipped because their names are not an image's, if there are any.
       own_split: Whether the folder itself has a test split; otherwise a fifth of the images was set aside.
     """
 
@@ -49,8 +49,14 @@ class ImageFolder:
     classes: tuple[str, ...]
     train: Labelled
     test: Labelled
-    note: str = ""
+    order_note: str = ""
+    skipped: str = ""
     own_split: bool = True
+
+    @property
+    def note(self) -> str:
+        """Both notes."""
+        return "; ".join(filter(None, [self.order_note, self.skipped]))
 
 
 def scan(folder: Path, class_order: str = "names", testing: bool = False) -> ImageFolder:
@@ -215,12 +221,11 @@ def _labelled(
     skipped: Counter[str],
 ) -> ImageFolder:
     classes, note = _ordered(folder, sorted(train), class_order)
-    note = "; ".join(filter(None, [note, skipped_in_words(skipped)]))
 
     def labelled(split: dict[str, list[Path]]) -> Labelled:
         return tuple((file, label) for label, name in enumerate(classes) for file in split[name])
 
-    return ImageFolder(folder, classes, labelled(train), labelled(test), note)
+    return ImageFolder(folder, classes, labelled(train), labelled(test), note, skipped_in_words(skipped))
 
 
 def _ordered(folder: Path, names: list[str], class_order: str) -> tuple[tuple[str, ...], str]:

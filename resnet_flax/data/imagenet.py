@@ -125,8 +125,9 @@ def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -
         names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
         return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
 
-    where = f"class folders in {found.folder}"
-    return Found(photographs(found.train), photographs(found.test), found.classes, where, found.note, found.own_split)
+    where, own = f"class folders in {found.folder}", found.own_split
+    splits = photographs(found.train), photographs(found.test)
+    return Found(*splits, found.classes, where, found.note, own, from_folders=True, skipped=found.skipped)
 
 
 def _prepared(name: str, place: Path) -> Found:

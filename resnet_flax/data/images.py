@@ -43,6 +43,8 @@ class Found(NamedTuple):
       where: A description of the data and their place, for messages.
       note: A note for the user, such as on which images the network is tested if the split ``test`` has no labels.
       own_split: Whether the data have a test split of their own; otherwise a fifth of the images was set aside.
+      from_folders: Whether the classes are folders, whose order is that of their names.
+      skipped: The part of ``note`` on files that were skipped.
     """
 
     train: Any
@@ -51,6 +53,8 @@ class Found(NamedTuple):
     where: str
     note: str = ""
     own_split: bool = True
+    from_folders: bool = False
+    skipped: str = ""
 
 
 def split_off_validation(train: S, count: int) -> tuple[S, S]:
