@@ -5,10 +5,12 @@ import sys
 
 import pytest
 
-from resnet_flax import config
+from resnet_flax import config, model
 from resnet_flax.errors import UserError
 from resnet_flax.networks.units import UNITS
+from resnet_flax.training import loop
 from tests.commands import command, lines
+from tests.training.small import small_config
 
 MINE = """
 import jax
@@ -135,3 +137,79 @@ def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenth"})
     assert config.resolve(c).module == ""
+
+
+UNIT = """
+from flax import linen as nn
+
+from resnet_flax.networks.units import UNITS, Unit
+
+
+class OwnUnit(Unit):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.relu(0.1 * self.branch(x, train) + self.shortcut(x, train))
+
+
+UNITS["own"] = OwnUnit
+"""
+
+
+@pytest.fixture
+def own_unit(tmp_path, monkeypatch):
+    """A function that writes the file of a unit, with another factor, and executes it; the path of the file."""
+    monkeypatch.setitem(UNITS, "own", None)  # restored after the test
+    file = tmp_path / "own_unit.py"
+
+    def execute(factor):
+        file.write_text(UNIT.replace("0.1", factor))
+        config.execute(str(file), "module")
+
+    execute("0.1")
+    return execute, file
+
+
+def own_config(**overrides):
+    """A config of the unit, with one stage of two units."""
+    of_unit = {"model__unit": "own", "model__stage_units": (2,), "train__steps": 4, "train__eval_every": 8}
+    return small_config(**of_unit | overrides)
+
+
+def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluated(own_unit, tmp_path, capfd):
+    execute, file = own_unit
+    run = tmp_path / "run"
+    loop.run(own_config(), run)
+    execute("0.1")  # the same content
+    loop.run(own_config(), run)
+    model.from_run(run)
+    assert f"{file}" not in capfd.readouterr().err
+    file.write_text("not executed")
+    loop.run(own_config(train__metrics="top5_error"), run)
+    error = capfd.readouterr().err
+    assert f"{file}" not in error
+    assert error.endswith(
+        f"{run}: its metrics.jsonl lacks top5_error, which train.metrics did not name while the run trained; evaluate "
+        f"measures metrics of examples\n"
+    )
+    execute("1.0")
+    remark = (
+        f"{run}: {file} has changed since the start at step 0; unless only comments did, this run's results are not "
+        f"those of the file as it is now: to have them, choose a new run directory\n"
+    )
+    loop.run(own_config(), run)
+    assert capfd.readouterr().err.endswith(f"already finished, at step 4\n{remark}")
+    model.from_run(run)
+    assert capfd.readouterr().err == remark
+    loop.run(own_config(train__steps=6), run)
+    error = capfd.readouterr().err
+    assert f"resuming at step 4 of 6\n{remark}" in error
+    assert "last bits" not in error
+    execute("0.1")
+    model.from_run(run)
+    assert capfd.readouterr().err == remark.replace("step 0", "step 4")
+    starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
+    assert all(list(start.pop("own_code")) == ["model.unit=own"] for start in starts)
+    (run / "sums.json").unlink()  # as an earlier version left it
+    (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
+    model.from_run(run)
+    assert not capfd.readouterr().err

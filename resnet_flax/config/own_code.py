@@ -5,6 +5,7 @@ which files its config depends on, but reading a run never executes them.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
 import sys
@@ -29,6 +30,15 @@ _MORE = {
 }
 _OURS = Path(resnet_flax.__file__).parent
 
+# The user's files that this process has executed, with the flag that named each, and the SHA-256 of what was executed.
+_executed: dict[Path, tuple[str, str]] = {}
+
+
+def note_executed(path: str | Path, flag: str) -> None:
+    """Notes that a Python file is executed, which the command-line flag ``flag`` named."""
+    file = expanded(path).absolute()
+    _executed[file] = flag, hashlib.sha256(file.read_bytes()).hexdigest()
+
 
 def execute(path: str, flag: str) -> ModuleType:
     """Executes a Python file and returns it as a module.
@@ -49,6 +59,7 @@ def execute(path: str, flag: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
+    note_executed(file, flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # inspect looks up a class's file there
     try:
@@ -77,17 +88,45 @@ def defining_files(values: Mapping[str, Any]) -> str:
     Args:
       values: The values of the config by dotted key.
     """
-    files: dict[str, None] = {}
+    return ",".join(dict.fromkeys(map(str, own_files(values).values())))
+
+
+def own_files(values: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns the user's file that defines each name of the user's own in a config.
+
+    Args:
+      values: The values of the config by dotted key.
+
+    Returns:
+      The files by key and name, such as ``model.unit=tenth``.
+    """
+    files = {}
     for name, key in KEYS.items():
         if values.get(name) in (None, "", key.default):
             continue
-        places = (key.choices,) if isinstance(key.choices, str) else _MORE.get(name, ())
-        for registry in filter(lambda found: isinstance(found, Mapping), map(import_named, places)):
-            for entry in names_in(values[name]):
+        registries = _registries(name)
+        for entry in names_in(values[name]) if registries else ():
+            for registry in registries:
                 source = _source(registry.get(entry))
                 if source is not None and _OURS not in source.parents:
-                    files[str(source)] = None
-    return ",".join(files)
+                    files[f"{name}={entry}"] = source
+    return files
+
+
+def checksums(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of the file of each name in :func:`own_files`, as it was when this process executed it."""
+    files = own_files(values)
+    return {
+        name: _executed[file][1] if file in _executed else hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+    }
+
+
+def _registries(name: str) -> list[Mapping[str, Any]]:
+    """Returns the registries of the names that a key may hold."""
+    choices = KEYS[name].choices
+    places = (choices,) if isinstance(choices, str) else _MORE.get(name, ())
+    return [found for found in map(import_named, places) if isinstance(found, Mapping)]
 
 
 def _source(entry: Any) -> Path | None:
