@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
 from collections.abc import Mapping
@@ -82,6 +83,18 @@ def explain_error(error: BaseException, path: str, flag: str = "config") -> User
     return UserError(f"--{flag}={path}, line {line}: {type(error).__name__}: {what}") if line else None
 
 
+def explain_own_error(error: BaseException) -> UserError | None:
+    """Returns a one-line message for an exception that a file of the user's own raised, directly or in what it called.
+
+    None if no such file is in its traceback.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        flag, _ = _executed.get(Path(frame.filename).absolute(), ("", ""))
+        if flag in ("config", "module"):
+            return explain_error(error, frame.filename, flag)
+    return None
+
+
 def defining_files(values: Mapping[str, Any]) -> str:
     """Returns the user's files that define names used in a config, separated by commas; "" if there are none.
 
@@ -89,6 +102,17 @@ def defining_files(values: Mapping[str, Any]) -> str:
       values: The values of the config by dotted key.
     """
     return ",".join(dict.fromkeys(map(str, own_files(values).values())))
+
+
+def recorded_files(values: Mapping[str, Any]) -> str:
+    """Returns the key ``module`` of a resolved config.
+
+    These are the files that define its names. Those that the key already has are kept if one of them is not executed
+    yet, so that a name is unknown.
+    """
+    found, before = names_in(defining_files(values)), names_in(values.get("module", ""))
+    known = [({*names_in(values[name])}, {*itertools.chain(*_registries(name))}) for name in _MORE]
+    return ",".join(dict.fromkeys([*found, *before] if not found or any(a - b for a, b in known) else found))
 
 
 def own_files(values: Mapping[str, Any]) -> dict[str, Path]:

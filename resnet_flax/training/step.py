@@ -119,7 +119,7 @@ def training_step(
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
         losses = _cross_entropy(logits, labels, label_smoothing)
-        found = metric_functions.measured(of_examples, logits, {"labels": labels})
+        found = metric_functions.measured(of_examples, logits, {"images": images, "labels": labels})
         return losses.mean(), (metric_functions.summed(found), updates.get("batch_stats", {}))
 
     differentiate = jax.value_and_grad(loss_of, has_aux=True)
