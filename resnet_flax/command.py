@@ -6,7 +6,9 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from absl import flags
 from ml_collections.config_flags import config_flags
@@ -75,21 +77,32 @@ def run(
             raise Failed(f"error: the result could not be written to standard output: {output.failure.strerror}")
         stopping.exit_despite_stuck_threads()
     except (UserError, Interrupted, Diverged, Failed) as ending:
-        text = escape_hidden(str(ending))  # names in it may hold escape sequences
-        with contextlib.suppress(streams.ReaderGoneError):
-            sys.stdout.flush()  # keeps the order of the lines where both streams share a file
-        # A single write: print writes text and line break separately, and other threads may print in between.
-        sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
-        sys.stderr.flush()
-        stopping.exit_soon(ending.exit_code)
-        sys.exit(ending.exit_code)
+        _exit(ending)
     except streams.ReaderGoneError:
         stopping.exit_soon(DONE)
     except KeyboardInterrupt:
         print("stopped by a second SIGINT; not saved", file=sys.stderr)
         sys.exit(Interrupted.exit_code)
+    except Exception as error:
+        own = configs.explain_own_error(error)
+        if own is None:
+            raise
+        traceback.print_exception(error)
+        _exit(UserError(f"{str(own).rstrip('.')} (the traceback above shows how it was called)"))
     finally:
         exit_message.cancel()
+
+
+def _exit(ending: UserError | Interrupted | Diverged | Failed) -> NoReturn:
+    """Prints the message of an ending as the last line on stderr, and exits with its code."""
+    text = escape_hidden(str(ending))  # names in it may hold escape sequences
+    with contextlib.suppress(streams.ReaderGoneError):
+        sys.stdout.flush()  # keeps the order of the lines where both streams share a file
+    # A single write: print writes text and line break separately, and other threads may print in between.
+    sys.stderr.write(f"{'error: ' if isinstance(ending, UserError) else ''}{text}\n")
+    sys.stderr.flush()
+    stopping.exit_soon(ending.exit_code)
+    sys.exit(ending.exit_code)
 
 
 def _help() -> str:
@@ -121,6 +134,8 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         for path in _MODULE.value:
             configs.execute(path, "module")
+        for path in _config_files(argv):
+            configs.note_executed(path, "config")  # ml_collections has executed it
         for name in _config_flags():
             config = flags.FLAGS[name].value
             if config is not None:
@@ -164,6 +179,8 @@ def _check_config_flags(argv: list[str]) -> None:
         for argument in argv[1:]:
             if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
                 known = list(configs.KEYS)
+                if found[2] == "module":
+                    raise UserError(f"--{name}.module: training records this key; use --module=FILE")
                 if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
                     raise UserError(configs.unknown_key(found[2], known))
 

@@ -9,6 +9,7 @@ variables, for code of your own.
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.paths import expanded
+from resnet_flax.runs import resume
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import restore
@@ -184,7 +186,7 @@ def from_loaded(file: Weights, config: ConfigDict, default: Preprocessing | None
 
 
 def from_run(workdir: str | Path, step: str = "latest") -> Model:
-    """Loads the network of a run's checkpoint.
+    """Loads the network of a run's checkpoint. Warns on stderr if a file that defines it has changed.
 
     Args:
       step: A checkpoint's step, ``latest``, or ``best`` (by validation error).
@@ -195,6 +197,8 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     workdir = expanded(workdir)
     run = RunDirectory(workdir)
     config = configs.resolve(run.existing_config())
+    for remark in resume.remarks(run, config):
+        print(remark, file=sys.stderr)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         chosen = checkpoints.find_step(step)
     preprocessing = run.preprocessing()

@@ -108,6 +108,10 @@ def evaluate(
       Diverged: A weight or the loss is not finite.
     """
     net.check_classifies()
+    names = [n for n in configs.names_in(net.config.train.metrics) if n not in metric_functions.choices()]
+    if names:
+        where = configs.where_defined(net.config) or "--module=FILE if you define it"
+        print(f"not measured here: {', '.join(names)}, which train.metrics names; {where}", file=sys.stderr)
     if chosen.data.from_folders:
         chosen = dataclasses.replace(chosen, data=_align_classes(net, chosen.data))
     _check_classes(net, chosen.data.classes, chosen.data.where)

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config, model
-from resnet_flax.data import loaders
-from resnet_flax.data.datasets import DATASETS
+from resnet_flax.data import datasets, loaders
 from resnet_flax.data.images import Images
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
@@ -66,7 +65,7 @@ def test_a_run_on_images_that_are_not_square(tmp_path, monkeypatch):
         return *(Images(s.images[:, :, 1:7], s.labels) for s in (train, test)), classes
 
     monkeypatch.setattr(loaders, "_digits", narrow)
-    monkeypatch.setitem(DATASETS, "digits", dataclasses.replace(DATASETS["digits"], side=None))
+    monkeypatch.setattr(datasets, "DATASETS", {"digits": dataclasses.replace(datasets.DATASETS["digits"], side=None)})
     loop.run(small_config(model__stage_units=(1,), train__steps=1), tmp_path / "run")
     net = model.from_run(tmp_path / "run")
     assert net.preprocessing.image_shape == (8, 6, 1)

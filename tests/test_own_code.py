@@ -1,14 +1,21 @@
 """Tests of a user's file with a unit, a data set and a metric, which commands run only if they are told to."""
 
 import json
+import re
 import sys
 
+import jax
 import pytest
 
-from resnet_flax import config
+from resnet_flax import api, config, model
 from resnet_flax.errors import UserError
+from resnet_flax.launchers.attempt import attempt
 from resnet_flax.networks.units import UNITS
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
+from resnet_flax.training import loop, metric_functions
+from resnet_flax.training.readiness import Readiness
 from tests.commands import command, lines
+from tests.training.small import small_config
 
 MINE = """
 import jax
@@ -122,10 +129,19 @@ def test_an_error_in_the_file_is_reported_with_its_line(tmp_path):
     assert (code, output.splitlines()[-1]) == (2, "error: --module=nowhere.py: there is no such file")
 
 
-def test_an_unknown_name_asks_for_its_file():
-    c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenfold"})
-    with pytest.raises(UserError, match=r"model.unit='tenfold' is not known; choose one of .*; --module=FILE if you"):
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        ("", "--module=FILE if you define it"),
+        ("/a/unit.py", "/a/unit.py defined it in training: --module=/a/unit.py"),
+        ("/a/u.py,/a b/m.py", "/a/u.py or /a b/m.py defined it in training: --module=/a/u.py --module='/a b/m.py'"),
+    ],
+)
+def test_an_unknown_name_asks_for_its_files(module, hint):
+    c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenfold", "module": module})
+    with pytest.raises(UserError) as refusal:
         config.validate(c)
+    assert str(refusal.value).endswith(f"; {hint}")
 
 
 @pytest.mark.parametrize("module", ["__main__", "of_no_file"])
@@ -135,3 +151,211 @@ def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenth"})
     assert config.resolve(c).module == ""
+
+
+def test_the_key_module_is_no_flag():
+    code, output = command("train.py", "--config=digits:plain-8", "--workdir=x", "--config.module=mine.py")
+    assert (code, output) == (2, "error: --config.module: training records this key; use --module=FILE\n")
+
+
+def test_an_error_in_a_unit_ends_with_its_line(tmp_path):
+    """The traceback comes before it. The network is traced before anything is trained."""
+    bad = tmp_path / "bad.py"
+    bad.write_text(UNIT.replace("self.branch", "self.brnch"))
+    code, output = command(
+        "train.py", "--config=digits:own-8", f"--workdir={tmp_path}/run", f"--module={bad}", "--config.train.steps=1"
+    )
+    traced, last = output.splitlines()[:-1], output.splitlines()[-1]
+    assert (code, last) == (2, f"error: --module={bad}, line 10: AttributeError: \"OwnUnit\" object has no attribute "
+                               f"\"brnch\" (the traceback above shows how it was called)")  # fmt: skip
+    assert "Traceback (most recent call last):" in traced
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+UNIT = """
+from flax import linen as nn
+
+from resnet_flax.networks.units import UNITS, Unit
+
+
+class OwnUnit(Unit):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.relu(0.1 * self.branch(x, train) + self.shortcut(x, train))
+
+
+UNITS["own"] = OwnUnit
+"""
+
+
+@pytest.fixture
+def own_unit(tmp_path, monkeypatch):
+    """A function that writes the file of a unit, with another factor, and executes it; the path of the file."""
+    monkeypatch.setitem(UNITS, "own", None)  # restored after the test
+    file = tmp_path / "own_unit.py"
+
+    def execute(factor):
+        file.write_text(UNIT.replace("0.1", factor))
+        config.execute(str(file), "module")
+
+    execute("0.1")
+    return execute, file
+
+
+def own_config(**overrides):
+    """A config of the unit, with one stage of two units."""
+    of_unit = {"model__unit": "own", "model__stage_units": (2,), "train__steps": 4, "train__eval_every": 8}
+    return small_config(**of_unit | overrides)
+
+
+def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluated(own_unit, tmp_path, capfd):
+    execute, file = own_unit
+    run = tmp_path / "run"
+    loop.run(own_config(), run)
+    execute("0.1")  # the same content
+    loop.run(own_config(), run)
+    model.from_run(run)
+    assert f"{file}" not in capfd.readouterr().err
+    file.write_text("not executed")
+    loop.run(own_config(train__metrics="top5_error"), run)
+    error = capfd.readouterr().err
+    assert f"{file}" not in error
+    assert error.endswith(
+        f"{run}: its metrics.jsonl lacks top5_error, which train.metrics did not name while the run trained; evaluate "
+        f"measures metrics of examples\n"
+    )
+    execute("1.0")
+    remark = (
+        f"{run}: {file} has changed since the start at step 0; unless only comments did, this run's results are not "
+        f"those of the file as it is now: to have them, choose a new run directory\n"
+    )
+    loop.run(own_config(), run)
+    assert capfd.readouterr().err.endswith(f"already finished, at step 4\n{remark}")
+    model.from_run(run)
+    assert capfd.readouterr().err == remark
+    loop.run(own_config(train__steps=6), run)
+    error = capfd.readouterr().err
+    assert f"resuming at step 4 of 6\n{remark}" in error
+    assert "last bits" not in error
+    execute("0.1")
+    model.from_run(run)
+    assert capfd.readouterr().err == remark.replace("step 0", "step 4")
+    starts = [json.loads(line) for line in (run / "starts.jsonl").read_text().splitlines()]
+    assert all(list(start.pop("own_code")) == ["model.unit=own"] for start in starts)
+    (run / "sums.json").unlink()  # as an earlier version left it
+    (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
+    model.from_run(run)
+    assert not capfd.readouterr().err
+
+
+def test_a_sweep_names_the_line_of_an_error_in_a_unit(own_unit, tmp_path):
+    execute, file = own_unit
+    execute("1 / 0")
+    failure, reason = attempt(own_config(), tmp_path / "run", TENSORBOARD_ALONE)
+    crash = tmp_path / "run" / "crash.txt"
+    assert failure == "crashed"
+    assert reason == f"--module={file}, line 10: ZeroDivisionError: division by zero (see {crash})"
+
+
+def test_a_file_that_is_not_executed_stays_recorded(own_unit):
+    _, file = own_unit
+    found = config.resolve(own_config(train__metrics="of_another_file", module="/a/metric.py")).module
+    assert found == f"{file},/a/metric.py"
+    assert config.resolve(own_config(module="/a/metric.py")).module == str(file)
+
+
+METRIC = """
+import jax.numpy as jnp
+from resnet_flax.training.metric_functions import of_examples, of_steps
+
+
+@of_examples
+def brightness(logits, batch):
+    return batch["images"].mean((1, 2, 3))
+"""
+
+
+@pytest.fixture
+def metrics(tmp_path, monkeypatch):
+    """A function that executes lines that define metrics, and returns the file's path."""
+    for registry in (metric_functions.OF_EXAMPLES, metric_functions.OF_STEPS):
+        for name in ("brightness", "wrong"):
+            monkeypatch.setitem(registry, name, None)
+            del registry[name]
+
+    def execute(text):
+        (tmp_path / "metric.py").write_text(METRIC + text)
+        config.execute(str(tmp_path / "metric.py"), "module")
+        return tmp_path / "metric.py"
+
+    return execute
+
+
+def test_a_metric_has_the_networks_input_in_training_and_evaluation(metrics, tmp_path, capfd):
+    file, run = metrics(""), tmp_path / "run"
+    size = {"model__stage_units": (1,), "train__steps": 2, "train__eval_train": True}
+    last = loop.run(small_config(**size, train__metrics="brightness", data__pad=0, data__flip=False), run)
+    assert abs(last["test_brightness"]) < 0.1  # normalised
+    assert abs(last["train_brightness"]) < 0.5
+    assert last["train_brightness"] != 0
+    assert api.open_run(run).evaluate().mean("brightness") == pytest.approx(last["test_brightness"])
+    assert "not measured here" not in capfd.readouterr().err
+    del metric_functions.OF_EXAMPLES["brightness"]
+    api.open_run(run).evaluate()
+    line = f"not measured here: brightness, which train.metrics names; {file} defined it in training: --module={file}"
+    assert line in capfd.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("decorator", "result", "message"),
+    [
+        ("of_examples", "jnp.mean(a)", "returned shape (); a metric of examples returns one number per example, shape ("),
+        ("of_examples", "a", "returned shape (32, 10); a metric of examples returns one number per example, "),
+        ("of_examples", "1.0", "returned a value of type float; a metric of examples returns one number"),
+        ("of_examples", "b['mask']", "uses batch['mask']; here the batch has images and labels"),
+        ("of_steps", "jnp.ones(3)", "returned shape (3,); a metric of steps returns a number, shape (), or a dict of"),
+        ("of_steps", "{'stem': jnp.ones(3)}", "returned shape (3,); a metric of steps returns a number, shape (), or"),
+        ("of_steps", "[jnp.ones(())]", "returned a value of type list; a metric of steps returns a number"),
+        ("of_steps", "{}", "returned a value of type dict; a metric of steps returns a number"),
+    ],
+    ids=lambda text: text if len(text) < 25 else "",
+)  # fmt: skip
+def test_a_metric_of_the_wrong_shape_is_refused_before_the_first_step(metrics, tmp_path, decorator, result, message):
+    metrics(f"\n@{decorator}\ndef wrong(a, b, c=None):\n    return {result}\n")
+    c = small_config(model__stage_units=(1,), train__metrics="wrong", train__batch_size=32)
+    for start in (
+        lambda: Readiness(jax.device_count()).check(config.resolve(c), tmp_path / "run"),
+        lambda: loop.run(c, tmp_path / "run"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"metric 'wrong' {message}")):
+            start()
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+OWN_METRIC = "@of_examples\ndef {}(logits, batch): ..."
+OWN_STEPS = "@of_steps\ndef {}(gradients, params, updates): ..."
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "definition"),
+    [
+        *((name, "metric", OWN_METRIC) for name in ("loss", "error_clean", "images", "gradient_norm", "error_raw")),
+        *((name, "metric", OWN_STEPS) for name in ("step", "learning_rate", "train_error", "top5_error")),
+        ("cutout", "augmentation", "@augmentation\ndef {}(image, key): ..."),
+        ("digits", "data set", "@register('{}')\ndef own(data): ..."),
+        ("residual", "unit", "UNITS['{}'] = object"),
+        ("sgd", "optimizer", "OPTIMIZERS['{}'] = object"),
+    ],
+)
+def test_a_name_of_the_projects_own_is_reserved(tmp_path, name, kind, definition):
+    """A run of a replaced unit would look like a run of the project's."""
+    file = tmp_path / "mine.py"
+    start = (
+        "from resnet_flax.data.datasets import register\nfrom resnet_flax.data.transforms import augmentation\n"
+        "from resnet_flax.networks.units import UNITS\nfrom resnet_flax.training.optimizer import OPTIMIZERS\n"
+        "from resnet_flax.training.metric_functions import of_examples, of_steps\n\n"
+    )
+    file.write_text(start + definition.format(name))
+    message = rf"^--module={file}, line \d: ValueError: '{name}' is reserved; choose another name for your {kind}$"
+    with pytest.raises(UserError, match=message):
+        config.execute(str(file), "module")

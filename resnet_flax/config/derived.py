@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, config_dict
 
 from resnet_flax.config.key import import_named
-from resnet_flax.config.own_code import defining_files
+from resnet_flax.config.own_code import recorded_files
 from resnet_flax.config.table import KEYS, flatten
 from resnet_flax.config.validation import validate
 
@@ -74,7 +74,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
             c.data.name = "folder"
         if c.schedule.name == "cosine" and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
-        c.module = defining_files(flatten(c)) or c.module
+        c.module = recorded_files(flatten(c))
     return c
 
 

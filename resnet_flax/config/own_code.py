@@ -5,8 +5,10 @@ which files its config depends on, but reading a run never executes them.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
 from collections.abc import Mapping
@@ -29,6 +31,15 @@ _MORE = {
 }
 _OURS = Path(resnet_flax.__file__).parent
 
+# The user's files that this process has executed, with the flag that named each, and the SHA-256 of what was executed.
+_executed: dict[Path, tuple[str, str]] = {}
+
+
+def note_executed(path: str | Path, flag: str) -> None:
+    """Notes that a Python file is executed, which the command-line flag ``flag`` named."""
+    file = expanded(path).absolute()
+    _executed[file] = flag, hashlib.sha256(file.read_bytes()).hexdigest()
+
 
 def execute(path: str, flag: str) -> ModuleType:
     """Executes a Python file and returns it as a module.
@@ -49,6 +60,7 @@ def execute(path: str, flag: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
+    note_executed(file, flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # inspect looks up a class's file there
     try:
@@ -71,23 +83,74 @@ def explain_error(error: BaseException, path: str, flag: str = "config") -> User
     return UserError(f"--{flag}={path}, line {line}: {type(error).__name__}: {what}") if line else None
 
 
+def explain_own_error(error: BaseException) -> UserError | None:
+    """Returns a one-line message for an exception that a file of the user's own raised, directly or in what it called.
+
+    None if no such file is in its traceback.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        flag, _ = _executed.get(Path(frame.filename).absolute(), ("", ""))
+        if flag in ("config", "module"):
+            return explain_error(error, frame.filename, flag)
+    return None
+
+
 def defining_files(values: Mapping[str, Any]) -> str:
     """Returns the user's files that define names used in a config, separated by commas; "" if there are none.
 
     Args:
       values: The values of the config by dotted key.
     """
-    files: dict[str, None] = {}
+    return ",".join(dict.fromkeys(map(str, own_files(values).values())))
+
+
+def recorded_files(values: Mapping[str, Any]) -> str:
+    """Returns the key ``module`` of a resolved config.
+
+    These are the files that define its names. Those that the key already has are kept if one of them is not executed
+    yet, so that a name is unknown.
+    """
+    found, before = names_in(defining_files(values)), names_in(values.get("module", ""))
+    known = [({*names_in(values[name])}, {*itertools.chain(*_registries(name))}) for name in _MORE]
+    return ",".join(dict.fromkeys([*found, *before] if not found or any(a - b for a, b in known) else found))
+
+
+def own_files(values: Mapping[str, Any]) -> dict[str, Path]:
+    """Returns the user's file that defines each name of the user's own in a config.
+
+    Args:
+      values: The values of the config by dotted key.
+
+    Returns:
+      The files by key and name, such as ``model.unit=tenth``.
+    """
+    files = {}
     for name, key in KEYS.items():
         if values.get(name) in (None, "", key.default):
             continue
-        places = (key.choices,) if isinstance(key.choices, str) else _MORE.get(name, ())
-        for registry in filter(lambda found: isinstance(found, Mapping), map(import_named, places)):
-            for entry in names_in(values[name]):
+        registries = _registries(name)
+        for entry in names_in(values[name]) if registries else ():
+            for registry in registries:
                 source = _source(registry.get(entry))
                 if source is not None and _OURS not in source.parents:
-                    files[str(source)] = None
-    return ",".join(files)
+                    files[f"{name}={entry}"] = source
+    return files
+
+
+def checksums(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the SHA-256 of the file of each name in :func:`own_files`, as it was when this process executed it."""
+    files = own_files(values)
+    return {
+        name: _executed[file][1] if file in _executed else hashlib.sha256(file.read_bytes()).hexdigest()
+        for name, file in files.items()
+    }
+
+
+def _registries(name: str) -> list[Mapping[str, Any]]:
+    """Returns the registries of the names that a key may hold."""
+    choices = KEYS[name].choices
+    places = (choices,) if isinstance(choices, str) else _MORE.get(name, ())
+    return [found for found in map(import_named, places) if isinstance(found, Mapping)]
 
 
 def _source(entry: Any) -> Path | None:

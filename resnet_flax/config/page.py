@@ -29,7 +29,7 @@ def page() -> str:
 def keys_in_help(flag: str) -> str:
     """Returns one line for each key: its default, its meaning, and the condition under which it has an effect."""
     lines = []
-    for key in KEYS.values():
+    for key in (key for key in KEYS.values() if key.name != "module"):  # which --module sets
         condition = " and ".join(filter(None, (key.only, key.when)))
         lines.append(f"  {f'{key.name}={key.default}':<36}  {key.meaning}" + (f" [{condition}]" if condition else ""))
     return "\n".join([f"--{flag}.KEY=VALUE sets a key of the config. docs/config.md describes them in full:", *lines])

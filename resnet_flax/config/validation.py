@@ -1,7 +1,8 @@
 """Validation of configs, before anything is compiled."""
 
 import contextlib
-from collections.abc import Collection, Iterator
+import shlex
+from collections.abc import Collection, Iterable, Iterator
 
 from ml_collections import ConfigDict
 
@@ -26,9 +27,18 @@ def hint_at_module(c: ConfigDict) -> Iterator[None]:
     try:
         yield
     except UnknownName as error:
-        module = c.module if "module" in c else ""
-        where = f"{module} defined it in training: --module={module}" if module else "--module=FILE if you define it"
-        raise UserError(f"{error}; {where}") from None
+        raise UserError(f"{error}; {where_defined(c) or '--module=FILE if you define it'}") from None
+
+
+def where_defined(c: ConfigDict) -> str:
+    """Returns a clause that names the files which defined names of a config in training; "" if it records none."""
+    files = names_in(c.module if "module" in c else "")
+    return f"{' or '.join(files)} defined it in training: {' '.join(module_flags(files))}" if files else ""
+
+
+def module_flags(files: Iterable[str]) -> list[str]:
+    """Returns the flags for the user's own files, quoted for a shell."""
+    return [f"--module={shlex.quote(file)}" for file in files]
 
 
 def _validate(c: ConfigDict) -> None:

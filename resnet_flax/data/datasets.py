@@ -20,6 +20,7 @@ from resnet_flax.data.folders import scan
 from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fifth, split_off_validation, subset
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
+from resnet_flax.registry import Registry
 
 if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.access import Access
@@ -59,7 +60,7 @@ class DataSet:
     config: str = ""
 
 
-DATASETS: dict[str, DataSet] = {}
+DATASETS: Registry[DataSet] = Registry("data set")
 
 
 def register(
@@ -92,6 +93,7 @@ DATASETS |= {
     IMAGENET: DataSet(None, 3, 1000, loaders.named, _photographs_by_name, "ImageNet", "configs/imagenet.py"),
     "folder": DataSet(None, 3, None, loaders.folder, _photographs_in_folder, config="configs/folder.py"),
 }
+DATASETS.reserve()
 
 
 def row(name: str) -> DataSet:

@@ -18,9 +18,10 @@ from jax import Array
 from resnet_flax.data.colour import principal_offsets
 from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
+from resnet_flax.registry import Registry
 
 Augmentation = Callable[[Array, Array], Array]
-AUGMENTATIONS: dict[str, Augmentation] = {}
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def augmentation(function: Augmentation) -> Augmentation:
@@ -40,6 +41,9 @@ def cutout(image: Array, key: Array) -> Array:
     rows, columns = (jnp.abs(jnp.arange(n) + 0.5 - at * n) for n, at in zip((height, width), centre, strict=True))
     inside = (rows < height / 4)[:, None] & (columns < width / 4)
     return jnp.where(inside[..., None], 0, image)
+
+
+AUGMENTATIONS.reserve()
 
 
 @dataclasses.dataclass(frozen=True)

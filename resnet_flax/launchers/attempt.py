@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from resnet_flax import config as configs
 from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.endings import SUCCESS, Ending, first_line
@@ -33,5 +34,6 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
     except Exception as error:  # Whatever the program raises, the other runs must continue.
         text = traceback.format_exc()
         print(text, file=sys.stderr)
-        return "crashed", f"{type(error).__name__}: {first_line(error):.200} (see {directory.write_crash(text)})"
+        what = configs.explain_own_error(error) or f"{type(error).__name__}: {first_line(error)}"
+        return "crashed", f"{what!s:.300} (see {directory.write_crash(text)})"
     return SUCCESS

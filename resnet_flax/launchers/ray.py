@@ -27,6 +27,7 @@ from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.launchers import ray_task
 from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.file_names import WORKER_LOG
+from resnet_flax.runs.resume import remarks_on_finished
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, Run
 from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure, first_line
@@ -95,7 +96,7 @@ class _Sweep:
         """
         for i, run in enumerate(self._runs):
             if run.is_finished:
-                self._end(i, SUCCESS, "already finished")
+                self._end(i, SUCCESS, "; ".join(["already finished", *remarks_on_finished(run.directory, run.config)]))
             elif earlier := earlier_failure(run.config, run.workdir):
                 self._end(i, earlier)
         left = [i for i in range(len(self._runs)) if i not in self._endings]

@@ -26,6 +26,7 @@ from resnet_flax.networks.initialization import initializer
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.network import Network, Stem
 from resnet_flax.networks.units import UNITS
+from resnet_flax.registry import Registry
 
 BLOCKS = ("basic", "bottleneck", "single")
 _LAYERS_PER_UNIT = {"basic": 2, "bottleneck": 3, "single": 1}
@@ -68,43 +69,46 @@ class Family:
     last_pointwise: bool = False
 
 
-FAMILIES: dict[str, Family] = {
-    "cifar": Family(
-        blocks=("basic", "bottleneck"),
-        filters=(16, 32, 64),
-        strides=(1, 2, 2),
-        other_layers=2,  # the stem, the dense layer
-    ),
-    "imagenet": Family(
-        blocks=tuple(IMAGENET_UNITS),
-        filters=(64, 128, 256, 512),
-        strides=(1, 2, 2, 2),
-        other_layers=2,
-        units=IMAGENET_UNITS,
-        stem=(7, 2, True),
-    ),
-    "vgg": Family(
-        blocks=tuple(VGG_UNITS),
-        filters=(64, 128, 256, 512, 512),
-        strides=(1, 2, 2, 2, 2),
-        other_layers=3,  # the paper's three dense layers, though `model.hidden` may give another number
-        units=VGG_UNITS,
-        stem=None,
-        convolution_bias=True,
-        pools=True,
-        flattens=True,
-    ),
-    "highway": Family(
-        blocks=tuple(HIGHWAY_UNITS),
-        filters=(32, 48, 80, 128),
-        strides=(1, 1, 2, 2),
-        other_layers=3,  # the stem, the 1x1 convolution, the dense layer
-        units=HIGHWAY_UNITS,
-        filters_by_depth={32: (20, 28, 44, 70)},
-        pools=True,
-        last_pointwise=True,
-    ),
-}
+FAMILIES: Registry[Family] = Registry(
+    "family of networks",
+    {
+        "cifar": Family(
+            blocks=("basic", "bottleneck"),
+            filters=(16, 32, 64),
+            strides=(1, 2, 2),
+            other_layers=2,  # the stem, the dense layer
+        ),
+        "imagenet": Family(
+            blocks=tuple(IMAGENET_UNITS),
+            filters=(64, 128, 256, 512),
+            strides=(1, 2, 2, 2),
+            other_layers=2,
+            units=IMAGENET_UNITS,
+            stem=(7, 2, True),
+        ),
+        "vgg": Family(
+            blocks=tuple(VGG_UNITS),
+            filters=(64, 128, 256, 512, 512),
+            strides=(1, 2, 2, 2, 2),
+            other_layers=3,  # the paper's three dense layers, though `model.hidden` may give another number
+            units=VGG_UNITS,
+            stem=None,
+            convolution_bias=True,
+            pools=True,
+            flattens=True,
+        ),
+        "highway": Family(
+            blocks=tuple(HIGHWAY_UNITS),
+            filters=(32, 48, 80, 128),
+            strides=(1, 1, 2, 2),
+            other_layers=3,  # the stem, the 1x1 convolution, the dense layer
+            units=HIGHWAY_UNITS,
+            filters_by_depth={32: (20, 28, 44, 70)},
+            pools=True,
+            last_pointwise=True,
+        ),
+    },
+)
 
 
 def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:

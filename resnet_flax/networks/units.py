@@ -14,6 +14,7 @@ from jax import Array
 from resnet_flax.networks.highway import Gate
 from resnet_flax.networks.layers import Layers
 from resnet_flax.networks.shortcuts import parameter_free, projects, shortcut
+from resnet_flax.registry import Registry
 
 
 class Unit(nn.Module):
@@ -164,12 +165,10 @@ class HighwayUnit(Unit):
 
 
 # Classes of units by their names in a config (`model.unit`).
-UNITS: dict[str, type[Unit]] = {
-    "plain": PlainUnit,
-    "residual": ResidualUnit,
-    "preactivation": PreactivationUnit,
-    "highway": HighwayUnit,
-}
+UNITS: Registry[type[Unit]] = Registry(
+    "unit",
+    {"plain": PlainUnit, "residual": ResidualUnit, "preactivation": PreactivationUnit, "highway": HighwayUnit},
+)
 
 
 def probe_name(size: int, i: int) -> str:

@@ -173,15 +173,15 @@ def train_command(config: ConfigDict, folder: str) -> str:
     """
     name, default = default_of(config)
     flat = configs.flatten(config)
+    modules = configs.module_flags(configs.names_in(flat.get("module", "")))
     again = f"--workdir=runs/{Path(folder).name}-again"
     if flat.keys() != default.keys():  # The config is from another version.
-        return (
-            f"python train.py {shlex.quote(f'--config=configs/from_json.py:{folder}/config.json')} {shlex.quote(again)}"
-        )
+        own = shlex.quote(f"--config=configs/from_json.py:{folder}/config.json")
+        return " ".join(["python train.py", own, *modules, shlex.quote(again)])
     changed = changed_keys(config)
     file, _, network = name.partition(":")
     # Values that the file derives from the changed keys are added if the run has other values.
     followed = configs.flatten(configs.load(str(shipped.folder("configs").parent / file), network, changed))
     changed |= {k: v for k, v in flat.items() if v != followed[k] and k not in changed and followed[k] is not None}
-    overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed.items()]
-    return " ".join(["python train.py", shlex.quote(f"--config={name}"), *overrides, shlex.quote(again)])
+    overrides = [shlex.quote(f"--config.{key}={value}") for key, value in changed.items() if key != "module"]
+    return " ".join(["python train.py", shlex.quote(f"--config={name}"), *modules, *overrides, shlex.quote(again)])

@@ -139,8 +139,9 @@ class RunDirectory(RunReader):
         return checksums.add_missing(self.path)
 
     def record_start(
-        self, step: int, parameters: int, classes: int, environment: Mapping[str, Any], data: str = ""
-    ) -> list[str]:
+        self, step: int, parameters: int, classes: int, environment: Mapping[str, Any], data: str = "",
+        own_code: Mapping[str, str] | None = None,
+    ) -> list[str]:  # fmt: skip
         """Adds a line to starts.jsonl: the time, the step, the run's rules, the network's size and the environment.
 
         Args:
@@ -149,6 +150,7 @@ class RunDirectory(RunReader):
           classes: The number of classes.
           environment: The result of :func:`resnet_flax.runtime.environment.environment`.
           data: A remark on the images, such as which were set aside for testing.
+          own_code: The result of :func:`resnet_flax.config.own_code.checksums`, which :mod:`~.resume` compares.
 
         Returns:
           Changes of the environment since the last start; results are bit-exact only if there are none.
@@ -158,7 +160,8 @@ class RunDirectory(RunReader):
         begun = rules.rules_in(starts) if step else rules.RULES
         line = {"time": now, "host": platform.node(), "step": step, "rules": begun, "parameters": parameters,
                 "classes": classes, **environment}  # fmt: skip
-        self.append(STARTS, line | ({"data": data} if data else {}))
+        optional = {"data": data, "own_code": dict(own_code or {})}
+        self.append(STARTS, line | {key: value for key, value in optional.items() if value})
         checksums.note(self.path / STARTS, (self.path / STARTS).read_bytes())
         checksums.remove(self.path / INTERRUPTED)
         # Keys that an earlier version did not write are no changes.

@@ -48,6 +48,40 @@ def _hint(run: RunDirectory, there: ConfigDict, config: ConfigDict, differing: S
     return ""
 
 
+def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
+    """Returns a line on each file of the user's own that has changed since a start of the run.
+
+    A run without the record of its files, as of an earlier version, gives no line.
+
+    Args:
+      config: The resolved config, which must have passed :func:`check_config`.
+    """
+    now = configs.checksums(configs.flatten(config))
+    if not now:
+        return []
+    starts = run.starts()
+    begun = max((i for i, start in enumerate(starts) if start["step"] == 0), default=0)  # a restart forgets the others
+    changed = {}
+    for start in reversed(starts[begun:]):
+        there = start.get("own_code", {})
+        changed |= {name: start["step"] for name, digest in now.items() if there.get(name, digest) != digest}
+    files = configs.own_files(configs.flatten(config))
+    return [
+        f"{run.path}: {file} has changed since the start at step {step}; unless only comments did, this run's results "
+        f"are not those of the file as it is now: to have them, choose a new run directory"
+        for file, step in {files[name]: step for name, step in changed.items()}.items()
+    ]
+
+
+def remarks_on_finished(run: RunDirectory, config: ConfigDict) -> list[str]:
+    """Returns the lines of :func:`remarks`, and one on metrics that the config names and the run did not measure."""
+    measured = set(configs.names_in(run.existing_config().train.metrics))
+    missing = [name for name in configs.names_in(config.train.metrics) if name not in measured]
+    why = "which train.metrics did not name while the run trained; evaluate measures metrics of examples"
+    lacks = [f"{run.path}: its metrics.jsonl lacks {', '.join(missing)}, {why}"] * bool(missing)
+    return remarks(run, config) + lacks
+
+
 def check_rules(run: RunDirectory, config: ConfigDict) -> None:
     """Refuses an unfinished run with a checkpoint that was begun under old training rules.
 

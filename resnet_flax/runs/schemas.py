@@ -99,7 +99,12 @@ def check_start(line: Any) -> None:
     for key in ("parameters", "classes"):
         if type(line.get(key, 0)) is not int or line.get(key, 0) < 0:
             raise ValueError(f"{key} is not a number")
+    own_code = line.get("own_code", {})
+    if not isinstance(own_code, dict) or not all(isinstance(text, str) for text in own_code.values()):
+        raise ValueError("own_code holds no checksums")
     for key, value in line.items():
+        if key == "own_code":
+            continue
         if not isinstance(value, str | int | float | None) or (isinstance(value, str) and len(value) > 500):
             raise ValueError(f"{key[:40]} is neither a short text nor a number")
 

@@ -117,8 +117,9 @@ def make_evaluate(
     unsplit = PartitionSpec()
 
     def batch_sums(variables: dict, batch: dict[str, Array]) -> dict[str, Array]:
-        logits: Any = network.apply(variables, transform.evaluate(batch["images"]), train=False)
-        found = metric_functions.measured(metrics, logits, batch)
+        images = transform.evaluate(batch["images"])
+        logits: Any = network.apply(variables, images, train=False)
+        found = metric_functions.measured(metrics, logits, {"images": images, "labels": batch["labels"]})
         return metric_functions.summed(found, batch["mask"]) | {"images": batch["mask"].sum(dtype=jnp.int32)}
 
     @jit

@@ -13,6 +13,7 @@ from resnet_flax import memory
 from resnet_flax.data.datasets import Data
 from resnet_flax.networks import build
 from resnet_flax.paths import expanded
+from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.progress import Progress
@@ -53,6 +54,8 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
         held.enter_context(hosts.fail_fast(RESUME_HINT))
         if directory.is_finished(setup.config):
             hosts.say(f"{directory.path}: already finished, at step {setup.config.train.steps}")
+            for remark in resume.remarks_on_finished(directory, setup.config):
+                hosts.say(remark)
             if not hosts.first:
                 return directory.repaired_metrics()[0][-1]
             lines = directory.repair_metrics()

@@ -26,11 +26,21 @@ import numpy as np
 import optax
 from jax import Array
 
+from resnet_flax.errors import UserError
 from resnet_flax.networks.stages import is_stacked
+from resnet_flax.registry import Registry
 
 ALWAYS = ("loss", "error")  # measured whatever the config says
 SAVED_AS = {"error": "errors"}  # metrics whose sum has another name in a run's state and checkpoints
 
+# Other keys of a line of metrics.jsonl, of which some get a beginning (``train_``) or an ending, and of a state's sums.
+_OTHER_KEYS = (
+    "step|epoch|learning_rate|images_per_second|seconds|(train|test|validation)_.*|.*_raw|error_clean|errors|images"
+    "|first_bad_step"
+)
+
+# The batch that a per-example metric gets, in training and in evaluation: ``images`` [n, H, W, C], the network's input
+# (normalised, in training also augmented; absent where several views are averaged), and ``labels`` [n] int32.
 Batch = Mapping[str, Array]
 
 
@@ -39,8 +49,8 @@ class OfExamples:
     """A per-example metric.
 
     Attributes:
-      function: ``(logits [n, classes], batch) -> [n]``, numbers or booleans. The caller masks padding and sums over
-        images and devices. The mean over the images is reported, with the count for booleans.
+      function: ``(logits [n, classes], batch) -> [n]``, numbers or booleans; see :data:`Batch`. The caller masks
+        padding and sums over images and devices. The mean over the images is reported, with the count for booleans.
       above: The metric is defined only for data sets with more classes than this.
     """
 
@@ -52,8 +62,8 @@ class OfExamples:
 # ``params`` are the parameters before the update. The mean over the steps since the last line is reported.
 OfSteps = Callable[[Any, Any, Any], Any]
 
-OF_EXAMPLES: dict[str, OfExamples] = {}
-OF_STEPS: dict[str, OfSteps] = {}
+OF_EXAMPLES: Registry[OfExamples] = Registry("metric")
+OF_STEPS: Registry[OfSteps] = Registry("metric")
 
 
 def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, above: int = 0) -> Callable:
@@ -61,6 +71,7 @@ def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, abov
 
     def add(function: Callable[[Array, Batch], Array]) -> Callable[[Array, Batch], Array]:
         OF_EXAMPLES[function.__name__] = OfExamples(function, above)
+        OF_STEPS.pop(function.__name__, None)
         return function
 
     return add if function is None else add(function)
@@ -69,6 +80,7 @@ def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, abov
 def of_steps(function: OfSteps) -> OfSteps:
     """Registers the decorated function as a per-step metric, under its name; see :data:`OfSteps`."""
     OF_STEPS[function.__name__] = function
+    OF_EXAMPLES.pop(function.__name__, None)
     return function
 
 
@@ -83,8 +95,54 @@ def for_classes(classes: int) -> tuple[str, ...]:
 
 
 def measured(names: Sequence[str], logits: Array, batch: Batch) -> dict[str, Array]:
-    """Computes the named per-example metrics; returns an array [n] for each."""
-    return {name: OF_EXAMPLES[name].function(logits, batch) for name in names}
+    """Computes the named per-example metrics; returns an array [n] for each.
+
+    Raises:
+      UserError: A metric returns another shape, or uses a key that its batch does not have.
+    """
+    found: dict[str, Array] = {}
+    for name in names:
+        values = found[name] = OF_EXAMPLES[name].function(logits, _Batch(name, batch))
+        if getattr(values, "shape", None) != logits.shape[:1]:
+            raise UserError(
+                f"metric {name!r} returned {_kind(values)}; a metric of examples returns one number per example, shape "
+                f"{logits.shape[:1]}"
+            )
+    return found
+
+
+class _Batch(dict[str, Array]):
+    """The batch of one metric, which names it if it uses another key."""
+
+    def __init__(self, metric: str, batch: Batch) -> None:
+        super().__init__(batch)
+        self._metric = metric
+
+    def __missing__(self, key: str) -> Array:
+        raise UserError(f"metric {self._metric!r} uses batch[{key!r}]; here the batch has {' and '.join(self)}")
+
+
+def _kind(values: Any) -> str:
+    return f"shape {values.shape}" if hasattr(values, "shape") else f"a value of type {type(values).__name__}"
+
+
+def check_of_steps(name: str, found: Any) -> None:
+    """Refuses the result of a per-step metric that :func:`numbers` could not name.
+
+    Raises:
+      UserError: The result is not a number, nor a dict of numbers by layer.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(found)
+    wrong = [
+        leaf for path, leaf in leaves
+        if len(leaf.shape) > is_stacked(path) or not all(isinstance(key, jax.tree_util.DictKey) for key in path)
+    ]  # fmt: skip
+    if wrong or not leaves:
+        what = _kind(wrong[0] if wrong and not isinstance(found, list | tuple) else found)
+        raise UserError(
+            f"metric {name!r} returned {what}; a metric of steps returns a number, shape (), or a dict of numbers by "
+            f"layer, with shape (units,) for layers of scanned units"
+        )
 
 
 def summed(found: Mapping[str, Array], mask: Array | bool = True) -> dict[str, Array]:
@@ -137,6 +195,10 @@ def update_ratio(gradients: Any, params: Any, updates: Any) -> Any:
         return jnp.where(update == 0, 0, jnp.sqrt(update / jnp.where(update == 0, 1, after)))
 
     return jax.tree.map(ratio, by_layer(updates), by_layer(optax.apply_updates(params, updates)))
+
+
+for _registry, _other in ((OF_EXAMPLES, OF_STEPS), (OF_STEPS, OF_EXAMPLES)):
+    _registry.reserve("|".join([_OTHER_KEYS, *_other]))
 
 
 def by_layer(tree: Any) -> Any:

@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from resnet_flax.networks.stages import is_stacked
+from resnet_flax.registry import Registry
 
 Mask = Callable[[Any], Any] | None  # parameters -> tree of booleans; None selects all
 
@@ -93,11 +94,9 @@ def _lars(optimizer: Mapping[str, Any], rate: optax.Schedule, decays: Mask) -> o
 
 
 # `optimizer.name` in a config -> function of that section, the schedule, and the mask of parameters that decay.
-OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], optax.Schedule, Mask], optax.GradientTransformation]] = {
-    "sgd": _sgd,
-    "adamw": _adamw,
-    "lars": _lars,
-}
+OPTIMIZERS: Registry[Callable[[Mapping[str, Any], optax.Schedule, Mask], optax.GradientTransformation]] = Registry(
+    "optimizer", {"sgd": _sgd, "adamw": _adamw, "lars": _lars}
+)
 
 
 def _layer_by_layer(scale: optax.GradientTransformation) -> optax.GradientTransformation:

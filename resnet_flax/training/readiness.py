@@ -1,9 +1,12 @@
 """Checks that runs can start before the first of them does; nothing is compiled or written."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -19,7 +22,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
 from resnet_flax.training.devices import check_accumulation, check_batch
 from resnet_flax.training.setup import check_precision, check_registered, preprocessing
-from resnet_flax.training.state import abstract_variables
+from resnet_flax.training.state import abstract_variables, zero_sums
 
 
 def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -> None:
@@ -88,7 +91,7 @@ class Readiness:
             normalization = self._once(
                 "normalization", section, lambda: data.access.quick_normalization(name, data.train)
             )
-        check_registered(config, len(data.classes))
+        check_registered(config, data)
         network = build(config.model, len(data.classes))
         if normalization is not None:
             check_images(run, config, data, normalization)
@@ -100,15 +103,19 @@ class Readiness:
             self._once("weights", *what, lambda: fine_tuning.load(config, network, data.access.image_shape) and None)
 
     def _check_shapes(self, config: ConfigDict, network: Network, data: Data) -> None:
-        """Checks that the network can be applied to the images, by tracing it."""
+        """Checks that the network can be applied to the images, by tracing it, and the shapes of its metrics."""
+        metrics = configs.names_in(config.train.metrics)
 
         def trace() -> None:
             try:
-                abstract_variables(on_one_device(network), data.access.image_shape, None)
+                found = abstract_variables(on_one_device(network), data.access.image_shape, None)
+                jax.eval_shape(partial(zero_sums, jnp.float32, metrics=metrics), found["params"])
             except (ValueError, TypeError) as error:
+                if isinstance(error, UserError) or configs.explain_own_error(error):
+                    raise
                 raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
 
-        self._once("network", *_network_of(config, data), trace)
+        self._once("network", *_network_of(config, data), *metrics, trace)
 
     def _once(self, *key_and_make: Any) -> Any:
         """Calls the function in the last argument once per key; later calls repeat its result or its UserError."""

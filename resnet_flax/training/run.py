@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 import jax
 import optax
 
+from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.runs import resume
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import METRICS
@@ -114,8 +116,12 @@ class Run:
             yield self._log
             return
         data = self.setup.dataset
-        computed = environment() | {"onednn": self.setup.onednn}
-        changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note)
+        computed, code = environment() | {"onednn": self.setup.onednn}, configs.flatten(self.setup.config)
+        for remark in resume.remarks(self.directory, self.setup.config) if step else ():
+            self.say(remark)
+        changed = self.directory.record_start(
+            step, parameters, len(data.classes), computed, data.note, configs.checksums(code)
+        )
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
         with self.directory.metrics_log(step, self._checkpoints.record, self._tracking) as self._log:
@@ -194,15 +200,18 @@ class Run:
         raise UserError(f"{error} (stopped and saved at step {step} of {self._last}{more})") from None
 
     def _interrupt(self, state: State, step: int) -> NoReturn:
-        if all_finite(state):
+        finite = all_finite(state)
+        if finite:
             self.save(state, step)
         self.wait()
+        saved = self._checkpoints.last_saved
         if self.hosts.first:
-            self.directory.write_interrupted(step)
-        raise Interrupted(
-            f"{self.path}: stopped by {self.stop.received or 'a signal to another process'} and saved at step {step} "
-            f"of {self._last}; the same command resumes it"
-        )
+            self.directory.write_interrupted(saved or 0)
+        what = f"and saved at step {step} of {self._last}; the same command resumes it"
+        if not finite:
+            kept = "there was no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+            what = f"at step {step} of {self._last}, and not saved there, because a parameter is not finite; {kept}"
+        raise Interrupted(f"{self.path}: stopped by {self.stop.received or 'a signal to another process'} {what}")
 
     def _diverge(self, step: int, what: str) -> NoReturn:
         self.wait()

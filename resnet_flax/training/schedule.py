@@ -8,6 +8,8 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
+from resnet_flax.registry import Registry
+
 
 def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> optax.Schedule:
     """Builds the schedule of the sections ``optimizer`` and ``schedule`` of a config.
@@ -76,8 +78,11 @@ def _cosine(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
 
 
 # `schedule.name` in a config -> function of the initial rate and that section.
-SCHEDULES: dict[str, Callable[[Array, Mapping[str, Any]], optax.Schedule]] = {
-    "piecewise": _piecewise,
-    "cosine": _cosine,
-    "constant": lambda rate, schedule: optax.constant_schedule(rate),
-}
+SCHEDULES: Registry[Callable[[Array, Mapping[str, Any]], optax.Schedule]] = Registry(
+    "schedule",
+    {
+        "piecewise": _piecewise,
+        "cosine": _cosine,
+        "constant": lambda rate, schedule: optax.constant_schedule(rate),
+    },
+)

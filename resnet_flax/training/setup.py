@@ -2,6 +2,7 @@
 
 import dataclasses
 from contextlib import closing
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +122,7 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> R
 
 def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalization: Normalization) -> RunSetup:
     """Builds the network for a data set that is loaded; the mesh may hold devices of another machine."""
-    check_registered(config, len(data.classes))
+    check_registered(config, data)
     network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
     # Paired sums cost memory (ResNet-50, 1,024 images on an H100: 33 GiB instead of 27), which rematerialisation is
     # there to save.
@@ -131,18 +132,26 @@ def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalizat
     return RunSetup(config, data, network, mesh, normalization)
 
 
-def check_registered(config: ConfigDict, classes: int) -> None:
-    """Refuses augmentations and metrics that are not registered, and metrics that need more classes."""
+def check_registered(config: ConfigDict, data: Data) -> None:
+    """Refuses augmentations and metrics that are not registered, and metrics that do not fit the data set.
+
+    A metric is traced, so that one with a result of the wrong shape is refused before anything is compiled.
+    """
+    names, classes, shape = configs.names_in(config.train.metrics), len(data.classes), jax.ShapeDtypeStruct
     with configs.hint_at_module(config):
         configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
         configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
-    for name in configs.names_in(config.train.metrics):
-        metric = metric_functions.OF_EXAMPLES.get(name)
-        if metric is not None and classes <= metric.above:
+    of_examples = [name for name in names if name in metric_functions.OF_EXAMPLES]
+    for name in of_examples:
+        metric = metric_functions.OF_EXAMPLES[name]
+        if classes <= metric.above:
             raise UserError(
                 f"train.metrics={config.train.metrics!r}: {name} needs more than {metric.above} classes; the data set "
                 f"has {classes}"
             )
+    count, dtype = config.train.batch_size, image_dtype(config)
+    batch = {"images": shape((count, *data.access.image_shape), dtype), "labels": shape((count,), jnp.int32)}
+    jax.eval_shape(partial(metric_functions.measured, of_examples), shape((count, classes), dtype), batch)
 
 
 def check_precision(config: ConfigDict) -> None:

@@ -96,6 +96,7 @@ def zero_sums(dtype: jnp.dtype, params: Any = None, metrics: Sequence[str] = ())
     for name in metrics:
         of_steps = metric_functions.OF_STEPS.get(name)
         like = jax.ShapeDtypeStruct((), dtype) if of_steps is None else jax.eval_shape(of_steps, *[params] * 3)
+        metric_functions.check_of_steps(name, like)
         zeros[name] = jax.tree.map(lambda a: jnp.zeros(a.shape, dtype), like)
     return zeros | {"first_bad_step": jnp.full((), -1, jnp.int32)}
 

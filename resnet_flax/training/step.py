@@ -25,6 +25,104 @@ from resnet_flax.training.recipe import Numbers, Recipe
 from resnet_flax.training.state import State
 
 
+def training_step(
+    state: State,
+    images: Array,
+    labels: Array,
+    *,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+    dropout_keys: Array | None = None,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+    ema: ArrayLike = 0.0,
+    metrics: Sequence[str] = (),
+) -> State:
+    """Takes one training step on one device's share of the batch; a pure function that returns the new state.
+
+    The loss is the mean cross-entropy over the global batch. Every device gets the gradients and the sums of metrics of
+    the global batch.
+
+    Args:
+      state: The state before the step.
+      images: [n, H, W, C], this device's images.
+      labels: [n] int32.
+      axis_name: The mesh axis over which the batch is split; None on one device.
+      dropout_keys: [n], a random key for each image; needed if the network has dropout.
+      label_smoothing: The part of each target that is spread over all classes (arXiv:1512.00567, section 7).
+      accumulate: The number of parts of the n images that are computed one after the other, which needs the memory of
+        one part. The result is that of the whole batch if each BN group lies within a part.
+      ema: The final decay of :func:`~.optimizer.moving_average`, if the state has an average.
+      metrics: The names in ``train.metrics``, whose sums the state has.
+    """
+    of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
+
+    def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[dict, dict]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
+        losses = _cross_entropy(logits, labels, label_smoothing)
+        measured = metric_functions.measured(of_examples, logits, {"images": images, "labels": labels})
+        return losses.mean(), (metric_functions.summed(measured), updates.get("batch_stats", {}))
+
+    differentiate = jax.value_and_grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        (loss, (totals, batch_stats)), gradients = differentiate(state.params, images, labels, dropout_keys)
+    else:
+        (loss, (totals, batch_stats)), gradients = _in_parts(
+            partial(differentiate, state.params), accumulate, (images, labels, dropout_keys)
+        )
+    count = jnp.int32(labels.shape[0])
+    if axis_name is not None:
+        # If BN groups lie within devices, each device has statistics of its own groups, so these are averaged too.
+        gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
+        totals, count = lax.psum((totals, count), axis_name)
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = None if state.average is None else moving_average(state.average, params, state.step, ema)
+    of_steps = {name: metric_functions.OF_STEPS[name] for name in metrics if name not in of_examples}
+    totals |= {name: function(gradients, state.params, updates) for name, function in of_steps.items()}
+    sums = _add_metrics(state, totals, loss, count)
+    return State(state.step + 1, params, batch_stats, opt_state, sums, average)
+
+
+def _add_metrics(state: State, totals: dict[str, Any], loss: Array, count: Array) -> dict[str, Any]:
+    """Adds a step to the state's sums: each metric's total over the batch, the loss of its images, and their number."""
+    before = state.sums
+    totals = {metric_functions.SAVED_AS.get(name, name): total for name, total in totals.items()}
+    totals |= {"loss": loss * count, "images": count}
+    sums = {name: jax.tree.map(lambda a, b: a + b.astype(a.dtype), before[name], totals[name]) for name in totals}
+    is_first_bad = ~jnp.isfinite(loss) & (before["first_bad_step"] < 0)
+    return sums | {"first_bad_step": jnp.where(is_first_bad, state.step, before["first_bad_step"])}
+
+
+def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+    """Computes the loss of each example [n] from logits [n, classes] and labels [n]."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array | None, ...]) -> Any:
+    """Accumulates ``differentiate`` over ``count`` parts of a batch: averages all results but the sums of metrics."""
+
+    # Not optax.microbatch: it puts every count-th image into a part, but a BN group is of consecutive images.
+    def part(array: Array) -> Array:
+        return array.reshape(count, array.shape[0] // count, *array.shape[1:])
+
+    def add(totals: Any, images: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, totals, differentiate(*images)), None
+
+    parts = jax.tree.map(part, batch)
+    shapes = jax.eval_shape(differentiate, *jax.tree.map(lambda a: a[0], parts))
+    totals, _ = lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), parts)
+    (loss, (sums, batch_stats)), gradients = totals
+    loss, batch_stats, gradients = jax.tree.map(lambda a: a / count, (loss, batch_stats, gradients))
+    return (loss, (sums, batch_stats)), gradients
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSteps:
     """The function ``(state, arrays, count) -> state`` that takes ``count`` steps; the state is donated.
@@ -80,98 +178,6 @@ def _on_all_devices(number: np.ndarray | np.generic, sharding: jax.sharding.Shar
     return jax.make_array_from_single_device_arrays(
         number.shape, sharding, [jax.device_put(number, d) for d in devices]
     )
-
-
-def training_step(
-    state: State,
-    images: Array,
-    labels: Array,
-    *,
-    network: Network,
-    optimizer: optax.GradientTransformation,
-    axis_name: str | None = None,
-    dropout_keys: Array | None = None,
-    label_smoothing: float = 0.0,
-    accumulate: int = 1,
-    ema: ArrayLike = 0.0,
-    metrics: Sequence[str] = (),
-) -> State:
-    """Takes one training step on one device's share of the batch; a pure function that returns the new state.
-
-    The loss is the mean cross-entropy over the global batch. Every device gets the gradients and the sums of metrics of
-    the global batch.
-
-    Args:
-      state: The state before the step.
-      images: [n, H, W, C], this device's images.
-      labels: [n] int32.
-      axis_name: The mesh axis over which the batch is split; None on one device.
-      dropout_keys: [n], a random key for each image; needed if the network has dropout.
-      label_smoothing: The part of each target that is spread over all classes (arXiv:1512.00567, section 7).
-      accumulate: The number of parts of the n images that are computed one after the other, which needs the memory of
-        one part. The result is that of the whole batch if each BN group lies within a part.
-      ema: The final decay of :func:`~.optimizer.moving_average`, if the state has an average.
-      metrics: The names in ``train.metrics``, whose sums the state has.
-    """
-    of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
-
-    def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[dict, dict]]:
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
-        losses = _cross_entropy(logits, labels, label_smoothing)
-        found = metric_functions.measured(of_examples, logits, {"labels": labels})
-        return losses.mean(), (metric_functions.summed(found), updates.get("batch_stats", {}))
-
-    differentiate = jax.value_and_grad(loss_of, has_aux=True)
-    if accumulate == 1:
-        (loss, (found, batch_stats)), gradients = differentiate(state.params, images, labels, dropout_keys)
-    else:
-        (loss, (found, batch_stats)), gradients = _in_parts(
-            partial(differentiate, state.params), accumulate, (images, labels, dropout_keys)
-        )
-    count = jnp.int32(labels.shape[0])
-    if axis_name is not None:
-        # If BN groups lie within devices, each device has statistics of its own groups, so these are averaged too.
-        gradients, loss, batch_stats = lax.pmean((gradients, loss, batch_stats), axis_name)
-        found, count = lax.psum((found, count), axis_name)
-
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    of_step = {name: metric_functions.OF_STEPS[name] for name in metrics if name not in of_examples}
-    found = {metric_functions.SAVED_AS.get(name, name): total for name, total in found.items()}
-    found |= {name: function(gradients, state.params, updates) for name, function in of_step.items()}
-    found |= {"loss": loss * count, "images": count}
-    bad, before = ~jnp.isfinite(loss) & (state.sums["first_bad_step"] < 0), state.sums
-    sums = {name: jax.tree.map(lambda a, b: a + b.astype(a.dtype), before[name], found[name]) for name in found}
-    sums["first_bad_step"] = jnp.where(bad, state.step, before["first_bad_step"])
-    params = optax.apply_updates(state.params, updates)
-    average = None if state.average is None else moving_average(state.average, params, state.step, ema)
-    return State(state.step + 1, params, batch_stats, opt_state, sums, average)
-
-
-def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
-    """Computes the loss of each example [n] from logits [n, classes] and labels [n]."""
-    if not smoothing:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
-
-
-def _in_parts(differentiate: Callable[..., Any], count: int, batch: tuple[Array | None, ...]) -> Any:
-    """Accumulates ``differentiate`` over ``count`` parts of a batch: averages all results but the sums of metrics."""
-
-    # Not optax.microbatch: it puts every count-th image into a part, but a BN group is of consecutive images.
-    def part(array: Array) -> Array:
-        return array.reshape(count, array.shape[0] // count, *array.shape[1:])
-
-    def add(totals: Any, images: tuple[Array, ...]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, totals, differentiate(*images)), None
-
-    parts = jax.tree.map(part, batch)
-    shapes = jax.eval_shape(differentiate, *jax.tree.map(lambda a: a[0], parts))
-    totals, _ = lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), parts)
-    (loss, (found, batch_stats)), gradients = totals
-    loss, batch_stats, gradients = jax.tree.map(lambda a: a / count, (loss, batch_stats, gradients))
-    return (loss, (found, batch_stats)), gradients
 
 
 def make_train_steps(

@@ -220,11 +220,21 @@ def test_the_command_that_trains_a_run_again_gives_the_same_config(monkeypatch, 
     assert configs.flatten(configs.resolve(holder.value)) == configs.flatten(of)
 
 
+def test_the_command_that_trains_a_run_again_names_its_files():
+    of = config("residual-20", module="/a/unit.py,/a/metric.py", seed=3)
+    assert train_command(of, "runs/x") == (
+        "python train.py --config=configs/digits.py:residual-20 --module=/a/unit.py --module=/a/metric.py "
+        "--config.seed=3 --workdir=runs/x-again"
+    )
+
+
 def test_a_config_of_another_version_is_trained_again_from_its_json():
     of = config("residual-20")
     with of.unlocked():
         of.model.squeeze = 0.5
-    assert "--config=configs/from_json.py:runs/x/config.json" in train_command(of, "runs/x")
+    of.module = "/a/unit.py,/my files/metric.py"
+    own = "--module=/a/unit.py --module='/my files/metric.py'"
+    assert f"--config=configs/from_json.py:runs/x/config.json {own} " in train_command(of, "runs/x")
     assert protocol_differences(of)[-1] == "model.squeeze 0.5 instead of none"
 
 

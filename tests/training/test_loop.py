@@ -20,6 +20,7 @@ from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED
 from resnet_flax.runs.metrics import WALL_CLOCK
 from resnet_flax.training import loop, restore
 from resnet_flax.training import optimizer as optimizers
+from resnet_flax.training import run as running
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import State, abstract_state
 from tests.marks import slow, with_onednn
@@ -284,6 +285,23 @@ def test_a_signal_before_the_first_step_is_saved_as_step_0(run, tmp_path, monkey
     monkeypatch.undo()
     loop.run(c, tmp_path)
     assert steady(tmp_path) == steady(workdir)
+
+
+@pytest.mark.parametrize(("after", "kept", "recorded"), [(0, "there was no", 0), (4, "the checkpoint of step 4 is", 4)])
+def test_a_signal_while_a_parameter_is_not_finite_saves_nothing(tmp_path, monkeypatch, after, kept, recorded):
+    def next_call(self, state, step, wanted):
+        if step > after:
+            monkeypatch.setattr(running, "all_finite", lambda state: False)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, state, step, wanted)
+
+    real = running.Run.next_call
+    monkeypatch.setattr(running.Run, "next_call", next_call)
+    message = rf"SIGTERM at step \d of 16, and not saved there, because a parameter is not finite; {kept}"
+    with pytest.raises(Interrupted, match=message):
+        loop.run(tiny_config(), tmp_path)
+    assert RunDirectory(tmp_path).interrupted() == recorded
+    assert RunDirectory(tmp_path).steps() == [recorded] * bool(recorded)
 
 
 @pytest.mark.parametrize(

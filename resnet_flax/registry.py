@@ -1,0 +1,32 @@
+"""A registry: entries by name, to which a file of the user's own adds its own."""
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Registry(dict[str, _T]):
+    """Entries by name. Those of the project cannot be replaced.
+
+    A config names its entries, so a run with a replaced one would look like a run of the project's own.
+
+    Args:
+      kind: What an entry is, such as ``unit``, for messages.
+      entries: The project's entries.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, _T] | None = None) -> None:
+        super().__init__(entries or {})
+        self._kind = kind
+        self.reserve()
+
+    def reserve(self, more: str = "") -> None:
+        """Reserves the names so far, and those that match the regular expression ``more``."""
+        self._reserved = re.compile("|".join([*map(re.escape, self), more]))
+
+    def __setitem__(self, name: str, entry: _T) -> None:
+        if self._reserved.fullmatch(name):
+            raise ValueError(f"{name!r} is reserved; choose another name for your {self._kind}")
+        super().__setitem__(name, entry)
