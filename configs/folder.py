@@ -28,7 +28,7 @@ def get_config(name: str = "residual-18") -> ConfigDict:
     c.model.shortcut = "B"
     c.data.name = "folder"
     c.data.image_size = 224
-    c.data.resize = 256
+    config.follow(c, "data.resize", lambda size: round(size * 256 / 224), "data.image_size")
     c.data.interpolation = "bilinear"
     c.data.normalization = "imagenet"
     c.data.pad = 0

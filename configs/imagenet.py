@@ -33,11 +33,18 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     config.apply_name(c, name)
     c.model.shortcut = "B"
     c.data.name = "imagenet2012"
-    c.data.image_size, c.data.resize = 224, 256
+    c.data.image_size = 224
+    config.follow(c, "data.resize", lambda size: round(size * 256 / 224), "data.image_size")
     c.data.interpolation = "bilinear"
     c.data.pad = 0
     c.data.pipeline = "stream"
-    c.data.augmentation, c.data.scales = "scale", (256, 480)
+    c.data.augmentation = "scale"
+    config.follow(
+        c,
+        "data.scales",
+        lambda size: tuple(max(1, round(size * side / 224)) for side in (256, 480)),
+        "data.image_size",
+    )
     c.data.colour = 0.1
 
     c.train.batch_size = 256
