@@ -22,13 +22,14 @@ from resnet_flax.config.names import (
 )
 from resnet_flax.config.own_code import defining_files, execute, explain_error
 from resnet_flax.config.page import keys_in_help
-from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, flatten, in_memory, namesakes, unknown_key
+from resnet_flax.config.suggestions import namesakes, not_a_key, unknown_key
+from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, flatten, in_memory
 from resnet_flax.config.validation import check_names, hint_at_module, names_in, validate
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
     "check_depth", "check_names", "config_path", "defining_files", "differences", "execute", "explain_error", "flatten",
     "follow", "for_evaluation", "from_json", "hint_at_module", "in_memory", "keys_in_help", "layers_of", "load",
-    "milestones", "name_of", "names_in", "namesakes", "network_name", "resolve", "set_by_user", "to_json",
+    "milestones", "name_of", "names_in", "namesakes", "network_name", "not_a_key", "resolve", "set_by_user", "to_json",
     "unknown_key", "unresolved", "validate", "with_network_of",
 ]  # fmt: skip
