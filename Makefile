@@ -12,7 +12,7 @@ help:
 	@echo 'make test       sets up and runs the tests'
 	@echo 'make test-all   the long tests, too, and those that compare with PyTorch'
 	@echo 'make lint       ruff and mypy'
-	@echo 'make setup      only the environment, in $(VENV)'
+	@echo 'make setup      the environment in $(VENV), with this checkout: import resnet_flax, and resnet-flax, anywhere'
 
 curves: setup
 	$(RUN) -m experiments.plain_vs_residual --config=configs/digits.py --depths=20,56 --seeds=0 --workdir=runs/curves
@@ -39,9 +39,9 @@ lint: setup-dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-setup: $(VENV)/requirements.done
-setup-dev: $(VENV)/requirements-dev.done
-setup-peer: $(VENV)/requirements-peer.done
+setup: $(VENV)/requirements.done $(VENV)/checkout.done
+setup-dev: setup $(VENV)/requirements-dev.done
+setup-peer: setup-dev $(VENV)/requirements-peer.done
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo 'error: no python3 found; install Python 3.11 or later' >&2; exit 2; }
@@ -54,6 +54,11 @@ $(VENV)/%.done: %.txt requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/requirements-peer.done: $(VENV)/requirements-dev.done
+
+# The checkout itself: the package is then found from any folder, and so is the command resnet-flax.
+$(VENV)/checkout.done: pyproject.toml | $(VENV)/requirements.done
+	$(RUN) -m pip install --quiet --disable-pip-version-check --progress-bar=off --no-deps --editable .
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

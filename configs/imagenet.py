@@ -9,8 +9,8 @@ The recipe: 600k steps of 256 images; SGD with momentum 0.9 and weight decay 1e-
 it by 10 when the error plateaus; here it is divided after 30, 60 and 90 epochs of 1,281,167 images. Option B shortcuts.
 A 224x224 crop at a random scale in [256, 480], a random flip, the colour augmentation of AlexNet's paper, the mean
 image subtracted. BN normalises 32 images together, as if 8 GPUs shared a batch; train.bn_group=0 normalises the global
-batch. Errors are measured on the central crop at scale 256. To keep GPUs busy, decode in worker processes:
---config.data.workers=16.
+batch. Errors are measured on the central crop at scale 256. The scales follow another data.image_size in proportion.
+To keep GPUs busy, decode in worker processes: --config.data.workers=16.
 
 ImageNet itself has to be in --config.data.data_dir (or TFDS_DATA_DIR), in one of three forms: the original tar files,
 prepared by TFDS (array_record), or class folders in train and val. This command tells what is there, and whether it is
@@ -33,11 +33,18 @@ def get_config(name: str = "residual-50") -> ConfigDict:
     config.apply_name(c, name)
     c.model.shortcut = "B"
     c.data.name = "imagenet2012"
-    c.data.image_size, c.data.resize = 224, 256
+    c.data.image_size = 224
+    config.follow(c, "data.resize", lambda size: round(size * 256 / 224), "data.image_size")
     c.data.interpolation = "bilinear"
     c.data.pad = 0
     c.data.pipeline = "stream"
-    c.data.augmentation, c.data.scales = "scale", (256, 480)
+    c.data.augmentation = "scale"
+    config.follow(
+        c,
+        "data.scales",
+        lambda size: tuple(max(1, round(size * side / 224)) for side in (256, 480)),
+        "data.image_size",
+    )
     c.data.colour = 0.1
 
     c.train.batch_size = 256

@@ -23,6 +23,9 @@ _MODULE = flags.DEFINE_multi_string(
     "module", [], "Python file to run first, which defines a unit, data set, metric, ... of your own; repeatable."
 )
 
+_HELP = ("--help", "-help", "-h")
+_MISSING = "must have a value other than None"  # how absl says that a flag is missing
+
 _arguments: list[str] = []
 
 
@@ -59,12 +62,14 @@ def run(
     output = streams.protect(ends_with_reader)
     stopping.exit_on_signal()
     try:
-        if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        given = [argument for argument in sys.argv[1:] if argument not in _HELP]
+        asks_for_help = len(given) < len(sys.argv) - 1
+        # In place: ml_collections, and others, read sys.argv.
+        sys.argv[1:] = _config_files_first(_with_shipped_configs(_underscored(given)))
+        flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
+        if asks_for_help:
             print(_help())
             return
-        sys.argv[1:] = _underscored(sys.argv[1:])  # in place: ml_collections, and others, read it
-        sys.argv[1:] = _with_shipped_configs(sys.argv[1:])
-        flags.FLAGS.set_gnu_getopt(arguments)  # flags may come after arguments
         rest = _parse(sys.argv)
         if len(rest) > 1 and not arguments:
             raise UserError(f"argument {rest[1]!r} is not a flag; flags begin with --")
@@ -106,12 +111,16 @@ def _exit(ending: UserError | Interrupted | Diverged | Failed) -> NoReturn:
 
 
 def _help() -> str:
-    """Returns the help text: the command's description, its flags without absl's own, and its config keys."""
+    """Returns the help text: the command's description, its flags without absl's own, and its config keys.
+
+    The keys have the values of the config that the command line names, after the flags that change it.
+    """
+    _parse(sys.argv, for_help=True)
     modules = [m for m in flags.FLAGS.flags_by_module_dict() if not m.startswith("absl")]
     # The command's own flags come first, and flags that every command has come last.
     modules.sort(key=lambda module: module.startswith(f"{__package__}.") + (module in (__name__, processes.__name__)))
     described = [flags.FLAGS.module_help(m).strip("\n") for m in modules]
-    keys = [configs.keys_in_help(name) for name in _config_flags()]
+    keys = [configs.keys_in_help(name, flags.FLAGS[name].value) for name in _config_flags()]
     return "\n\n".join([(sys.modules["__main__"].__doc__ or "").strip(), *described, *keys])
 
 
@@ -128,10 +137,21 @@ def _underscored(given: list[str]) -> list[str]:
     return [name(argument) for argument in given[:flags_end]] + given[flags_end:]
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], for_help: bool = False) -> list[str]:
+    """Parses the flags; returns the program's name and the positional arguments.
+
+    Args:
+      argv: The command line.
+      for_help: Whether flags that are required may be missing, and unknown flags are ignored.
+    """
     _check_config_flags(argv)
+    rest: list[str] = []
     try:
-        rest = flags.FLAGS(argv)
+        try:
+            rest = flags.FLAGS(argv, known_only=for_help)
+        except flags.IllegalFlagValueError as error:  # absl raises it after it has parsed the other flags
+            if not for_help or _MISSING not in str(error):
+                raise
         for path in _MODULE.value:
             configs.execute(path, "module")
         for path in _config_files(argv):
@@ -146,8 +166,10 @@ def _parse(argv: list[str]) -> list[str]:
         if (flag := error.flagname.partition(".")[0]) in _config_flags():
             raise UserError(f"--{error.flagname} sets a key of a config: name that, too, by --{flag}=FILE") from None
         near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]
+        instead = "" if near else configs.not_a_key(error.flagname)
         near = near or difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
         hint = f"; did you mean --{' or --'.join(near)}?" if near else "; --help lists them"
+        hint = f"; {instead}" if instead else hint
         raise UserError(f"unknown flag --{error.flagname}{hint}") from None
     except (Exception, SystemExit) as error:
         if refusals := [origin for origin in _with_origins(error) if isinstance(origin, UserError)]:
@@ -174,15 +196,14 @@ def _config_flags() -> Iterator[str]:
 
 
 def _check_config_flags(argv: list[str]) -> None:
-    """Refuses a config key that does not exist, with a message that suggests keys."""
+    """Refuses a config key that does not exist, or a section, with a message that suggests keys."""
     for name in _config_flags():
         for argument in argv[1:]:
-            if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
-                known = list(configs.KEYS)
-                if found[2] == "module":
-                    raise UserError(f"--{name}.module: training records this key; use --module=FILE")
-                if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
-                    raise UserError(configs.unknown_key(found[2], known))
+            found = re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0])
+            if found and found[2] == "module":
+                raise UserError(f"--{name}.module: training records this key; use --module=FILE")
+            if found and found[2] not in configs.KEYS:
+                raise UserError(configs.unknown_key(found[2], list(configs.KEYS)))
 
 
 def _with_shipped_configs(given: list[str]) -> list[str]:
@@ -197,6 +218,14 @@ def _with_shipped_configs(given: list[str]) -> list[str]:
     for place, flag, path, rest in _named_configs(given):
         result[place] = f"{flag}{configs.config_path(path)}{rest}"
     return result
+
+
+def _config_files_first(given: list[str]) -> list[str]:
+    """Moves the flags that name config files before all others: ml_collections refuses keys that are set before."""
+    first = []
+    for place, flag, _, _ in _named_configs(given):
+        first += [place] if flag else [place - 1, place]
+    return [given[i] for i in first] + [argument for i, argument in enumerate(given) if i not in first]
 
 
 def _config_files(argv: list[str]) -> list[str]:

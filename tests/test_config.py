@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import FieldReference
 
 from resnet_flax import config
-from resnet_flax.config import page
+from resnet_flax.config import page, suggestions
 from resnet_flax.errors import UserError
 from resnet_flax.networks.units import UNITS
 from resnet_flax.reporting.protocol import protocol_differences
@@ -219,6 +219,35 @@ def test_values_that_do_not_fit_are_refused(values, message):
     assert re.search(message, refusal(**values))
 
 
+@pytest.mark.parametrize(
+    ("given", "rest"),
+    [
+        ("data.path", "did you mean data.folder or data.data_dir?"),
+        ("model.channels", "did you mean model.width or model.stage_filters?"),
+        ("optimizer.lr_decay", "did you mean schedule.factor or schedule.milestones?"),
+        ("train.save_every", "did you mean train.checkpoint_every?"),
+        ("loader.num_workers", "did you mean data.workers?"),
+        ("model.Dropout-Rate", "did you mean model.dropout?"),
+        ("train.seed", "did you mean seed?"),
+        ("data.batch_size", "did you mean train.batch_size?"),
+        ("train.nesterov", "did you mean optimizer.nesterov?"),
+        ("train.gpus", "JAX_PLATFORMS=cpu or cuda in the environment chooses the devices, all of which are used: "
+         "docs/devices.md"),
+        ("train.output_dir", "--workdir=FOLDER names the run directory"),
+    ],
+)  # fmt: skip
+def test_names_of_other_projects_are_answered(given, rest):
+    assert config.unknown_key(given, list(KEYS)) == f"config has no key {given!r}; {rest}"
+
+
+def test_names_of_other_projects_stand_for_keys():
+    """None of them is a key's own name, which would be found without a list."""
+    own = {key.rpartition(".")[2] for key in KEYS}
+    assert {key for keys in suggestions._OTHERS_NAMES.values() for key in keys} <= set(KEYS)
+    assert not own & (suggestions._OTHERS_NAMES.keys() | suggestions._NO_KEY.keys())
+    assert not suggestions._OTHERS_NAMES.keys() & suggestions._NO_KEY.keys()
+
+
 def test_a_missing_key_is_named():
     c = config.base()
     with c.unlocked():
@@ -345,6 +374,12 @@ def test_a_file_without_get_config_is_refused(tmp_path):
         ("folder", {"schedule.name": "piecewise"}, {"schedule.milestones": (1000, 1500)}),
         ("folder", {"schedule.name": "piecewise", "train.steps": 1}, {"schedule.milestones": ()}),
         ("folder", {"train.steps": 10}, {"schedule.milestones": (32_000, 48_000), "schedule.decay_steps": 10}),
+        ("folder", {}, {"data.image_size": 224, "data.resize": 256}),
+        ("folder", {"data.image_size": 32}, {"data.resize": 37}),
+        ("folder", {"data.image_size": 32, "data.resize": 40}, {"data.resize": 40}),
+        ("folder", {"data.resize": 300}, {"data.image_size": 224}),
+        ("imagenet", {}, {"data.resize": 256, "data.scales": (256, 480)}),
+        ("imagenet_short", {"data.image_size": 112}, {"data.resize": 128, "data.scales": (128, 240)}),
         ("imagenet", {"model.depth": 18}, {"model.block": "basic"}),
         ("cifar10", {"model.family": "vgg", "model.depth": 16, "model.unit": "plain"}, {
             "model.block": "single", "model.hidden": (512, 512), "model.dropout": 0.5,

@@ -309,7 +309,7 @@ def test_a_metric_has_the_networks_input_in_training_and_evaluation(metrics, tmp
 @pytest.mark.parametrize(
     ("decorator", "result", "message"),
     [
-        ("of_examples", "jnp.mean(a)", "returned shape (); a metric of examples returns one number per example, shape ("),
+        ("of_examples", "jnp.mean(a)", "returned shape (); a metric of examples returns one number per example, "),
         ("of_examples", "a", "returned shape (32, 10); a metric of examples returns one number per example, "),
         ("of_examples", "1.0", "returned a value of type float; a metric of examples returns one number"),
         ("of_examples", "b['mask']", "uses batch['mask']; here the batch has images and labels"),

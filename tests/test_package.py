@@ -82,6 +82,16 @@ def run(installed, folder, *arguments):
     )  # fmt: skip
 
 
+def test_make_setup_installs_the_checkout_itself(tmp_path):
+    """Also for the tests and for the peers."""
+    for target in ("setup", "setup-dev", "setup-peer"):
+        made = ["make", "--dry-run", target, f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}"]
+        done = subprocess.run(made, cwd=ROOT, capture_output=True, text=True, check=True)
+        (line,) = [line for line in done.stdout.splitlines() if "--editable" in line]
+        assert line.endswith("--no-deps --editable .")
+        assert done.stdout.index("requirements.txt") < done.stdout.index(line)
+
+
 def test_the_wheel_installs_a_single_package(installed):
     names = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"resnet_flax"}

@@ -63,6 +63,9 @@ def test_commands_parse(given, tmp_path):
         code, output = command(*program, *flags, f"--workdir={tmp_path}", "--dry-run")
         assert code == 0, output
         assert f"{tmp_path}" in output or "experiments.cost" in program
+    elif "--help" in flags:
+        code, output = command(*program, *flags)
+        assert (code, "--config.KEY=VALUE sets a key" in output) == (0, True), output
     else:
         code, output = command(*program, *flags, "--flag_of_no_command")
         assert (code, output.splitlines()[-1].partition(";")[0]) == (2, "error: unknown flag --flag_of_no_command")

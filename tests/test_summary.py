@@ -93,7 +93,7 @@ def test_double_precision_needs_no_environment_variable():
     ("arguments", "message"),
     [
         ([], "--config"),
-        (["--config=configs/imagenet.py:residual-51"], "model.depth=51 is no bottleneck network"),
+        (["--config=configs/imagenet.py:residual-51"], "model.depth=51 is no network of the imagenet family"),
         (["--config=configs/imagenet.py:residual-50", "--batch=0"], "--batch=0 must be at least 1"),
         (["--config=configs/imagenet.py:residual-50", "--classes=0"], "--classes=0 must be at least 1"),
         (["--config=configs/imagenet.py:residual-50", "--image=224,224"], "--image=224,224 must be H,W,C"),

@@ -85,9 +85,7 @@ def _load(config: ConfigDict) -> Data:
         broken = _name_broken(config)
         if not broken:
             raise
-        raise UserError(
-            f"{broken} images cannot be read, named above; repair or remove them; the first: {error}"
-        ) from None
+        raise UserError(f"{broken} images cannot be read, named above; the first: {error}") from None
 
 
 def _name_broken(config: ConfigDict) -> int:

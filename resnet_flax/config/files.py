@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from resnet_flax import shipped
 from resnet_flax.config.names import check_depth
 from resnet_flax.config.own_code import execute, explain_error
-from resnet_flax.config.table import KEYS, base, flatten, unknown_key
+from resnet_flax.config.suggestions import unknown_key
+from resnet_flax.config.table import KEYS, base, flatten
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 

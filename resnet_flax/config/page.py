@@ -1,7 +1,9 @@
 """The table of keys as text, for docs/config.md and for the end of ``--help``."""
 
+from ml_collections import ConfigDict
+
 from resnet_flax.config.key import Key
-from resnet_flax.config.table import KEYS
+from resnet_flax.config.table import KEYS, flatten
 
 _TOP = """# Keys of a config
 
@@ -26,13 +28,23 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def keys_in_help(flag: str) -> str:
-    """Returns one line for each key: its default, its meaning, and the condition under which it has an effect."""
-    lines = []
+def keys_in_help(flag: str, config: ConfigDict | None = None) -> str:
+    """Returns one line for each key: its value, its meaning, and the condition under which it has an effect.
+
+    Args:
+      flag: The name of the config flag.
+      config: The config whose values to show; None for the defaults.
+    """
+    values = {} if config is None else flatten(config)
+    shown = f"Without --{flag} on the command line, these are the defaults, which a config file changes"
+    if config is not None:
+        shown = f"These are the values of the --{flag} file and of the flags on this command line"
+    lines = [f"--{flag}.KEY=VALUE sets a key of the config. docs/config.md describes them in full. {shown}:"]
     for key in (key for key in KEYS.values() if key.name != "module"):  # which --module sets
         condition = " and ".join(filter(None, (key.only, key.when)))
-        lines.append(f"  {f'{key.name}={key.default}':<36}  {key.meaning}" + (f" [{condition}]" if condition else ""))
-    return "\n".join([f"--{flag}.KEY=VALUE sets a key of the config. docs/config.md describes them in full:", *lines])
+        value = f"{key.name}={values.get(key.name, key.default)}"
+        lines.append(f"  {value:<36}  {key.meaning}" + (f" [{condition}]" if condition else ""))
+    return "\n".join(lines)
 
 
 def _row(key: Key) -> str:

@@ -1,6 +1,5 @@
 """The table of config keys, one row for each key. docs/config.md is generated from it."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
@@ -89,7 +88,7 @@ _ROWS = (
     Key("data.image_size", 0, "side of the images that the network sees, in pixels; 0: the data set's own",
         least=0, phrase="images of side {} instead of {}"),
     Key("data.resize", 0, "shorter side that images are resized to before the crop, in pixels; 0: data.image_size",
-        least=0, phrase="shorter side {} before the crop instead of {}", word="shorter side"),
+        least=0, derived=True, phrase="shorter side {} before the crop instead of {}", word="shorter side"),
     Key("data.interpolation", "box", "resizing filter, always with antialiasing",
         choices=("box", "bilinear", "bicubic"), phrase="{} interpolation instead of {}"),
     Key("data.validation", 0,
@@ -115,7 +114,7 @@ _ROWS = (
         "random crop; crop: at data.resize; scale: at a random scale, as in the paper; inception: of random area",
         choices="data.augmentation:AUGMENTATIONS", only=_STREAM, phrase="random crops by {} instead of {}"),
     Key("data.scales", (256, 480), "smallest and largest shorter side of the random scale, in pixels", only=_STREAM,
-        when="data.augmentation=scale", phrase="shorter sides of {} before the crop instead of {}"),
+        when="data.augmentation=scale", derived=True, phrase="shorter sides of {} before the crop instead of {}"),
     Key("data.least_area", 0.08, "smallest area of Inception's crop, as a fraction of the image", above=0, most=1,
         only=_STREAM, when="data.augmentation=inception", phrase="crops of at least {} of the image instead of {}"),
     Key("data.colour", 0.0, "standard deviation of AlexNet's colour augmentation; the paper: 0.1; 0: none", least=0,
@@ -240,31 +239,3 @@ def flatten(c: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else value
     return flat
-
-
-# Names that other projects use for some keys.
-_OTHERS_NAMES = {
-    "lr": "optimizer.learning_rate", "rate": "optimizer.learning_rate", "wd": "optimizer.weight_decay",
-    "epochs": "train.steps", "num_epochs": "train.steps", "max_steps": "train.steps", "num_steps": "train.steps",
-    "bs": "train.batch_size", "batch": "train.batch_size", "layers": "model.depth", "num_layers": "model.depth",
-    "dataset": "data.name", "scheduler": "schedule.name", "warmup": "schedule.warmup_steps",
-    "workers": "data.workers", "num_workers": "data.workers", "activation_checkpointing": "model.remat",
-}  # fmt: skip
-
-
-def namesakes(name: str) -> list[str]:
-    """Lists the keys of this name in any section, else the key that other projects call so.
-
-    ``lr`` stands for ``optimizer.learning_rate``.
-    """
-    last = name.rpartition(".")[2].replace("-", "_")
-    found = [key for key in KEYS if key.rpartition(".")[2] == last]
-    return found or [key for key in [_OTHERS_NAMES.get(last)] if key in KEYS]
-
-
-def unknown_key(key: str, known: list[str]) -> str:
-    """Returns the error message for an unknown key, with the most similar known keys."""
-    near = [k for k in namesakes(key) if k in known] or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    section = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    steps = " (an epoch is training images / train.batch_size of them)" if "epoch" in key else ""
-    return f"config has no key {key!r}; did you mean {' or '.join(near or section or known)}?{steps}"

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from ml_collections import ConfigDict
 
 from resnet_flax.config.key import holds, import_named
-from resnet_flax.config.table import KEYS, flatten, unknown_key
+from resnet_flax.config.suggestions import unknown_key
+from resnet_flax.config.table import KEYS, flatten
 from resnet_flax.errors import UnknownName, UserError
 
 

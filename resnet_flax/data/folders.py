@@ -27,6 +27,10 @@ _LAYOUT = (
     "expected is one folder for each class (cat/1.jpg, dog/1.jpg), or a folder train and one of "
     "val, valid, validation and test with a folder for each class in both"
 )
+_WAY_OUT = (
+    "repair or remove it (resnet_flax.preflight names every such file), or skip such files with data.pipeline=stream "
+    "and data.broken=skip"
+)
 _THREADS = 8
 
 Labelled = tuple[tuple[Path, int], ...]  # files and their labels, sorted
@@ -144,7 +148,10 @@ def _decode(files: Labelled, side: int, crop: int, interpolation: str, descripti
     images = np.empty((len(files), side, side, 3), np.uint8)
 
     def put(place: int) -> None:
-        images[place] = decoding.square_around_crop(files[place][0], side, crop, 3, interpolation)
+        try:
+            images[place] = decoding.square_around_crop(files[place][0], side, crop, 3, interpolation)
+        except UserError as error:
+            raise UserError(f"{error}; {_WAY_OUT}") from None
 
     # Threads suffice: PIL releases the interpreter's lock while it decodes and resizes.
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))

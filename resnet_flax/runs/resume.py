@@ -61,7 +61,7 @@ def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
         return []
     starts = run.starts()
     begun = max((i for i, start in enumerate(starts) if start["step"] == 0), default=0)  # a restart forgets the others
-    changed = {}
+    changed: dict[str, int] = {}
     for start in reversed(starts[begun:]):
         there = start.get("own_code", {})
         changed |= {name: start["step"] for name, digest in now.items() if there.get(name, digest) != digest}

@@ -14,7 +14,7 @@ from resnet_flax.config import in_memory
 from resnet_flax.data.datasets import row
 
 # The current version. Version 1 is that of commit 4cfe0ac and earlier ones, which recorded no version.
-RULES = 3
+RULES = 4
 
 MARK = "old rules"  # marks an affected run in tables
 
@@ -38,6 +38,12 @@ def _left_behind(c: ConfigDict) -> bool:
         return tuple(schedule.milestones) == (450, 675) and train.batch_size != 32
     short = c.data.name == "imagenet2012" and c.optimizer.learning_rate == 0.4 and train.batch_size != 1024
     return cosine and (short or schedule.decay_steps < train.steps)
+
+
+def _resized_as_for_224(c: ConfigDict) -> bool:
+    """Whether photographs are resized as for crops of 224 pixels, the config file's default, and the crops differ."""
+    photographs = c.data.name in ("folder", "imagenet2012")
+    return photographs and c.data.resize == 256 and c.data.image_size not in (0, 224)
 
 
 def _by_name(data: ConfigDict) -> bool:
@@ -93,6 +99,12 @@ CHANGED = (
         3,
         _left_behind,
         "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps",
+        resumes=True,
+    ),
+    Change(
+        4,
+        _resized_as_for_224,
+        "its photographs were resized to the 256 pixels that its config file has for crops of 224 (data.image_size)",
         resumes=True,
     ),
 )

@@ -75,10 +75,15 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, WORKDIR, "--config.schedule.milestones=(9,5)"], r"schedule.milestones=\(9, 5\) must be increasing"),
         ([DIGITS, WORKDIR, "--config.train.steps=0"], "train.steps=0 must be at least 1"),
         ([DIGITS, WORKDIR, "--config.optimizer.name=adam"], "name='adam' is not known; choose one of sgd, adamw"),
+        ([DIGITS, WORKDIR, "--config.optimizer=sgd"], "has no key 'optimizer'; did you mean optimizer.name?"),
+        (["--config.train.steps=0", WORKDIR, DIGITS], "train.steps=0 must be at least 1"),  # in any order
+        (["--config.train.steps=0", WORKDIR, *DIGITS.split("=")], "train.steps=0 must be at least 1"),
+        ([DIGITS, WORKDIR, "--gpu=0"], "unknown flag --gpu; JAX_PLATFORMS=cpu or cuda .* docs/devices.md"),
         # networks
         (["--config=configs/digits.py:residul-8", WORKDIR], "'residul' is not known; choose one of plain, residual"),
         (["--config=configs/digits.py:plain-21", WORKDIR], r"depth=21 is no basic .* 8, 14, 20, .* near 21: 20, 26"),
         (["--config=configs/imagenet.py:residual-51", WORKDIR], r"model.depth=51 .* bottleneck: 50, 101, 152"),
+        (["--config=configs/folder.py:residual-20", WORKDIR], "depth=20 is no network of .* model.family=cifar has 6n"),
         ([DIGITS, WORKDIR, "--config.model.depth=14", "--config.model.stage_units=(1,1,1)"], "depth=14 .*set only one"),
         ([DIGITS, WORKDIR, "--config.model.dtype=float64"], "JAX_ENABLE_X64=1"),
         # data
@@ -223,6 +228,21 @@ def test_help_takes_less_than_two_seconds(entry):
     for flag in ("--config:", "--workdir:", "--coordinator:", "--[no]compilation_cache:", "--config.KEY=VALUE"):
         assert flag in out
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_help_shows_the_values_of_the_config_on_the_command_line():
+    """Required flags may be missing, and unknown ones are ignored."""
+    given = ("--config.train.steps=50", "--config=configs/folder.py", "--config.data.image_size=32", "--unknown=1")
+    code, output = command("train.py", *given, "--help")
+    assert code == 0, output
+    values = dict(re.findall(r"^  ([a-z_.]+)=(.*?)  ", output, re.M))
+    wanted = {
+        "data.name": "folder", "data.resize": "37", "train.steps": "50", "optimizer.learning_rate": "0.01",
+        "model.depth": "18",
+    }  # fmt: skip
+    assert {key: values[key] for key in wanted} == wanted
+    code, output = command("train.py", "--config=configs/digits.py", "--config.train.step=50", "--help")
+    assert (code, output.startswith("error: config has no key 'train.step'; did you mean train.steps")) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ BEFORE = [
         "train.checkpoint_every": 225,
     }),
     ("folder", {"train.steps": 4000, "data.folder": "photos"}, {"schedule.decay_steps": 2000}),
+    ("folder", {"data.image_size": 32, "data.folder": "photos"}, {"data.resize": 256}),
+    ("imagenet", {"data.image_size": 64}, {"data.resize": 256, "data.scales": (256, 480)}),
 ]  # fmt: skip
 
 
@@ -83,7 +85,9 @@ def test_a_run_with_derived_values_of_the_old_rule_is_recognised(tmp_path, file,
     again = config.resolve(config.load("configs/from_json.py", str(tmp_path / CONFIG)))
     resume.check_config(RunDirectory(tmp_path), again)
     resume.check_rules(RunDirectory(tmp_path), again)
-    assert rules.old_rules(old, 1) == [
-        "its schedule, shortcut or bn_group is what its config file has for another depth, batch or number of steps"
-    ]
-    assert rules.old_rules(old, rules.RULES) == rules.old_rules(now, 1) == []
+    reason, begun_under = "its schedule, shortcut or bn_group is what its config file has for another depth, ", 1
+    if "data.image_size" in given:
+        reason, begun_under = "its photographs were resized to the 256 pixels that its config file has for crops", 3
+    (found,) = rules.old_rules(old, begun_under)
+    assert found.startswith(reason)
+    assert rules.old_rules(old, rules.RULES) == rules.old_rules(now, begun_under) == []
