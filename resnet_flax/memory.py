@@ -1,5 +1,6 @@
-"""Estimates the least memory that a config needs, to refuse configs that are too large before they are built."""
+"""Estimates the memory that a config needs, to refuse configs that are too large, and returns free memory."""
 
+import ctypes
 import os
 
 import jax
@@ -23,6 +24,17 @@ def installed() -> float:
     if "SC_PHYS_PAGES" not in os.sysconf_names:
         return float("inf")
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def return_free() -> None:
+    """Returns memory that this process has freed to the system.
+
+    A compilation allocates and frees hundreds of MB in small pieces. The C library glibc keeps them, so a process that
+    trains many runs would grow with each of them. Other C libraries have no such function.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def minimum_parameters(network: Network) -> int:

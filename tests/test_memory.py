@@ -10,6 +10,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from resnet_flax.training.state import abstract_variables
+from tests.commands import streams
 from tests.training.small import small_config
 
 
@@ -83,3 +84,20 @@ def test_gradients_and_the_optimizers_state_are_counted():
                 else:
                     with pytest.raises(UserError, match=f"the state of optimizer.name={optimizer} take at least"):
                         memory.check_training(c, network)
+
+
+@pytest.mark.slow
+def test_a_process_does_not_grow_with_each_run(tmp_path):
+    """Regression test: glibc kept the memory that compilations had freed, about 15 MB in each of these runs."""
+    program = f"""
+from resnet_flax.training import loop
+from tests.training.small import small_config
+for seed in range(6):
+    loop.run(small_config("residual-20", seed=seed, train__steps=4), "{tmp_path}/" + str(seed))
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")), flush=True)
+"""
+    code, output, error = streams("-c", program)
+    assert code == 0, error
+    kilobytes = [int(line) for line in output.splitlines()]
+    assert len(kilobytes) == 6
+    assert kilobytes[-1] - kilobytes[1] < 40_000

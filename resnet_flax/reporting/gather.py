@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class RunFolder:
       config: The complete config.
       lines: The records of metrics.jsonl.
       starts: A record of each start: its time, device and versions.
-      status: ``finished``, ``running``, or how and at which step the run was interrupted, diverged or crashed.
+      status: The state, and at which step the run ended and resumes, as in :meth:`RunDirectory.status`.
       reason: The reason of a crash in one line, if known.
       old_rules: The old rules under which the run was begun, a reason for each (``resnet_flax/runs/rules.py``).
       mended: A text on lines of metrics that were restored from a checkpoint, or empty.
@@ -48,6 +49,11 @@ class RunFolder:
     def name(self) -> str:
         """The name of the run's network, such as ``plain-56``."""
         return configs.name_of(self.config.model)
+
+    @property
+    def state(self) -> str:
+        """The state alone, such as ``finished``, ``running`` or ``interrupted``."""
+        return re.sub(r",? (at|after) step .*", "", self.status)
 
     @property
     def finished(self) -> bool:

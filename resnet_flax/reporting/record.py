@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,23 +82,52 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
 
 
 def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
-    """Writes plan.json, the paths and names of all planned runs, so that ``status`` can show those not begun."""
+    """Writes plan.json before the first run: the command, and the paths and names of all planned runs.
+
+    ``status`` shows those not begun, and ``--draw`` repeats the command, even if the sweep was killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
-    write_atomically(folder / PLAN, json.dumps(relative, indent=2, ensure_ascii=False) + "\n")
+    plan = {"command": command(), "runs": relative}
+    write_atomically(folder / PLAN, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
 
 
-def planned(folder: Path) -> dict[Path, str]:
-    """Returns the names of the runs in all plans in a folder, at any depth, by path. Invalid plans are skipped."""
+def _read_plan(folder: Path) -> tuple[str, dict[Path, str]]:
+    """Returns the command of a folder's plan, and the planned names by path. Without a valid plan, both are empty."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        plan = json.loads(read_bytes(folder / PLAN))
+        # Plans of earlier versions hold the runs alone.
+        command, runs = (plan["command"], plan["runs"]) if isinstance(plan.get("runs"), dict) else ("", plan)
+        return str(command), {(folder / relative).resolve(): str(name) for relative, name in runs.items()}
+    return "", {}
+
+
+def planned(folder: Path) -> list[Path]:
+    """Returns the paths of the runs in all plans in a folder, at any depth. Invalid plans are skipped."""
     found: dict[Path, str] = {}
     for path, subfolders, files in os.walk(folder.resolve()):
         if holds_run({*files, *subfolders}):
             subfolders.clear()  # A run directory holds no plan.
         if PLAN in files:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                plan = json.loads(read_bytes(Path(path, PLAN)))
-                found |= {Path(path, relative).resolve(): str(name) for relative, name in plan.items()}
-    return found
+            found |= _read_plan(Path(path))[1]
+    return list(found)
+
+
+def latest_command(folder: Path) -> str:
+    """Returns the command that last trained runs for the experiment in a folder; empty if none is recorded."""
+    if command := _read_plan(folder)[0]:
+        return command
+    with contextlib.suppress(UserError):
+        return read(folder).command
+    return ""
+
+
+def recorded_runs(folder: Path) -> list[Path]:
+    """Returns the paths of the runs in the record and the plan of an experiment's folder."""
+    found = dict.fromkeys(_read_plan(folder)[1])
+    with contextlib.suppress(UserError):
+        found |= dict.fromkeys((folder / run).resolve() for run in read(folder).runs if "\0" not in run)
+    return list(found)
 
 
 def read(folder: Path) -> Record:
@@ -126,7 +156,7 @@ def read(folder: Path) -> Record:
 
 
 def command() -> str:
-    """Returns the command line of this process as a user would type it."""
+    """Returns the command line of this process as a user would type it to train the runs: without ``--draw``."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {module.name}" if module else f"python {sys.argv[0]}"
-    return " ".join([program, *(shlex.quote(a) for a in sys.argv[1:])])
+    return " ".join([program, *(shlex.quote(a) for a in sys.argv[1:] if not re.fullmatch("--?draw(=.*)?", a))])

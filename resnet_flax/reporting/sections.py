@@ -57,7 +57,7 @@ def document(gathered: Gathered, now: datetime.datetime) -> Document:
 
 def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
     runs = gathered.runs
-    counts = Counter(re.split(r"[ ,]", run.status)[0] for run in runs)
+    counts = Counter(run.state for run in runs)
     states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     items = {
         "date": now.strftime("%Y-%m-%d %H:%M %Z"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import record
 from resnet_flax.reporting.gather import RunFolder, gather
+from resnet_flax.runs.reading import NOT_BEGUN
 from resnet_flax.runtime.progress import duration
 
 HEADER = ("run", "state", "step", "images/s", "time left", "training error", "test error", "host")
@@ -22,16 +22,17 @@ class Status:
     """The state of the runs in a folder. Its ``str`` is a table for a terminal.
 
     Attributes:
-      rows: A row for each run, with the columns of :data:`HEADER`. Planned runs that have not begun come last.
+      rows: A row for each run, with the columns of :data:`HEADER`. Planned runs without a folder come last.
+      states: The state of each run in a word or two, in the same order.
       is_active: True if a run is running or has yet to begin.
     """
 
     rows: Sequence[tuple[str, ...]]
+    states: Sequence[str]
     is_active: bool
 
     def __str__(self) -> str:
-        states = Counter(re.sub(r"( at step| after step|:).*", "", row[1]) for row in self.rows)
-        counted = ", ".join(f"{count} {state}" for state, count in states.items())
+        counted = ", ".join(f"{count} {state}" for state, count in Counter(self.states).items())
         return f"{_aligned([HEADER, *self.rows])}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
 
 
@@ -49,19 +50,24 @@ def read(folder: Path) -> Status:
             raise
         runs = []
     root, there = folder.resolve(), {run.path for run in runs}
-    rows = [_row(run, Path(os.path.relpath(run.path, root)).as_posix()) for run in runs]
-    missing = [name for path, name in planned.items() if path not in there]
-    rows += [(name, "not begun", *[""] * (len(HEADER) - 2)) for name in missing]
-    return Status(rows, bool(missing) or any(run.status.startswith("running") for run in runs))
+
+    def name(path: Path) -> str:
+        return Path(os.path.relpath(path, root)).as_posix()
+
+    rows = [_row(run, name(run.path)) for run in runs]
+    missing = [name(path) for path in planned if path not in there]
+    rows += [(name, NOT_BEGUN, *[""] * (len(HEADER) - 2)) for name in missing]
+    states = [*(run.state for run in runs), *[NOT_BEGUN] * len(missing)]
+    return Status(rows, states, not {"running", NOT_BEGUN}.isdisjoint(states))
 
 
 def _row(run: RunFolder, name: str) -> tuple[str, ...]:
     last: Mapping[str, Any] = run.lines[-1] if run.lines else {}
     steps, rate = run.config.train.steps, last.get("images_per_second")
-    running = run.status.startswith("running")
+    running = run.state == "running"
     left = duration((steps - run.steps) * run.config.train.batch_size / rate) if running and rate else ""
     tested = next((line["test_error"] for line in reversed(run.lines) if line.get("test_error") is not None), None)
-    state = "running" if running else run.status
+    state = run.state if running else run.status
     return (
         name, f"{state}: {run.reason}" if run.reason else state, f"{run.steps} of {steps}",
         f"{rate:.4g}" if rate else "", left, _percent(last.get("train_error")), _percent(tested),

@@ -250,8 +250,8 @@ class Checkpoints:
         there = self.steps()
         if not there:
             logged = RunDirectory(self._workdir).last_logged_step()
-            gone = f"; its metrics reach step {logged}, so its checkpoints are gone" if logged > 0 else " yet"
-            raise UserError(f"--workdir={self._workdir}: the run has no checkpoint{gone}")
+            reached = f"; its metrics reach step {logged}" if logged > 0 else " yet"
+            raise UserError(f"--workdir={self._workdir}: the run has no complete checkpoint{reached}")
         if wanted == "latest":
             return there[-1]
         if wanted == "best":

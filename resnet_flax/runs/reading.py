@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # these modules import jax
     from resnet_flax.data.pixels import Normalization
     from resnet_flax.data.preprocessing import Preprocessing
 
+NOT_BEGUN = "not begun"  # also of a run that was killed before its first step was compiled
+KILLED = "killed or failed"
+
 _Line = dict[str, Any]
 
 
@@ -205,6 +208,8 @@ class RunReader(CheckedFiles):
     def status(self, last_step: int, total_steps: int) -> tuple[str, str]:
         """Describes the run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, ...
 
+        A process that ended without a word in the folder was killed, or failed outside of a sweep, which notes crashes.
+
         Args:
           last_step: The last step in the run's metrics.
           total_steps: The run's number of steps, ``train.steps``.
@@ -223,9 +228,11 @@ class RunReader(CheckedFiles):
         if interrupted is not None:
             return f"interrupted at step {interrupted}", ""
         if not starts and crash is None:
-            return "never started", ""
+            return NOT_BEGUN, ""
         said = [line for line in (crash or b"").decode(errors="replace").split("\n") if line.strip()]
-        return f"crashed after step {last_step}", said[-1] if said else ""
+        ended, steps = KILLED if crash is None else "crashed", self.steps()
+        resumes = f"resumes at step {steps[-1]}" if steps else "restarts at step 0"
+        return f"{ended} after step {last_step}, {resumes}", said[-1] if said else ""
 
     def is_locked(self) -> bool:
         """Whether a process holds the folder's lock."""

@@ -8,9 +8,11 @@ from absl import logging
 
 
 def quieten_orbax() -> None:
-    """Hides tracebacks that orbax and TensorStore print for errors that they also raise."""
+    """Hides tracebacks that orbax and TensorStore print for errors that they also raise, and a remark of orbax's."""
     # An error in a thread of orbax is raised again by save or wait.
     logging.get_absl_logger().addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+    # Orbax deletes the incomplete checkpoint of a killed process. The line "resuming at step" says what the user needs.
+    logging.get_absl_logger().addFilter(lambda record: "Attempted to create temporary directory" not in str(record.msg))
     # When a read or write fails, TensorStore cancels the others, and each of their threads prints a traceback.
     before = sys.unraisablehook
     sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or before(what)

@@ -7,6 +7,7 @@ import jax
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
 from resnet_flax.runs import resume
+from resnet_flax.runs.reading import NOT_BEGUN
 from resnet_flax.sweeps.cases import Outcome, Request, Run
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
@@ -66,8 +67,8 @@ def _read(run: Run) -> Outcome:
     if earlier := earlier_failure(run.config, run.workdir):
         return outcome(run, *earlier)
     status, reason = run.directory.status(run.directory.last_logged_step(), run.config.train.steps)
-    if status == "never started":
-        return outcome(run, "not begun")
+    if status == NOT_BEGUN:
+        return outcome(run, NOT_BEGUN)
     if status.startswith("running"):
         return outcome(run, "running")
     return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")

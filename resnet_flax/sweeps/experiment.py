@@ -25,7 +25,7 @@ from typing import Any
 from resnet_flax import command
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.sweeps import options
+from resnet_flax.sweeps import earlier, options
 from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.options import Setting
@@ -46,6 +46,7 @@ class Experiment(Declaration):
     def run(self) -> None:
         """Runs the experiment as a command: parses the flags, then does the work of :meth:`carry_out`."""
         options.define(self.config, self.seeds, self.settings)
+        sys.argv[1:] = earlier.arguments_to_draw(sys.argv[1:], name_of_command())
         command.run(self._carry_out, uses_devices=True)
 
     def carry_out(

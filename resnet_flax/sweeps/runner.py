@@ -9,6 +9,7 @@ from resnet_flax.data.datasets import row
 from resnet_flax.reporting import record, tables
 from resnet_flax.sweeps.cases import Case, Outcome, Request, Run
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
+from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.endings import first_line
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
 from resnet_flax.sweeps.plan import locate, plan, print_plan
@@ -29,7 +30,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
       The results of the runs, or None after a dry run.
 
     Raises:
-      UserError: A run is invalid. It is raised before the first run starts.
+      UserError: A run is invalid, or the folder holds results of other finished runs. It is raised before the first
+        run starts.
       Interrupted: A signal stopped the runs. The same command resumes them.
       Failed, Diverged: A run failed or diverged. Figures and tables are written first.
     """
@@ -43,6 +45,7 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
             print(line)
         return None
+    check_kept(runs, request, any_seed=stage is not None)
     outcomes, stopped = _run_stage(runs, request, stage.names if stage else ())
     shown = outcomes
     if stage:

@@ -50,6 +50,7 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
     """
     directory, hosts = RunDirectory(expanded(workdir)), Hosts()
     with StopRequest() as stop, contextlib.ExitStack() as held, directory.report_full_disk():
+        held.callback(memory.return_free)
         setup, weights = _prepare(config, directory, hosts, held, tracking)
         held.enter_context(hosts.fail_fast(RESUME_HINT))
         if directory.is_finished(setup.config):

@@ -294,8 +294,8 @@ def test_the_appendix_has_a_row_for_each_run(pages, workdir):
     assert {k: v for k, v in states.items() if v != "finished"} == {
         "other/stopped": "interrupted at step 460",
         "other/diverged": "diverged at step 47",
-        "other/crashed": "crashed after step 90",
-        "other/never": "never started",
+        "other/crashed": "crashed after step 90, restarts at step 0",
+        "other/never": "not begun",
     }
     row = rows["all/curves/runs/plain-56-1"]
     start = json.loads((workdir / "curves/runs/plain-56-1/starts.jsonl").read_text())
@@ -321,7 +321,7 @@ def test_a_row_unfolds_to_commands_versions_and_config(pages):
         "data.data_dir = ''"
     )  # first the changed values, then the whole config
     assert "optimizer.weight_decay = 0.0001" in fold
-    assert "\nThe run crashed after step 90: OSError: the disk is full\n" in text
+    assert "\nThe run crashed after step 90, restarts at step 0: OSError: the disk is full\n" in text
 
 
 def test_long_tables_are_folded(tmp_path):
@@ -368,7 +368,7 @@ def test_a_run_that_is_training_has_the_status_running(tmp_path):
     folder = run(tmp_path / "all/x", config(), steps=90)
     with RunDirectory(folder).locked():
         assert gather.read_run(folder, "x").status == "running, after step 90"
-    assert gather.read_run(folder, "x").status == "crashed after step 90"
+    assert gather.read_run(folder, "x").status == "killed or failed after step 90, restarts at step 0"
 
 
 def broken(tmp_path, break_it):

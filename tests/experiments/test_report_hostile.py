@@ -95,7 +95,7 @@ def test_a_bad_folder_is_a_row_that_says_why(report_of_all, number):
 @pytest.mark.parametrize("number", range(len(CUT_SHORT)))
 def test_a_last_line_that_a_crash_may_have_cut_short_is_left_out(report_of_all, number):
     [row] = [text for text in report_of_all[0].splitlines() if text.endswith(f"| all/cut{number} |")]
-    assert row.startswith("| residual-20 | 0 | crashed after step 0 |")
+    assert row.startswith("| residual-20 | 0 | killed or failed after step 0, restarts at step 0 |")
 
 
 def test_figures_and_tables_outside_of_the_folder_are_not_read(tmp_path):

@@ -9,6 +9,7 @@ from experiments.depth_sweep import EXPERIMENT
 from resnet_flax.errors import Interrupted
 from resnet_flax.reporting import record, status
 from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.file_names import CHECKPOINTS
 from resnet_flax.sweeps import runner
 from resnet_flax.sweeps.cases import Request
 from tests.commands import command
@@ -29,6 +30,7 @@ def folder(tmp_path):
     with open(runs["killed"] / "metrics.jsonl", "a") as file:
         line = {"step": 120, "train_error": 0.25, "images_per_second": 64.0, "seconds": 10.0}
         file.write(json.dumps(line) + '\n{"step": 14')  # The second line was being written when the run was killed.
+    (runs["killed"] / CHECKPOINTS / "90").mkdir(parents=True)
     record.write_plan(tmp_path, {**{path: name for name, path in runs.items()}, tmp_path / "runs" / "later": "plain-8"})
     return tmp_path
 
@@ -39,12 +41,30 @@ def test_each_state_is_shown(folder):
         "runs/done": ("finished", f"{STEPS} of {STEPS}"),
         "runs/stopped": ("interrupted at step 90", f"90 of {STEPS}"),
         "runs/lost": ("diverged at step 50", f"45 of {STEPS}"),
-        "runs/killed": ("crashed after step 120", f"120 of {STEPS}"),
-        "plain-8": ("not begun", ""),
+        "runs/killed": ("killed or failed after step 120, resumes at step 90", f"120 of {STEPS}"),
+        "runs/later": ("not begun", ""),
     }
     assert rows["runs/done"][4:6] == ("5.00%", "10.00%")
     assert rows["runs/killed"][2:6] == ("64", "", "25.00%", "10.00%")  # The test error is that of an earlier line.
     assert rows["runs/done"][6] == RunDirectory(folder / "runs/done").starts()[0]["host"] != ""
+
+
+def test_a_crash_leaves_its_reason_and_a_kill_does_not(folder):
+    """Regression test: both were called a crash, and a run killed while compiling was called "never started"."""
+    killed, stopped = folder / "runs/killed", RunDirectory(folder / "runs/stopped")
+    (killed / CHECKPOINTS / "90").rename(killed / CHECKPOINTS / "90.orbax-checkpoint-tmp")  # It is not complete.
+    (stopped.path / "interrupted.json").unlink()
+    stopped.write_crash("Traceback\nOSError: it is: broken\n")
+    (folder / "runs/later").mkdir()
+    RunDirectory(folder / "runs/later").write_config(config("plain-8"))
+    found = status.read(folder)
+    rows = {row[0]: row[1] for row in found.rows}
+    assert rows["runs/killed"] == "killed or failed after step 120, restarts at step 0"
+    assert rows["runs/stopped"] == "crashed after step 90, restarts at step 0: OSError: it is: broken"
+    assert rows["runs/later"] == "not begun"
+    last = str(found).splitlines()[-1]
+    assert last == "5 runs: 1 finished, 1 killed or failed, 1 not begun, 1 diverged, 1 crashed"
+    assert found.is_active
 
 
 def test_a_running_run_has_a_rate_and_the_time_left(folder):
@@ -60,7 +80,7 @@ def test_the_command_prints_the_table(folder):
     assert code == 0, output
     table, last = output.splitlines()[:-1], output.splitlines()[-1]
     assert len({line.index("of") for line in table if " of " in line}) == 1  # The column is aligned.
-    assert last == "5 runs: 1 finished, 1 crashed, 1 diverged, 1 interrupted, 1 not begun"
+    assert last == "5 runs: 1 finished, 1 killed or failed, 1 diverged, 1 interrupted, 1 not begun"
     code, output = command("-m", "experiments.status", f"--workdir={folder / 'runs' / 'done'}", "--watch")
     assert (code, output.splitlines()[-1]) == (
         0,
@@ -88,5 +108,5 @@ def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "depth_sweep", request)
     assert [row[:2] for row in status.read(tmp_path).rows] == [
-        (f"plain-{depth}, seed {seed}", "not begun") for seed in (0, 1) for depth in (8, 14)
+        (f"runs/plain-{depth}-seed{seed}", "not begun") for seed in (0, 1) for depth in (8, 14)
     ]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 
 from experiments.sweep import EXPERIMENT
 from resnet_flax.errors import Diverged, Interrupted, UserError
-from resnet_flax.reporting import gather, status, tables
+from resnet_flax.reporting import gather, record, status, tables
 from resnet_flax.reporting.record import Figure
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, METRICS
-from resnet_flax.sweeps import choice, execution, plan, runner
+from resnet_flax.sweeps import choice, earlier, execution, plan, runner
 from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.options import Setting
 from tests.commands import command
@@ -186,9 +187,9 @@ def test_the_status_shows_the_second_stage(tmp_path, runs, drawn):
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     assert [row[0] for row in status.read(tmp_path).rows if row[1] == "not begun"] == [
-        f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 1",
-        "plain-8 optimizer.learning_rate=0.01, seed 2",
-        f"residual-8 optimizer.learning_rate=0.001 ({END}), seed 2",
+        "runs/residual-8-validation=144-learning_rate=0.001-seed1",
+        "runs/plain-8-validation=144-learning_rate=0.01-seed2",
+        "runs/residual-8-validation=144-learning_rate=0.001-seed2",
     ]
 
 
@@ -235,6 +236,62 @@ def test_draw_trains_nothing(tmp_path, runs, drawn, monkeypatch):
     assert [row["state"] for row in rows(tmp_path / "runs.csv")].count("not begun") == 3 + 2
     assert (tmp_path / "unit.png").is_file()  # The rate of plain networks is already chosen.
     assert sorted(tmp_path.glob("runs/*")) == begun
+
+
+COMMAND = "python -m experiments.sweep --workdir=runs/mine --grid model.depth=8 '--config.data.folder=a b'"
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "drawn_with"),
+    [
+        (COMMAND, "--workdir={folder} --draw", ["--workdir={folder}", "--draw"]),
+        (COMMAND, "--draw --workdir {folder} --runs=x", ["--workdir={folder}", "--runs=x", "--draw"]),
+        (COMMAND.replace("-m experiments.sweep", "/a.b/experiments/sweep.py"), "--workdir={folder} --draw",
+         ["--workdir={folder}", "--draw"]),
+        (COMMAND, "--workdir={folder}", None),
+        (COMMAND, "--workdir={folder} --draw --seeds=1", None),
+        (COMMAND, "--workdir={folder} --draw --workdir", None),
+        (COMMAND.replace("sweep", "depth_sweep"), "--workdir={folder} --draw", None),
+        ("", "--workdir={folder} --draw", None),
+    ],
+)  # fmt: skip
+def test_draw_alone_repeats_the_folders_command(tmp_path, monkeypatch, command, given, drawn_with):
+    monkeypatch.setattr(record, "command", lambda: command)
+    record.write_plan(tmp_path, {tmp_path / "runs" / "x": "plain-8"})
+    given = given.format(folder=tmp_path).split()
+    before = ["--workdir=runs/mine", "--grid", "model.depth=8", "--config.data.folder=a b"]
+    expected = given if drawn_with is None else [*before, *(text.format(folder=tmp_path) for text in drawn_with)]
+    assert earlier.arguments_to_draw(given, "sweep") == expected
+    (tmp_path / record.PLAN).write_text('{"runs/x": "plain-8"}')  # An earlier version wrote it.
+    assert earlier.arguments_to_draw(given, "sweep") == given
+    record.write(record.Record("sweep", "x", "y", command=command), tmp_path)
+    assert earlier.arguments_to_draw(given, "sweep") == expected
+
+
+def test_a_recorded_command_trains_the_runs(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--draw", "--workdir=runs/a b", "--draw=true", "--drawn=1", "-draw"])
+    assert record.command().endswith(" '--workdir=runs/a b' --drawn=1")
+
+
+def test_results_of_finished_runs_are_not_replaced_by_results_without_them(tmp_path, runs, drawn):
+    """Regression test: ``--draw`` without the sweep's flags replaced its table by that of the default grid."""
+    smaller = {"grid": ("model.unit=residual", *GRID[1:]), "x": "optimizer.learning_rate"}
+    runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, **smaller))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    begun = list(runs.begun)
+    fewer = ("model.unit=residual", "model.depth=8", "optimizer.learning_rate=0.01,0.1,1")
+    for draw in (True, False):
+        with pytest.raises(UserError, match=r"results of 3 finished runs that .* such as runs/residual-8-") as refused:
+            runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, draw=draw, grid=fewer))
+        assert record.read(tmp_path).command in str(refused.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    (tmp_path / record.FILE).unlink()  # A killed sweep has only its plan.
+    with pytest.raises(UserError, match="of 12 finished runs"):
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=plain", *GRID[1:]), draw=True))
+    assert runs.begun == begun
+    with pytest.raises(Diverged):  # A larger grid keeps them.
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path))
+    assert len(rows(tmp_path / "runs.csv")) == 24
 
 
 @given(
@@ -315,16 +372,16 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
         raise RuntimeError("enough")
 
     monkeypatch.setattr("resnet_flax.figures.final_errors.against", against)
-    for (x, axes), expected in {
+    for place, ((x, axes), expected) in enumerate({
         ("optimizer.learning_rate", ("model.unit=plain", "model.depth=8,14", "optimizer.learning_rate=0.001,0.1")): (
             True, {"plain, 8 layers", "plain, 14 layers"}, "learning_rate.png"),
         ("model.depth", ("model.depth,optimizer.learning_rate=8:0.001,14:0.01", "model.unit=plain,residual")): (
             False, {"plain", "residual"}, "depth.png"),
         ("optimizer.learning_rate", ("optimizer.learning_rate=0.01,0.1", "model.depth=8")): (
             False, {"8 layers"}, "learning_rate.png"),
-    }.items():  # fmt: skip
+    }.items()):  # fmt: skip
         with pytest.raises(RuntimeError, match="enough"):
-            runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, x=x, grid=axes))
+            runner.carry_out(EXPERIMENT, "sweep", request(tmp_path / str(place), x=x, grid=axes))
         assert (seen["log"], seen["lines"], seen["file"]) == expected
 
 

@@ -234,13 +234,12 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     shutil.rmtree(tmp_path / "run" / CHECKPOINTS)
     with (
         Checkpoints(tmp_path / "run", read_only=True) as checkpoints,
-        pytest.raises(UserError, match="no checkpoint; its metrics reach step 16, so its checkpoints are gone"),
+        pytest.raises(UserError, match="the run has no complete checkpoint; its metrics reach step 16$"),
     ):
         checkpoints.find_step("latest")
     loop.run(c, tmp_path / "run")
-    assert (
-        "run: its metrics reach step 16, but its checkpoints are gone; restarting at step 0" in capfd.readouterr().err
-    )
+    said = "run: its metrics reach step 16, but it has no complete checkpoint; restarting at step 0\n"
+    assert said in capfd.readouterr().err
     assert steady(tmp_path / "run") == steady(workdir)
 
 
