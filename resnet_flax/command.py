@@ -180,7 +180,7 @@ def _check_config_flags(argv: list[str]) -> None:
             if found := re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0]):
                 known = list(configs.KEYS)
                 if found[2] == "module":
-                    raise UserError(f"--{name}.module: training records this key; use --module=FILE")
+                    raise UserError("--config.module: training records this key; use --module=FILE")
                 if found[2] not in known and not any(k.startswith(found[2] + ".") for k in known):
                     raise UserError(configs.unknown_key(found[2], known))
 
