@@ -201,7 +201,7 @@ def _check_config_flags(argv: list[str]) -> None:
         for argument in argv[1:]:
             found = re.fullmatch(rf"--?(no)?{name}\.(.+)", argument.partition("=")[0])
             if found and found[2] == "module":
-                raise UserError(f"--{name}.module: training records this key; use --module=FILE")
+                raise UserError("--config.module: training records this key; use --module=FILE")
             if found and found[2] not in configs.KEYS:
                 raise UserError(configs.unknown_key(found[2], list(configs.KEYS)))
 

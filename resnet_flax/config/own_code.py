@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ml_collections import ConfigDict
+
 import resnet_flax
 from resnet_flax.config.key import import_named
-from resnet_flax.config.table import KEYS
+from resnet_flax.config.table import KEYS, flatten
 from resnet_flax.config.validation import names_in
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
@@ -137,9 +139,9 @@ def own_files(values: Mapping[str, Any]) -> dict[str, Path]:
     return files
 
 
-def checksums(values: Mapping[str, Any]) -> dict[str, str]:
+def checksums(config: ConfigDict) -> dict[str, str]:
     """Returns the SHA-256 of the file of each name in :func:`own_files`, as it was when this process executed it."""
-    files = own_files(values)
+    files = own_files(flatten(config))
     return {
         name: _executed[file][1] if file in _executed else hashlib.sha256(file.read_bytes()).hexdigest()
         for name, file in files.items()

@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from ml_collections import ConfigDict
 
@@ -34,12 +34,8 @@ def hint_at_module(c: ConfigDict) -> Iterator[None]:
 def where_defined(c: ConfigDict) -> str:
     """Returns a clause that names the files which defined names of a config in training; "" if it records none."""
     files = names_in(c.module if "module" in c else "")
-    return f"{' or '.join(files)} defined it in training: {' '.join(module_flags(files))}" if files else ""
-
-
-def module_flags(files: Iterable[str]) -> list[str]:
-    """Returns the flags for the user's own files, quoted for a shell."""
-    return [f"--module={shlex.quote(file)}" for file in files]
+    pasted = " --module=".join(map(shlex.quote, files))
+    return f"{' or '.join(files)} defined it in training: --module={pasted}" if files else ""
 
 
 def _validate(c: ConfigDict) -> None:

@@ -173,7 +173,7 @@ def train_command(config: ConfigDict, folder: str) -> str:
     """
     name, default = default_of(config)
     flat = configs.flatten(config)
-    modules = configs.module_flags(configs.names_in(flat.get("module", "")))
+    modules = [f"--module={shlex.quote(file)}" for file in configs.names_in(flat.get("module", ""))]
     again = f"--workdir=runs/{Path(folder).name}-again"
     if flat.keys() != default.keys():  # The config is from another version.
         own = shlex.quote(f"--config=configs/from_json.py:{folder}/config.json")

@@ -56,7 +56,7 @@ def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
     Args:
       config: The resolved config, which must have passed :func:`check_config`.
     """
-    now = configs.checksums(configs.flatten(config))
+    now = configs.checksums(config)
     if not now:
         return []
     starts = run.starts()
@@ -77,9 +77,11 @@ def remarks_on_finished(run: RunDirectory, config: ConfigDict) -> list[str]:
     """Returns the lines of :func:`remarks`, and one on metrics that the config names and the run did not measure."""
     measured = set(configs.names_in(run.existing_config().train.metrics))
     missing = [name for name in configs.names_in(config.train.metrics) if name not in measured]
-    why = "which train.metrics did not name while the run trained; evaluate measures metrics of examples"
-    lacks = [f"{run.path}: its metrics.jsonl lacks {', '.join(missing)}, {why}"] * bool(missing)
-    return remarks(run, config) + lacks
+    lacks = (
+        f"{run.path}: its metrics.jsonl lacks {', '.join(missing)}, which train.metrics did not name while the run "
+        f"trained; evaluate measures metrics of examples"
+    )
+    return remarks(run, config) + [lacks] * bool(missing)
 
 
 def check_rules(run: RunDirectory, config: ConfigDict) -> None:

@@ -116,12 +116,10 @@ class Run:
             yield self._log
             return
         data = self.setup.dataset
-        computed, code = environment() | {"onednn": self.setup.onednn}, configs.flatten(self.setup.config)
+        computed, code = environment() | {"onednn": self.setup.onednn}, configs.checksums(self.setup.config)
         for remark in resume.remarks(self.directory, self.setup.config) if step else ():
             self.say(remark)
-        changed = self.directory.record_start(
-            step, parameters, len(data.classes), computed, data.note, configs.checksums(code)
-        )
+        changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note, code)
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
         with self.directory.metrics_log(step, self._checkpoints.record, self._tracking) as self._log:
@@ -204,23 +202,28 @@ class Run:
         if finite:
             self.save(state, step)
         self.wait()
-        saved = self._checkpoints.last_saved
         if self.hosts.first:
-            self.directory.write_interrupted(saved or 0)
-        what = f"and saved at step {step} of {self._last}; the same command resumes it"
-        if not finite:
-            kept = "there was no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
-            what = f"at step {step} of {self._last}, and not saved there, because a parameter is not finite; {kept}"
-        raise Interrupted(f"{self.path}: stopped by {self.stop.received or 'a signal to another process'} {what}")
+            self.directory.write_interrupted(self._checkpoints.last_saved or 0)
+        by, at = self.stop.received or "a signal to another process", f"step {step} of {self._last}"
+        if finite:
+            raise Interrupted(f"{self.path}: stopped by {by} and saved at {at}; the same command resumes it")
+        raise Interrupted(
+            f"{self.path}: stopped by {by} at {at}, and not saved there, because a parameter is not finite; "
+            f"{self._kept()}; the same command resumes from there"
+        )
 
     def _diverge(self, step: int, what: str) -> NoReturn:
         self.wait()
-        saved = self._checkpoints.last_saved
-        kept = f"the checkpoint of step {saved} is kept" if saved is not None else "there was no checkpoint yet"
-        message = f"{self.path}: {what} not finite at step {step}; {kept}. A smaller optimizer.learning_rate may help"
+        message = (
+            f"{self.path}: {what} not finite at step {step}; {self._kept()}. A smaller optimizer.learning_rate may help"
+        )
         if self.hosts.first:
             self.directory.write_diverged(step, message)
         raise Diverged(message)
+
+    def _kept(self) -> str:
+        saved = self._checkpoints.last_saved
+        return "there was no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
 
 
 def parameter_count(state: State) -> int:
