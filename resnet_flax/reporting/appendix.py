@@ -18,7 +18,7 @@ def section(gathered: Gathered, numbers: Numbers) -> Section:
     """Returns the section with the table of all runs."""
     measured = tables.columns(line for run in gathered.runs for line in run.lines[-1:])
     header = (
-        "run", "seed", "status", "steps", *measured.values(), "training time", "data set", "device",
+        "run", "seed", "status", "steps", *measured.values(), tables.TIME, "data set", "device",
         "commit", "started (UTC)", "experiment", "folder",
     )  # fmt: skip
     records: dict[Path, list[Record]] = {run.path: [] for run in gathered.runs}

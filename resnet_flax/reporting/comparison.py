@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from resnet_flax import config as configs
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ours: bool = False) -> list[Comparison]:
-    """Compares runs with published errors, in a table for each data set and metric.
+    """Compares runs with published errors, in a table for each metric and data set that a run was trained on.
 
     Our errors are those of the final step, as mean and standard deviation (ddof 1) over seeds. Of several runs with the
     same seed, the first one counts. Unfinished runs are left out, and a remark names them.
@@ -73,7 +73,8 @@ def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ou
     for data, metric in dict.fromkeys((n.data, n.metric) for n, _ in numbers):
         here = [(n, role) for n, role in numbers if (n.data, n.metric) == (data, metric)]
         fitting = [run for run in runs if (run.config.model.family == "imagenet") == (data == "imagenet2012")]
-        found.append(_Builder(data, metric, here, fitting).build([t for t in given if _has(t, here)], only_ours))
+        if any(run.config.data.name == data for run in fitting):
+            found.append(_Builder(data, metric, here, fitting).build([t for t in given if _has(t, here)], only_ours))
     return [comparison for comparison in found if comparison.rows]
 
 
@@ -193,11 +194,15 @@ def _sources(numbers: Sequence[published.Number]) -> list[str]:
     return [f"{source}: {'; '.join(places)}." for source, places in found.items()]
 
 
-def counts(given: Sequence[published.Table]) -> list[tuple[str, ...]]:
-    """Returns published parameters and multiply-adds as rows: network, metric, value, source, protocol."""
+def counts(given: Sequence[published.Table], networks: Collection[str]) -> list[tuple[str, ...]]:
+    """Returns published parameters and multiply-adds of the named networks.
+
+    Returns:
+      Rows of the network, the metric, the value, the source and the protocol.
+    """
     return [
         (f"{n.network} ({n.variant})" if n.variant else n.network, n.metric, str(n), f"{n.by}, {n.where}", n.protocol)
         for table in given
         for n in table.numbers
-        if n.metric in published.COUNTS
+        if n.metric in published.COUNTS and n.network in networks
     ]

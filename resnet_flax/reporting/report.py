@@ -25,6 +25,8 @@ def write(folder: Path, output: Path) -> tuple[Path, Path]:
     """
     gathered = gather.gather(folder)
     around = {output.resolve(), *output.resolve().parents}
+    if output == folder and folder.resolve() in (run.path for run in gathered.runs):
+        raise UserError(f"--workdir={folder} is a single run; give --output=FOLDER for its report")
     if any(run.path in around for run in gathered.runs):
         raise UserError(f"--output={output} is inside a run directory, where no report is written; choose another one")
     document = sections.document(gathered, datetime.datetime.now(datetime.UTC))

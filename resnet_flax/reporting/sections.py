@@ -33,8 +33,8 @@ _FOLDED_ROWS = 40  # longer tables are folded
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LEGEND = (
     "Errors are those of the final step, never of the best epoch. For several seeds, they are the mean ± standard "
-    "deviation. The training error is measured on the training stream with batch statistics and averaged since the "
-    "previous line of metrics."
+    "deviation. The training error is the mean over the training batches since the previous line of metrics, with "
+    "augmentation and batch statistics. Training times are those of training steps, without compilation and evaluation."
 )
 
 
@@ -68,7 +68,7 @@ def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
             sorted({str(run.starts[-1]["data"]) for run in runs if run.starts and "data" in run.starts[-1]})
         ),
         "trained on": ", ".join(sorted({device_of(run) for run in runs if run.starts})),
-        "training time": duration(sum(run.seconds for run in runs)) + " in total" if runs else "",
+        tables.TIME: duration(sum(run.seconds for run in runs)) + " in total" if runs else "",
         "commits": ", ".join(sorted({str(run.starts[-1].get("commit") or "unknown") for run in runs if run.starts})),
     }
     items = {term: text for term, text in items.items() if text}
@@ -166,7 +166,7 @@ def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers)
             blocks.append(Problem(f"Published numbers are missing: {error}"))
     for found in comparison.compare(given, runs):
         blocks += _comparison(found, numbers)
-    counts = comparison.counts(given)
+    counts = comparison.counts(given, {run.name for run in runs})
     if counts:
         header = ("network", "metric", "published", "source", "protocol")
         grid = Grid(numbers.next("Table"), "Published sizes of networks.", header, counts)

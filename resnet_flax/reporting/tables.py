@@ -20,10 +20,11 @@ from resnet_flax.runtime.progress import duration
 from resnet_flax.sweeps.cases import Outcome
 
 CAPTION = (
-    "Errors at the final step, mean ± standard deviation over seeds, and the mean training time of a run. The training "
-    "error is measured on the training stream with batch statistics and averaged since the previous line of metrics; "
-    "the test error is measured on a single view."
+    "Errors at the final step, mean ± standard deviation over seeds, and the mean time of a run's training steps, "
+    "without compilation and evaluation. The training error is the mean over the training batches since the previous "
+    "line of metrics, with augmentation and batch statistics; the test error is measured on a single view."
 )
+TIME = "training time (not compiling)"
 _ERRORS = {"train_error": "training error %", "test_error": "test error %"}
 
 
@@ -90,7 +91,7 @@ def columns(finals: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def header(runs: Sequence[_Row]) -> tuple[str, ...]:
     """Returns the column titles of :func:`rows`."""
-    return ("network", "parameters", "seeds", *columns(runs).values(), "training time")
+    return ("network", "parameters", "seeds", *columns(runs).values(), TIME)
 
 
 def rows(runs: Sequence[_Row]) -> list[tuple[str, ...]]:

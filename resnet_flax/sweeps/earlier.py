@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded

@@ -111,7 +111,8 @@ def define(
     flags.DEFINE_list(
         "seeds",
         numbers,
-        "Seeds, such as 0,1 or 0..4; figures and tables show their mean and standard deviation.",
+        f"Seeds, as numbers and not as a count: 0,1 or 0..4; --seeds=3 is the seed 3 alone. The default is "
+        f"{','.join(numbers)}. Figures and tables show the mean and the standard deviation over the seeds.",
         flag_values=values,
     )
     flags.DEFINE_string("workdir", None, "Folder of the experiment's figures and tables.", flag_values=values)

@@ -236,6 +236,16 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
     return found
 
 
+def summary(runs: Sequence[Run]) -> str:
+    """Returns the number of runs and its factors, such as ``12 runs: 6 networks x 2 seeds (0, 1)``."""
+    seeds = sorted({run.config.seed for run in runs})
+    labels, names = {run.label for run in runs}, {configs.name_of(run.config.model) for run in runs}
+    cases = f"{len(labels)} {'network' if labels == names else 'case'}{'s' * (len(labels) != 1)}"
+    listed = f"{len(seeds)} seed{'s' * (len(seeds) != 1)} ({', '.join(map(str, seeds))})"
+    by = " x " if len(labels) * len(seeds) == len(runs) else ", "
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}: {cases}{by}{listed}"
+
+
 def print_plan(runs: Sequence[Run]) -> None:
     """Prints a line for each run: its directory, label, data and seed, and its state or its number of steps."""
     for run in runs:

@@ -1,6 +1,7 @@
 """Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.endings import first_line
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
-from resnet_flax.sweeps.plan import locate, plan, print_plan
+from resnet_flax.sweeps.plan import locate, plan, print_plan, summary
 
 
 def carry_out(experiment: Declaration, name: str, request: Request) -> Results | None:
@@ -46,6 +47,9 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
             print(line)
         return None
     check_kept(runs, request, any_seed=stage is not None)
+    if runs and not request.draw:
+        for line in [summary(runs), *([stage.dry_run_line] if stage else ())]:
+            print(line, file=sys.stderr, flush=True)
     outcomes, stopped = _run_stage(runs, request, stage.names if stage else ())
     shown = outcomes
     if stage:

@@ -99,7 +99,7 @@ class Run:
         self._checkpoints.move_unreadable_after(step)
         if not step and (reached := self.directory.last_logged_step()) > 0:
             self.say(
-                f"{self.path}: its metrics reach step {reached}, but it has no complete checkpoint; restarting at step 0"
+                f"{self.path}: its metrics reach step {reached}, but no checkpoint is complete; restarting at step 0"
             )
         self.say(f"{self.path}: {'starting' if items is None else 'resuming'} at step {step} of {self._last}")
         if step >= self._last:

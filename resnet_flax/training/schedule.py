@@ -8,6 +8,7 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
+from resnet_flax.config import milestones
 from resnet_flax.registry import Registry
 
 
@@ -49,13 +50,17 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
 def schedule_warning(config: ConfigDict) -> str:
     """Returns a warning if the run ends before its schedule has lowered the learning rate; else an empty string."""
     schedule, steps = config.schedule, config.train.steps
-    if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps:
+    if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps > 1:
         return (
             f"the learning rate is never lowered: schedule.milestones={tuple(schedule.milestones)} lie beyond "
-            f"train.steps={steps}"
+            f"train.steps={steps}; to lower it, give --config.schedule.milestones="
+            f"{','.join(map(str, milestones(steps // 2, steps * 3 // 4)))}"
         )
     if schedule.name == "cosine" and schedule.decay_steps > steps:
-        return f"the learning rate does not reach 0: schedule.decay_steps={schedule.decay_steps}, train.steps={steps}"
+        return (
+            f"the learning rate does not reach 0: schedule.decay_steps={schedule.decay_steps}, train.steps={steps}; "
+            f"to reach it, give --config.schedule.decay_steps={steps}"
+        )
     return ""
 
 

@@ -162,14 +162,8 @@ def comparisons(page, title="ours, by the paper's protocol"):
 
 
 def test_a_number_is_in_the_column_of_its_protocol(pages):
-    digits, cifar, others = (rows_of(table) for table in comparisons(pages[0]))
-
-    values = [70, 71, 72]
-    assert digits["plain-56"] == {
-        "network": "plain-56", "paper": "—", "peers": "—", "ours, by the paper's protocol": "—",
-        "ours, by another protocol": f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} (3 seeds) [a]",
-    }  # fmt: skip
-    assert {row["ours, by the paper's protocol"] for row in digits.values()} == {"—"}
+    # The experiment on the digits alone has no table: its published numbers are of CIFAR-10.
+    cifar, others = (rows_of(table) for table in comparisons(pages[0]))
 
     assert cifar["residual-20"] == {
         "network": "residual-20", "paper": "8.75", "peers": "—",
@@ -301,7 +295,7 @@ def test_the_appendix_has_a_row_for_each_run(pages, workdir):
     start = json.loads((workdir / "curves/runs/plain-56-1/starts.jsonl").read_text())
     expected = {
         "run": "plain-56", "seed": "1", "steps": "900 of 900", "training error %": "5.00", "test error %": "71.00",
-        "training time": "2:05", "data set": "digits", "commit": str(start["commit"] or "—"),
+        "training time (not compiling)": "2:05", "data set": "digits", "commit": str(start["commit"] or "—"),
         "started (UTC)": start["time"][:16].replace("T", " "), "experiment": "plain_vs_residual",
     }  # fmt: skip
     assert {key: row[key] for key in expected} == expected
@@ -433,7 +427,7 @@ def test_mistakes_are_refused_in_one_line(tmp_path):
         ([f"--workdir={tmp_path}/nowhere"], "there is no such folder"),
         ([f"--workdir={empty}"], "holds no experiment.json of an experiment and no config.json of a run"),
         ([f"--workdir={torn}"], "nothing there can be read: torn/experiment.json: is not a record of an experiment"),
-        ([f"--workdir={single}"], "is inside a run directory, where no report is written; choose another one"),
+        ([f"--workdir={single}"], f"--workdir={single} is a single run; give --output=FOLDER for its report\n"),
         ([f"--workdir={tmp_path}/single", f"--output={single}/report"], "is inside a run directory"),
         ([f"--workdir={tmp_path}/single", f"--output={tmp_path}/file"], "cannot be written"),
         ([], "workdir"),

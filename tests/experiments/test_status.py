@@ -4,12 +4,15 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from absl import flags
 
 from experiments.depth_sweep import EXPERIMENT
-from resnet_flax.errors import Interrupted
+from resnet_flax.commands import status as status_command
+from resnet_flax.errors import Interrupted, UserError
 from resnet_flax.reporting import record, status
+from resnet_flax.runs import checksums
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CHECKPOINTS
+from resnet_flax.runs.file_names import CHECKPOINTS, INTERRUPTED
 from resnet_flax.sweeps import runner
 from resnet_flax.sweeps.cases import Request
 from tests.commands import command
@@ -53,7 +56,7 @@ def test_a_crash_leaves_its_reason_and_a_kill_does_not(folder):
     """Regression test: both were called a crash, and a run killed while compiling was called "never started"."""
     killed, stopped = folder / "runs/killed", RunDirectory(folder / "runs/stopped")
     (killed / CHECKPOINTS / "90").rename(killed / CHECKPOINTS / "90.orbax-checkpoint-tmp")  # It is not complete.
-    (stopped.path / "interrupted.json").unlink()
+    checksums.remove(stopped.path / INTERRUPTED)
     stopped.write_crash("Traceback\nOSError: it is: broken\n")
     (folder / "runs/later").mkdir()
     RunDirectory(folder / "runs/later").write_config(config("plain-8"))
@@ -76,8 +79,14 @@ def test_a_running_run_has_a_rate_and_the_time_left(folder):
 
 
 def test_the_command_prints_the_table(folder):
-    code, output = command("-m", "experiments.status", f"--workdir={folder}")
+    code, output = command("-m", "experiments.status", str(folder))
     assert code == 0, output
+    with pytest.MonkeyPatch.context() as patch:
+        for arguments, workdir in (([], None), ([str(folder)], str(folder)), (["a", "b"], None)):
+            patch.setattr("resnet_flax.command.arguments", lambda arguments=arguments: arguments)
+            patch.setattr(flags, "FLAGS", SimpleNamespace(workdir=workdir, watch=False))
+            with pytest.raises(UserError, match="^name one folder: --workdir=FOLDER, or FOLDER alone$"):
+                status_command.main()
     table, last = output.splitlines()[:-1], output.splitlines()[-1]
     assert len({line.index("of") for line in table if " of " in line}) == 1  # The column is aligned.
     assert last == "5 runs: 1 finished, 1 killed or failed, 1 diverged, 1 interrupted, 1 not begun"
@@ -98,7 +107,7 @@ def test_an_invalid_plan_is_skipped(folder):
         assert len(status.read(folder).rows) == (5 if "a" in text else 4)
 
 
-def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch):
+def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch, capsys):
     def stopped(runs, request):
         raise Interrupted("a signal")
 
@@ -107,6 +116,7 @@ def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch):
     request = Request("configs/digits.py", tmp_path, tmp_path / "runs", seeds=(0, 1), settings=settings)
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "depth_sweep", request)
+    assert capsys.readouterr().err == "4 runs: 2 networks x 2 seeds (0, 1)\n"
     assert [row[:2] for row in status.read(tmp_path).rows] == [
         (f"runs/plain-{depth}-seed{seed}", "not begun") for seed in (0, 1) for depth in (8, 14)
     ]

@@ -107,6 +107,10 @@ def test_each_case_at_its_own_best(tmp_path, runs, capsys):
     plain, residual = "plain-8 optimizer.learning_rate=0.01", f"residual-8 optimizer.learning_rate=0.001 ({END})"
     labels_in_words = "plain-8, learning rate 0.01", f"residual-8, learning rate 0.001 ({END})"
     tried = [f"{unit}-8 optimizer.learning_rate={rate}, seed 0" for unit in ("plain", "residual") for rate in RATES]
+    assert capsys.readouterr().err.splitlines() == [
+        "8 runs: 8 cases x 1 seed (0)",
+        "then 4 more runs: the best optimizer.learning_rate of each of 2 cases, with seeds 1, 2",
+    ]
     assert runs.begun == [*tried, *(f"{label}, seed {seed}" for seed in (1, 2) for label in (plain, residual))]
     table = rows(tmp_path / "table.csv")
     assert [(row["network"], row["seeds"], row["test error %"]) for row in table] == [
@@ -273,10 +277,11 @@ def test_a_recorded_command_trains_the_runs(monkeypatch):
     assert record.command().endswith(" '--workdir=runs/a b' --drawn=1")
 
 
-def test_results_of_finished_runs_are_not_replaced_by_results_without_them(tmp_path, runs, drawn):
+def test_results_of_finished_runs_are_not_replaced_by_results_without_them(tmp_path, runs, drawn, capsys):
     """Regression test: ``--draw`` without the sweep's flags replaced its table by that of the default grid."""
     smaller = {"grid": ("model.unit=residual", *GRID[1:]), "x": "optimizer.learning_rate"}
     runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, **smaller))
+    assert capsys.readouterr().err == "12 runs: 4 cases x 3 seeds (0, 1, 2)\n"
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     begun = list(runs.begun)
     fewer = ("model.unit=residual", "model.depth=8", "optimizer.learning_rate=0.01,0.1,1")

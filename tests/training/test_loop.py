@@ -238,7 +238,7 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     ):
         checkpoints.find_step("latest")
     loop.run(c, tmp_path / "run")
-    said = "run: its metrics reach step 16, but it has no complete checkpoint; restarting at step 0\n"
+    said = "run: its metrics reach step 16, but no checkpoint is complete; restarting at step 0\n"
     assert said in capfd.readouterr().err
     assert steady(tmp_path / "run") == steady(workdir)
 

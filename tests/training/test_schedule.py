@@ -37,11 +37,20 @@ def test_cosine():
     ("given", "message"),
     [
         ({}, ""),
-        ({"train.steps": 400}, r"never lowered: schedule.milestones=\(32000, 48000\) lie beyond train.steps=400$"),
+        (
+            {"train.steps": 400},
+            r"never lowered: schedule.milestones=\(32000, 48000\) lie beyond train.steps=400; "
+            "to lower it, give --config.schedule.milestones=200,300$",
+        ),
+        ({"train.steps": 1}, ""),
         ({"train.steps": 40_000}, ""),
         ({"train.steps": 400, "schedule.name": "constant"}, ""),
         ({"schedule.name": "cosine"}, ""),
-        ({"schedule.name": "cosine", "schedule.decay_steps": 90_000}, "not reach 0: schedule.decay_steps=90000, train"),
+        (
+            {"schedule.name": "cosine", "schedule.decay_steps": 90_000},
+            "not reach 0: schedule.decay_steps=90000, train.steps=64000; to reach it, give "
+            "--config.schedule.decay_steps=64000$",
+        ),
     ],
 )
 def test_a_run_that_ends_before_its_schedule_gets_a_warning(given, message):
