@@ -115,5 +115,5 @@ def test_an_old_run_is_not_resumed_and_a_finished_one_is_kept(begun_before):
     c = RunDirectory(workdir).config()
     resume.check_rules(RunDirectory(workdir), c)
     c.train.steps, c.schedule.decay_steps = 30, 20
-    with pytest.raises(UserError, match="begun under an old rule: its photographs were cropped up to a pixel beside"):
+    with pytest.raises(UserError, match="an old rule: its photographs were cropped up to a pixel off the centre"):
         resume.check_rules(RunDirectory(workdir), c)
