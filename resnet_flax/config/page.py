@@ -7,7 +7,8 @@ from resnet_flax.config.table import KEYS, flatten
 
 _TOP = """# Keys of a config
 
-`--config.KEY=VALUE` sets a key. The files in [configs/](../configs) change these defaults for their data sets.
+`--config.KEY=VALUE` sets a key. The files in [configs/](../configs) change these defaults for their data sets:
+`python train.py --config=configs/folder.py:residual-18 --help` shows the values of that file.
 `python -m resnet_flax.config > docs/config.md` generates this page from
 [resnet_flax/config/table.py](../resnet_flax/config/table.py).
 
