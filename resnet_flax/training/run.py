@@ -204,12 +204,14 @@ class Run:
         self.wait()
         if self.hosts.first:
             self.directory.write_interrupted(self._checkpoints.last_saved or 0)
-        by, at = self.stop.received or "a signal to another process", f"step {step} of {self._last}"
+        by = self.stop.received or "a signal to another process"
         if finite:
-            raise Interrupted(f"{self.path}: stopped by {by} and saved at {at}; the same command resumes it")
+            raise Interrupted(
+                f"{self.path}: stopped by {by} and saved at step {step} of {self._last}; the same command resumes it"
+            )
         raise Interrupted(
-            f"{self.path}: stopped by {by} at {at}, and not saved there, because a parameter is not finite; "
-            f"{self._kept()}; the same command resumes from there"
+            f"{self.path}: stopped by {by} at step {step} of {self._last}, and not saved there, because a parameter is "
+            f"not finite; {self._kept()}; the same command resumes from there"
         )
 
     def _diverge(self, step: int, what: str) -> NoReturn:

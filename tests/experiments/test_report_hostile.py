@@ -53,6 +53,7 @@ FAULTS = [
     line(seconds=float("nan")), line(seconds=1e308), line(step="4"), line(step=10**400), write("config.json", "[]"),
     write("starts.jsonl", "5\n"), write("starts.jsonl", "[1]\n"), write("starts.jsonl", '{"step": 0, "commit": [1]}\n'),
     write("starts.jsonl", '{"step": 0, "parameters": "x"}\n'), write("diverged.json", '{"step": 3'),
+    write("starts.jsonl", '{"step": 0, "own_code": {"model.unit=own": 5}}\n'),
     write("diverged.json", '{"step": "3", "message": 4}'), lambda folder: (folder / "config.json").unlink(),
     *(write(name, DEEP) for name in NAMES if name != "metrics.jsonl"), write("metrics.jsonl", DEEP + b"\n5\n"),
     *(write(name, b"\xff") for name in ("config.json", "starts.jsonl", "diverged.json", "interrupted.json")),
