@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -71,10 +72,11 @@ def test_runs_of_a_process_do_not_repeat_a_warning():
     assert [re.findall("train.steps=[0-9]+", text) for text in said] == [["train.steps=333"], ["train.steps=222"]]
 
 
-def test_the_flag_that_the_warning_names_is_accepted():
+def test_the_flag_that_the_warning_names_is_accepted(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "--c.m=200,300"])  # ml_collections reads it
     assert config.KEYS["schedule.milestones"].parse("200,300") == (200, 300)
     flag = config_flags.DEFINE_config_dict("c", ConfigDict({"m": (1, 2)}), flag_values=(values := flags.FlagValues()))
-    values(["x", "--c.m=200,300"])
+    values(sys.argv)
     assert flag.value.m == (200, 300)
 
 
