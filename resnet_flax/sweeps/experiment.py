@@ -45,8 +45,9 @@ class Experiment(Declaration):
 
     def run(self) -> None:
         """Runs the experiment as a command: parses the flags, then does the work of :meth:`carry_out`."""
-        options.define(self.config, self.seeds, self.settings)
+        # Config flags read sys.argv when they are defined.
         sys.argv[1:] = earlier.arguments_to_draw(sys.argv[1:], name_of_command())
+        options.define(self.config, self.seeds, self.settings)
         command.run(self._carry_out, uses_devices=True)
 
     def carry_out(

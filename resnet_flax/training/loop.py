@@ -27,11 +27,9 @@ from resnet_flax.training.metric_functions import progress_text
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.run import RESUME_HINT, Run, parameter_count
-from resnet_flax.training.schedule import schedule_warning
+from resnet_flax.training.schedule import warn_once
 from resnet_flax.training.setup import RunSetup, prepare
 from resnet_flax.training.step import reset_sums
-
-_warned: set[str] = set()  # warnings that runs of this process have printed; a sweep's runs would all repeat them
 
 
 def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOARD_ALONE) -> dict[str, Any]:
@@ -116,13 +114,11 @@ def train(config: ConfigDict, run: Run) -> dict[str, Any]:
     name = f"{configs.name_of(config.model)} on {config.data.name}"
     with run.opened(executor):
         run.say(f"{run.path}: {_data_summary(setup.dataset)}")
-        if (warning := schedule_warning(config)) and warning not in _warned:
-            _warned.add(warning)
-            run.say(warning)
+        warn_once(config, run.say)
         optimizer = recipe.optimizer()
         like = run.abstract_state(optimizer)
         executor.compile(like)
-        run.say(f"{run.path}: compiling; the first time, this takes longer than later, from the cache")
+        run.say(f"{run.path}: compiling, which takes longest the first time; later starts read the cache")
         state = run.restore(optimizer, like)
         step, parameters = int(state.step), parameter_count(state)
         with run.logging(step, parameters):

@@ -64,6 +64,17 @@ def schedule_warning(config: ConfigDict) -> str:
     return ""
 
 
+_said: set[str] = set()
+
+
+def warn_once(config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Passes a run's :func:`schedule_warning` to ``say``, once in a process: runs of a sweep would all repeat it."""
+    warning = schedule_warning(config)
+    if warning and warning not in _said:
+        _said.add(warning)
+        say(warning)
+
+
 def _piecewise(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
     def at(step: Array) -> Array:
         value, milestones, factor = rate, schedule["milestones"], schedule["factor"]

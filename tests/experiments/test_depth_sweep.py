@@ -1,12 +1,13 @@
 """A sweep as a user meets it: it resumes after a kill, notes failed runs, and refuses invalid grids."""
 
 import csv
-import json
 import re
+import shlex
 import signal
 
 import pytest
 
+from resnet_flax.reporting import record
 from tests.commands import command, finish, lines, start
 from tests.marks import slow
 
@@ -41,7 +42,8 @@ def test_a_killed_sweep_resumes_and_repeats_no_finished_run(tmp_path):
     finished = {name for name in started(tmp_path) if lines(tmp_path / "runs" / name)[-1]["step"] == 12}
     assert 5 <= len(finished) < 12
     before = {name: lines(tmp_path / "runs" / name, without=()) for name in finished}
-    code, output = command(*arguments, "--draw")  # The killed sweep has drawn no figure.
+    # The killed sweep has drawn no figure, and its plan has the flags.
+    code, output = command("-m", "experiments.depth_sweep", f"--workdir={tmp_path}", "--draw")
     assert code == 0, output
     with open(tmp_path / "runs.csv") as file:
         assert sum(row["state"] == "finished" for row in csv.DictReader(file)) == len(finished)
@@ -55,10 +57,24 @@ def test_a_killed_sweep_resumes_and_repeats_no_finished_run(tmp_path):
         assert started(tmp_path)[name] == 1
     assert output.count("already finished, at step 12") == len(finished)
     assert re.search(r"run 12 of 12: .*; about \d+:\d\d left in total", output)
-    record = json.loads((tmp_path / "experiment.json").read_text())
-    assert len(record["runs"]) == 12
-    assert all((tmp_path / figure["file"]).stat().st_size > 10_000 for figure in record["figures"])
+    found = record.read(tmp_path)
+    assert len(found.runs) == 12
+    assert all((tmp_path / figure.file).stat().st_size > 10_000 for figure in found.figures)
     assert "± " in (tmp_path / "table.md").read_text()
+    assert found.command.endswith(shlex.join(arguments))
+
+
+def test_draw_repeats_the_flags_of_a_killed_sweep(tmp_path, monkeypatch):
+    given = sweep("--grid=model.depth=14", "--grid=model.unit=plain", "--seeds=3", f"--workdir={tmp_path}")
+    monkeypatch.setattr(record, "command", lambda: shlex.join(["python", *given]))
+    record.write_plan(tmp_path, {})
+    code, output = command("-m", "experiments.depth_sweep", f"--workdir={tmp_path}", "--draw")
+    assert code == 0, output
+    with open(tmp_path / "runs.csv") as file:
+        [row] = csv.DictReader(file)
+    assert (row["run"], row["seed"], row["state"]) == ("plain-14", "3", "not begun")
+    assert "steps=12" in row["folder"]
+    assert record.read(tmp_path).command.endswith(shlex.join(given))
 
 
 @pytest.mark.slow

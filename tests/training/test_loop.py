@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import signal
@@ -228,6 +229,14 @@ def test_an_edited_file_is_named_with_advice(run, tmp_path, name):
         loop.run(c, tmp_path / "run")
 
 
+def test_orbax_says_nothing_about_an_incomplete_checkpoint():
+    """A killed process leaves one; what it means for the run is in the line "resuming at step"."""
+    text = "Attempted to create temporary directory %s which already exists."
+    logger = logging.getLogger("absl")
+    found = [logger.makeRecord("absl", logging.WARNING, "orbax/x.py", 1, t, ("x",), None) for t in (text, "other %s")]
+    assert [bool(logger.filter(record)) for record in found] == [False, True]
+
+
 def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
     workdir, c, _ = run
     shutil.copytree(workdir, tmp_path / "run")
@@ -239,7 +248,9 @@ def test_a_run_whose_checkpoints_are_gone_says_so(run, tmp_path, capfd):
         checkpoints.find_step("latest")
     loop.run(c, tmp_path / "run")
     said = "run: its metrics reach step 16, but no checkpoint is complete; restarting at step 0\n"
-    assert said in capfd.readouterr().err
+    written = capfd.readouterr().err
+    assert said in written
+    assert "run: compiling, which takes longest the first time" in written.partition("run: starting at step 0")[0]
     assert steady(tmp_path / "run") == steady(workdir)
 
 

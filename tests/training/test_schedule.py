@@ -2,12 +2,15 @@
 
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from resnet_flax import config
-from resnet_flax.training.schedule import learning_rate, schedule_warning
+from resnet_flax.training.schedule import learning_rate, schedule_warning, warn_once
 
 
 def rates(steps, **schedule):
@@ -58,6 +61,23 @@ def test_a_run_that_ends_before_its_schedule_gets_a_warning(given, message):
     c.update_from_flattened_dict(given)
     said = schedule_warning(config.resolve(c))
     assert re.search(message, said) if message else said == ""
+
+
+def test_runs_of_a_process_do_not_repeat_a_warning():
+    said = []
+    for steps in (333, 333, 222):
+        c = config.base()
+        c.train.steps = steps
+        warn_once(config.resolve(c), said.append)
+    assert [re.findall("train.steps=[0-9]+", text) for text in said] == [["train.steps=333"], ["train.steps=222"]]
+
+
+def test_the_flag_that_the_warning_names_is_accepted(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["x", "--c.m=200,300"])  # ml_collections reads it
+    assert config.KEYS["schedule.milestones"].parse("200,300") == (200, 300)
+    flag = config_flags.DEFINE_config_dict("c", ConfigDict({"m": (1, 2)}), flag_values=(values := flags.FlagValues()))
+    values(sys.argv)
+    assert flag.value.m == (200, 300)
 
 
 @pytest.mark.parametrize("step", [0, 10, 63_999])
