@@ -156,6 +156,7 @@ def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
 def test_the_key_module_is_no_flag():
     code, output = command("train.py", "--config=digits:plain-8", "--workdir=x", "--config.module=mine.py")
     assert (code, output) == (2, "error: --config.module: training records this key; use --module=FILE\n")
+    assert "\n  module=" not in config.keys_in_help("config")
 
 
 def test_an_error_in_a_unit_ends_with_its_line(tmp_path):
