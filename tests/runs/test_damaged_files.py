@@ -103,9 +103,10 @@ def test_content_that_no_run_writes_is_refused_in_one_line(tmp_path, name, conte
 
 def test_null_stands_for_a_number_that_is_not_finite(tmp_path):
     line = {"step": 4, "test_loss": None, "train_loss": None, "test_error": 0.5, "test_error_raw": None, "seconds": 1.5}
+    line["train_angular_error_degrees"] = 40.0  # a metric of the user's own
     (tmp_path / METRICS).write_text(json.dumps(line) + "\n")
     assert RunDirectory(tmp_path).metrics() == [line]
-    for wrong in ({"seconds": None}, {"step": None}, {"test_error_raw": 1.5}, {"test_error_raw": -0.5}):
+    for wrong in ({"seconds": None}, {"step": None}, {"test_error_raw": 1.5}, {"train_top5_error": 1.5}):
         (tmp_path / METRICS).write_text(json.dumps(line | wrong) + "\n")
         assert refusal(RunDirectory(tmp_path).metrics), wrong
 
