@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 
-# Keys of metrics.jsonl that hold the fraction of images that are classified wrongly. Metrics of a user's own may have any
-# other name, and any values.
+# Keys of metrics.jsonl that hold the fraction of images that are classified wrongly. Metrics of a user's own may have
+# any other name, and any values.
 _ERRORS = re.compile("(train|test|validation)_(top5_)?error(_clean|_raw)*")
 _SECTIONS = ("model", "data", "optimizer", "schedule", "train")
 
