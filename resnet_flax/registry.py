@@ -26,7 +26,11 @@ class Registry(dict[str, _T]):
         """Reserves the names so far, and those that match the regular expression ``more``."""
         self._reserved = re.compile("|".join([*map(re.escape, self), more]))
 
+    def is_reserved(self, name: str) -> bool:
+        """Tells whether a name is the project's, so that no file of the user's own defines it."""
+        return bool(self._reserved.fullmatch(name))
+
     def __setitem__(self, name: str, entry: _T) -> None:
-        if self._reserved.fullmatch(name):
+        if self.is_reserved(name):
             raise ValueError(f"{name!r} is reserved; choose another name for your {self._kind}")
         super().__setitem__(name, entry)

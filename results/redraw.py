@@ -3,7 +3,7 @@
 python -m results.redraw [--output=FOLDER]
 
 Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv, and so on. Figures whose
-data are not committed are not drawn: the curves of digits/experiments, digits/layer_norms, and Fig. 7 of cifar10.
+data are not committed are not drawn: the curves of digits/experiments and digits/layer_norms.
 """
 
 import csv
@@ -29,10 +29,10 @@ from resnet_flax.sweeps.cases import Outcome, Run
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 _DIGITS = 1442  # training images
-_SHORTENED = {  # the fraction of the schedule and the config of the runs, as in the README of each folder
-    "cifar10": (0.1, {"data.pad": 0, "data.flip": False, "train.batch_size": 64, "train.steps": 6400}),
-    "cifar10/augmented": (0.04, {"data.pad": 2, "train.steps": 2560}),
-}
+_SHORTENED = {  # what results/cifar10/README.md says of its runs
+    "data.image_size": 16, "data.subset": 5000, "data.pad": 0, "data.flip": False, "train.batch_size": 64,
+    "train.steps": 6400,
+}  # fmt: skip
 
 
 def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
@@ -124,13 +124,10 @@ def redraw(output: Path) -> None:
     """Draws the figures into a folder with the layout of results/."""
     title = "digits: plain and residual networks"
     curves.draw(read_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
-    for folder, (part, overrides) in _SHORTENED.items():
-        shared = {"data.image_size": 16, "data.subset": 5000}
-        outcomes = read_curves(HERE / folder / "curves.jsonl.gz", {**shared, **overrides})
-        title = f"CIFAR-10, {part:g} of the schedule: the paper's Fig."
-        paper.figure_6(outcomes, output / folder / "figure6.png", f"{title} 6")
-        plain = [o for o in outcomes if o.run.label.startswith("plain")]
-        paper.figure_1(plain, output / folder / "figure1.png", f"{title} 1")
+    outcomes, title = read_curves(HERE / "cifar10/curves.jsonl.gz", _SHORTENED), "CIFAR-10, 0.1 of the schedule"
+    paper.figure_6(outcomes, output / "cifar10/figure6.png", f"{title}: the paper's Fig. 6")
+    plain = [outcome for outcome in outcomes if outcome.run.label.startswith("plain")]
+    paper.figure_1(plain, output / "cifar10/figure1.png", f"{title}: the paper's Fig. 1")
 
     here, there = HERE / "digits/experiments", output / "digits/experiments"
     for folder, title in {

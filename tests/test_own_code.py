@@ -10,6 +10,7 @@ import pytest
 from resnet_flax import api, config, model
 from resnet_flax.errors import UserError
 from resnet_flax.launchers.attempt import attempt
+from resnet_flax.networks.initialization import INITIALIZATIONS
 from resnet_flax.networks.units import UNITS
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 from resnet_flax.training import loop, metric_functions
@@ -263,6 +264,12 @@ def test_a_file_that_is_not_executed_stays_recorded(own_unit):
     found = config.resolve(own_config(train__metrics="of_another_file", module="/a/metric.py")).module
     assert found == f"{file},/a/metric.py"
     assert config.resolve(own_config(module="/a/metric.py")).module == str(file)
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+def test_a_function_of_a_library_is_no_code_of_the_users(name):
+    """Regression test: runs recorded the file of jax's initializer in their key module."""
+    assert config.resolve(small_config(model__initialization=name)).module == ""
 
 
 METRIC = """

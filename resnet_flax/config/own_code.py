@@ -24,6 +24,7 @@ from resnet_flax.config.table import KEYS, flatten
 from resnet_flax.config.validation import names_in
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
+from resnet_flax.registry import Registry
 
 # Registries of further keys. For the other keys, the row in table.py names the registry in its choices.
 _MORE = {
@@ -133,6 +134,8 @@ def own_files(values: Mapping[str, Any]) -> dict[str, Path]:
         registries = _registries(name)
         for entry in names_in(values[name]) if registries else ():
             for registry in registries:
+                if isinstance(registry, Registry) and registry.is_reserved(entry):
+                    continue  # such as one of jax's initializers, whose file is not ours, either
                 source = _source(registry.get(entry))
                 if source is not None and _OURS not in source.parents:
                     files[f"{name}={entry}"] = source
