@@ -13,7 +13,7 @@ import dataclasses
 
 from resnet_flax.figures import propagation as pictures
 from resnet_flax.reporting import propagation as texts
-from resnet_flax.sweeps.cases import Case, Request, Run
+from resnet_flax.sweeps.cases import Case, PlannedRun, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import plan, shortened
 
@@ -29,7 +29,7 @@ def networks(request: Request) -> list[Case]:
     ]
 
 
-def untrained_runs(request: Request) -> list[Run]:
+def untrained_runs(request: Request) -> list[PlannedRun]:
     """Returns runs of the networks with each initialisation and the first seed, which are measured and not trained."""
     cases = [
         dataclasses.replace(case, overrides={**case.overrides, "model.initialization": how})

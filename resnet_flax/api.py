@@ -149,7 +149,7 @@ class Run:
         """
         config = self.config
         found = earlier_failure(config, self.path) or SUCCESS
-        return outcome(cases.Run(config, self.path, label or name_of(config.model)), *found)
+        return outcome(cases.PlannedRun(config, self.path, label or name_of(config.model)), *found)
 
     @property
     def _directory(self) -> RunDirectory:

@@ -24,7 +24,7 @@ from resnet_flax.figures import cost, curves, final_errors, gates, paper, propag
 from resnet_flax.paths import expanded
 from resnet_flax.reporting import protocol
 from resnet_flax.reporting.propagation import Measured
-from resnet_flax.sweeps.cases import Outcome, Run
+from resnet_flax.sweeps.cases import Outcome, PlannedRun
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -71,7 +71,7 @@ def _outcome(label: str, seed: str, lines: list[dict[str, Any]], file: str, over
     unit, depth = re.match(r"(\w+)-(\d+)", label).groups()
     config.model.unit, config.model.depth = unit, int(depth)
     config.model.norm = "none" if "without BN" in label else "batch"
-    return Outcome(Run(config, HERE / label, label), lines, 0, 10)
+    return Outcome(PlannedRun(config, HERE / label, label), lines, 0, 10)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -9,11 +9,11 @@ from resnet_flax.errors import Busy, Interrupted
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.launchers.pace import Pace
 from resnet_flax.runtime.stopping import StopRequest
-from resnet_flax.sweeps.cases import Run
+from resnet_flax.sweeps.cases import PlannedRun
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 
 
-def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> list[Ending]:
+def launch(runs: Sequence[PlannedRun], endings: dict[int, Ending] | None = None) -> list[Ending]:
     """Executes the runs in order, and returns their endings.
 
     Args:
@@ -26,7 +26,7 @@ def launch(runs: Sequence[Run], endings: dict[int, Ending] | None = None) -> lis
         return _run_each(runs, stop, {} if endings is None else endings)
 
 
-def _run_each(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
+def _run_each(runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
     pace, left = Pace(), deque(enumerate(runs))
     busy = 0  # the number of runs in a row that were busy
     while left:
@@ -55,7 +55,7 @@ def _run_each(runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending]
     return [endings[i] for i in range(len(runs))]
 
 
-def _wait(run: Run, stop: StopRequest) -> None:
+def _wait(run: PlannedRun, stop: StopRequest) -> None:
     """Waits until the other process has released the run directory, or a signal is received."""
     print(f"{run.name}: waiting for the other process", file=sys.stderr, flush=True)
     run.directory.wait_until_free(-1, lambda: stop.received is not None)

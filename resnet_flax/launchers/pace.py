@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from resnet_flax.runtime.progress import duration
-from resnet_flax.sweeps.cases import Run
+from resnet_flax.sweeps.cases import PlannedRun
 
 
 class Pace:
@@ -12,13 +12,13 @@ class Pace:
     def __init__(self) -> None:
         self._cost = self._seconds = 0.0
 
-    def add(self, run: Run, seconds: float) -> None:
+    def add(self, run: PlannedRun, seconds: float) -> None:
         """Adds the time that a run took. Times of at most a second are ignored, because no training was done."""
         if seconds > 1:
             self._cost += _cost(run)
             self._seconds += seconds
 
-    def left(self, runs: Sequence[Run], at_once: int = 1, spent: float = 0.0) -> str:
+    def left(self, runs: Sequence[PlannedRun], at_once: int = 1, spent: float = 0.0) -> str:
         """Returns ``; about 2:03 left in total``, or an empty text if no run is done yet.
 
         Args:
@@ -32,5 +32,5 @@ class Pace:
         return f"; about {duration(max(0.0, work - spent) / at_once)} left in total"
 
 
-def _cost(run: Run) -> float:
+def _cost(run: PlannedRun) -> float:
     return float(run.config.model.depth * run.config.train.steps * run.config.train.batch_size)

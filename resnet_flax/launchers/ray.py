@@ -29,7 +29,7 @@ from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.file_names import WORKER_LOG
 from resnet_flax.runs.resume import remarks_on_finished
 from resnet_flax.runtime.stopping import StopRequest
-from resnet_flax.sweeps.cases import Cluster, Run
+from resnet_flax.sweeps.cases import Cluster, PlannedRun
 from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure, first_line
 
 _LOSSES = 10  # the number of workers that a run may lose before the run itself is assumed to crash them
@@ -40,7 +40,7 @@ _OBJECT_STORE = 100 * 2**20  # bytes; only lines of text pass through it
 _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR", "TRACKIO_", "WANDB_")
 
 
-def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
+def launch(runs: Sequence[PlannedRun], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
     """Executes the runs as tasks, as many at a time as fit, and returns their endings in the given order.
 
     Args:
@@ -61,7 +61,7 @@ def launch(runs: Sequence[Run], folder: Path, cluster: Cluster, endings: dict[in
         raise UserError("--launcher=ray: each run has its own process; leave out --distributed and --coordinator")
     with StopRequest() as stop, contextlib.ExitStack() as entered:
 
-        def submitter() -> Callable[[Run], Any]:
+        def submitter() -> Callable[[PlannedRun], Any]:
             entered.enter_context(_connected(ray, cluster))
             return _submitter(ray, entered.enter_context(_marker(folder)), cluster)
 
@@ -78,7 +78,7 @@ class _Sweep:
     """Executes the runs of one launch: submits tasks, receives their events, and collects the endings."""
 
     def __init__(
-        self, ray: ModuleType, runs: Sequence[Run], stop: StopRequest, endings: dict[int, Ending] | None = None
+        self, ray: ModuleType, runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending] | None = None
     ) -> None:
         self._ray, self._runs, self._stop = ray, runs, stop
         self._endings: dict[int, Ending] = {} if endings is None else endings
@@ -88,7 +88,7 @@ class _Sweep:
         self._refusal: UserError | None = None
         self._stopping, self._at_once, self._pace = False, 1, Pace()
 
-    def run(self, submitter: Callable[[], Callable[[Run], Any]]) -> dict[int, Ending]:
+    def run(self, submitter: Callable[[], Callable[[PlannedRun], Any]]) -> dict[int, Ending]:
         """Executes the runs until all have ended, or a signal has stopped them. It needs no cluster if all have ended.
 
         Args:
@@ -249,7 +249,7 @@ def _marker(folder: Path) -> Iterator[Path]:
         marker.unlink(missing_ok=True)
 
 
-def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run], Any]:
+def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[PlannedRun], Any]:
     """Returns the function that submits a run to the cluster and returns its stream of events."""
     cpus, gpus = cluster.cpus_per_run, _gpus_per_run(ray, cluster)
     environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
@@ -263,7 +263,7 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Run
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
     cache = jax.config.values["jax_compilation_cache_dir"]  # Reading a setting initialises no devices.
 
-    def submit(run: Run) -> Any:
+    def submit(run: PlannedRun) -> Any:
         run.workdir.mkdir(parents=True, exist_ok=True)
         # Workers execute only those modules that this command has executed, too.
         modules = configs.names_in(configs.defining_files(configs.flatten(run.config)))

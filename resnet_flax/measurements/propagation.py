@@ -9,7 +9,7 @@ from resnet_flax.analysis import propagation
 from resnet_flax.networks import on_one_device
 from resnet_flax.reporting.propagation import Measured
 from resnet_flax.runtime.progress import Progress
-from resnet_flax.sweeps.cases import Outcome, Run
+from resnet_flax.sweeps.cases import Outcome, PlannedRun
 from resnet_flax.training import fine_tuning, restore
 from resnet_flax.training.setup import prepare
 
@@ -21,19 +21,19 @@ def at_initialization(config: ConfigDict, images: int) -> propagation.Propagatio
     return propagation.measure(on_one_device(setup.network), variables, *setup.examples(images))
 
 
-def after_training(run: Run, images: int) -> propagation.Propagation:
+def after_training(run: PlannedRun, images: int) -> propagation.Propagation:
     """Measures the network of a finished run, on ``images`` of its training images."""
     found = restore.load_run(run.config, run.workdir)
     variables = jax.device_get(found.variables)
     return propagation.measure(on_one_device(found.setup.network), variables, *found.setup.examples(images))
 
 
-def deviations_after_training(run: Run, images: int) -> list[float]:
+def deviations_after_training(run: PlannedRun, images: int) -> list[float]:
     """Returns the standard deviation of each 3x3 layer's response in a finished run's network, in their order."""
     return [value for _, value in after_training(run, images).responses]
 
 
-def measure(untrained: Sequence[Run], outcomes: Sequence[Outcome], images: int) -> list[Measured]:
+def measure(untrained: Sequence[PlannedRun], outcomes: Sequence[Outcome], images: int) -> list[Measured]:
     """Measures the networks of ``untrained`` at initialisation, and the outcomes of the same seed after training."""
     seed = untrained[0].config.seed
     trained_runs = [o for o in outcomes if o.run.config.seed == seed]

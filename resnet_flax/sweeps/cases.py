@@ -63,7 +63,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """A planned run: its config, its directory, and its label in figures and tables.
 
     Attributes:
@@ -108,7 +108,7 @@ class Case:
     Attributes:
       name: The network's name, such as ``plain-56``. If empty, ``--config`` names the network.
       overrides: Config values by dotted key. The command line must not set these keys.
-      label: The label of its runs (:class:`Run`). The default is the network's name with the overrides that the name
+      label: The label of its runs (:class:`PlannedRun`). The default is the network's name with the overrides that the name
         does not imply.
       scaled: Config values that the experiment computes from the config, such as a fraction of its steps. The command
         line may set these keys: the experiment then scales the given value.
@@ -145,7 +145,7 @@ class Outcome:
       reason: One line on why the run failed.
     """
 
-    run: Run
+    run: PlannedRun
     lines: Sequence[Mapping[str, Any]]
     parameters: int
     classes: int

@@ -11,7 +11,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.reporting import record
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.cases import Request, Run
+from resnet_flax.sweeps.cases import PlannedRun, Request
 from resnet_flax.sweeps.plan import identity
 
 _PLACES = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -43,7 +43,7 @@ def arguments_to_draw(given: Sequence[str], name: str) -> list[str]:
     return [*before, *moved, "--draw"]
 
 
-def check_kept(runs: Sequence[Run], request: Request, any_seed: bool) -> None:
+def check_kept(runs: Sequence[PlannedRun], request: Request, any_seed: bool) -> None:
     """Refuses to replace the results of finished runs by results without them.
 
     Args:
@@ -61,7 +61,7 @@ def check_kept(runs: Sequence[Run], request: Request, any_seed: bool) -> None:
             directory = RunDirectory(path)
             config = None if path in planned else directory.config()
             if config is not None and directory.is_finished(config):
-                dropped += [path] * (_key(Run(config, path, ""), any_seed) not in known)
+                dropped += [path] * (_key(PlannedRun(config, path, ""), any_seed) not in known)
     if dropped:
         command = record.latest_command(request.folder)
         raise UserError(
@@ -72,7 +72,7 @@ def check_kept(runs: Sequence[Run], request: Request, any_seed: bool) -> None:
         )
 
 
-def _key(run: Run, any_seed: bool) -> tuple[object, ...]:
+def _key(run: PlannedRun, any_seed: bool) -> tuple[object, ...]:
     config = run.config.copy_and_resolve_references()
     if any_seed:
         config.seed = 0

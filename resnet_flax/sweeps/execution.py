@@ -8,7 +8,7 @@ from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
 from resnet_flax.runs import resume
 from resnet_flax.runs.reading import NOT_BEGUN
-from resnet_flax.sweeps.cases import Outcome, Request, Run
+from resnet_flax.sweeps.cases import Outcome, PlannedRun, Request
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
 
@@ -25,7 +25,7 @@ class Stopped(Interrupted):
         self.outcomes = outcomes
 
 
-def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
+def execute(runs: Sequence[PlannedRun], request: Request) -> list[Outcome]:
     """Executes the runs with the requested launcher. A run that diverges, fails or crashes does not stop the others.
 
     A run that diverged before is not repeated, because it would diverge again. One that failed or crashed is retried.
@@ -50,7 +50,7 @@ def execute(runs: Sequence[Run], request: Request) -> list[Outcome]:
     return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
 
 
-def read_outcomes(runs: Sequence[Run]) -> list[Outcome]:
+def read_outcomes(runs: Sequence[PlannedRun]) -> list[Outcome]:
     """Returns the outcomes of the runs so far, as read from their directories, without executing anything.
 
     Raises:
@@ -61,7 +61,7 @@ def read_outcomes(runs: Sequence[Run]) -> list[Outcome]:
     return [_read(run) for run in runs]
 
 
-def _read(run: Run) -> Outcome:
+def _read(run: PlannedRun) -> Outcome:
     if run.is_finished:
         return outcome(run)
     if earlier := earlier_failure(run.config, run.workdir):
@@ -74,7 +74,7 @@ def _read(run: Run) -> Outcome:
     return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")
 
 
-def _check(runs: Sequence[Run], request: Request) -> None:
+def _check(runs: Sequence[PlannedRun], request: Request) -> None:
     """Raises a UserError that names every run which cannot start."""
     # The devices of a cluster's workers are unknown here, and this process must not occupy any of them.
     readiness = Readiness(jax.device_count() if request.launcher == "local" else None)
@@ -90,7 +90,7 @@ def _check(runs: Sequence[Run], request: Request) -> None:
         raise UserError("; ".join(f"{', '.join(names)}: {error}" for error, names in problems.items()))
 
 
-def outcome(run: Run, failure: str = "", reason: str = "") -> Outcome:
+def outcome(run: PlannedRun, failure: str = "", reason: str = "") -> Outcome:
     """Returns the outcome of a run, with the metrics and sizes read from its directory."""
     start = (run.directory.starts() or [{}])[-1]
     return Outcome(

@@ -17,19 +17,19 @@ from resnet_flax.errors import UserError
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CONFIG
-from resnet_flax.sweeps.cases import Case, Request, Run, label_of
+from resnet_flax.sweeps.cases import Case, PlannedRun, Request, label_of
 from resnet_flax.sweeps.endings import earlier_failure
 
 _LONGEST_NAME = 120  # characters of a directory's name before the seed; file systems allow 255
 
 
-def plan(cases: Iterable[Case], request: Request) -> list[Run]:
+def plan(cases: Iterable[Case], request: Request) -> list[PlannedRun]:
     """Returns a run for every case and seed, ordered by seed. Cases with equal configs share a run.
 
     Raises:
       UserError: A case is invalid, for example in a key, a type or a depth.
     """
-    planned: dict[tuple[Any, ...], Run] = {}
+    planned: dict[tuple[Any, ...], PlannedRun] = {}
     defaults: dict[tuple[str, str], ConfigDict] = {}
     cases = list(cases)
     _check_given(cases, request)
@@ -94,7 +94,7 @@ def _canonical(path: str, name: str) -> str:
     return configs.name_of(configs.apply_name(c, name).model)
 
 
-def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str], ConfigDict]) -> Run:
+def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str], ConfigDict]) -> PlannedRun:
     """Returns the run of a case with a seed.
 
     Args:
@@ -119,7 +119,7 @@ def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str]
         from resnet_flax.training import fine_tuning  # Lazy import: it imports jax.
 
         config = fine_tuning.adopt(config, folder)
-    return Run(config, folder, label, request.trackers, str(request.folder))
+    return PlannedRun(config, folder, label, request.trackers, str(request.folder))
 
 
 def is_in_name(key: str, value: Any) -> bool:
@@ -167,7 +167,7 @@ def _named(default: ConfigDict, config: ConfigDict, varied: Collection[str]) -> 
     return {key: value for key, value in sorted(after.items()) if is_named(key, value) and key not in left_out}
 
 
-def locate(runs: Sequence[Run], request: Request) -> list[Run]:
+def locate(runs: Sequence[PlannedRun], request: Request) -> list[PlannedRun]:
     """Returns the runs, with the directory of an existing run of equal config in place of a missing one.
 
     Such a directory may have been named by an earlier version or by the user. An unreadable one is skipped with a line
@@ -180,7 +180,7 @@ def locate(runs: Sequence[Run], request: Request) -> list[Run]:
         for folder, config in _configs_in(request.runs, own).items():
             existing.setdefault(identity(config), []).append((folder, config))
 
-    def found(run: Run) -> Run:
+    def found(run: PlannedRun) -> PlannedRun:
         for folder, config in existing.get(identity(run.config), ()):
             if configs.differences(config, run.config):  # They differ in a key of another version.
                 continue
@@ -203,7 +203,7 @@ def identity(config: ConfigDict) -> tuple[Any, ...]:
     return tuple(flat[name] for name in configs.KEYS if name not in configs.RESUME_MAY_CHANGE)
 
 
-def _holds(run: Run) -> bool:
+def _holds(run: PlannedRun) -> bool:
     """Says whether the run's own directory holds it, or holds something unreadable that is refused later."""
     try:
         there = run.directory.config()
@@ -236,7 +236,7 @@ def _configs_in(folder: Path, without: Collection[Path]) -> dict[Path, ConfigDic
     return found
 
 
-def summary(runs: Sequence[Run]) -> str:
+def summary(runs: Sequence[PlannedRun]) -> str:
     """Returns the number of runs and its factors, such as ``12 runs: 6 networks x 2 seeds (0, 1)``."""
     seeds = sorted({run.config.seed for run in runs})
     labels, names = {run.label for run in runs}, {configs.name_of(run.config.model) for run in runs}
@@ -246,7 +246,7 @@ def summary(runs: Sequence[Run]) -> str:
     return f"{len(runs)} run{'s' * (len(runs) != 1)}: {cases}{by}{listed}"
 
 
-def print_plan(runs: Sequence[Run]) -> None:
+def print_plan(runs: Sequence[PlannedRun]) -> None:
     """Prints a line for each run: its directory, label, data and seed, and its state or its number of steps."""
     for run in runs:
         earlier = earlier_failure(run.config, run.workdir)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from resnet_flax.data.datasets import row
 from resnet_flax.reporting import record, tables
-from resnet_flax.sweeps.cases import Case, Outcome, Request, Run
+from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.endings import first_line
@@ -76,7 +76,7 @@ def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
 
 
 def _run_stage(
-    runs: Sequence[Run], request: Request, to_follow: Sequence[str], before: Sequence[Run] = ()
+    runs: Sequence[PlannedRun], request: Request, to_follow: Sequence[str], before: Sequence[PlannedRun] = ()
 ) -> tuple[Sequence[Outcome], Stopped | None]:
     """Executes the runs of one stage, or with ``request.draw`` only reads their outcomes.
 

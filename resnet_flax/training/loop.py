@@ -26,7 +26,7 @@ from resnet_flax.training.meter import Meter, Pace
 from resnet_flax.training.metric_functions import progress_text
 from resnet_flax.training.readiness import check_images, check_settings, photographs_of
 from resnet_flax.training.recipe import Recipe
-from resnet_flax.training.run import RESUME_HINT, Run, parameter_count
+from resnet_flax.training.run import RESUME_HINT, TrainingRun, parameter_count
 from resnet_flax.training.schedule import warn_once
 from resnet_flax.training.setup import RunSetup, prepare
 from resnet_flax.training.step import reset_sums
@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
                           f"have been added")  # fmt: skip
             directory.write_config(setup.config)
             directory.write_images(setup.preprocessing, photographs_of(setup.dataset))
-        started = Run(setup, weights, directory, hosts, stop, tracking)
+        started = TrainingRun(setup, weights, directory, hosts, stop, tracking)
         del weights  # the run releases them once they are on the devices
         return train(setup.config, started)
 
@@ -106,7 +106,7 @@ def _prepare(
     return setup, weights
 
 
-def train(config: ConfigDict, run: Run) -> dict[str, Any]:
+def train(config: ConfigDict, run: TrainingRun) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from step 0, to the last step; returns the last line of metrics."""
     started, setup, steps = time.perf_counter(), run.setup, config.train.steps
     recipe = Recipe(config)

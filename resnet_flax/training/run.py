@@ -28,7 +28,7 @@ from resnet_flax.training.step import all_finite
 RESUME_HINT = "The checkpoints are intact: the same command resumes the run, with as many processes or fewer"
 
 
-class Run:
+class TrainingRun:
     """A run in progress, on all its hosts.
 
     Attributes:

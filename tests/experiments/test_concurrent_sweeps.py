@@ -8,7 +8,7 @@ from resnet_flax import config as configs
 from resnet_flax.launchers import local, ray_task
 from resnet_flax.launchers import ray as launcher
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.cases import Run
+from resnet_flax.sweeps.cases import PlannedRun
 from resnet_flax.sweeps.endings import SUCCESS
 from tests.experiments.folders import config
 
@@ -16,7 +16,7 @@ from tests.experiments.folders import config
 def test_a_busy_run_is_tried_again_after_the_others(tmp_path, monkeypatch, capsys):
     """Once, the second sweep stopped at the first busy run."""
     of = config()
-    runs = [Run(of, tmp_path / name, name) for name in "abc"]
+    runs = [PlannedRun(of, tmp_path / name, name) for name in "abc"]
     done, b_is_done = [], threading.Event()
 
     def attempt(_config, workdir, _tracking):
@@ -56,7 +56,7 @@ def test_a_worker_reports_a_busy_run(tmp_path, monkeypatch):
 
 def test_a_busy_run_is_submitted_to_the_cluster_again(tmp_path, capsys):
     """Once, a second sweep on Ray reported it as crashed after some minutes."""
-    runs = [Run(config(), tmp_path / name, name) for name in "ab"]
+    runs = [PlannedRun(config(), tmp_path / name, name) for name in "ab"]
     answers = {"a": iter([ray_task.BUSY, ray_task.BUSY, ""]), "b": iter([""])}
     handed = []
 

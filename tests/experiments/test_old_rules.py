@@ -6,13 +6,13 @@ from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import tables
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.cases import Request, Run
+from resnet_flax.sweeps.cases import PlannedRun, Request
 from resnet_flax.sweeps.execution import execute, outcome
 from tests.commands import command
 
 
 def run_in(workdir):
-    return Run(configs.resolve(RunDirectory(workdir).config()), workdir, workdir.name)
+    return PlannedRun(configs.resolve(RunDirectory(workdir).config()), workdir, workdir.name)
 
 
 def test_a_table_marks_them(begun_before, tmp_path):

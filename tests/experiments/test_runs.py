@@ -12,7 +12,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
-from resnet_flax.sweeps.cases import Case, Outcome, Request, Run
+from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -295,7 +295,7 @@ def test_an_existing_run_that_cannot_be_resumed_is_skipped(folder, wanted, begun
     old = folder / "runs" / "old"
     shutil.copytree(begun_before / "interrupted_average", old)
     config = configs.resolve(RunDirectory(old).config())
-    run = Run(config, folder / "runs" / "new", "label")
+    run = PlannedRun(config, folder / "runs" / "new", "label")
     assert plans.locate([run], wanted) == [run]
     assert (
         f"label, seed 0: skipped an existing run: --workdir={old} holds a run that cannot be resumed"

@@ -17,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.figures import curves, final_errors, layer_norms, propagation, style
 from resnet_flax.reporting import protocol, words
 from resnet_flax.reporting.propagation import Measured
-from resnet_flax.sweeps.cases import Outcome, Run, label_of
+from resnet_flax.sweeps.cases import Outcome, PlannedRun, label_of
 
 DEPTHS = (8, 14, 20, 26, 32, 44, 56)
 
@@ -33,10 +33,8 @@ def outcome(depth=20, seed=0, test=0.03, failure="", steps=4, label="", **keys):
          "test_error": test * (5 - i)}
         for i in range(1, steps + 1)
     ]  # fmt: skip
-    return Outcome(
-        Run(c, Path("nowhere"), label or label_of(f"plain-{depth}", overrides)), lines[: 2 if failure else 4], 1, 10,
-        failure,
-    )  # fmt: skip
+    planned = PlannedRun(c, Path("nowhere"), label or label_of(f"plain-{depth}", overrides))
+    return Outcome(planned, lines[: 2 if failure else 4], 1, 10, failure)
 
 
 def sweep(seeds=3):

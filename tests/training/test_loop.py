@@ -305,8 +305,8 @@ def test_a_signal_while_a_parameter_is_not_finite_saves_nothing(tmp_path, monkey
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, state, step, wanted)
 
-    real = running.Run.next_call
-    monkeypatch.setattr(running.Run, "next_call", next_call)
+    real = running.TrainingRun.next_call
+    monkeypatch.setattr(running.TrainingRun, "next_call", next_call)
     message = rf"SIGTERM at step \d of 16, and not saved there, because a parameter is not finite; {kept}"
     with pytest.raises(Interrupted, match=message):
         loop.run(tiny_config(), tmp_path)
