@@ -108,7 +108,7 @@ class Case:
     Attributes:
       name: The network's name, such as ``plain-56``. If empty, ``--config`` names the network.
       overrides: Config values by dotted key. The command line must not set these keys.
-      label: The label of its runs (:class:`PlannedRun`). The default is the network's name with the overrides that the name
+      label: The label of its runs (:class:`PlannedRun`). The default is the network's name with the overrides that it
         does not imply.
       scaled: Config values that the experiment computes from the config, such as a fraction of its steps. The command
         line may set these keys: the experiment then scales the given value.
