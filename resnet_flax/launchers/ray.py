@@ -40,13 +40,16 @@ _OBJECT_STORE = 100 * 2**20  # bytes; only lines of text pass through it
 _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR", "TRACKIO_", "WANDB_")
 
 
-def launch(runs: Sequence[PlannedRun], folder: Path, cluster: Cluster, endings: dict[int, Ending]) -> list[Ending]:
+def launch(
+    runs: Sequence[PlannedRun], folder: Path, cluster: Cluster, endings: dict[int, Ending], announcement: str = ""
+) -> list[Ending]:
     """Executes the runs as tasks, as many at a time as fit, and returns their endings in the given order.
 
     Args:
       folder: The folder of the runs, which all nodes must see.
       cluster: The cluster, and the resources of each run.
       endings: Receives the ending of each run by its index, as soon as the run has ended.
+      announcement: Lines that are printed once the cluster is connected, before the first run.
 
     Raises:
       UserError: Ray is not installed, the cluster cannot be reached or is too small, or a node does not see the folder.
@@ -63,6 +66,8 @@ def launch(runs: Sequence[PlannedRun], folder: Path, cluster: Cluster, endings: 
 
         def submitter() -> Callable[[PlannedRun], Any]:
             entered.enter_context(_connected(ray, cluster))
+            if announcement:
+                print(announcement, file=sys.stderr, flush=True)
             return _submitter(ray, entered.enter_context(_marker(folder)), cluster)
 
         _Sweep(ray, runs, stop, endings).run(submitter)

@@ -1,5 +1,6 @@
 """Executes a list of runs: skips finished ones, resumes interrupted ones and notes failures; or only reads outcomes."""
 
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -25,10 +26,13 @@ class Stopped(Interrupted):
         self.outcomes = outcomes
 
 
-def execute(runs: Sequence[PlannedRun], request: Request) -> list[Outcome]:
+def execute(runs: Sequence[PlannedRun], request: Request, announcement: str = "") -> list[Outcome]:
     """Executes the runs with the requested launcher. A run that diverges, fails or crashes does not stop the others.
 
     A run that diverged before is not repeated, because it would diverge again. One that failed or crashed is retried.
+
+    Args:
+      announcement: Lines that are printed once all checks have passed, before the first run.
 
     Returns:
       The outcomes, in the order of the runs.
@@ -41,8 +45,10 @@ def execute(runs: Sequence[PlannedRun], request: Request) -> list[Outcome]:
     endings: dict[int, Ending] = {}
     try:
         if request.launcher == "ray":
-            ray.launch(runs, request.runs, request.cluster, endings)
+            ray.launch(runs, request.runs, request.cluster, endings, announcement)
         else:
+            if announcement:
+                print(announcement, file=sys.stderr, flush=True)
             local.launch(runs, endings)
     except Interrupted as signal:
         so_far = [outcome(run, *endings[i]) if i in endings else _read(run) for i, run in enumerate(runs)]

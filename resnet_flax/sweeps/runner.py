@@ -1,7 +1,6 @@
 """Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -47,10 +46,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
             print(line)
         return None
     check_kept(runs, request, any_seed=stage is not None)
-    if runs and not request.draw:
-        for line in [summary(runs), *([stage.dry_run_line] if stage else ())]:
-            print(line, file=sys.stderr, flush=True)
-    outcomes, stopped = _run_stage(runs, request, stage.names if stage else ())
+    announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
+    outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
     shown = outcomes
     if stage:
         groups[stage.group] = stage.cases(Results(request, outcomes, _labels(groups)))
@@ -76,7 +73,11 @@ def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
 
 
 def _run_stage(
-    runs: Sequence[PlannedRun], request: Request, to_follow: Sequence[str], before: Sequence[PlannedRun] = ()
+    runs: Sequence[PlannedRun],
+    request: Request,
+    to_follow: Sequence[str],
+    before: Sequence[PlannedRun] = (),
+    announcement: str = "",
 ) -> tuple[Sequence[Outcome], Stopped | None]:
     """Executes the runs of one stage, or with ``request.draw`` only reads their outcomes.
 
@@ -85,6 +86,7 @@ def _run_stage(
       request: The request to the experiment.
       to_follow: Names of the runs of later stages, for plan.json.
       before: The runs of the previous stage, for plan.json.
+      announcement: Lines that are printed before the first run.
 
     Returns:
       The outcomes, and the exception of the signal that stopped the runs, if one did.
@@ -96,7 +98,7 @@ def _run_stage(
     planned = {run.workdir: run.name for run in (*before, *runs)}
     record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
     try:
-        return execute(runs, request), None
+        return execute(runs, request, announcement), None
     except Stopped as signal:
         return signal.outcomes, signal
 

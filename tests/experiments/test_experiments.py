@@ -27,7 +27,8 @@ def rows(path):
 def check_record(folder, name, runs):
     record = json.loads((folder / "experiment.json").read_text())
     assert record["experiment"] == name
-    assert record["command"].startswith(f"python -m experiments.{name} --workdir=")
+    assert record["command"].startswith(f"python -m experiments.{name} --")
+    assert f" --workdir={folder}" in record["command"]
     assert len(record["runs"]) == runs
     for run in record["runs"]:
         assert (folder / run / "config.json").is_file()
