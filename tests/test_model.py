@@ -149,7 +149,7 @@ def test_paths_images_and_arrays_give_the_same_pixels(tmp_path):
 def test_keys_that_only_training_uses_are_not_checked_in_evaluation(tmp_path):
     """The crop is larger than the smallest scale of training, which evaluation does not use."""
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
-    sizes = {"data.image_size": 288, "data.resize": 288}
+    sizes = {"data.image_size": 288, "data.resize": 288, "data.scales": (256, 480)}
     c = config.load("configs/imagenet.py", "residual-18", sizes)
     with pytest.raises(UserError, match="data.scales"):
         config.validate(c)
