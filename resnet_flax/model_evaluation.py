@@ -167,7 +167,8 @@ def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
     def unreadable(error: UserError) -> None:
         if config.data.broken == "stop":
             # The hint is left out for data in memory, where the config refuses data.broken=skip.
-            raise UserError(f"{error}{'; set data.broken=skip to continue without it' * (not configs.in_memory(config.data))}")
+            hint = "" if configs.in_memory(config.data) else "; set data.broken=skip to continue without it"
+            raise UserError(f"{error}{hint}")
         print(f"{error}; skipped", file=sys.stderr)
 
     photographs = [photo for found in splits.values() for photo in found]
