@@ -20,7 +20,7 @@ from resnet_flax.sweeps.plan import plan
 from resnet_flax.tracking import background, table
 from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training import loop
-from resnet_flax.training.run import Run
+from resnet_flax.training.run import TrainingRun
 from tests.commands import command
 from tests.runs.test_metrics import events, scalars
 from tests.tracking import recorder
@@ -57,7 +57,7 @@ class Killed(BaseException):
 
 def test_a_run_that_is_killed_twice_is_one_run_with_each_step_once(tmp_path, monkeypatch):
     """After each kill, the tracker has a line that is computed again. The first kill also loses an earlier line."""
-    c, tracking, next_call = small_config(train__log_every=2), Tracking(("recording",)), Run.next_call
+    c, tracking, next_call = small_config(train__log_every=2), Tracking(("recording",)), TrainingRun.next_call
     for killed_at, lost in ((6, 4), (10, 10)):
 
         def until(run, state, step, wanted, killed_at=killed_at):
@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_twice_is_one_run_with_each_step_once(tmp_path, mon
             return next_call(run, state, step, wanted)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Run, "next_call", until)
+            patch.setattr(TrainingRun, "next_call", until)
             with pytest.raises(Killed):
                 loop.run(c, tmp_path, tracking)
         assert sorted(one["step"] for one in held()) == list(range(2, killed_at + 1, 2))
