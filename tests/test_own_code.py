@@ -12,6 +12,8 @@ from resnet_flax.errors import UserError
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.networks.initialization import INITIALIZATIONS
 from resnet_flax.networks.units import UNITS
+from resnet_flax.sweeps.cases import Case
+from resnet_flax.sweeps.experiment import Experiment, Findings
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 from resnet_flax.training import loop, metric_functions
 from resnet_flax.training.readiness import Readiness
@@ -257,6 +259,28 @@ def test_a_sweep_names_the_line_of_an_error_in_a_unit(own_unit, tmp_path):
     crash = tmp_path / "run" / "crash.txt"
     assert failure == "crashed"
     assert reason == f"--module={file}, line 10: ZeroDivisionError: division by zero (see {crash})"
+
+
+def test_a_sweep_names_runs_of_a_file_as_it_was(own_unit, tmp_path, capsys):
+    """Otherwise a row would be the mean of what two versions of a file compute, without a word."""
+    execute, _ = own_unit
+    small = {"model.unit": "own", "model.width": 0.25, "train.steps": 4, "train.batch_size": 16}
+    cases = [Case("", {"schedule.milestones": (2, 3), **small}, "own")]
+    sweep = Experiment("Own", "How?", cases=lambda request: cases, findings=lambda results: Findings())
+    sweep.carry_out(tmp_path, "configs/digits.py:plain-8", seeds=(0,))
+    assert "has changed" not in capsys.readouterr().out
+    execute("1.0")
+    sweep.carry_out(tmp_path, "configs/digits.py:plain-8", seeds=(0,))
+    note = (
+        "A file of your own has changed since these runs trained, so their results are not those of the file as it is"
+    )
+    assert note in capsys.readouterr().out
+    assert note in json.loads((tmp_path / "experiment.json").read_text())["notes"][0]
+    with pytest.raises(UserError, match="is the folder of an experiment; choose another one for a single run"):
+        loop.run(own_config(), tmp_path)
+    (run,) = (tmp_path / "runs").iterdir()
+    with pytest.raises(UserError, match="is the directory of a run; choose another one for an experiment"):
+        sweep.carry_out(run, "configs/digits.py:plain-8", seeds=(0,))
 
 
 def test_a_file_that_is_not_executed_stays_recorded(own_unit):

@@ -128,7 +128,7 @@ def test_imports_in_code_exist(page):
 def test_an_experiment_from_python(tmp_path, monkeypatch):
     """The example in docs/sweeps.md runs, with a stand-in for training."""
 
-    def trained(runs, request):
+    def trained(runs, request, announcement):
         line = {"step": 90, "epoch": 2.0, "train_error": 0.5, "test_error": 0.25, "seconds": 1.0}
         return [Outcome(run, [line], 1, 10) for run in runs]
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
-from resnet_flax.runs.file_names import holds_run
+from resnet_flax.runs.file_names import EXPERIMENT, PLAN, holds_run
 from resnet_flax.runs.files import read_bytes
 
-FILE = "experiment.json"
-PLAN = "plan.json"
+FILE = EXPERIMENT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ WORKER_LOG = "run.log"  # the output of a cluster's workers
 CHECKPOINTS = "checkpoints"  # a folder with a subfolder for each step
 DAMAGED = "damaged_checkpoints"  # a folder for checkpoints that could not be read
 RECORD = "record"  # a folder in a checkpoint: checksums of its arrays, and the metrics up to its step
+EXPERIMENT, PLAN = "experiment.json", "plan.json"  # of an experiment's folder, which is no run directory
 TRACKER_ID = "tracker_id"  # the run's id at a tracker
 LOCK = ".lock"
 

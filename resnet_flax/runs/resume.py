@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CONFIG
+from resnet_flax.runs.file_names import CONFIG, EXPERIMENT, PLAN
 from resnet_flax.runs.rules import RULES, refusals, rules_in
 
 if TYPE_CHECKING:  # the module imports jax
@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # the module imports jax
 
 
 def check_config(run: RunDirectory, config: ConfigDict) -> None:
-    """Refuses a folder that holds a run of another config, and names the keys that differ."""
+    """Refuses a folder that holds an experiment, or a run of another config, and names the keys that differ."""
+    if any((run.path / name).is_file() for name in (EXPERIMENT, PLAN)):
+        raise UserError(f"--workdir={run.path} is the folder of an experiment; choose another one for a single run")
     run.check()
     there = run.config()
     if there is None:

@@ -65,10 +65,10 @@ def check_kept(runs: Sequence[PlannedRun], request: Request, any_seed: bool) -> 
     if dropped:
         command = record.latest_command(request.folder)
         raise UserError(
-            f"--workdir={request.folder} holds the results of {len(dropped)} finished runs that this command leaves "
-            f"out, such as {os.path.relpath(dropped[0], request.folder.resolve())}. To keep them, give the flags of "
-            f"the earlier command{f' ({command})' * bool(command)}, and add to them. For other results, choose another "
-            f"--workdir; --runs={request.runs} shares the runs with it"
+            f"--workdir={request.folder} holds the results of {len(dropped)} finished run{'s' * (len(dropped) > 1)} "
+            f"that this command leaves out, such as {os.path.relpath(dropped[0], request.folder.resolve())}. To keep "
+            f"them, give the flags of the earlier command{f' ({command})' * bool(command)}, and add to them. For other "
+            f"results, choose another --workdir; --runs={request.runs} shares the runs with it"
         )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 from resnet_flax.data.datasets import row
+from resnet_flax.errors import UserError
 from resnet_flax.reporting import record, tables
+from resnet_flax.runs import resume
+from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.earlier import check_kept
@@ -45,6 +48,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
             print(line)
         return None
+    if (request.folder / CONFIG).is_file():
+        raise UserError(f"--workdir={request.folder} is the directory of a run; choose another one for an experiment")
     check_kept(runs, request, any_seed=stage is not None)
     announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
     outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
@@ -127,18 +132,25 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
     early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
         not all(o.has_ended for o in outcomes)
     )
+    older = [o.run.name for o in outcomes if resume.remarks(o.run.directory, o.run.config)]
+    changed = [
+        f"A file of your own has changed since these runs trained, so their results are not those of the file as it is "
+        f"now: {', '.join(older)}"
+    ] * bool(older)
     written = record.Record(
         experiment=name,
         title=experiment.title.format_map(filled_in),
         question=experiment.question.format_map(filled_in),
         figures=tuple(found.figures),
         tables=(*errors, *found.tables),
-        notes=(*early, *found.notes),
+        notes=(*early, *changed, *found.notes),
         published=tuple(experiment.published),
     )
     record.write(written, request.folder, [o.run.workdir for o in outcomes if o.failure != "not begun"])
     if outcomes or found.printed:
         print(found.printed or tables.markdown(shown))
+    for note in changed:
+        print(note)
     for figure in found.figures:
         print(f"figure: {request.folder / figure.file}")
 

@@ -108,7 +108,7 @@ def test_an_invalid_plan_is_skipped(folder):
 
 
 def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch, capsys):
-    def stopped(runs, request):
+    def stopped(runs, request, announcement):
         raise Interrupted("a signal")
 
     monkeypatch.setattr(runner, "execute", stopped)

@@ -62,7 +62,7 @@ def runs(monkeypatch):
     """Replaces training: runs end with ERRORS. ``until`` sets after how many runs a signal comes."""
     state = SimpleNamespace(begun=[], until=None)
 
-    def execute(planned, request):
+    def execute(planned, request, announcement):
         for run in planned:
             if state.until is not None and len(state.begun) >= state.until:
                 raise execution.Stopped("stopped by SIGTERM", execution.read_outcomes(planned))
