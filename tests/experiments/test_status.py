@@ -1,6 +1,7 @@
 """The table of the states of runs in a folder."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -109,6 +110,7 @@ def test_an_invalid_plan_is_skipped(folder):
 
 def test_a_sweep_writes_its_plan_before_the_first_run(tmp_path, monkeypatch, capsys):
     def stopped(runs, request, announcement):
+        print(announcement, file=sys.stderr)
         raise Interrupted("a signal")
 
     monkeypatch.setattr(runner, "execute", stopped)

@@ -63,6 +63,7 @@ def runs(monkeypatch):
     state = SimpleNamespace(begun=[], until=None)
 
     def execute(planned, request, announcement):
+        print(announcement, end="\n" * bool(announcement), file=sys.stderr)
         for run in planned:
             if state.until is not None and len(state.begun) >= state.until:
                 raise execution.Stopped("stopped by SIGTERM", execution.read_outcomes(planned))
