@@ -258,7 +258,7 @@ def test_a_missing_key_is_named():
 
 @given(st.data())
 def test_json_restores_the_config(data):
-    """It does so for values of any type in any keys, and writing the restored config gives the same JSON."""
+    """This holds for values of any type in any keys, and writing the restored config gives the same JSON."""
     keys = data.draw(st.lists(st.sampled_from(list(KEYS)), unique=True))
     c = with_values(**{key: data.draw(FITTING[type(KEYS[key])], label=key) for key in keys})
     again = config.from_json(config.to_json(c))

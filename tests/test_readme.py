@@ -213,7 +213,7 @@ def test_each_exit_code_is_explained():
 
 
 def test_continuous_integration_runs_the_projects_own_script():
-    """It runs with both versions of Python. Pre-commit hooks are local and download nothing."""
+    """The script runs with both versions of Python. Pre-commit hooks are local and download nothing."""
     flow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     job = flow["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]

@@ -98,7 +98,7 @@ def test_a_docstring_says_what_the_thing_is_or_does():
     """Its first word does not begin an answer to an unasked question, such as "Of" or "Where"."""
     ellipsis = re.compile(r"(Of|The same|That of|What|It|Where|Whether it|Not)\b")
     found = []
-    for folder in ("resnet_flax", "experiments", "benchmarks", "configs"):
+    for folder in ("resnet_flax", "experiments", "benchmarks", "configs", "results", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

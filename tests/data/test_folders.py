@@ -99,7 +99,7 @@ def test_links_are_followed_once(tmp_path):
 
 
 def test_the_split_never_changes(tmp_path):
-    """It is the same in every version and on every machine, because NumPy has frozen its permutation."""
+    """NumPy has frozen the permutation, so the split is the same in every version and on every machine."""
     touch(tmp_path, *(f"cat/{i:02}.jpg" for i in range(10)), *(f"dog/{i}.jpg" for i in range(2)))
     found = folders.scan(tmp_path)
     assert relative(found, "test") == [("cat/02.jpg", 0), ("cat/08.jpg", 0), ("dog/1.jpg", 1)]

@@ -100,7 +100,7 @@ def test_the_index_is_kept_until_the_file_changes(tmp_path, monkeypatch):
 
 
 def test_a_copy_that_is_cut_anywhere_is_refused(tmp_path):
-    """It is cut between and inside members, in headers, contents and the end mark, of the outer and of an inner tar."""
+    """The cuts lie between and inside members, in headers, contents and the end mark, of the outer and an inner tar."""
     tar = write_tar(CLASSES)
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
         last = archive.getmembers()[-1]

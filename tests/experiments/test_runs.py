@@ -72,7 +72,7 @@ def test_different_runs_have_different_directories_and_equal_ones_share_one(fold
 
 
 def test_a_directorys_name_has_varied_keys_and_no_others_that_change_no_result(folder, given):
-    """It has default values of varied keys, too. Keys that change no result are in it only if they are varied."""
+    """Varied keys are in the name with default values, too. Keys that change no result are in it only if varied."""
     wanted = given("--config.train.log_every=7", "--config.train.checkpoint_every=9", "--config.model.remat=unit",
                   "--config.data.data_dir=/data", "--config.optimizer.momentum=0.8")  # fmt: skip
     planned = plan([Case("plain-8", {"model.dropout": rate}) for rate in (0.0, 0.5)], wanted)

@@ -134,7 +134,7 @@ def test_each_case_at_its_own_best(tmp_path, runs, capsys):
 
 
 def test_runs_csv_has_the_numbers_of_the_runs(tmp_path, runs, drawn):
-    """It has a row for each run, a column for each key that varies, and the exact numbers of metrics.jsonl."""
+    """The file has a row for each run, a column for each key that varies, and the exact numbers of metrics.jsonl."""
     runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
     found = rows(tmp_path / "runs.csv")
     assert list(found[0]) == [
@@ -158,7 +158,7 @@ def test_runs_csv_has_the_numbers_of_the_runs(tmp_path, runs, drawn):
 
 @pytest.mark.parametrize("until", [0, 3, 8, 10])
 def test_a_stopped_sweep_draws_the_results_so_far_and_resumes(tmp_path, runs, drawn, until):
-    """It is stopped in its first stage, between the stages, or in its second. It ends like an uninterrupted sweep."""
+    """Stopped in its first stage, between the stages, or in its second, a sweep ends like an uninterrupted one."""
     runs.until = until
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path / "stopped"))
@@ -228,7 +228,7 @@ def test_a_case_whose_values_all_fail_has_a_row(tmp_path, runs, drawn, monkeypat
 
 
 def test_draw_trains_nothing(tmp_path, runs, drawn, monkeypatch):
-    """It draws during training, or after a sweep was killed before it wrote any table."""
+    """The flag draws during training, or after a sweep was killed before it wrote any table."""
     runs.until = 5
     with pytest.raises(Interrupted):
         runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))

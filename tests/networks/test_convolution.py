@@ -118,7 +118,7 @@ def test_in_programs_with_onednn(side, channels, filters, stride):
 
 
 def test_winograds_method_is_used_where_it_is_faster():
-    """It is used in the last two stages of ResNet-20; not in bfloat16, with few channels, or for large images."""
+    """The last two stages of ResNet-20 use the method; bfloat16, few channels and large images do not."""
 
     def used(side, channels, dtype=jnp.float32):
         x, kernel = jnp.zeros((1, side, side, channels), dtype), jnp.zeros((3, 3, channels, channels), dtype)

@@ -17,7 +17,7 @@ def keys(n, seed=0):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_the_fraction_dropped(rate):
-    """It is within four standard deviations of a binomial's mean; kept features are scaled to preserve the mean."""
+    """The fraction is within four standard deviations of a binomial's mean; scaling of the rest preserves the mean."""
     x = jnp.ones((200, 500))
     y = np.asarray(dropout(x, rate, keys(200), 0))
     deviation = np.sqrt(rate * (1 - rate) / y.size)
@@ -29,7 +29,7 @@ def test_the_fraction_dropped(rate):
 
 
 def test_a_mask_depends_only_on_the_examples_key():
-    """It does not depend on other examples, the place in the batch, or whether 64-bit types are enabled."""
+    """Other examples, the place in the batch and 64-bit types do not change a mask."""
     x, k = jnp.ones((8, 40)), keys(8)
     whole = dropout(x, 0.5, k, 0)
     np.testing.assert_array_equal(dropout(x[3:5], 0.5, k[3:5], 0), whole[3:5])

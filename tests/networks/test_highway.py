@@ -93,7 +93,7 @@ def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
 
 
 def test_openness_is_the_mean_of_the_gate(double):
-    """It is compared with the gate's formula, in the unit after the stem."""
+    """The test compares the openness with the gate's formula, in the unit after the stem."""
     from tests.networks.small import images_and_labels, variables_of
 
     x, _ = images_and_labels()

@@ -92,7 +92,7 @@ def test_a_large_mean_does_not_make_the_variance_negative():
 
 @pytest.mark.parametrize("unit", ["plain", "preactivation", slow("residual"), slow("highway")])
 def test_without_bn_a_bias_takes_the_place_of_each_bn(double, unit):
-    """It has a BN's name and place, and acts like a BN with mean 0, variance 1 and scale 1, also in training."""
+    """The bias has a BN's name and place, and acts like a BN with mean 0, variance 1 and scale 1, also in training."""
     x, _ = images_and_labels()
     normalised, bare = network(unit, bn_epsilon=1e-300), network(unit, norm="none")
     variables = variables_of(normalised, x)

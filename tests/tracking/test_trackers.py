@@ -106,7 +106,7 @@ def test_runs_of_a_sweep_are_named_by_label_and_seed_and_grouped(tmp_path, monke
 
 
 def test_a_worker_of_a_cluster_gets_the_runs_name(tmp_path, monkeypatch):
-    """It gets plain values, because it can import this package only later."""
+    """The worker gets plain values, because it can import this package only later."""
     seen, tracking = [], Tracking(("wandb",), "plain-8, seed 0", "runs/depth")
     monkeypatch.setattr(ray_task, "attempt", lambda config, workdir, tracking: seen.append(tracking) or SUCCESS)
     assert len(list(ray_task.work(configs.to_json(small_config()), tmp_path, None, dataclasses.astuple(tracking)))) == 2
