@@ -1,18 +1,26 @@
 """Measures gradients and responses layer by layer, at initialisation and after training: why do plain networks fail?
 
 python -m experiments.propagation --workdir=runs/propagation [--units=plain,residual] [--depths=20,56] [--trained=False]
+    [--weights=FILE,FILE]
 
 It measures norms of the loss's gradient with respect to each layer's weights and each 3x3 layer's response, and the
 standard deviations of these responses (arXiv:1512.03385, Fig. 7), in networks of every unit, depth and initialisation,
 with and without batch normalisation. Networks with the config's initialisation are also trained for a
---fraction of the schedule and measured again. The notes state the claim of a review (gradients vanish), the paper's
-claim (section 4.1: with BN they do not), and the measured ratios. layers.csv holds every number.
+--fraction of the schedule and measured again. --weights also measures the trained networks in exported files, such as
+those in results/cifar10/weights, on training images of their data set. The notes state the claim of a review
+(gradients vanish), the paper's claim (section 4.1: with BN they do not), and the measured ratios. layers.csv holds
+every number.
 """
 
 import dataclasses
 
+from resnet_flax.errors import UserError
 from resnet_flax.figures import propagation as pictures
+from resnet_flax.interchange import files
+from resnet_flax.interchange.files import Weights
+from resnet_flax.paths import expanded
 from resnet_flax.reporting import propagation as texts
+from resnet_flax.runs.schemas import read_config
 from resnet_flax.sweeps.cases import Case, PlannedRun, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 from resnet_flax.sweeps.plan import plan, shortened
@@ -39,9 +47,36 @@ def untrained_runs(request: Request) -> list[PlannedRun]:
     return plan(cases, dataclasses.replace(request, seeds=request.seeds[:1]))
 
 
+def exported(request: Request) -> list[Weights]:
+    """Reads the exported files to measure."""
+    return [files.read(expanded(path)) for path in request.settings.weights]
+
+
+def data_of(file: Weights) -> str:
+    """Returns the name of the data set that the network in an exported file was trained on.
+
+    Raises:
+      UserError: Another program wrote the file.
+    """
+    if file.config is None:
+        raise UserError(
+            f"--weights={file.path}: the file names neither its network nor its training images; give a file that "
+            f"resnet_flax.export wrote"
+        )
+    return read_config(file.config.encode(), file.path).data.name
+
+
 def cases(request: Request) -> list[Case]:
     """Returns the cases to train, with a fraction of the schedule."""
-    untrained_runs(request)  # finds mistakes in them before the first run starts
+    # Mistakes in what is only measured are found before the first run starts.
+    data = {run.config.data.name for run in untrained_runs(request)} | {data_of(file) for file in exported(request)}
+    if not data:
+        raise UserError("--units, --depths, --norms or --initializations is empty: give one of each, or --weights")
+    if len(data) > 1:
+        raise UserError(
+            f"--config and --weights are of different data sets: {', '.join(sorted(data))}; give files and a --config "
+            f"of the same, or --units= to measure the files alone"
+        )
     if not request.settings.trained:
         return []
     return [shortened(case, request.settings.fraction, request) for case in networks(request)]
@@ -54,12 +89,13 @@ def findings(results: Results) -> Findings:
     if results.stopped:
         return Findings(notes=["A signal stopped the experiment before anything was measured."])
     request, folder, untrained = results.request, results.folder, untrained_runs(results.request)
-    measured = propagation.measure(untrained, results.outcomes, request.settings.images)
+    trained = exported(request)
+    measured = propagation.measure(untrained, results.outcomes, trained, request.overrides, request.settings.images)
     notes = texts.notes(measured)
     if results.outcomes:
         steps = results.outcomes[0].run.config.train.steps
         notes.append(f"Trained for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
-    figures = pictures.draw(measured, folder, untrained[0].config.data.name)
+    figures = pictures.draw(measured, folder, measured[0].config.data.name)
     return Findings(figures, [texts.write(measured, folder)], notes)
 
 
@@ -74,6 +110,7 @@ EXPERIMENT = Experiment(
         "initializations": Setting(("he", "lecun"), "Values of model.initialization."),
         "trained": Setting(True, "Also train the networks, and measure them again."),
         "fraction": Setting(0.5, "Fraction of the config's schedule to train for.", least=0, most=1),
+        "weights": Setting((), "Exported files of trained networks to measure, too."),
         "images": Setting(128, "Number of training images to measure on.", least=2),
     },
     cases=cases,

@@ -1,11 +1,16 @@
 """Measures the propagation of signals and gradients in networks, at initialisation and after training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from resnet_flax import config as configs
+from resnet_flax import model
 from resnet_flax.analysis import propagation
+from resnet_flax.interchange import weights
+from resnet_flax.interchange.files import Weights
 from resnet_flax.networks import on_one_device
 from resnet_flax.reporting.propagation import Measured
 from resnet_flax.runtime.progress import Progress
@@ -28,22 +33,54 @@ def after_training(run: PlannedRun, images: int) -> propagation.Propagation:
     return propagation.measure(on_one_device(found.setup.network), variables, *found.setup.examples(images))
 
 
+def of_weights(file: Weights, overrides: Mapping[str, Any], images: int) -> Measured:
+    """Measures the network in an exported file, on ``images`` training images of the data set that the file names.
+
+    Args:
+      file: A file of ``resnet_flax.export``.
+      overrides: Config values by dotted key. Those of the section ``data`` say where the images are now.
+      images: The number of images.
+    """
+    config = weights.config_of(file, None, frozenset())
+    config.update_from_flattened_dict({key: value for key, value in overrides.items() if key.startswith("data.")})
+    net = model.from_loaded(file, configs.resolve(config))
+    examples = prepare(net.config, net.preprocessing.normalization).examples(images)
+    return Measured(net.config, "after training", propagation.measure(net.network, net.variables, *examples))
+
+
 def deviations_after_training(run: PlannedRun, images: int) -> list[float]:
     """Returns the standard deviation of each 3x3 layer's response in a finished run's network, in their order."""
     return [value for _, value in after_training(run, images).responses]
 
 
-def measure(untrained: Sequence[PlannedRun], outcomes: Sequence[Outcome], images: int) -> list[Measured]:
-    """Measures the networks of ``untrained`` at initialisation, and the outcomes of the same seed after training."""
-    seed = untrained[0].config.seed
-    trained_runs = [o for o in outcomes if o.run.config.seed == seed]
+def measure(
+    untrained: Sequence[PlannedRun],
+    outcomes: Sequence[Outcome],
+    files: Sequence[Weights],
+    overrides: Mapping[str, Any],
+    images: int,
+) -> list[Measured]:
+    """Measures networks at initialisation and after training.
+
+    Args:
+      untrained: Runs whose networks are measured at initialisation.
+      outcomes: Outcomes of runs; those of the first seed are measured after training.
+      files: Exported files, measured as trained networks (:func:`of_weights`).
+      overrides: Config values by dotted key, for the files.
+      images: The number of training images to measure on.
+    """
+    trained_runs = [o for o in outcomes if o.run.config.seed == outcomes[0].run.config.seed]
     found = []
-    with Progress(len(untrained) + len(trained_runs), "measuring propagation", "networks") as progress:
+    count = len(untrained) + len(trained_runs) + len(files)
+    with Progress(count, "measuring propagation", "networks") as progress:
         for run in untrained:
             found.append(Measured(run.config, "at initialisation", at_initialization(run.config, images)))
             progress.update(1)
         for outcome in trained_runs:
             seen = None if outcome.failure else after_training(outcome.run, images)
             found.append(Measured(outcome.run.config, "after training", seen, outcome.failure))
+            progress.update(1)
+        for file in files:
+            found.append(of_weights(file, overrides, images))
             progress.update(1)
     return found
