@@ -292,6 +292,25 @@ def test_a_depth_that_contradicts_the_stages_is_refused():
         config.load("configs/digits.py", "residual-20", stages | {"model.depth": 20})
 
 
+@pytest.mark.parametrize("key", [key for key in config.KEYS.values() if key.when], ids=lambda key: key.name)
+def test_a_key_without_effect_is_remarked_on(key):
+    """A row of the table names its condition; the remark is given unless the values of one of the configs meet it."""
+    met = {  # values that meet every condition of the table
+        "model.unit": "residual", "model.shortcut": "A", "model.block": "bottleneck", "model.norm": "batch",
+        "data.folder": "photos", "init.weights": "x.safetensors", "schedule.warmup_steps": 1,
+    } | dict(part.split("=") for part in key.when.split(" and ") if "=" in part and "|" not in part)  # fmt: skip
+    unmet = met | {
+        "model.unit": "plain", "model.block": "basic", "model.norm": "none", "data.folder": "", "init.weights": "",
+        "data.augmentation": "crop", "data.pipeline": "resident", "schedule.warmup_steps": 0,
+        "schedule.name": "constant", "optimizer.name": "own",
+    }  # fmt: skip
+    yes, no = with_values(**met), with_values(**unmet)
+    assert config.without_effect([key.name], [yes]) == config.without_effect([key.name], [no, yes]) == []
+    assert config.without_effect([key.name, "seed", "x"], [no]) == [
+        f"{key.name} has no effect here: it is used with {key.when}"
+    ]
+
+
 def test_resolving_leaves_the_given_config_alone():
     c = with_values(**{"schedule.name": "cosine"})
     config.resolve(c)

@@ -32,7 +32,7 @@ from resnet_flax.config.own_code import (
 from resnet_flax.config.page import keys_in_help
 from resnet_flax.config.suggestions import namesakes, not_a_key, unknown_key
 from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, flatten, in_memory
-from resnet_flax.config.validation import check_names, hint_at_module, names_in, validate, where_defined
+from resnet_flax.config.validation import check_names, hint_at_module, names_in, validate, where_defined, without_effect
 
 __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
@@ -40,5 +40,5 @@ __all__ = [
     "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json", "hint_at_module",
     "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",
     "namesakes", "network_name", "not_a_key", "note_executed", "own_files", "resolve", "set_by_user", "to_json",
-    "unknown_key", "unresolved", "validate", "where_defined", "with_network_of",
+    "unknown_key", "unresolved", "validate", "where_defined", "with_network_of", "without_effect",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -58,6 +58,21 @@ def _validate(c: ConfigDict) -> None:
     if list(c.schedule.milestones) != sorted(set(c.schedule.milestones)):
         raise UserError(f"schedule.milestones={c.schedule.milestones} must be increasing")
     _check_data_and_network(c)
+
+
+def without_effect(keys: Collection[str], configs: Sequence[ConfigDict]) -> list[str]:
+    """Returns a remark for each key that has no effect in any of the configs.
+
+    Args:
+      keys: Dotted keys that the user has set.
+      configs: The resolved configs of all runs.
+    """
+    values = [flatten(c) for c in configs]
+    return [
+        f"{name} has no effect here: it is used with {KEYS[name].when}"
+        for name in sorted(KEYS.keys() & keys)
+        if values and not any(KEYS[name].applies(found) for found in values)
+    ]
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
 """Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
+from resnet_flax import config as configs
 from resnet_flax.data.datasets import row
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import record, tables
@@ -43,6 +45,9 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     cases, stage = experiment.cases(request), experiment.then(request)
     groups = dict(cases) if isinstance(cases, Mapping) else {"": cases}
     runs = locate(plan([case for group in groups.values() for case in group], request), request)
+    given = {*request.overrides, *(key for group in groups.values() for case in group for key in case.overrides)}
+    for remark in configs.without_effect(given, [run.config for run in runs]):
+        print(remark, file=sys.stderr)
     if request.dry_run:
         print_plan(runs)
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:

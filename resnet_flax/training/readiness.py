@@ -109,7 +109,7 @@ class Readiness:
         def trace() -> None:
             try:
                 found = abstract_variables(on_one_device(network), data.access.image_shape, None)
-                jax.eval_shape(partial(zero_sums, jnp.float32, metrics=metrics), found["params"])
+                jax.eval_shape(partial(zero_sums, jnp.dtype(jnp.float32), metrics=metrics), found["params"])
             except (ValueError, TypeError) as error:
                 if isinstance(error, UserError) or configs.explain_own_error(error):
                     raise

@@ -443,3 +443,12 @@ def test_ranges_work_in_the_flags_of_all_experiments(tmp_path):
 def test_identity_ignores_keys_that_may_change_on_resume():
     a, b = folders.config(train__log_every=7), folders.config(data__data_dir="/data")
     assert plan.identity(folders.config()) == plan.identity(b) != plan.identity(a)
+
+
+def test_a_key_that_no_run_uses_is_remarked_on(tmp_path, capsys):
+    """A key on the command line that one of the runs uses is not."""
+    runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, ("model.unit=plain,residual",), dry_run=True))
+    assert "no effect" not in capsys.readouterr().err
+    grid = ("model.unit=plain,residual", "model.shortcut_padding=end,both", "optimizer.beta1=0.8,0.9")
+    runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid, dry_run=True))
+    assert capsys.readouterr().err == "optimizer.beta1 has no effect here: it is used with optimizer.name=adamw\n"
