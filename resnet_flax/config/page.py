@@ -13,8 +13,8 @@ _TOP = """# Keys of a config
 [resnet_flax/config/table.py](../resnet_flax/config/table.py).
 
 A key that is "refused" ends the command with an error; a key without an effect is ignored, with a remark. Reports that
-compare a run with published recipes leave out the keys that are "not part of a recipe". A run resumes only with the same
-values, except for keys that "may change", and keys that "may grow" to larger values.
+compare a run with published recipes leave out the keys that are "not part of a recipe". A run resumes only with the
+same values, except for keys that "may change", and keys that "may grow" to larger values.
 """
 _HEADER = "| key | default | values | meaning | notes |\n| --- | --- | --- | --- | --- |\n"
 
