@@ -90,7 +90,7 @@ def _measure(name: str, dtype: str, batch: int, peers: list[str]) -> list[tuple[
     title = f"{name}, {dtype}, batch {batch}"
     with Progress(len(calls) * options.ROUNDS.value, title, "turns") as progress:
         spreads = time_in_turns(calls, options.ROUNDS.value, _TURN_SECONDS.value, lambda who: progress.update(1, who))
-    rows, steps = [], ours.load_config(name).train.steps
+    rows, steps = [], ours.load_config(name, **{"train.batch_size": batch}).train.steps
     for who, spread in spreads.items():
         images = [batch * count / seconds for seconds in (spread.median, spread.most, spread.least)]
         ratio = spread.over(spreads["ours"]).text()

@@ -20,7 +20,8 @@ from resnet_flax.sweeps import options
 from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.registry import ALL
 
-_PASSED_ON = ("--config", "--seeds", "--tracker", "--launcher", "--ray_", "--gpus_per_run", "--cpus_per_run")
+# This command's own flags, with and without a value; each experiment gets all others.
+_WITH_VALUE, _SWITCHES = ("only", "workdir", "runs"), ("dry-run", "draw")
 
 
 def main() -> None:
@@ -51,11 +52,12 @@ def main() -> None:
 
 def _arguments(name: str, request: Request) -> list[str]:
     """Returns the command of one experiment: the flags of this command without --only, and a workdir of its own."""
-    without_value = [a for a in sys.argv[1:] if "=" not in a and a.startswith(_PASSED_ON)]
-    if without_value:
-        flag = without_value[0]
-        raise UserError(f"{flag}: write it as {flag}=VALUE, so that it can be passed on to each experiment")
-    given = [a for a in sys.argv[1:] if a.startswith(_PASSED_ON) and "=" in a]
+    given, is_value = [], False
+    for argument in sys.argv[1:]:
+        flag, equals, _ = argument.lstrip("-").partition("=")
+        own = argument.startswith("-") and flag in (*_WITH_VALUE, *_SWITCHES)
+        given += [argument] * (not own and not is_value)
+        is_value = own and flag in _WITH_VALUE and not equals
     given += ["--dry-run"] * request.dry_run + ["--draw"] * request.draw
     return ["-m", "resnet_flax", name, *given, f"--workdir={request.folder / name}", f"--runs={request.runs}"]
 

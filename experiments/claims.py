@@ -71,9 +71,10 @@ def _measured(claim: str, outcomes: Sequence[Outcome]) -> str:
 def _errors(outcomes: Sequence[Outcome]) -> str:
     whole = [o for o in outcomes if not o.failure]
     if not whole:
-        return outcomes[0].failure
+        return words.ending(outcomes)
     train, test = (mean_and_deviation([100 * o.final[k] for o in whole]) for k in ("train_error", "test_error"))
-    return f"training error {train}%, test error {test}%"
+    failed = f" ({words.ending(outcomes)}, not in the mean)" if len(whole) < len(outcomes) else ""
+    return f"training error {train}%, test error {test}%{failed}"
 
 
 EXPERIMENT = Experiment(

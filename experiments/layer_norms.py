@@ -34,8 +34,11 @@ def findings(results: Results) -> Findings:
                 f"{outcome.run.workdir}: the run was trained without the metrics {' and '.join(lacking)}; choose "
                 f"another --workdir"
             )
+    with_lines = [outcome for outcome in results.outcomes if outcome.lines]
+    if not with_lines:
+        return Findings(notes=["No run has reached its first line of metrics, so nothing is drawn."])
     title = f"{results.data}: every layer during training"
-    return Findings([layer_norms.draw(results.outcomes, METRICS, results.folder / "layer_norms.png", title)])
+    return Findings([layer_norms.draw(with_lines, METRICS, results.folder / "layer_norms.png", title)])
 
 
 EXPERIMENT = Experiment(

@@ -14,6 +14,8 @@ every number.
 
 import dataclasses
 
+from ml_collections import ConfigDict
+
 from resnet_flax.errors import UserError
 from resnet_flax.figures import propagation as pictures
 from resnet_flax.interchange import files
@@ -52,8 +54,8 @@ def exported(request: Request) -> list[Weights]:
     return [files.read(expanded(path)) for path in request.settings.weights]
 
 
-def data_of(file: Weights) -> str:
-    """Returns the name of the data set that the network in an exported file was trained on.
+def config_in(file: Weights) -> ConfigDict:
+    """Returns the config of the run that an exported file comes from.
 
     Raises:
       UserError: Another program wrote the file.
@@ -63,13 +65,14 @@ def data_of(file: Weights) -> str:
             f"--weights={file.path}: the file names neither its network nor its training images; give a file that "
             f"resnet_flax.export wrote"
         )
-    return read_config(file.config.encode(), file.path).data.name
+    return read_config(file.config.encode(), file.path)
 
 
 def cases(request: Request) -> list[Case]:
     """Returns the cases to train, with a fraction of the schedule."""
     # Mistakes in what is only measured are found before the first run starts.
-    data = {run.config.data.name for run in untrained_runs(request)} | {data_of(file) for file in exported(request)}
+    untrained, exports = untrained_runs(request), [config_in(file) for file in exported(request)]
+    data = {config.data.name for config in [*(run.config for run in untrained), *exports]}
     if not data:
         raise UserError("--units, --depths, --norms or --initializations is empty: give one of each, or --weights")
     if len(data) > 1:
@@ -77,9 +80,16 @@ def cases(request: Request) -> list[Case]:
             f"--config and --weights are of different data sets: {', '.join(sorted(data))}; give files and a --config "
             f"of the same, or --units= to measure the files alone"
         )
-    if not request.settings.trained:
-        return []
-    return [shortened(case, request.settings.fraction, request) for case in networks(request)]
+    given = request.settings
+    found = [shortened(case, given.fraction, request) for case in networks(request)] if given.trained else []
+    trained = [run.config for run in plan(found, dataclasses.replace(request, seeds=request.seeds[:1]))]
+    names = [" ".join(texts.Measured(config, "", None).name) for config in [*trained, *exports]]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(
+            f"--weights={','.join(given.weights)}: {twice[0]} would be measured twice after training, and the "
+            f"two could not be told apart; measure them in folders of their own, files with --trained=False"
+        )
+    return found
 
 
 def findings(results: Results) -> Findings:
@@ -95,8 +105,8 @@ def findings(results: Results) -> Findings:
     if results.outcomes:
         steps = results.outcomes[0].run.config.train.steps
         notes.append(f"Trained for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
-    figures = pictures.draw(measured, folder, measured[0].config.data.name)
-    return Findings(figures, [texts.write(measured, folder)], notes)
+    table = texts.write(measured, folder)  # before the figures, so that a measurement is kept if drawing fails
+    return Findings(pictures.draw(measured, folder, measured[0].config.data.name), [table], notes)
 
 
 EXPERIMENT = Experiment(

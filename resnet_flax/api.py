@@ -139,7 +139,7 @@ class Run:
         """
         _use_cache()
         chosen = load_evaluation_set(config_of_run(self.path, config), split, view)
-        return evaluate(self.model(step), chosen)
+        return evaluate(self.model(step), chosen, reestimate_bn)
 
     def outcome(self, label: str = "") -> cases.Outcome:
         """The run in the form that figures and tables accept.

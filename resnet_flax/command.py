@@ -41,7 +41,12 @@ def given_keys(flag: str) -> set[str]:
       flag: The name of the config flag, such as ``config``.
     """
     found = (argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-"))
-    return {name.removeprefix(f"{flag}.") for name in found if name.startswith(f"{flag}.")}
+    # The prefix "no" sets a boolean key to False.
+    return {
+        name.removeprefix("no").removeprefix(f"{flag}.")
+        for name in found
+        if name.startswith((f"{flag}.", f"no{flag}."))
+    }
 
 
 def run(

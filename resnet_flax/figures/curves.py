@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from resnet_flax import config as configs
 from resnet_flax.figures import style
 from resnet_flax.reporting import protocol
 from resnet_flax.reporting.record import Figure
@@ -21,8 +22,8 @@ CAPTION = (
 
 
 def unit(outcome: Outcome) -> str:
-    """Returns the unit of a run's network."""
-    return outcome.run.config.model.unit
+    """Returns the name of a run's network without its depth, such as ``residual`` or ``residual-bottleneck``."""
+    return configs.name_of(outcome.run.config.model).rpartition("-")[0]
 
 
 def layers(outcome: Outcome) -> str:

@@ -1,11 +1,13 @@
 """Draws Figs. 1, 6 and 7 of the paper from runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 
+from resnet_flax import config as configs
 from resnet_flax import published
 from resnet_flax.figures import curves, style
 from resnet_flax.reporting import protocol
@@ -21,8 +23,9 @@ def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 
     Its rows of panels are plain networks, residual networks, and residual networks of 110 layers and more.
     """
-    ordered = sorted(outcomes, key=lambda o: _PANELS.index(_panel(o)))
-    figure = curves.draw(ordered, path, title, panel=_panel, beside=_draw_published)
+    ordered = sorted(outcomes, key=lambda o: _PANELS.index(_panel(o)) if _panel(o) in _PANELS else len(_PANELS))
+    networks = {configs.name_of(o.run.config.model) for o in outcomes}
+    figure = curves.draw(ordered, path, title, panel=_panel, beside=partial(_draw_published, networks))
     return Figure(
         figure.file,
         f"{figure.caption} Numbers to the right of a panel are the paper's test errors in % of the same networks after "
@@ -31,12 +34,21 @@ def figure_6(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
 
 
 def _panel(outcome: Outcome) -> str:
-    model = outcome.run.config.model
-    return _PANELS[2] if model.depth >= 110 and model.unit == "residual" else model.unit
+    kind = curves.unit(outcome)
+    return _PANELS[2] if outcome.run.config.model.depth >= 110 and kind == "residual" else kind
 
 
-def _draw_published(axes: Axes, panel: str, line_styles: Mapping[str, Mapping[str, Any]]) -> None:
-    """Draws a marker at the right edge for each published test error, and its number. Numbers do not overlap."""
+def _draw_published(
+    networks: Collection[str], axes: Axes, panel: str, line_styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Draws a marker at the right edge for each published test error, and its number. Numbers do not overlap.
+
+    Args:
+      networks: The names of the trained networks, such as ``residual-56``. Errors of others are not drawn.
+      axes: The axes of the panel.
+      panel: The name of the panel.
+      line_styles: The style of each line by its name.
+    """
     found = {}
     for number in published.read("cifar10_table6").numbers:
         name, _, depth = number.network.rpartition("-")
@@ -45,7 +57,7 @@ def _draw_published(axes: Axes, panel: str, line_styles: Mapping[str, Mapping[st
             name == "residual"
             and number.metric == "test error %"
             and number.statistic != "best"
-            and line in line_styles
+            and number.network in networks
         )
         if shown and panel == _PANELS[2 if int(depth) >= 110 else 1]:
             found[line] = number.value
@@ -85,9 +97,7 @@ def draw_responses(
       responses: The deviations in layer order, by the run's label.
       by_size: If true, layers are sorted from the greatest deviation to the least.
     """
-    finished = {
-        f"{o.run.config.model.unit}-{o.run.config.model.depth}": o for o in outcomes if o.run.label in responses
-    }
+    finished = {configs.name_of(o.run.config.model): o for o in outcomes if o.run.label in responses}
     line_styles = style.line_styles(finished)
     for name, outcome in finished.items():
         values = responses[outcome.run.label]

@@ -37,7 +37,8 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
     """
     figures = []
     for when in dict.fromkeys(m.when for m in measured):
-        for how in dict.fromkeys(m.config.model.initialization for m in measured if m.when == when):
+        initializations = list(dict.fromkeys(m.config.model.initialization for m in measured if m.when == when))
+        for how in initializations:
             chosen = [m for m in measured if (m.when, m.config.model.initialization) == (when, how)]
             if not any(m.propagation for m in chosen):
                 continue
@@ -46,7 +47,7 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
             _write(chosen, path, title, _GRADIENTS, "L2 norm")
             caption = f"{title}. L2 norms over a batch against the layer, on a logarithmic axis."
             figures.append(Figure(path.name, caption))
-            if how == measured[0].config.model.initialization:
+            if how == initializations[0]:
                 path = folder / f"responses-{when.replace(' ', '-')}.png"
                 title = f"{data}: layer responses {when}"
                 _write(chosen, path, title, _RESPONSES, "standard deviation")
@@ -92,7 +93,7 @@ def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str
         for row, (norm, depth) in zip(axes, rows, strict=True):
             members = [m for m in measured if m.norm == norm]
             deviations = [v for m in members if m.propagation for _, v in m.propagation.responses if v > 0]
-            log = quantities is _GRADIENTS or max(deviations) > 50 * float(np.median(deviations))
+            log = quantities is _GRADIENTS or max(deviations, default=0) > 50 * float(np.median(deviations or [0]))
             for ax, (what, layers) in zip(row, quantities.items(), strict=True):
                 draw_into(ax, [m for m in members if m.config.model.depth == depth], layers, log)
                 ax.set_title(f"{what}\n{depth} layers, {norm}", fontsize=9)

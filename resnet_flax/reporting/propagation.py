@@ -1,6 +1,7 @@
 """Tables and notes on gradients and responses layer by layer, which ``measurements/propagation.py`` measures."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ class Measured:
         """The normalisation as figures name it: ``with BN`` or ``without BN``."""
         return "with BN" if self.config.model.norm == "batch" else "without BN"
 
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """The network's name, its normalisation and its initialisation."""
+        return configs.name_of(self.config.model), self.norm, self.config.model.initialization
+
 
 def write(measured: Sequence[Measured], folder: Path) -> Table:
     """Writes summary.csv with a row for each network and moment, and layers.csv with a row for each layer.
@@ -47,7 +53,7 @@ def write(measured: Sequence[Measured], folder: Path) -> Table:
 
 
 def _key(m: Measured) -> tuple[str, ...]:
-    return (configs.name_of(m.config.model), m.norm, m.config.model.initialization, m.when)
+    return (*m.name, m.when)
 
 
 _KEY_HEADER = ("network", "normalisation", "initialisation", "when")
@@ -74,14 +80,19 @@ def _summary_rows(measured: Sequence[Measured]) -> tuple[tuple[str, ...], list[t
             continue
         p, deviations = m.propagation, [v for _, v in m.propagation.responses]
         numbers = (p.loss, _ratio(p.weights), _ratio(p.activations), sum(deviations) / len(deviations), max(deviations))
-        rows.append((*_key(m), *(f"{n:.3g}" for n in numbers)))
+        rows.append((*_key(m), *("all 0" if math.isnan(n) else f"{n:.3g}" for n in numbers)))
     return header, rows
 
 
 def _ratio(layers: Sequence[tuple[str, float]]) -> float:
-    """Returns the ratio of the first 3x3 layer to the last. Above 1, gradients grow on their way back to the input."""
+    """Returns the ratio of the first 3x3 layer to the last; NaN if the gradient is 0 in every layer.
+
+    Above 1, gradients grow on their way back to the input.
+    """
     inner = [value for name, value in layers if not name.startswith(("dense", "hidden"))]
-    return inner[0] / inner[-1] if inner[-1] else float("inf")
+    if not any(inner):
+        return math.nan
+    return inner[0] / inner[-1] if inner[-1] else math.inf
 
 
 def notes(measured: Sequence[Measured]) -> list[str]:
@@ -100,8 +111,9 @@ def notes(measured: Sequence[Measured]) -> list[str]:
             name = configs.name_of(m.config.model)
             if m.propagation is None:
                 parts.append(f"{name} {m.failure}")
+            elif math.isnan(ratio := _ratio(m.propagation.activations)):
+                parts.append(f"{name} no gradient in any layer")
             else:
-                ratio = _ratio(m.propagation.activations)
                 word = "grow" if ratio > 2 else "shrink" if ratio < 0.5 else "hardly change"
                 parts.append(f"{name} ×{ratio:.2g} ({word})")
         found.append(

@@ -91,8 +91,11 @@ def _canonical(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compared(c: Mapping[str, Any]) -> set[str]:
-    """Returns the keys to compare: those that change results, without those of the network's name."""
-    ignored = set(configs.NAME_KEYS)
+    """Returns the keys to compare: those that change results, without those of the network's name but its family.
+
+    The name ``residual-32`` is that of a network of each family: their widths and units differ.
+    """
+    ignored = set(configs.NAME_KEYS) - {"model.family"}
     if not c["data.image_size"]:  # The data set is unknown to this project.
         ignored.add("data.image_size")
     if c["data.image_size"] == datasets.row(c["data.name"]).side:

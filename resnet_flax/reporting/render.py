@@ -4,6 +4,7 @@ import base64
 import functools
 import os
 import re
+from html import escape
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
@@ -81,7 +82,9 @@ def _block(block: Block, folder: Path) -> str:
             return f"![{_inline(block.caption)}]({link})\n\n**{block.label}.** {_inline(block.caption)}"
         case page.Fold():
             inner = "\n\n".join(_block(b, folder) for b in block.blocks)
-            return f"<details><summary>{_inline(block.summary)}</summary>\n\n{inner}\n\n</details>"
+            # Markdown shows the content of an HTML element as it is, without its own escapes.
+            summary = escape(escape_hidden(" ".join(block.summary.split())))
+            return f"<details><summary>{summary}</summary>\n\n{inner}\n\n</details>"
         case page.Grid():
             parts = [f"**{block.label}.** {_inline(block.caption)}", _table(block)]
             return "\n\n".join(parts + [_block(fold, folder) for fold in block.details])

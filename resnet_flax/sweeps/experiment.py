@@ -7,7 +7,9 @@ A user's own file that declares an experiment is a command with the flags of all
         question="How does the error change with the width?",
         settings={"widths": Setting((0.5, 1.0), "Values of model.width.")},
         cases=lambda request: [Case("residual-8", {"model.width": width}) for width in request.settings.widths],
-        findings=lambda results: Findings([final_errors.side_by_side(results, "errors.png", "width")]),
+        findings=lambda results: Findings(
+            [final_errors.side_by_side(results.outcomes, results.folder / "errors.png", "width")]
+        ),
     )
 
     if __name__ == "__main__":

@@ -57,7 +57,9 @@ def shortened(case: Case, fraction: float, request: Request) -> Case:
     }
     if config.schedule.warmup_steps:
         overrides["schedule.warmup_steps"] = part(config.schedule.warmup_steps)
-    every = max(1, steps // 16)
+    # A divisor of the steps, so that the last line of metrics is the mean over as many steps as the lines before.
+    most = max(1, steps // 16)
+    every = next((n for n in range(most, most // 2, -1) if steps % n == 0), most)
     for key in ("log_every", "eval_every"):
         if config.train[key] > every:
             overrides[f"train.{key}"] = every

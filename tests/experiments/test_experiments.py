@@ -2,9 +2,12 @@
 
 import csv
 import json
+import sys
 
 import pytest
 
+from experiments import all as all_of_them
+from resnet_flax.sweeps.cases import Request
 from tests.commands import command
 
 SMALL = (
@@ -179,3 +182,15 @@ def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
     assert "; 4 steps instead of 64,000; " in note
     assert note.endswith("Compare these errors with one another, and not with the paper's.")
     assert "| plain-8 |" in output
+
+
+def test_every_flag_of_all_reaches_each_experiment(tmp_path, monkeypatch):
+    """Only the flags that say what all of them do are left out, with their values in either form."""
+    passed = ["--module=own.py", "--config", "configs/digits.py", "--noconfig.data.flip", "--seeds=0,1"]
+    own = ["--only=claims,cost", "--workdir", str(tmp_path), "--runs", "r", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["all", *own[:3], *passed, *own[3:], "--nocompilation_cache"])
+    request = Request("configs/digits.py", tmp_path, tmp_path / "r", dry_run=True)
+    assert all_of_them._arguments("claims", request) == [
+        "-m", "resnet_flax", "claims", *passed, "--nocompilation_cache", "--dry-run",
+        f"--workdir={tmp_path / 'claims'}", f"--runs={tmp_path / 'r'}",
+    ]  # fmt: skip

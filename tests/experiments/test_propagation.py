@@ -40,6 +40,8 @@ def test_files_that_cannot_be_measured_are_refused_before_the_first_run(begun_be
         (f"--weights={file}x",): f"--weights={file}x: there is no such file",
         ("--config=configs/cifar10.py", f"--weights={file}"): "of different data sets: cifar10, digits",
         ("--units=",): "--units, --depths, --norms or --initializations is empty",
+        ("--units=", f"--weights={file},{file}"): "residual-8 with BN he would be measured twice after training",
+        ("--trained", f"--weights={file}", "--units=residual", "--depths=8"): "measured twice after training",
     }.items():
         code, output = measure(tmp_path / "x", *arguments)
         assert (code, expected in output) == (2, True), output
