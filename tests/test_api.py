@@ -93,6 +93,12 @@ def test_an_evaluation_equals_that_of_the_command_and_of_the_run(run):
     assert run.evaluate(config=elsewhere).errors == result.errors
 
 
+def test_an_evaluation_with_reestimated_statistics_equals_that_of_the_command(run):
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run.path}", "--reestimate_bn")
+    assert (code, output.splitlines()[-1]) == (0, f"test {(found := run.evaluate(reestimate_bn=True))}")
+    assert found.loss != run.evaluate().loss
+
+
 def test_predictions_are_the_largest_logits(run):
     net = run.model()
     images = [np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8) for seed in range(3)]

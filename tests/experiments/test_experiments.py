@@ -1,14 +1,19 @@
 """Each experiment from its command to its record: the runs that it plans, and the files that it writes."""
 
 import csv
+import dataclasses
 import json
 import sys
 
 import pytest
 
 from experiments import all as all_of_them
-from resnet_flax.sweeps.cases import Request
+from experiments import claims, layer_norms
+from resnet_flax.sweeps.cases import Case, Request
+from resnet_flax.sweeps.declaration import Results
+from resnet_flax.sweeps.plan import shortened
 from tests.commands import command
+from tests.figures.test_figures import outcome
 
 SMALL = (
     "--config.train.steps=8", "--config.train.log_every=4", "--config.train.eval_every=8", "--config.model.width=0.25",
@@ -182,6 +187,30 @@ def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
     assert "; 4 steps instead of 64,000; " in note
     assert note.endswith("Compare these errors with one another, and not with the paper's.")
     assert "| plain-8 |" in output
+
+
+def test_claims_name_the_seeds_that_diverged():
+    """The mean in a note is over the other seeds, and says so."""
+    ends = [outcome(56, seed, failure=failure) for seed, failure in enumerate(("", "diverged", "diverged"))]
+    assert claims._errors(ends) == ("training error 3.00%, test error 3.00% (2 of 3 seeds diverged, not in the mean)")
+    assert claims._errors([*ends[1:], outcome(56, 3, failure="crashed")]) == (
+        "2 of 3 seeds diverged, 1 of 3 seeds crashed"
+    )
+
+
+@pytest.mark.parametrize(("steps", "every"), [(450, 25), (90, 5), (45, 2), (64, 4), (7, 1), (1, 1)])
+def test_a_shortened_run_logs_equal_windows(tmp_path, steps, every):
+    """The final training error is a mean over as many steps as the others, if a divisor of the steps allows it."""
+    request = Request("configs/digits.py", tmp_path, tmp_path, overrides={"train.log_every": 100})
+    case = shortened(Case("plain-8"), steps / 900, request)
+    assert (case.scaled["train.steps"], case.scaled["train.log_every"]) == (steps, every)
+
+
+def test_layer_norms_of_runs_without_metrics_are_not_drawn(tmp_path):
+    run = dataclasses.replace(outcome(56, failure="diverged"), lines=[])
+    request = Request("configs/digits.py", tmp_path, tmp_path)
+    found = layer_norms.findings(Results(request, [run], {}))
+    assert (found.figures, found.notes) == ((), ["No run has reached its first line of metrics, so nothing is drawn."])
 
 
 def test_every_flag_of_all_reaches_each_experiment(tmp_path, monkeypatch):

@@ -1,12 +1,17 @@
-"""The propagation experiment on files of weights: a file is measured as the run that it comes from."""
+"""The propagation experiment: its notes and figures, and files of weights, which are measured as their runs."""
+
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from resnet_flax.figures import propagation as pictures
 from resnet_flax.measurements import propagation
+from resnet_flax.reporting.propagation import Measured, notes, write
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import PlannedRun
 from tests.commands import command
+from tests.experiments.folders import config
 from tests.experiments.test_experiments import rows
 
 
@@ -46,3 +51,33 @@ def test_files_that_cannot_be_measured_are_refused_before_the_first_run(begun_be
         code, output = measure(tmp_path / "x", *arguments)
         assert (code, expected in output) == (2, True), output
     assert not (tmp_path / "x").exists()
+
+
+def measured(values, how="he", when="after training", failure=""):
+    """Returns measurements of a network whose three quantities have these values in the layers a, b and so on."""
+    layers = list(zip("abcdefg", values, strict=False))
+    found = SimpleNamespace(loss=2.3, weights=layers, activations=layers, responses=layers)
+    norm = "none" if failure or not any(values) else "batch"
+    of = config("plain-56", model__initialization=how, model__norm=norm)
+    return Measured(of, when, None if failure else found, failure)
+
+
+def test_a_network_without_any_gradient_is_said_to_have_none(tmp_path):
+    """0 / 0 is no ratio. A gradient that vanishes only at the end has an infinite one."""
+    found = [measured([0, 0, 0]), measured([1, 2, 0]), measured([4, 2, 1])]
+    [dead] = [note for note in notes(found) if "without BN" in note]
+    assert dead.endswith("after training: plain-56 no gradient in any layer.")
+    assert any("plain-56 ×inf (grow); plain-56 ×4 (grow)" in note for note in notes(found))
+    write(found, tmp_path)
+    assert [row["activation gradient, first/last"] for row in rows(tmp_path / "summary.csv")] == ["all 0", "inf", "4"]
+
+
+def test_figures_of_diverged_and_dead_networks_and_of_other_initialisations_are_drawn(tmp_path):
+    """A panel may have no positive value. Responses are drawn for each moment, whatever its first initialisation is."""
+    start = [measured([1, 2], how, "at initialisation") for how in ("lecun", "he")]
+    found = [*start, measured([1, 2]), measured([0, 0]), measured([], failure="diverged")]
+    assert [figure.file for figure in pictures.draw(found, tmp_path, "digits")] == [
+        "gradients-at-initialisation-lecun.png", "responses-at-initialisation.png",
+        "gradients-at-initialisation-he.png",
+        "gradients-after-training-he.png", "responses-after-training.png",
+    ]  # fmt: skip

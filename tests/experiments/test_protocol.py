@@ -127,6 +127,13 @@ def test_every_other_key_makes_a_difference():
     assert sorted(silent) == sorted([*no_protocol, *without_effect])
 
 
+def test_a_network_of_another_family_is_not_the_papers():
+    """The highway paper's residual-32 has other widths and units of one layer, under the same name."""
+    of = config("residual-32", "configs/highway.py")
+    assert configs.name_of(of.model) == "residual-32"
+    assert "model.family highway instead of cifar" in protocol_differences(of)
+
+
 def test_derived_values_are_compared_as_resolved():
     of = config("highway-20", "configs/cifar10.py")
     assert of.model.gate_bias is not None

@@ -329,6 +329,13 @@ def test_long_tables_are_folded(tmp_path):
     assert len(Page(page.read_text()).tables[0]) == 101
 
 
+def test_the_summary_of_a_fold_is_shown_as_it_is(tmp_path):
+    """Markdown leaves the inside of an HTML element alone: its own escapes would be shown, and tags would be tags."""
+    fold = document.Fold("my_unit-8 <b>, a\nb", [])
+    text = render._block(fold, tmp_path)
+    assert "<details><summary>my_unit-8 &lt;b&gt;, a b</summary>" in text
+
+
 def snapshot(folder):
     return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
-from resnet_flax.figures import curves, final_errors, layer_norms, propagation, style
+from resnet_flax.figures import curves, final_errors, layer_norms, paper, propagation, style
 from resnet_flax.reporting import protocol, words
 from resnet_flax.reporting.propagation import Measured
 from resnet_flax.sweeps.cases import Outcome, PlannedRun, label_of
@@ -244,6 +244,21 @@ def test_layers_of_value_0_leave_a_gap_and_diverged_networks_are_named(drawn, tm
     assert np.isnan(gradients.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
     assert {"gap: 0, or not finite", "residual: diverged"} <= set(legend_of(gradients))
     assert all(sticks_out(figure) < 0.01 for figure in drawn)
+
+
+def test_networks_of_other_blocks_have_panels_of_their_own_without_the_papers_numbers(drawn, tmp_path):
+    """residual-56 and residual-bottleneck-56 are no two seeds of one network. Table 6 has only the first."""
+    wide = {"model__unit": "residual", "model__block": "bottleneck"}
+    both = [outcome(56, 0, 0.07, model__unit="residual"), outcome(56, 0, 0.05, **wide), outcome(20)]
+    paper.figure_6(both, tmp_path / "figure6.png", "digits")
+    axes = drawn[0].axes
+    titles = ("plain", "residual", "residual-bottleneck")
+    assert [ax.get_title() for ax in axes[1::2]] == [f"{name}: test error" for name in titles]
+    published = [[t.get_text() for t in ax.texts if t.get_text()[0].isdigit()] for ax in axes[1::2]]
+    assert published == [[], ["6.97"], []]
+    responses = {o.run.label: [float(i)] * 55 for i, o in enumerate(both, start=1)}
+    paper.figure_7(both, responses, tmp_path / "figure7.png", "digits", 8)
+    assert {"residual-56", "residual-bottleneck-56", "plain-20"} == set(legend_of(drawn[1]))
 
 
 def test_values_of_0_are_explained_in_the_figure_of_every_layer(drawn, tmp_path):
