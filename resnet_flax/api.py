@@ -138,7 +138,7 @@ class Run:
           Diverged: A weight or the loss is not finite.
         """
         _use_cache()
-        chosen = load_evaluation_set(config_of_run(self.path, config), split, view)
+        chosen = load_evaluation_set(config_of_run(self.path, config), split, view, run=self._directory)
         return evaluate(self.model(step), chosen, reestimate_bn)
 
     def outcome(self, label: str = "") -> cases.Outcome:

@@ -19,8 +19,9 @@ corners are those of the central square (torchvision's TenCrop takes those of th
 convolutional at several scales.
 
 --split=all evaluates every image. It is the default for weights that others trained, if the folder is not split into
-training and test images; a run, and a file from export, keep the split of their training. For --split=test, a folder
-with nothing but val is enough, and so are ImageNet's val tar and development kit.
+training and test images; a run, and a file from export, keep the split of their training. A run's folder that has
+changed since is refused, if it has no split of its own. For --split=test, a folder with nothing but val is enough, and
+so are ImageNet's val tar and development kit.
 """
 
 from absl import flags

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,10 +22,14 @@ from resnet_flax.errors import Diverged, UserError
 from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.model import Model
 from resnet_flax.networks.finite import non_finite_layers
+from resnet_flax.paths import expanded
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.training import evaluation, metric_functions
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.evaluation import Evaluation, evaluate_log_probabilities
+from resnet_flax.training.readiness import photographs_of
 from resnet_flax.training.reestimation import reestimate
 from resnet_flax.training.setup import check_precision, image_dtype
 
@@ -53,6 +58,12 @@ class EvaluationSet:
         names = ("train", "test") if self.split == "all" else (self.split,)
         return {name: found for name in names if len(found := getattr(self.data, name))}
 
+    @property
+    def is_set_aside(self) -> bool:
+        """Whether a folder's photographs were divided into this split and others, which a change of any would move."""
+        own = self.data.own_split and (self.split == "test" or not len(self.data.validation))
+        return self.data.from_folders and self.split != "all" and not own
+
     def description(self, net: Model, images: int) -> str:
         """Describes the images and the view for the user."""
         data, split = self.data, self.split
@@ -65,7 +76,11 @@ class EvaluationSet:
 
 
 def load_evaluation_set(
-    config: ConfigDict, split: str | None = None, view: View = "center", weights_of_others: bool = False
+    config: ConfigDict,
+    split: str | None = None,
+    view: View = "center",
+    weights_of_others: bool = False,
+    run: RunDirectory | None = None,
 ) -> EvaluationSet:
     """Loads the data set of a config and selects the images of a split.
 
@@ -75,9 +90,10 @@ def load_evaluation_set(
         no split of their own and another program trained the weights.
       view: The crops of a photograph to average over.
       weights_of_others: Whether another program trained the network.
+      run: The run that trained the network, if it is not in a file of weights.
 
     Raises:
-      UserError: The images do not exist, or the view is only for photographs.
+      UserError: The images do not exist, the view is only for photographs, or the run's photographs have changed.
     """
     check_precision(config)
     with configs.hint_at_module(config):
@@ -91,7 +107,33 @@ def load_evaluation_set(
     if not chosen.splits:
         there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
         raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
+    if run is not None and chosen.is_set_aside:
+        _check_photographs(run, chosen)
     return chosen
+
+
+def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
+    """Refuses photographs of a run that have changed since; prints a remark if the config names another folder."""
+    changed = resume.changed_photographs(run, photographs_of(chosen.data))
+    if not changed:
+        return
+    if _place(chosen.config) != _place(run.existing_config()):
+        print(
+            f"{run.path} was begun on other photographs: {changed}; --split={chosen.split} is set aside from those "
+            f"now, and may hold some that were trained on",
+            file=sys.stderr,
+        )
+        return
+    raise UserError(
+        f"--workdir={run.path}: its photographs are not those it was begun on, or come in another order: {changed}; so "
+        f"--split={chosen.split} is no longer what was set aside in training. Put the same photographs back, evaluate "
+        f"all of them with --split=all, or name other images with --config=FILE:NAME --config.data.folder=FOLDER"
+    )
+
+
+def _place(config: ConfigDict) -> str:
+    """Returns the folder of a config's photographs, with links resolved."""
+    return os.path.realpath(expanded(config.data.folder or config.data.data_dir))
 
 
 def evaluate(

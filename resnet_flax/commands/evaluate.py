@@ -1,5 +1,7 @@
 """The main function of ``python -m resnet_flax.evaluate``."""
 
+import sys
+
 from absl import flags
 
 from resnet_flax import command, model
@@ -19,14 +21,21 @@ def main() -> None:
     """Evaluates a checkpoint or a file of weights, and prints the loss and the error."""
     if (flags.FLAGS.workdir is None) == (flags.FLAGS.weights is None):
         raise UserError("give either --workdir=FOLDER of a run or --weights=FILE")
-    file, given = None, (flags.FLAGS.config, command.given_keys("config"))
+    file, run, given = None, None, (flags.FLAGS.config, command.given_keys("config"))
     if flags.FLAGS.weights:
         file = weights.read(expanded(flags.FLAGS.weights))
         config = config_of_file(file, *given)
     else:
-        config = config_of_run(expanded(flags.FLAGS.workdir), *given)
+        run = RunDirectory(expanded(flags.FLAGS.workdir))
+        config = config_of_run(run.path, *given)
     others = file is not None and file.config is None
-    chosen = load_evaluation_set(config, flags.FLAGS.split, flags.FLAGS.view, others)
+    chosen = load_evaluation_set(config, flags.FLAGS.split, flags.FLAGS.view, others, run)
+    if file is not None and not others and chosen.is_set_aside:
+        print(
+            f"{file.path} does not say which photographs its network was trained on; if the {chosen.data.where} hold "
+            f"others now, --split={chosen.split} is not what was set aside in training",
+            file=sys.stderr,
+        )
     result = evaluate(_network(file, chosen), chosen, flags.FLAGS.reestimate_bn, say=print)
     print("\n".join(result.lines(chosen.split)))
 

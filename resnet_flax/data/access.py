@@ -68,7 +68,6 @@ class Access(Protocol[_S]):
         self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply: ...
     def training_shapes(self, mesh: Mesh, batch_size: int, images: int) -> tuple[Layout, Arrays]: ...
-    def identity(self, split: _S) -> bytes | None: ...
     def as_trained(self, preprocessing: Preprocessing) -> "Access[_S]": ...
     def try_decoding(self, split: _S) -> Iterator[tuple[int, list[str]]]: ...
     def decoding_rate(self, train: _S, batch_size: int, seconds: float) -> tuple[float, str] | None: ...
@@ -204,10 +203,6 @@ class InMemory:
         layout = layouts.shuffled(batch_size)
         return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (images,), self.stored)
 
-    def identity(self, split: Images) -> bytes | None:
-        """Returns bytes that identify a split's images and their order; None for images in memory."""
-        return None
-
     def as_trained(self, preprocessing: Preprocessing) -> "InMemory":
         """Returns the access that prepares images like those that a network was trained on.
 
@@ -308,10 +303,6 @@ class OnDisk:
         """See :class:`InMemory`. The arrays hold one batch, whatever the number of images."""
         layout = layouts.streamed()
         return layout, layouts.shapes(NamedSharding(mesh, layout.spec), (1, batch_size), self.image_shape)
-
-    def identity(self, split: Photographs) -> bytes:
-        """See :class:`InMemory`."""
-        return split.source.identity() + split.numbers.tobytes()
 
     def as_trained(self, preprocessing: Preprocessing) -> "OnDisk":
         """See :class:`InMemory`. Photographs are resized to the network's size."""

@@ -132,13 +132,14 @@ class Data(Generic[S]):
         return splits | ({"validation": self.validation} if len(self.validation) else {})
 
     def fingerprint(self) -> str | None:
-        """Returns 16 hexadecimal digits that identify the photographs on disk and their order, in any folder.
+        """Returns 16 hexadecimal digits that identify the photographs and their order, in any folder.
 
-        Returns None for images in memory, which are compared by their statistics.
+        They are the same whether the photographs stay on disk or are decoded into memory. Returns None for other images
+        in memory, which are compared by their statistics.
         """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for split in (self.train, self.validation, self.test):
-            identity = self.access.identity(split)
+            identity = split.identity()
             if identity is None:
                 return None
             digest.update(identity)

@@ -13,6 +13,7 @@ import numpy as np
 from resnet_flax.data import decoding
 from resnet_flax.data.cache import Splits
 from resnet_flax.data.images import Images, fifth
+from resnet_flax.data.photographs import Files, Photographs
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.runtime.progress import Progress
@@ -61,6 +62,18 @@ class ImageFolder:
     def note(self) -> str:
         """Both notes."""
         return "; ".join(filter(None, [self.order_note, self.skipped]))
+
+    @property
+    def photographs(self) -> tuple[Photographs, Photographs]:
+        """The training and the test images as photographs on disk."""
+        top = os.fsencode(self.folder / "x")[:-1]  # empty for ".", with which no path inside it begins
+
+        def photographs(labelled: Labelled) -> Photographs:
+            # One array of bytes: copying a million strings to each worker would take seconds.
+            names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
+            return Photographs.all_of(Files(self.folder, names), np.asarray([label for _, label in labelled]))
+
+        return photographs(self.train), photographs(self.test)
 
 
 def scan(folder: Path, class_order: str = "names", testing: bool = False) -> ImageFolder:

@@ -7,7 +7,6 @@ result is where each image lies, and its label.
 import dataclasses
 import functools
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import numpy as np
 from resnet_flax.data import folders, tars, tfds_sets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
-from resnet_flax.data.photographs import Files, Photographs, Records, TarMembers
+from resnet_flax.data.photographs import Photographs, Records, TarMembers
 from resnet_flax.errors import UserError
 from resnet_flax.runtime.progress import Progress
 
@@ -118,16 +117,8 @@ def find(name: str, folder: Path, testing: bool = False) -> Found:
 def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -> Found:
     """Finds the photographs in class folders; see :func:`resnet_flax.data.folders.scan`."""
     found = folders.scan(folder, class_order, testing)
-    top = os.fsencode(found.folder / "x")[:-1]  # empty for ".", with which no path inside it begins
-
-    def photographs(labelled: folders.Labelled) -> Photographs:
-        # One array of bytes: copying a million strings to each worker would take seconds.
-        names = np.array([os.fsencode(path)[len(top) :] for path, _ in labelled])
-        return Photographs.all_of(Files(found.folder, names), np.asarray([label for _, label in labelled]))
-
     where, own = f"class folders in {found.folder}", found.own_split
-    splits = photographs(found.train), photographs(found.test)
-    return Found(*splits, found.classes, where, found.note, own, from_folders=True, skipped=found.skipped)
+    return Found(*found.photographs, found.classes, where, found.note, own, from_folders=True, skipped=found.skipped)
 
 
 def _prepared(name: str, place: Path) -> Found:

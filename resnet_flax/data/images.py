@@ -12,21 +12,33 @@ from resnet_flax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images [N, H, W, C] uint8 and their labels [N] int32, in memory or memory-mapped from the cache."""
+    """Images and their labels, in memory or memory-mapped from the cache.
+
+    Attributes:
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      photographs: The photographs in class folders that the images were decoded from; None for other data sets.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    photographs: Photographs | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Images":
         """Returns the images at the given indices, in the order of the indices."""
-        return Images(self.images[indices], self.labels[indices])
+        photographs = None if self.photographs is None else self.photographs.take(indices)
+        return Images(self.images[indices], self.labels[indices], photographs)
 
     def name(self, place: int) -> str:
         """Returns the name of an image in messages: its index, counted from 0."""
         return str(place)
+
+    def identity(self) -> bytes | None:
+        """Returns the identity of the photographs, or None if the images come from elsewhere."""
+        return None if self.photographs is None else self.photographs.identity()
 
 
 Split = Images | Photographs

@@ -4,6 +4,7 @@ They are the functions ``images`` of the registry (:mod:`.datasets`). Photograph
 :mod:`.imagenet` instead.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -102,7 +103,12 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     def decode() -> Splits:
         return folders.decode(found, size.side, size.interpolation, size.crop)
 
-    return cached(name, [path for path, _ in labelled], size.side, decode), found.note, found.own_split
+    train, test, classes = cached(name, [path for path, _ in labelled], size.side, decode)
+    train, test = (
+        dataclasses.replace(images, photographs=photographs)
+        for images, photographs in zip((train, test), found.photographs, strict=True)
+    )
+    return (train, test, classes), found.note, found.own_split
 
 
 def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:

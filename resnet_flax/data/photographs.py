@@ -184,6 +184,10 @@ class Photographs:
         """Returns the name of a photograph in messages: its place on disk."""
         return str(self[place])
 
+    def identity(self) -> bytes:
+        """Returns bytes that identify the photographs and their order, but not the folder that they are in."""
+        return self.source.identity() + self.numbers.tobytes()
+
     def __len__(self) -> int:
         return len(self.numbers)
 

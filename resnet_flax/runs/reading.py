@@ -121,7 +121,7 @@ class RunReader(CheckedFiles):
         return None if found is None else found["step"]
 
     def photographs(self) -> _Line | None:
-        """Reads the description of the photographs that a stream was begun on; returns None for other runs."""
+        """Reads the description of the photographs that a run was begun on; returns None if the run has none."""
         return self.object(PHOTOGRAPHS, schemas.check_photographs)
 
     def preprocessing(self) -> "Preprocessing | None":

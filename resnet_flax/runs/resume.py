@@ -101,7 +101,7 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
     The config alone does not show this: the content of ``data.folder`` may have changed.
 
     Args:
-      photographs: The description of a stream's photographs, as :meth:`RunDirectory.photographs` returns it.
+      photographs: The description of the photographs, as :meth:`RunDirectory.photographs` returns it; None for others.
     """
     if run.config() is None:
         return
@@ -111,13 +111,23 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
             f"--workdir={run.path} holds a run on other images; choose another folder, or its images. They differ in "
             f"{'; '.join(differing)}"
         )
-    known, now = run.photographs(), photographs
-    if known is not None and now is not None and known["fingerprint"] != now["fingerprint"]:
+    if changed := changed_photographs(run, photographs):
         raise UserError(
             f"--workdir={run.path}: its photographs are not those it was begun on, or come in another order: "
-            f"{known['train']} + {known['test']} ({known['where']}) then, {now['train']} + {now['test']} "
-            f"({now['where']}) now; choose another folder, or the same photographs"
+            f"{changed}; choose another folder, or the same photographs"
         )
+
+
+def changed_photographs(run: RunDirectory, photographs: dict[str, Any] | None) -> str:
+    """Returns the numbers and places of both if a run was begun on other photographs; otherwise an empty text.
+
+    A run without a record of its photographs, as of an earlier version, is not compared.
+    """
+    known = run.photographs()
+    if known is None or photographs is None or known["fingerprint"] == photographs["fingerprint"]:
+        return ""
+    text = "{train} + {test} ({where})"
+    return f"{text.format(**known)} then, {text.format(**photographs)} now"
 
 
 def check_tested(run: RunDirectory, config: ConfigDict, now: str) -> None:

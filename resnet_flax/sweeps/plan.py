@@ -27,7 +27,7 @@ def plan(cases: Iterable[Case], request: Request) -> list[PlannedRun]:
     """Returns a run for every case and seed, ordered by seed. Cases with equal configs share a run.
 
     Raises:
-      UserError: A case is invalid, for example in a key, a type or a depth.
+      UserError: A case is invalid, for example in a key, a type or a depth; or two cases differ only in their images.
     """
     planned: dict[tuple[Any, ...], PlannedRun] = {}
     defaults: dict[tuple[str, str], ConfigDict] = {}
@@ -37,8 +37,20 @@ def plan(cases: Iterable[Case], request: Request) -> list[PlannedRun]:
         for case in cases:
             if seed in (case.seeds or request.seeds):
                 run = _run(case, seed, request, defaults)
-                planned.setdefault(identity(run.config), run)
+                _check_same_images(planned.setdefault(identity(run.config), run), run)
     return list(planned.values())
+
+
+def _check_same_images(planned: PlannedRun, run: PlannedRun) -> None:
+    """Refuses a run that would share the directory of a planned run, but may read other images."""
+    for key in ("folder", "data_dir", "broken"):
+        first, second = planned.config.data[key], run.config.data[key]
+        if first != second:
+            raise UserError(
+                f"data.{key}={first} and data.{key}={second}: these runs would share {planned.workdir} and cannot be "
+                f"told apart, because the key may change on resume; start a sweep for each, with a --workdir "
+                f"of its own and --config.data.{key}"
+            )
 
 
 def shortened(case: Case, fraction: float, request: Request) -> Case:

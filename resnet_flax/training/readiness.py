@@ -56,7 +56,7 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
 
 
 def photographs_of(data: Data) -> dict[str, Any] | None:
-    """Returns the content of photographs.json for images read from disk; None for images in memory."""
+    """Returns the content of photographs.json; None for images in memory that come from no class folders."""
     fingerprint = data.fingerprint()
     if fingerprint is None:
         return None

@@ -52,6 +52,22 @@ def given(folder, monkeypatch):
     return parse
 
 
+@pytest.mark.parametrize("key", ["data.folder", "data.data_dir", "data.broken"])
+def test_runs_that_differ_only_in_their_images_are_refused(wanted, key):
+    """Other keys that may change on resume are accepted, and so are equal images."""
+    first, second = ("stop", "skip") if key == "data.broken" else ("A", "B")
+    wanted = dataclasses.replace(wanted, config="configs/imagenet.py")
+
+    def planned(key, *values):
+        return plan([Case("plain-18", {key: value}) for value in values], wanted)
+
+    shared = rf"{wanted.runs}/plain-18\S*"
+    with pytest.raises(UserError, match=f"^{key}={first} and {key}={second}: these runs would share {shared} "):
+        planned(key, first, second)
+    assert len(planned(key, first, first)) == 1
+    assert len(planned("train.metrics", "", "top5_error")) == 1
+
+
 def test_a_directorys_name_has_the_differences_from_the_config_file(folder, wanted):
     plain, wide = plan(
         [Case("plain-56"), Case("plain-56", {"model.width": 2.0, "optimizer.name": "adamw"})], wanted, (3,)

@@ -10,9 +10,10 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CONFIG, METRICS, PREPROCESSING, STARTS
+from resnet_flax.runs.file_names import CONFIG, METRICS, PHOTOGRAPHS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
+from resnet_flax.training.readiness import check_images, photographs_of
 from resnet_flax.training.setup import prepare
 from tests.training.small import small_config
 
@@ -152,7 +153,8 @@ def of_folder(tmp_path):
         c = config_of("pets", normalization)
         (tmp_path / "run").mkdir()
         RunDirectory(tmp_path / "run").write_config(c)
-        RunDirectory(tmp_path / "run").write_images(prepare(c).preprocessing)
+        setup = prepare(c)
+        RunDirectory(tmp_path / "run").write_images(setup.preprocessing, photographs_of(setup.dataset))
         return tmp_path / "run"
 
     return config_of, begun
@@ -193,6 +195,29 @@ def test_moved_images_are_accepted_and_changed_ones_are_refused(tmp_path, of_fol
     resume.check_images(RunDirectory(workdir), there, None)
     RunDirectory(workdir).write_images(there)
     resume.check_images(RunDirectory(workdir), there, None)
+
+
+@pytest.mark.parametrize("normalization", ["imagenet", "none"])
+def test_photographs_in_memory_may_move_but_not_change(tmp_path, of_folder, normalization):
+    """Statistics do not tell constantly normalised images apart; another photograph would move the test images."""
+    config_of, begun = of_folder
+    workdir = begun(normalization)
+    (tmp_path / "pets").rename(tmp_path / "moved")
+    c = config_of("moved", normalization)
+
+    def check():
+        setup = prepare(c)
+        check_images(RunDirectory(workdir), c, setup.dataset, setup.normalization)
+
+    check()
+    (tmp_path / "moved" / "cat" / "new.png").write_bytes((tmp_path / "moved" / "cat" / "0.png").read_bytes())
+    with pytest.raises(
+        UserError, match=r"its photographs are not those .*: 4 \+ 2 \(.*pets\) then, 5 \+ 2 \(.*moved\) now"
+    ):
+        loop.run(c, workdir)
+    (workdir / PHOTOGRAPHS).unlink()  # as in a run of an earlier version
+    (workdir / checksums.FILE).unlink()
+    check()
 
 
 def test_a_damaged_config_is_named(tmp_path):

@@ -8,8 +8,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from resnet_flax import model
+from resnet_flax import api, model
+from resnet_flax.errors import UserError
+from resnet_flax.evaluation_config import config_of_run
+from resnet_flax.model_evaluation import load_evaluation_set
 from resnet_flax.runs import checksums
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.file_names import PHOTOGRAPHS
 from tests.commands import ROOT, command, finish, free_port, lines, start, streams
 from tests.runs import reference_views
 
@@ -120,7 +125,9 @@ def test_moved_images_are_evaluated_with_the_network_of_the_run(run, tmp_path):
     there = (*NETWORK, f"--config.data.folder={tmp_path / 'elsewhere'}")
     expected = evaluated(f"--workdir={workdir}")
     assert evaluated(f"--workdir={workdir}", *there) == expected
-    assert evaluated(f"--weights={exported}", *there) == expected
+    code, output = command("-m", "resnet_flax.evaluate", f"--weights={exported}", *there)
+    assert output.splitlines()[-1] == expected
+    assert f"{exported} does not say which photographs its network was trained on" in output
     code, output = command(
         "-m", "resnet_flax.evaluate", f"--workdir={workdir}", *there, "--config.model.bottleneck_stride=first"
     )
@@ -135,6 +142,47 @@ def test_moved_images_are_evaluated_with_the_network_of_the_run(run, tmp_path):
     assert code == 2
     assert f"data.folder={tmp_path / 'gone'}, the image folder of the training run: there is no such folder" in output
     assert "--config=FILE:residual-8 --config.model.stage_units=(1, 1) --config.data.folder=FOLDER" in output
+
+
+def test_a_changed_folder_is_not_evaluated_as_the_fifth_that_was_set_aside(run, tmp_path, capsys):
+    """Another photograph moves that fifth, so that images of the training would count as test images."""
+    folder, workdir, _ = run
+    shutil.copytree(folder, tmp_path / "pets")
+    shutil.copytree(workdir, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace(str(folder), str(tmp_path / "pets")))
+    (tmp_path / "run" / checksums.FILE).unlink()  # the file is edited on purpose
+    directory = RunDirectory(tmp_path / "run")
+
+    def load(split=None, other=None):
+        given = directory.existing_config() if other else None
+        if other:
+            given.data.folder = str(other)
+        chosen = load_evaluation_set(config_of_run(directory.path, given), split, run=directory)
+        return {name: len(images) for name, images in chosen.splits.items()}, capsys.readouterr().err
+
+    assert load() == ({"test": 2}, "")
+    shutil.copy(tmp_path / "pets" / "cat" / "0.jpg", tmp_path / "pets" / "cat" / "new.jpg")
+    code, output = command("-m", "resnet_flax.evaluate", f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    last = output.splitlines()[-1]
+    assert last.startswith(f"error: --workdir={tmp_path / 'run'}: its photographs are not those it was begun on")
+    assert f": 8 + 2 ({folder}) then, 9 + 2 (class folders in {tmp_path / 'pets'}) now; so --split=test is no" in last
+    with pytest.raises(UserError, match="so --split=train is no longer what was set aside"):
+        api.open_run(directory.path).evaluate("train")
+
+    assert load("all") == ({"train": 9, "test": 2}, "")
+    (tmp_path / "link").symlink_to(tmp_path / "pets")
+    with pytest.raises(UserError, match="so --split=test is no longer what was set aside"):
+        load(other=tmp_path / "link")  # the same folder
+    images, remark = load(other=make_folder(tmp_path / "other", count=10))
+    assert images == {"test": 4}
+    assert "begun on other photographs: 8 + 2" in remark
+    for split in ("train", "val"):
+        make_folder(tmp_path / "split" / split)
+    assert load(other=tmp_path / "split") == ({"test": 10}, "")  # the folder's own test images
+    (tmp_path / "run" / PHOTOGRAPHS).unlink()  # as in a run of an earlier version
+    assert load() == ({"test": 2}, "")
 
 
 def test_no_refused_key_is_recommended(run, tmp_path):
