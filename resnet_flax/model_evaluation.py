@@ -108,6 +108,7 @@ def evaluate(
       Diverged: A weight or the loss is not finite.
     """
     net.check_classifies()
+    net = net.for_images(chosen.config.data)
     names = [n for n in configs.names_in(net.config.train.metrics) if n not in metric_functions.choices()]
     if names:
         where = configs.where_defined(net.config) or "--module=FILE if you define it"

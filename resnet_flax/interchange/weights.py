@@ -90,10 +90,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
         trained = configs.resolve(read_config(weights.config.encode(), weights.path))
         if given is None:
             return trained
-        given = configs.with_network_of(trained, given, set_by_user, str(weights.path))
-        if given.data.name == trained.data.name:
-            given.data.normalization = trained.data.normalization
-        return given
+        return configs.with_network_of(trained, given, set_by_user, str(weights.path))
     if given is None:
         raise UserError(f"{weights.path} does not say which network it is of; name it: --config=FILE:UNIT-DEPTH")
     given = given.copy_and_resolve_references()
