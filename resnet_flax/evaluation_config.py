@@ -30,15 +30,7 @@ def config_of_run(workdir: Path, given: ConfigDict | None = None, set_by_user: S
     if given is None:
         _check_image_folders(trained := configs.resolve(trained))
         return trained
-    given = configs.with_network_of(trained, given, set_by_user, f"--workdir={workdir}")
-    if given.data.name == trained.data.name:
-        # The held-out split and the normalisation are those of training; only the images' location may differ.
-        for key in configs.flatten(trained.data):
-            if f"data.{key}" not in configs.RESUME_MAY_CHANGE:
-                given.data[key] = trained.data[key]
-    else:
-        _use_trained_sizes(given, trained, set_by_user)
-    return given
+    return configs.with_network_of(trained, given, set_by_user, f"--workdir={workdir}")
 
 
 def config_of_file(file: Weights, given: ConfigDict | None = None, set_by_user: Set[str] = frozenset()) -> ConfigDict:
@@ -47,19 +39,10 @@ def config_of_file(file: Weights, given: ConfigDict | None = None, set_by_user: 
     Raises:
       UserError: The file does not name its network and no config is given, or the images have moved.
     """
-    config, set_by_user = weights.config_of(file, given, set_by_user), set_by_user | configs.set_by_user(given)
-    if file.config is not None:
-        _use_trained_sizes(config, configs.from_json(file.config), set_by_user)
+    config = weights.config_of(file, given, set_by_user)
     if given is None:
         _check_image_folders(config)
     return config
-
-
-def _use_trained_sizes(given: ConfigDict, trained: ConfigDict, set_by_user: Set[str]) -> None:
-    """Copies the image size that the network was trained at to other data, unless the user sets another."""
-    for key in ("image_size", "resize", "interpolation"):
-        if f"data.{key}" not in set_by_user:
-            given.data[key] = trained.data[key]
 
 
 def _check_image_folders(config: ConfigDict) -> None:

@@ -10,7 +10,7 @@ variables, for code of your own.
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from resnet_flax.analysis.scoring import stream_log_probabilities
 from resnet_flax.data import pixels
 from resnet_flax.data.datasets import image_shape
 from resnet_flax.data.decoding import Readable
-from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.views import View, center
 from resnet_flax.errors import UserError
@@ -40,14 +39,13 @@ from resnet_flax.paths import expanded
 from resnet_flax.runs import resume
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.schemas import read_config
 from resnet_flax.training import restore
 from resnet_flax.training.devices import local_copy
 from resnet_flax.training.setup import prepare
 
 AnyImage = str | Path | Image.Image | np.ndarray
 Named = list[tuple[str, float]]  # classes with their probabilities, the most probable first
-
-_NEEDS_DATA = ("pixel_mean", "channel")  # normalisations that are statistics of a training set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +86,23 @@ class Model:
         """
         if bad := non_finite_layers(self.variables):
             raise UserError(f"the network has weights that are not finite: {bad}")
+
+    def for_images(self, data: Mapping[str, Any]) -> "Model":
+        """Returns the network with the preprocessing that another config asks for.
+
+        Args:
+          data: The section ``data`` of the config.
+
+        Raises:
+          UserError: The preprocessing does not fit the network; see :meth:`Preprocessing.adjusted`.
+        """
+        preprocessing = self.preprocessing.adjusted(self.config.data, data)
+        if self.network.flattens and preprocessing.image_shape != self.preprocessing.image_shape:
+            raise UserError(
+                f"data.image_size={preprocessing.image_size}: {self.title} has a weight for each pixel of its last "
+                f"layer, so images must have {self.preprocessing.image_size} pixels as in training"
+            )
+        return dataclasses.replace(self, preprocessing=preprocessing)
 
     @property
     def title(self) -> str:
@@ -232,9 +247,10 @@ def _class_names(file: Weights, config: ConfigDict) -> tuple[str, ...]:
 
 def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) -> Preprocessing:
     if file.preprocessing is not None:
-        return _parsed(file.preprocessing, file.path)
+        trained = config if file.config is None else read_config(file.config.encode(), file.path)
+        return _parsed(file.preprocessing, file.path).adjusted(trained.data, config.data)
     data = config.data
-    if data.normalization in _NEEDS_DATA:
+    if data.normalization in pixels.STATISTICS:
         raise UserError(
             f"{file.path} does not say how its images were normalised, and data.normalization={data.normalization!r} "
             f"is a statistic of its training images; choose imagenet, caffe or none, or export the run again"
@@ -245,8 +261,7 @@ def _preprocessing(file: Weights, config: ConfigDict, classes: tuple[str, ...]) 
     side, _, channels = shape
     if 0 < data.resize < side:
         raise UserError(f"data.resize={data.resize} must be at least data.image_size={side}, or 0 for the same size")
-    placeholder = Images(np.zeros((1, 1, 1, channels), np.uint8), np.zeros(1, np.int32))
-    normalization = pixels.normalization(data.normalization, placeholder)
+    normalization = pixels.constants(data.normalization, channels)
     return Preprocessing(data.resize or side, side, channels, data.interpolation, normalization, classes)
 
 

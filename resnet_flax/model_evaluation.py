@@ -19,7 +19,7 @@ from resnet_flax.data.access import whole_batches
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.views import View
 from resnet_flax.errors import Diverged, UserError
-from resnet_flax.interchange.class_names import imagenet_classes
+from resnet_flax.interchange.class_names import imagenet_classes, in_imagenets_order
 from resnet_flax.model import Model
 from resnet_flax.networks.finite import non_finite_layers
 from resnet_flax.paths import expanded
@@ -150,6 +150,7 @@ def evaluate(
       Diverged: A weight or the loss is not finite.
     """
     net.check_classifies()
+    net = net.for_images(chosen.config.data)
     names = [n for n in configs.names_in(net.config.train.metrics) if n not in metric_functions.choices()]
     if names:
         where = configs.where_defined(net.config) or "--module=FILE if you define it"
@@ -261,12 +262,19 @@ def _reestimate_bn(net: Model, chosen: EvaluationSet, say: Callable[[str], None]
 def _align_classes(net: Model, found: Data) -> Data:
     """Renumbers the labels of class folders in the order of the network's classes, if both have the same classes.
 
-    For a network of ImageNet's classes, folders named 0 to 999 are class numbers, as in ImageNetV2.
+    For a network of ImageNet's classes, folders named 0 to 999 are class numbers, as in ImageNetV2. If the order of the
+    folders' names is a guess, the note says so.
     """
     theirs, ours = found.classes, net.preprocessing.classes
     order = ours
-    if ours == imagenet_classes() and set(theirs) == {str(i) for i in range(1000)}:
-        order = tuple(map(str, range(1000)))
+    if ours == imagenet_classes():
+        order = in_imagenets_order(theirs) or ours
+        if len(theirs) == len(ours) and set(theirs) != set(order):
+            guess = (
+                f"its classes are taken for ImageNet's in this order: {', '.join(theirs[:3])}, ...; name the folders "
+                f"by WordNet numbers (n01440764) or 0 to 999 to be certain"
+            )
+            return dataclasses.replace(found, note="; ".join(filter(None, [guess, found.note])))
     if theirs == order or len(theirs) != len(order) or set(theirs) != set(order):
         return found
     places = np.array([order.index(name) for name in theirs], np.int32)
@@ -282,18 +290,18 @@ def _align_classes(net: Model, found: Data) -> Data:
 def _check_classes(net: Model, theirs: tuple[str, ...], where: str) -> None:
     """Refuses data whose classes differ from the network's, or come in another order.
 
-    Of 1,000 classes only the number is compared: folders of ImageNet have WordNet numbers as names, and sorting them
-    gives the order of the network's classes.
+    ImageNet's classes have several names. For a network of them, only the number of other names is compared, since a
+    file of weights does not tell whose classes its 1,000 outputs are.
     """
     ours = net.preprocessing.classes
-    if theirs == ours:
+    if _with_imagenets_names(theirs) == _with_imagenets_names(ours):
         return
     if sorted(theirs) == sorted(ours):
         raise UserError(
             f"{where}: its classes are in another order ({', '.join(theirs[:3])}, ...) than the network's "
             f"({', '.join(ours[:3])}, ...)"
         )
-    if len(theirs) == len(ours) and (len(ours) == 1000 or ours[0] == "class 0"):
+    if len(theirs) == len(ours) and (ours == imagenet_classes() or ours[0] == "class 0"):
         return
     only = [f"{', '.join(sorted(set(a) - set(b))[:3])}{' ...' if len(set(a) - set(b)) > 3 else ''}"
             for a, b in ((theirs, ours), (ours, theirs))]  # fmt: skip
@@ -301,3 +309,7 @@ def _check_classes(net: Model, theirs: tuple[str, ...], where: str) -> None:
         f"{where}: its {len(theirs)} classes are not the network's {len(ours)}: only the data have "
         f"{only[0] or 'none'}; only the network has {only[1] or 'none'}"
     )
+
+
+def _with_imagenets_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    return imagenet_classes() if in_imagenets_order(classes) == classes else classes

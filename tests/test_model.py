@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config, model
-from resnet_flax.data import datasets, loaders
+from resnet_flax.data import datasets, loaders, pixels
 from resnet_flax.data.images import Images
+from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.networks import build
@@ -155,3 +156,13 @@ def test_keys_that_only_training_uses_are_not_checked_in_evaluation(tmp_path):
         config.validate(c)
     net = model.from_weights(tmp_path / "r18.safetensors", c)
     assert net.preprocessing.image_shape == (288, 288, 3)
+
+
+def test_a_network_with_a_weight_for_each_pixel_keeps_its_image_size():
+    c = config.resolve(config.load("configs/imagenet.py", "vgg-11"))
+    sizes = Preprocessing(256, 224, 3, "bilinear", pixels.constants("imagenet", 3), ("cat", "dog"))
+    net = model.Model(build(c.model, 2), {}, sizes, c)
+    with pytest.raises(UserError, match="data.image_size=192: vgg-11 has a weight for each pixel of its last layer"):
+        net.for_images({**c.data, "image_size": 192, "normalization": "imagenet"})
+    other = net.for_images({**c.data, "resize": 240, "normalization": "imagenet"})
+    assert (other.preprocessing.resize, other.preprocessing.image_size) == (240, 224)

@@ -6,7 +6,7 @@ their data set needs. :func:`validate` checks every config before anything is co
 To add a key, write its row in table.py and run ``python -m resnet_flax.config > docs/config.md``.
 """
 
-from resnet_flax.config.comparison import differences, for_evaluation, with_network_of
+from resnet_flax.config.comparison import PREPROCESSING_KEYS, differences, for_evaluation, with_network_of
 from resnet_flax.config.derived import follow, milestones, resolve, unresolved
 from resnet_flax.config.files import config_path, from_json, load, set_by_user, to_json
 from resnet_flax.config.key import Key
@@ -35,7 +35,8 @@ from resnet_flax.config.table import DERIVED, KEYS, RESUME_MAY_CHANGE, base, fla
 from resnet_flax.config.validation import check_names, hint_at_module, names_in, validate, where_defined, without_effect
 
 __all__ = [
-    "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "RESUME_MAY_CHANGE", "Key", "apply_name", "base",
+    "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "PREPROCESSING_KEYS", "RESUME_MAY_CHANGE",
+    "Key", "apply_name", "base",
     "check_depth", "check_names", "checksums", "config_path", "defining_files", "differences", "execute",
     "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json", "hint_at_module",
     "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax.config.derived import resolve
 from resnet_flax.config.names import NAME_KEYS
-from resnet_flax.config.table import KEYS, flatten
+from resnet_flax.config.table import KEYS, RESUME_MAY_CHANGE, flatten
 from resnet_flax.errors import UserError
 
 
@@ -34,8 +34,16 @@ def for_evaluation(c: ConfigDict) -> ConfigDict:
     return c
 
 
+# Keys of the preprocessing of images, which a network takes along to other data.
+PREPROCESSING_KEYS = ("image_size", "resize", "interpolation", "normalization")
+
+
 def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str], where: str) -> ConfigDict:
-    """Returns the given config, resolved, with its section ``model`` replaced by a trained network's.
+    """Returns the given config, resolved, with a trained network's section ``model`` and preprocessing of images.
+
+    For the same data set, the other keys of ``data`` are those of training, too, except where the images are: the split
+    is then the same. A key of ``data`` that the user sets keeps the user's value, and a new image size its own
+    ``data.resize``.
 
     The given config describes how to evaluate that network. Its file cannot know which settings training took from
     pretrained weights or from its command line. So only two kinds of ``model`` keys must agree with the trained
@@ -56,4 +64,8 @@ def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str
     if differing:
         raise UserError(f"{where} holds another network than --config names: {'; '.join(differing)}")
     given.model = trained.model
+    kept = {*RESUME_MAY_CHANGE, *set_by_user, *(["data.resize"] if "data.image_size" in set_by_user else [])}
+    for key in flatten(trained.data) if given.data.name == trained.data.name else PREPROCESSING_KEYS:
+        if f"data.{key}" not in kept:
+            given.data[key] = trained.data[key]
     return given

@@ -152,7 +152,8 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
 
     Args:
       data: The section ``data`` of a config.
-      testing: Whether a test split is enough if photographs on disk have no training split.
+      testing: Whether a test split is enough if photographs on disk have no training split, and ``data.validation`` or
+        ``data.subset`` may be larger than the training split.
       pipeline: A value to use instead of ``data.pipeline``.
 
     Raises:
@@ -173,9 +174,7 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
         train, test = set_aside_fifth(found.train)
         found = found._replace(train=train, test=test, own_split=False, note=found.note or tfds_sets.TESTED_ON_A_FIFTH)
     name = data["folder"] or data["name"]
-    train, validation = (
-        (found.train, found.train) if testing and not len(found.train) else _set_aside(found, data, name)
-    )
+    train, validation = _set_aside(found, data, name, testing)
     return Data(
         train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access,
         found.from_folders, found.skipped,
@@ -239,15 +238,15 @@ def classes(data: Mapping[str, Any]) -> int | None:
     return row(data["name"]).classes
 
 
-def _set_aside(found: Found, data: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+def _set_aside(found: Found, data: Mapping[str, Any], name: str, testing: bool) -> tuple[Any, Any]:
     """Applies the settings ``data.validation`` and ``data.subset`` to the training images."""
-    train = found.train
-    if data["validation"] >= len(train):
-        raise UserError(
-            f"data.validation={data['validation']} must be below the {len(train)} training images of {name}"
-        )
-    train, validation = split_off_validation(train, data["validation"])
-    wanted = data["subset"]
+    train, held_out, wanted = found.train, data["validation"], data["subset"]
+    if testing:  # the settings are those of a training run, which may have had more images
+        held_out = held_out if held_out < len(train) else 0
+        wanted = min(wanted, len(train) - held_out)
+    elif held_out >= len(train):
+        raise UserError(f"data.validation={held_out} must be below the {len(train)} training images of {name}")
+    train, validation = split_off_validation(train, held_out)
     if wanted > len(train):
         raise UserError(f"data.subset={wanted} must be at most the {len(train)} training images of {name}")
     return subset(train, wanted) if wanted else train, validation

@@ -6,7 +6,7 @@ A supply is made by a data set's access (:mod:`.access`) and read by the trainin
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import jax
@@ -119,7 +119,7 @@ class StreamedBatches:
         note: NoteBroken,
     ) -> None:
         self._splits, self._mesh, self._pipeline, self._seed, self._note = splits, mesh, pipeline, seed, note
-        self._eval_batch_size, self._share = eval_batch_size, _Share(mesh, batch_size)
+        self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
         self._batches: Batches | None = None
         self._ahead: deque[Arrays] = deque()
         self._failure: UserError | None = None
@@ -166,6 +166,11 @@ class StreamedBatches:
         """See :class:`Supply`."""
         if self._batches is not None:
             self._batches.close()
+
+    @cached_property
+    def _share(self) -> "_Share":
+        # Only training needs it: an evaluation's batch size need not be a multiple of the number of devices.
+        return _Share(self._mesh, self._batch_size)
 
     def _evaluation_share(self) -> "_Share":
         return _Share(self._mesh, layouts.rounded_up(self._eval_batch_size, self._mesh))

@@ -19,6 +19,7 @@ from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Photographs, Records, TarMembers
 from resnet_flax.errors import UserError
+from resnet_flax.interchange.class_names import in_imagenets_order
 from resnet_flax.runtime.progress import Progress
 
 NAME = "imagenet2012"  # the name in TFDS and in configs
@@ -101,9 +102,9 @@ def find(name: str, folder: Path, testing: bool = False) -> Found:
                 return _from_tars(there, testing)
             splits = {w.path.name: bool(w.found) for w in wanted if w.form == "class folders"}
             if splits["val"] and (splits["train"] or testing):
-                numbers = set(_class_folders(folder / "val")) == {str(i) for i in range(1000)}
-                found = of_folder(folder, "numbers" if numbers else "names", testing)
-                return found._replace(note="", own_split=True)  # names 0 to 999 are the labels, so the order is certain
+                order = in_imagenets_order(_class_folders(folder / "val"))
+                found = of_folder(folder, "numbers" if order and order[0].isdecimal() else "names", testing)
+                return found._replace(note=found.skipped if order else found.note, own_split=True)
         if prepared_set.found:
             return _prepared(name, prepared_set.path)  # raises an error that says what is wrong
     except OSError as error:

@@ -46,18 +46,26 @@ def normalization(name: str, train: Images) -> Normalization:
     ``imagenet`` does so with the constants of many PyTorch ports. ``caffe`` subtracts the channel means of Caffe's and
     Keras's networks from pixels from 0 to 255, in the order RGB. ``none`` only divides by 255.
     """
-    channels = train.images.shape[-1]
-    if name == "none":
-        return Normalization(np.zeros(1), np.ones(1))
-    if name in ("imagenet", "caffe"):
-        if channels != 3:
-            raise ValueError(f"data.normalization={name!r} needs images with 3 channels, but these have {channels}")
-        if name == "caffe":
-            return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
-        return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
+    if name not in STATISTICS:
+        return constants(name, train.images.shape[-1])
     statistics = PixelStatistics(name)
     statistics.add(train.images)
     return statistics.normalization()
+
+
+def constants(name: str, channels: int) -> Normalization:
+    """Returns a normalisation that is no statistic of images, for images with so many channels.
+
+    Raises:
+      ValueError: It is for another number of channels.
+    """
+    if name == "none":
+        return Normalization(np.zeros(1), np.ones(1))
+    if channels != 3:
+        raise ValueError(f"data.normalization={name!r} needs images with 3 channels, but these have {channels}")
+    if name == "caffe":
+        return Normalization(np.asarray(_CAFFE_MEAN) / 255, np.full(1, 1 / 255))
+    return Normalization(np.asarray(_IMAGENET_MEAN), np.asarray(_IMAGENET_STD))
 
 
 class PixelStatistics:

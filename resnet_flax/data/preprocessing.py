@@ -4,9 +4,13 @@ import base64
 import dataclasses
 import io
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from resnet_flax.config import PREPROCESSING_KEYS
+from resnet_flax.data import pixels
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
 
@@ -52,6 +56,44 @@ class Preprocessing:
                 f"the network was trained on images of {self.image_size}x{self.width} pixels, but photographs "
                 f"can only be resized to squares; evaluate it on the images of its data set instead"
             )
+
+    def adjusted(self, trained: Mapping[str, Any], data: Mapping[str, Any]) -> "Preprocessing":
+        """Returns the preprocessing with the sizes, filter and normalisation in which a config differs from training.
+
+        Args:
+          trained: The section ``data`` of the training run's config.
+          data: The same section of the config for evaluation.
+
+        Raises:
+          UserError: The sizes do not fit together, or the normalisation is not known for them.
+        """
+        changed = {key for key in PREPROCESSING_KEYS if data[key] != trained[key]}
+        if not changed:
+            return self
+        name, normalization = data["normalization"], self.normalization
+        if "normalization" in changed:
+            if name in pixels.STATISTICS:
+                raise UserError(
+                    f"data.normalization={name!r} is a statistic of the training images, which the network was trained "
+                    f"without; leave the key out, or choose imagenet, caffe or none"
+                )
+            try:
+                normalization = pixels.constants(name, self.channels)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+        changes: dict[str, Any] = {"interpolation": data["interpolation"], "normalization": normalization}
+        if changed & {"image_size", "resize"}:
+            side = data["image_size"] or self.image_size
+            resize, mean = data["resize"] or side, normalization.mean
+            if resize < side:
+                raise UserError(f"data.resize={resize} must be at least data.image_size={side}, or 0 for the same")
+            if mean.ndim == 3 and mean.shape[:2] != (resize, resize):
+                raise UserError(
+                    f"data.resize={resize}: the mean image of training, which is subtracted, has {mean.shape[0]}x"
+                    f"{mean.shape[1]} pixels; keep that size, or set data.normalization to imagenet, caffe or none"
+                )
+            changes |= {"image_size": side, "resize": resize, "width": None}
+        return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Preprocessing") -> list[str]:
         """Lists in words the differences of another, current preprocessing from this earlier one.

@@ -177,15 +177,16 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocess
     """
     if path.suffix != ".safetensors":
         raise UserError(f"--output={path}: must end in .safetensors")
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    # Unlike np.ascontiguousarray, this keeps a scalar's shape.
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     metadata = {_CONFIG: config, _PREPROCESSING: preprocessing}
     metadata |= {"format": "pt", _SUMS: json.dumps(_sums(tensors, metadata))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
-    except OSError as error:
-        raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--output={path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 _SAFETENSORS = {

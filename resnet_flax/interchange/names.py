@@ -83,7 +83,7 @@ def to_tensors(
     tensors = {}
     for entry in entries(network, image_shape, layout):
         value = np.asarray(_at(variables, entry.path))
-        tensors[entry.name] = layout.to_theirs(value if entry.index is None else value[entry.index], entry.modules)
+        tensors[entry.name] = layout.to_theirs(value if entry.index is None else value[entry.index, ...], entry.modules)
     return tensors
 
 

@@ -1,6 +1,7 @@
 """Names and axes of the tensors in other libraries' files of weights: one table per library.
 
-To support another library, add its table to :data:`LAYOUTS`. A layer that the table does not list keeps our name.
+To support another library, add its table to :data:`LAYOUTS`. Layers and tensors that the table does not list keep our
+names.
 """
 
 import dataclasses
@@ -66,12 +67,15 @@ class WeightLayout:
         """Returns the library's name for one of our tensors.
 
         Args:
-          modules: The path of our layer, such as ``("stage1", "rest", "conv1")``.
-          leaf: ``kernel``, ``bias``, ``scale``, ``mean`` or ``var``.
+          modules: The path of our layer, such as ``("stage1", "rest", "conv1")``; that of a unit, for a parameter of
+            its own.
+          leaf: ``kernel``, ``bias``, ``scale``, ``mean`` or ``var``, or a name from a unit of the user's, which stays.
           index: The unit's index in a stage's ``rest``, or None.
         """
+        if modules[0].startswith("stage") and len(modules) == 2:
+            return self.layer((*modules, leaf), index)
         leaves = self.bn_leaves if is_norm(modules[-1]) else self.leaves
-        return self.separator.join([self.layer(modules, index), leaves[leaf]])
+        return self.separator.join([self.layer(modules, index), leaves.get(leaf, leaf)])
 
     def by_name(self, tensors: Mapping[str, Any], common: str) -> dict[str, Any]:
         """Renames a file's tensors to this table's names, and leaves out those that are not weights.

@@ -13,7 +13,8 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import names, weight_layouts
 from resnet_flax.interchange.files import Weights, read
 from resnet_flax.interchange.published import evaluation_sizes
-from resnet_flax.networks import Network
+from resnet_flax.interchange.weight_layouts import WeightLayout
+from resnet_flax.networks import Network, build
 from resnet_flax.runs.schemas import read_config
 
 __all__ = ["ADOPTED", "config_of", "deviations", "read", "settings_of", "variables"]
@@ -49,12 +50,26 @@ def deviations(config: ConfigDict) -> list[str]:
     """
     model, layout = config.model, weight_layouts.of_family(config.model.family)
     ours = configs.flatten(config)
-    return [
+    unit = f"model.unit={model.unit}, and {layout.name} network has residual"
+    return [unit] * _has_other_units(model, layout) + [
         f"{key}={ours[key]}, and {layout.name} network has {value}"
         for key, value in layout.settings.items()
         if layout.families[0] == model.family and key.startswith("model.") and configs.KEYS[key].applies(ours)
         and ours[key] != value
     ]  # fmt: skip
+
+
+def _has_other_units(model: Mapping[str, Any], layout: WeightLayout) -> bool:
+    """Says whether a network has the tensors of the library's network, but other units; the libraries' are residual."""
+    if model["unit"] == "residual" or model["family"] != layout.families[0]:
+        return False
+
+    def tensors(**keys: str) -> dict[str, tuple[int, ...]]:
+        network = build({**model, **keys}, classes=1)
+        return {entry.name: entry.shape for entry in names.entries(network, (32, 32, 3), layout)}
+
+    options = layout.settings.get("model.shortcut", "AB")
+    return tensors() in [tensors(unit="residual", shortcut=option) for option in options]
 
 
 def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str]) -> ConfigDict:
@@ -75,10 +90,7 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
         trained = configs.resolve(read_config(weights.config.encode(), weights.path))
         if given is None:
             return trained
-        given = configs.with_network_of(trained, given, set_by_user, str(weights.path))
-        if given.data.name == trained.data.name:
-            given.data.normalization = trained.data.normalization
-        return given
+        return configs.with_network_of(trained, given, set_by_user, str(weights.path))
     if given is None:
         raise UserError(f"{weights.path} does not say which network it is of; name it: --config=FILE:UNIT-DEPTH")
     given = given.copy_and_resolve_references()
@@ -126,5 +138,11 @@ def variables(
     what = f"{model['family']} {configs.name_of(model)}"
     layout = names.layout_of(weights, model["family"])
     found = names.from_tensors(network, image_shape, weights, what, layout, without_head)
+    if weights.config is None and _has_other_units(model, layout):
+        print(
+            f"{weights.path}: in {layout.name} layout, whose networks have residual units; model.unit={model['unit']} "
+            f"gives other logits",
+            file=sys.stderr,
+        )
     dtype = np.dtype(network.layers.param_dtype)
     return jax.tree.map(lambda a: np.array(a, dtype), found)  # copies, so that no view keeps the file mapped

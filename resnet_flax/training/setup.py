@@ -18,7 +18,7 @@ from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.transforms import Transform
 from resnet_flax.errors import UserError
-from resnet_flax.interchange.class_names import imagenet_classes
+from resnet_flax.interchange.class_names import imagenet_classes, in_imagenets_order
 from resnet_flax.networks import Network, build, compilation
 from resnet_flax.training import metric_functions
 from resnet_flax.training.devices import data_mesh
@@ -91,7 +91,7 @@ def preprocessing(config: ConfigDict, data: Data, normalization: Normalization) 
     """Returns the preprocessing that turns any image into input for a network trained on this data set."""
     height, width, channels = data.access.image_shape
     classes = data.classes
-    if config.data.name == datasets.IMAGENET and len(classes) == len(imagenet_classes()):
+    if config.data.name == datasets.IMAGENET and in_imagenets_order(classes) == classes:
         classes = imagenet_classes()  # names instead of WordNet numbers, in the same order
     return Preprocessing(
         resize=data.access.resize,

@@ -1,18 +1,21 @@
 """Tests of the order of class folders whose names are numbers, and of the notes about it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from resnet_flax import config, model
+from resnet_flax import config, model, model_evaluation
 from resnet_flax.data import datasets, folders, imagenet
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
+from resnet_flax.interchange.class_names import imagenet_classes
 from resnet_flax.networks import build
 from resnet_flax.training import loop
+from resnet_flax.training.setup import preprocessing
 from tests.commands import ROOT, command
 from tests.interchange import random_weights
 from tests.runs.test_photographs import make_folder
@@ -124,3 +127,40 @@ def test_folders_named_0_to_999_are_imagenets_labels(tmp_path):
     last = output.splitlines()[-1]
     assert f"({wrong} of {len(files)})" in last
     assert float(last.rpartition(" ")[2]) == pytest.approx(loss, rel=1e-4, abs=2e-3)
+
+
+WORDNET, LABELS = [f"n{i:08}" for i in range(1000)], [str(i) for i in range(1000)]
+FROM_ONE, WORDS = [str(i + 1) for i in range(1000)], [f"word {i}" for i in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("folders", "certain"),
+    [(WORDNET, True), (LABELS, True), ([f"{i:03}" for i in range(1000)], True), (FROM_ONE, False), (WORDS, False)],
+)
+def test_thousand_folders_are_imagenets_only_by_their_names(tmp_path, folders, certain):
+    """Otherwise classes keep the folders' names, and a note says that the order is a guess."""
+    for name in folders:
+        (tmp_path / "val" / name).mkdir(parents=True)
+        (tmp_path / "val" / name / "0.jpg").touch()
+    (tmp_path / "val" / folders[0] / "list.txt").touch()
+    c = config.load("configs/imagenet.py", None, {"data.data_dir": str(tmp_path)})
+    data = datasets.load_for_evaluation(c.data)
+    assert data.classes == tuple(folders if certain else sorted(folders))
+    assert data.note.endswith("1 files skipped, because their names are not an image's (1 .txt)")
+    assert ("data.class_order=numbers sorts them the other way" in data.note) == (folders is FROM_ONE)
+    normalization = data.access.normalization("imagenet", data.test)
+    assert preprocessing(c, data, normalization).classes == (imagenet_classes() if certain else data.classes)
+
+    net = SimpleNamespace(preprocessing=SimpleNamespace(classes=imagenet_classes()))
+    aligned = model_evaluation._align_classes(net, data)
+    np.testing.assert_array_equal(aligned.test.labels, np.arange(1000))
+    assert ("its classes are taken for ImageNet's in this order" in aligned.note) != certain
+
+
+def test_other_thousand_classes_are_not_a_networks(tmp_path):
+    own = SimpleNamespace(preprocessing=SimpleNamespace(classes=tuple(WORDS)))
+    for others in (WORDNET, LABELS, FROM_ONE):
+        with pytest.raises(UserError, match="its 1000 classes are not the network's 1000: only the data have "):
+            model_evaluation._check_classes(own, tuple(others), "there")
+    trained = SimpleNamespace(preprocessing=SimpleNamespace(classes=tuple(WORDNET)))
+    model_evaluation._check_classes(trained, tuple(LABELS), "there")

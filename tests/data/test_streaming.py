@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from resnet_flax.data import decoding
+from resnet_flax.data.device_arrays import StreamedBatches
 from resnet_flax.data.photographs import Files, Photographs
 from resnet_flax.data.streaming import Pipeline
 from resnet_flax.errors import UserError
+from resnet_flax.training.devices import data_mesh
 from tests.commands import ROOT
 
 COUNT, BATCH = 21, 6
@@ -60,6 +62,16 @@ def test_a_batch_holds_images_with_their_labels(photographs):
         assert (batch["images"].shape, batch["images"].dtype) == ((BATCH, 16, 16, 3), np.uint8)
         assert (batch["labels"].shape, batch["labels"].dtype) == ((BATCH,), np.int32)
         assert (batch["broken"] == -1).all()
+
+
+def test_an_evaluation_takes_any_batch_size_on_several_devices(photographs):
+    mesh = data_mesh()
+    assert COUNT % mesh.size
+    supply = StreamedBatches({"test": photographs}, mesh, COUNT, COUNT, PIPELINE, 0, note=None)
+    (arrays,) = supply.evaluation_arrays("test")
+    counted = np.asarray(arrays["mask"])
+    assert counted.size % mesh.size == 0
+    assert np.asarray(arrays["labels"])[counted].tolist() == list(range(COUNT))
 
 
 @pytest.mark.parametrize("threads", [1, 4, 0])

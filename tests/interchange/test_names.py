@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
-from resnet_flax.interchange.weights import deviations
+from resnet_flax.interchange.weights import deviations, variables
 from resnet_flax.networks import build
-from resnet_flax.networks.units import UNITS
+from resnet_flax.networks.units import UNITS, Unit
 from tests.marks import slow
 from tests.networks.small import variables_of
 from tests.peer_torchvision import torchvision
@@ -136,10 +137,48 @@ def test_the_head_can_be_reset(lacking):
         ("cifar10", "residual-20", {"model.shortcut_padding": "both"}, []),
         ("cifar10", "residual-20", {"model.shortcut": "B"}, []),
         ("cifar10", "residual-20", {}, ["model.shortcut_padding=end, and akamaster's network has both"]),
-        ("cifar10", "plain-20", {}, []),  # no shortcuts
+        ("cifar10", "plain-20", {}, ["model.unit=plain, and akamaster's network has residual"]),
+        ("cifar10", "plain-20", {"model.shortcut": "B"}, ["model.unit=plain, and akamaster's network has residual"]),
+        ("cifar10", "highway-20", {}, []),  # the names of its gates are not akamaster's
+        ("imagenet", "plain-18", {}, []),  # torchvision's network has more names, those of projections
         ("cifar10", "vgg-16", {}, []),  # akamaster has none
     ],
 )  # fmt: skip
 def test_differences_from_the_other_librarys_network_are_listed(path, name, keys, expected):
     c = config.resolve(config.load(f"configs/{path}.py", name, keys))
     assert deviations(c) == expected
+
+
+@pytest.mark.parametrize(("unit", "remarks"), [("residual", 0), ("plain", 1)])
+def test_a_file_that_is_loaded_into_other_units_is_remarked_on(unit, remarks, capsys):
+    shape, keys = (8, 8, 3), {"depth": 8, "width": 0.25}
+    net = network(**keys)
+    tensors = names.to_tensors(net, shape, variables_of(net, jnp.zeros((1, *shape))), "cifar")
+    c = config.resolve(config.load("configs/cifar10.py", f"{unit}-8", {"model.width": 0.25}))
+    variables(weights(tensors), build(c.model, 10), shape, c.model)
+    error = capsys.readouterr().err
+    assert error.count("in akamaster's layout, whose networks have residual units; model.unit=plain") == remarks
+
+
+class OwnUnit(Unit):
+    """``y = relu(alpha norm(F(x)) + shortcut(x))``, with a parameter of its own and a norm of Flax."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        alpha = self.param("alpha", nn.initializers.ones, ())
+        y = nn.BatchNorm(use_running_average=not train, name="norm1")(self.branch(x, train))
+        return nn.relu(alpha * y + self.shortcut(x, train))
+
+
+def test_a_unit_of_the_users_own_survives_export_and_import(monkeypatch, tmp_path):
+    monkeypatch.setitem(UNITS, "own", OwnUnit)
+    net, shape = network(depth=14, unit="own", width=0.25), (8, 8, 3)
+    expected, tensors = there_and_back(net, shape)
+    own = {name: tensor.shape for name, tensor in tensors.items() if "alpha" in name or "layer3.1.norm1" in name}
+    assert own == {f"layer{i}.{j}.alpha": () for i in (1, 2, 3) for j in (0, 1)} | {
+        f"layer3.1.norm1.{leaf}": (16,) for leaf in ("scale", "bias", "mean", "var")
+    }
+    files.write(tmp_path / "own.safetensors", tensors, "{}", "{}")
+    file = files.read(tmp_path / "own.safetensors")
+    back = names.from_tensors(net, shape, file, "it", names.layout_of(file, "cifar"))
+    jax.tree.map(np.testing.assert_array_equal, back, expected)

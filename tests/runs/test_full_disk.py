@@ -11,6 +11,7 @@ from resnet_flax import config
 from resnet_flax.data import datasets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.errors import UserError
+from resnet_flax.interchange import files
 from resnet_flax.runs.checkpoints import Checkpoints
 from tests.commands import finish, lines, train
 
@@ -69,6 +70,14 @@ def test_a_full_disk_while_saving(tmp_path, no_larger_than):
     assert code == 0, output
     assert "resuming at step 4 of 12" in output
     assert lines(run) == lines(tmp_path / "whole")
+
+
+def test_a_full_disk_while_exporting(tmp_path, no_larger_than):
+    no_larger_than(1_000)
+    with pytest.raises(UserError, match=r"--output=.*/new\.safetensors: cannot be written: .*File too large") as error:
+        files.write(tmp_path / "new.safetensors", {"kernel": np.zeros(1000)}, "{}", "{}")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def state_of(size):

@@ -2,14 +2,20 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from resnet_flax import config, model
+from resnet_flax import api, config, model
 from resnet_flax.data import datasets
+from resnet_flax.errors import UserError
+from resnet_flax.evaluation_config import config_of_file, config_of_run
 from resnet_flax.interchange import files, names
+from resnet_flax.model_evaluation import evaluate as evaluate_set
+from resnet_flax.model_evaluation import load_evaluation_set
 from resnet_flax.training import loop
 from tests.commands import command, lines
 from tests.data.prepared_sets import prepare
 from tests.marks import slow
+from tests.runs.reference_views import middle
 from tests.training.small import small_config
 
 DIGITS = tuple("0123456789")
@@ -97,3 +103,91 @@ def test_evaluate_says_if_it_uses_held_out_training_images(place):
     assert code == 0, output
     assert "tested on a fifth of its training images, which are not trained on: it has no split for testing" in output
     assert "of 70), loss" in output.splitlines()[-1]
+
+
+def mean_loss(net, crops, labels):
+    """The mean loss of crops [H, W, C] that are normalised already."""
+    logits = np.asarray(net.features(np.stack(crops).astype(np.float32))["logits"], np.float64)
+    return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean()
+
+
+def digits_config(place, **keys):
+    given = {"model.width": 0.25, "data.name": "large_digits", "data.data_dir": str(place)}
+    return config.load("configs/digits.py", "residual-8", given | keys)
+
+
+def test_sizes_and_constants_that_the_user_sets_take_effect(place):
+    """Images of 16 pixels go into a network that was trained on 8, without the mean image."""
+    run = api.open_run(place / "run")
+    c = digits_config(place, **{"data.image_size": 16, "data.normalization": "none"})
+    test = datasets.load(c.data).test
+    assert test.images.shape[1:] == (16, 16, 1)
+    expected = mean_loss(run.model(), test.images / 255, test.labels)
+    assert run.evaluate(config=c).loss == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"data.image_size": 16}, "data.resize=16: the mean image of training, which is subtracted, has 8x8 pixels"),
+        (
+            {"data.image_size": 8, "data.normalization": "channel"},
+            "data.normalization='channel' is a statistic of the training images, which the network was trained without",
+        ),
+        ({"data.image_size": 8, "data.normalization": "caffe"}, "'caffe' needs images with 3 channels"),
+    ],
+)
+def test_preprocessing_that_is_not_known_is_refused(place, keys, message):
+    with pytest.raises(UserError, match=message):
+        api.open_run(place / "run").evaluate(config=digits_config(place, **keys))
+
+
+def photographs_config(place, **keys):
+    given = {"model.stage_units": (1,), "data.folder": str(place / "photos")}
+    return config.load("configs/folder.py", "residual-18", given | keys)
+
+
+def test_photographs_are_prepared_as_the_user_says(begun_before):
+    """PIL prepares them for the expected loss. The run was trained on 16 out of 19 pixels, bilinear."""
+    workdir, exported = begun_before / "photographs", begun_before / "exported.safetensors"
+    net = model.from_run(workdir)
+    tensors = names.to_tensors(net.network, net.preprocessing.image_shape, net.variables, "imagenet")
+    files.write(exported, tensors, config.to_json(net.config), net.preprocessing.to_json())
+    keys = {"image_size": 24, "resize": 30, "interpolation": "bicubic", "normalization": "none"}
+    c = photographs_config(begun_before, **{f"data.{key}": value for key, value in keys.items()})
+
+    crops, labels = [], []
+    for path in sorted((begun_before / "photos").glob("*/*")):
+        image = Image.open(path).convert("RGB")
+        size = [30 * side // min(image.size) for side in image.size]
+        crops.append(middle(middle(np.asarray(image.resize(size, Image.Resampling.BICUBIC)) / 255, 30, 30), 24, 24))
+        labels.append(net.preprocessing.classes.index(path.parent.name))
+    expected = mean_loss(net, crops, labels)
+    found = evaluate_set(net, load_evaluation_set(config_of_run(workdir, c), "all"))
+    assert found.images == len(labels)
+    assert found.loss == pytest.approx(expected, rel=1e-4)
+    file = files.read(exported)
+    chosen = load_evaluation_set(config_of_file(file, c), "all")
+    assert evaluate_set(model.from_loaded(file, chosen.config), chosen).loss == pytest.approx(expected, rel=1e-4)
+
+    image_size = config_of_run(workdir, photographs_config(begun_before, **{"data.image_size": 28})).data
+    assert (image_size.resize, image_size.interpolation) == (32, "bilinear")  # 8/7, as in the config file
+    too_small = config_of_run(workdir, photographs_config(begun_before, **{"data.resize": 15, "data.image_size": 16}))
+    with pytest.raises(UserError, match="data.resize=15 must be at least data.image_size=16"):
+        net.for_images(too_small.data)
+
+
+@pytest.mark.parametrize("keys", ['"validation": 200', '"validation": 0, "subset": 200'])
+def test_a_smaller_folder_than_that_of_training_is_evaluated(begun_before, keys):
+    workdir = begun_before / "photographs"
+    text = (workdir / "config.json").read_text()
+    (workdir / "config.json").write_text(text.replace('"subset": 0,', "").replace('"validation": 0', keys))
+    c = photographs_config(begun_before)
+    count = len(list((begun_before / "photos").glob("*/*")))
+    test, train, whole = (
+        sum(map(len, load_evaluation_set(config_of_run(workdir, c), split).splits.values()))
+        for split in ("test", "train", "all")
+    )
+    assert 0 < test < train < whole == test + train == count
+    c = photographs_config(begun_before, **{"data.validation": 1})
+    assert len(load_evaluation_set(config_of_run(workdir, c), "validation").splits["validation"]) == 1
