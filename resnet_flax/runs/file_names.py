@@ -5,12 +5,12 @@ from collections.abc import Collection
 CONFIG = "config.json"  # the complete config, enough to repeat the run
 METRICS = "metrics.jsonl"  # a line each time the run logs
 STARTS = "starts.jsonl"  # a line for each start: the time, the step, the environment
-DIVERGED = "diverged.json"  # the step at which the loss was not finite
+DIVERGED = "diverged.json"  # the step at which the loss was not finite; deleted when the run starts again
 INTERRUPTED = "interrupted.json"  # the step at which a signal stopped the run; deleted when it resumes
 PREPROCESSING = "preprocessing.json"  # the preprocessing of images, and the classes
 PHOTOGRAPHS = "photographs.json"  # which photographs a stream reads; it resumes only with the same ones
 BROKEN = "broken_images.jsonl"  # unreadable images that were skipped
-CRASH = "crash.txt"  # the error of the program or the machine that ended a run of an experiment
+CRASH = "crash.txt"  # the error that ended a run of an experiment; deleted when the run starts again
 WORKER_LOG = "run.log"  # the output of a cluster's workers
 CHECKPOINTS = "checkpoints"  # a folder with a subfolder for each step
 DAMAGED = "damaged_checkpoints"  # a folder for checkpoints that could not be read

@@ -9,10 +9,11 @@ from absl import flags
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CRASH
+from resnet_flax.runs.file_names import CHECKPOINTS, CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
+from tests.experiments import folders
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -138,6 +139,18 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, c
     again, _ = execution.execute(planned, wanted)
     assert again.failure == ""
     assert not (again.run.workdir / CRASH).exists()
+
+
+def test_a_finished_run_is_finished_whatever_it_did_before(folder, wanted, capsys):
+    """Regression test: a note of divergence, which earlier versions did not delete, made sweeps leave the run out."""
+    [run] = planned = plan([Case("plain-8", SMALL)], wanted)
+    folders.run(run.workdir, run.config, lines=2)
+    (run.workdir / CHECKPOINTS / "4").mkdir(parents=True)
+    run.directory.write_diverged(1, "the loss is not finite")
+    for outcomes in (execution.execute(planned, wanted), execution.read_outcomes(planned)):
+        assert [(o.failure, o.final["step"]) for o in outcomes] == [("", 4)]
+    plans.print_plan(planned)
+    assert capsys.readouterr().out.endswith("seed 0: finished\n")
 
 
 def test_exit_codes_of_failures(folder, wanted):

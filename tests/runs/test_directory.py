@@ -131,6 +131,18 @@ def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):
     assert run.record_start(0, 269_722, 10, here | {"jax": "0.0.1"}) == []  # a restart does not compare
 
 
+def test_a_start_deletes_the_notes_on_how_the_run_ended_before(tmp_path):
+    """Regression test: a run that got past the step at which it had diverged was called diverged for ever."""
+    run = RunDirectory(tmp_path)
+    run.write_config(resolved())
+    run.write_diverged(5, "the loss is not finite")
+    run.write_crash("OSError")
+    run.write_interrupted(4)
+    run.record_start(4, 269_722, 10, environment())
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, STARTS, checksums.FILE}
+    run.check()
+
+
 def photos(folder, classes, values=(0, 250)):
     for name, value in zip(classes, values, strict=True):
         (folder / name).mkdir(parents=True)
