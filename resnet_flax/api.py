@@ -66,8 +66,7 @@ class Run:
     @property
     def status(self) -> str:
         """The run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, and so on."""
-        lines = self.lines
-        return self._directory.status(lines[-1]["step"] if lines else 0, self.config.train.steps)[0]
+        return str(self._directory.status(self.lines, self.config.train.steps))
 
     @property
     def lines(self) -> list[dict[str, Any]]:

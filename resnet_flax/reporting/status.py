@@ -11,7 +11,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import record
 from resnet_flax.reporting.gather import RunFolder, gather
-from resnet_flax.runs.reading import NOT_BEGUN
+from resnet_flax.runs.reading import State
 from resnet_flax.runtime.progress import duration
 
 HEADER = ("run", "state", "step", "images/s", "time left", "training error", "test error", "host")
@@ -56,15 +56,15 @@ def read(folder: Path) -> Status:
 
     rows = [_row(run, name(run.path)) for run in runs]
     missing = [name(path) for path in planned if path not in there]
-    rows += [(name, NOT_BEGUN, *[""] * (len(HEADER) - 2)) for name in missing]
-    states = [*(run.state for run in runs), *[NOT_BEGUN] * len(missing)]
-    return Status(rows, states, not {"running", NOT_BEGUN}.isdisjoint(states))
+    rows += [(name, State.NOT_BEGUN, *[""] * (len(HEADER) - 2)) for name in missing]
+    states = [*(run.state for run in runs), *[State.NOT_BEGUN] * len(missing)]
+    return Status(rows, states, not {State.RUNNING, State.NOT_BEGUN}.isdisjoint(states))
 
 
 def _row(run: RunFolder, name: str) -> tuple[str, ...]:
     last: Mapping[str, Any] = run.lines[-1] if run.lines else {}
     steps, rate = run.config.train.steps, last.get("images_per_second")
-    running = run.state == "running"
+    running = run.state == State.RUNNING
     left = duration((steps - run.steps) * run.config.train.batch_size / rate) if running and rate else ""
     tested = next((line["test_error"] for line in reversed(run.lines) if line.get("test_error") is not None), None)
     state = run.state if running else run.status

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -108,6 +109,29 @@ def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
     else:
         (tmp_path / METRICS).write_text('{"step": 8}\n')
     assert not RunDirectory(tmp_path).is_finished(resolved())
+
+
+def test_the_status_is_finished_once_the_last_checkpoint_is_complete(tmp_path):
+    """Regression test: the last line of metrics, which is written before that checkpoint, decided alone."""
+    run, checkpoint = RunDirectory(finished_folder(tmp_path, resolved())), tmp_path / "checkpoints" / "12"
+    run.record_start(0, 269_722, 10, environment())
+
+    def status():
+        return str(run.status(run.metrics(), 12))
+
+    assert status() == "finished"
+    with run.locked():  # A command looks at the finished run.
+        assert status() == "finished"
+    checkpoint.rename(checkpoint.with_name("12.orbax-checkpoint-tmp"))
+    with run.locked():
+        assert status() == "running, after step 12"
+    assert status() == "killed or failed after step 12, restarts at step 0"
+    (tmp_path / "checkpoints" / "8").mkdir()
+    assert status() == "killed or failed after step 12, resumes at step 8"
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert status() == "finished"  # as the runs in results/
+    with run.locked():
+        assert status() == "running, after step 12"
 
 
 def test_each_start_records_its_environment(tmp_path):
