@@ -51,7 +51,7 @@ def execute(runs: Sequence[PlannedRun], request: Request, announcement: str = ""
                 print(announcement, file=sys.stderr, flush=True)
             local.launch(runs, endings)
     except Interrupted as signal:
-        so_far = [outcome(run, *endings[i]) if i in endings else _read(run) for i, run in enumerate(runs)]
+        so_far = [outcome(run, *endings[i]) if i in endings else read_outcome(run) for i, run in enumerate(runs)]
         raise Stopped(str(signal), so_far) from None
     return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
 
@@ -64,10 +64,11 @@ def read_outcomes(runs: Sequence[PlannedRun]) -> list[Outcome]:
     """
     for run in runs:
         resume.check_config(run.directory, run.config)
-    return [_read(run) for run in runs]
+    return [read_outcome(run) for run in runs]
 
 
-def _read(run: PlannedRun) -> Outcome:
+def read_outcome(run: PlannedRun) -> Outcome:
+    """Returns the outcome of a run so far, as read from its directory, without executing anything."""
     now = run.directory.status(run.directory.repaired_metrics()[0], run.config.train.steps)
     if now.state == State.FINISHED:
         return outcome(run)
