@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run
+from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run, is_run
 from resnet_flax.runs.reading import State
 from resnet_flax.sweeps.registry import ORDER
 
@@ -105,10 +105,12 @@ class Unreadable:
     """A run that cannot be read.
 
     Attributes:
+      path: The absolute path of the run directory.
       label: The path to show.
       why: The error's message.
     """
 
+    path: Path
     label: str
     why: str
 
@@ -134,11 +136,15 @@ class Gathered:
     unreadable: Sequence[Unreadable] = ()
 
 
-def gather(folder: Path) -> Gathered:
+def gather(folder: Path, planned: Collection[Path] = ()) -> Gathered:
     """Reads every experiment.json and every run directory in a folder, at any depth.
 
+    Args:
+      folder: The folder.
+      planned: Absolute paths of further runs, anywhere; those that have begun are read, too.
+
     Raises:
-      UserError: The folder does not exist, or holds nothing that can be read.
+      UserError: The folder does not exist, or holds nothing that can be read, and no runs are planned.
     """
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: there is no such folder; name one that holds experiments or runs")
@@ -152,10 +158,10 @@ def gather(folder: Path) -> Gathered:
     experiments.sort(key=lambda e: (_position(e.record.experiment), e.record.experiment, e.label))
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
-    others = [
-        one for path, files in found if holds_run(files) and path not in runs and (one := reader.run(path)) is not None
-    ]
-    if not experiments and not others:
+    inside = [path for path, files in found if holds_run(files)]
+    paths = dict.fromkeys([*inside, *filter(is_run, planned)])
+    others = [one for path in paths if path not in runs and (one := reader.run(path)) is not None]
+    if not experiments and not others and not planned:
         if reader.problems:
             raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(reader.problems)}")
         raise UserError(
@@ -197,7 +203,7 @@ class _Reader:
 
     def unreadable(self) -> list[Unreadable]:
         """Returns the runs that could not be read."""
-        return [Unreadable(self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
+        return [Unreadable(p, self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
 
     def experiment(self, path: Path) -> Experiment | None:
         try:

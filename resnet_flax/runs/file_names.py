@@ -1,6 +1,8 @@
 """The names of the files and folders in a run directory, which are defined only here."""
 
+import os
 from collections.abc import Collection
+from pathlib import Path
 
 CONFIG = "config.json"  # the complete config, enough to repeat the run
 METRICS = "metrics.jsonl"  # a line each time the run logs
@@ -19,6 +21,8 @@ EXPERIMENT, PLAN = "experiment.json", "plan.json"  # of an experiment's folder, 
 TRACKER_ID = "tracker_id"  # the run's id at a tracker
 LOCK = ".lock"
 
+_OF_A_RUN = (CONFIG, METRICS, STARTS)
+
 
 def broken_name(process: int) -> str:
     """Returns the name of the file in which a process lists the images that it skipped."""
@@ -27,4 +31,9 @@ def broken_name(process: int) -> str:
 
 def holds_run(names: Collection[str]) -> bool:
     """Whether a folder with files of these names is, or was, a run directory."""
-    return not {CONFIG, METRICS, STARTS}.isdisjoint(names)
+    return not set(_OF_A_RUN).isdisjoint(names)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is, or was, a run directory; False if it does not exist."""
+    return any(os.path.lexists(folder / name) for name in _OF_A_RUN)
