@@ -143,6 +143,7 @@ def test_a_mistake_is_reported_in_one_line(run, tmp_path):
         ({"depth": 8}, "'Plain against residual networks' has no setting 'depth'; choose from depths, units"),
         ({"depths": 8}, "depths=8 must be a list, such as (20, 56)"),
         ({"depths": (8, "20")}, "depths=(8, '20') must be of type int, and '20' is not"),
+        ({"depths": ()}, "depths=() is empty: give at least one value, such as 20,56"),
         ({"units": "plain"}, "units='plain' must be a list, such as ('plain', 'residual')"),
     ],
 )
