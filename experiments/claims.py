@@ -85,8 +85,10 @@ EXPERIMENT = Experiment(
         "deep": Setting(56, "Depth of the plain network that degrades."),
         "shallow": Setting((8, 14), "Depths of the shallow networks."),
         "depths": Setting((8, 20, 32, 56), "Depths of the networks with and without batch normalisation."),
-        "dropout": Setting((0.2, 0.5), "Dropout rates of the deep plain network."),
-        "decay": Setting((1e-3, 5e-3), "Weight decays of the deep plain network, stronger than the config's."),
+        "dropout": Setting((0.2, 0.5), "Dropout rates of the deep plain network.", may_be_empty=True),
+        "decay": Setting(
+            (1e-3, 5e-3), "Weight decays of the deep plain network, stronger than the config's.", may_be_empty=True
+        ),
     },
     cases=cases,
     findings=findings,

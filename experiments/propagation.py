@@ -114,10 +114,12 @@ EXPERIMENT = Experiment(
     question="Do gradients vanish in deep plain networks? How large are the responses of layers? (arXiv:1512.03385, "
     "section 4.1 and Fig. 7)",
     settings={
-        "units": Setting(("plain", "residual", "highway", "preactivation"), "Units of the networks."),
-        "depths": Setting((20, 56), "Depths of the networks."),
-        "norms": Setting(("batch", "none"), "Values of model.norm."),
-        "initializations": Setting(("he", "lecun"), "Values of model.initialization."),
+        "units": Setting(
+            ("plain", "residual", "highway", "preactivation"), "Units of the networks.", may_be_empty=True
+        ),
+        "depths": Setting((20, 56), "Depths of the networks.", may_be_empty=True),
+        "norms": Setting(("batch", "none"), "Values of model.norm.", may_be_empty=True),
+        "initializations": Setting(("he", "lecun"), "Values of model.initialization.", may_be_empty=True),
         "trained": Setting(True, "Also train the networks, and measure them again."),
         "fraction": Setting(0.5, "Fraction of the config's schedule to train for.", least=0, most=1),
         "weights": Setting((), "Exported files of trained networks to measure, too."),

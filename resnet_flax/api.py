@@ -38,8 +38,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.metrics import columns
 from resnet_flax.runtime import compilation
 from resnet_flax.sweeps import cases
-from resnet_flax.sweeps.endings import SUCCESS, earlier_failure
-from resnet_flax.sweeps.execution import outcome
+from resnet_flax.sweeps.execution import read_outcome
 from resnet_flax.sweeps.experiment import Experiment
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import loop
@@ -66,8 +65,7 @@ class Run:
     @property
     def status(self) -> str:
         """The run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, and so on."""
-        lines = self.lines
-        return self._directory.status(lines[-1]["step"] if lines else 0, self.config.train.steps)[0]
+        return str(self._directory.status(self.lines, self.config.train.steps))
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -142,14 +140,13 @@ class Run:
         return evaluate(self.model(step), chosen, reestimate_bn)
 
     def outcome(self, label: str = "") -> cases.Outcome:
-        """The run in the form that figures and tables accept.
+        """The run in the form that figures and tables accept. They leave its errors out while it has not finished.
 
         Args:
           label: The run's name in them; by default the network's name.
         """
         config = self.config
-        found = earlier_failure(config, self.path) or SUCCESS
-        return outcome(cases.PlannedRun(config, self.path, label or name_of(config.model)), *found)
+        return read_outcome(cases.PlannedRun(config, self.path, label or name_of(config.model)))
 
     @property
     def _directory(self) -> RunDirectory:

@@ -10,7 +10,10 @@ from PIL import Image
 
 from resnet_flax import api
 from resnet_flax.errors import UserError
+from resnet_flax.reporting import tables
+from resnet_flax.runs.directory import RunDirectory
 from tests.commands import ROOT, command
+from tests.experiments import folders
 from tests.pages import README, python_blocks
 
 SMALL = {
@@ -83,6 +86,25 @@ def test_a_run_reports_its_status_and_steps(run):
     assert outcome.parameters == sum(a.size for a in jax.tree.leaves(run.model().variables["params"]))
 
 
+def test_an_outcome_has_the_state_of_the_run(tmp_path):
+    """Regression test: an unfinished run had a finished outcome, so tables averaged its last line as its final one."""
+    c = folders.config()
+    states = {"results": "", "stopped": "interrupted", "lost": "diverged", "broken": "crashed", "now": "running"}
+    found = {name: api.Run(folders.run(tmp_path / name, c, steps=None if name == "results" else 90)) for name in states}
+    RunDirectory(tmp_path / "lost").write_diverged(91, "the loss is not finite")
+    RunDirectory(tmp_path / "broken").write_crash("Traceback\nOSError: it is: broken\n")
+    (tmp_path / "early").mkdir()
+    RunDirectory(tmp_path / "early").write_config(c)
+    states["early"], found["early"] = "not begun", api.Run(tmp_path / "early")
+    with RunDirectory(tmp_path / "now").locked():
+        outcomes = {name: run.outcome(name) for name, run in found.items()}
+    assert {name: outcome.failure for name, outcome in outcomes.items()} == states
+    assert (outcomes["lost"].reason, outcomes["broken"].reason) == ("the loss is not finite", "OSError: it is: broken")
+    rows = {row[0]: row[2:4] for row in tables.rows(tables.tidy(list(outcomes.values())))}
+    assert rows.pop("results") == ("1", "5.00")
+    assert rows == {name: (f"1 (1 {state})", "-") for name, state in states.items() if state}
+
+
 def test_an_evaluation_equals_that_of_the_command_and_of_the_run(run):
     result = run.evaluate()
     assert result.error == run.lines[-1]["test_error"]
@@ -127,6 +149,7 @@ def test_a_mistake_is_reported_in_one_line(run, tmp_path):
         ({"depth": 8}, "'Plain against residual networks' has no setting 'depth'; choose from depths, units"),
         ({"depths": 8}, "depths=8 must be a list, such as (20, 56)"),
         ({"depths": (8, "20")}, "depths=(8, '20') must be of type int, and '20' is not"),
+        ({"depths": ()}, "depths=() is empty: give at least one value, such as 20,56"),
         ({"units": "plain"}, "units='plain' must be a list, such as ('plain', 'residual')"),
     ],
 )

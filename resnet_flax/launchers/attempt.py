@@ -21,8 +21,6 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
       Busy: Another process is training the run.
       Interrupted: SIGTERM or SIGINT stopped the run. A checkpoint is saved.
     """
-    directory = RunDirectory(workdir)
-    directory.forget_crash()
     try:
         loop.run(config, workdir, tracking)
     except Diverged as error:
@@ -35,5 +33,5 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
         text = traceback.format_exc()
         print(text, file=sys.stderr)
         what = configs.explain_own_error(error) or f"{type(error).__name__}: {first_line(error)}"
-        return "crashed", f"{what!s:.300} (see {directory.write_crash(text)})"
+        return "crashed", f"{what!s:.300} (see {RunDirectory(workdir).write_crash(text)})"
     return SUCCESS

@@ -37,7 +37,10 @@ moments.defvjp(_moments_fwd, _moments_bwd)
 
 @jax.custom_vjp
 def scale_and_shift(x: Array, multiplier: Array, offset: Array) -> Array:
-    """Computes ``x * multiplier + offset``; both have x's rank, and length 1 along the axes that they broadcast."""
+    """Computes ``x * multiplier + offset``.
+
+    Multiplier and offset have the same dtype, x's rank, and length 1 along the axes that they broadcast.
+    """
     return x * multiplier + offset
 
 
@@ -48,7 +51,8 @@ def _scale_and_shift_fwd(x: Array, multiplier: Array, offset: Array) -> tuple[Ar
 def _scale_and_shift_bwd(kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array, Array]:
     x, multiplier = kept
     axes = tuple(axis for axis, side in enumerate(multiplier.shape) if side != x.shape[axis])
-    of_multiplier, of_offset = (jnp.expand_dims(total, axes) for total in _two_sums(dy * x, dy, axes))
+    totals = (jnp.expand_dims(total, axes) for total in _two_sums(dy * x, dy, axes))
+    of_multiplier, of_offset = (total.astype(multiplier.dtype) for total in totals)
     return (dy * multiplier).astype(x.dtype), of_multiplier, of_offset
 
 

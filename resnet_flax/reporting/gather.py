@@ -3,8 +3,7 @@
 import dataclasses
 import datetime
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from resnet_flax.errors import UserError
 from resnet_flax.reporting import record
 from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run
+from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run, is_run
+from resnet_flax.runs.reading import State
 from resnet_flax.sweeps.registry import ORDER
 
 
@@ -29,7 +29,8 @@ class RunFolder:
       config: The complete config.
       lines: The records of metrics.jsonl.
       starts: A record of each start: its time, device and versions.
-      status: The state, and at which step the run ended and resumes, as in :meth:`RunDirectory.status`.
+      state: The state, such as ``finished``, ``running`` or ``interrupted``.
+      at_steps: At which step the run ended or is, and at which one it resumes.
       reason: The reason of a crash in one line, if known.
       old_rules: The old rules under which the run was begun, a reason for each (``resnet_flax/runs/rules.py``).
       mended: A text on lines of metrics that were restored from a checkpoint, or empty.
@@ -40,7 +41,8 @@ class RunFolder:
     config: ConfigDict
     lines: Sequence[Mapping[str, Any]]
     starts: Sequence[Mapping[str, Any]]
-    status: str
+    state: str
+    at_steps: str = ""
     reason: str = ""
     old_rules: Sequence[str] = ()
     mended: str = ""
@@ -51,14 +53,14 @@ class RunFolder:
         return configs.name_of(self.config.model)
 
     @property
-    def state(self) -> str:
-        """The state alone, such as ``finished``, ``running`` or ``interrupted``."""
-        return re.sub(r",? (at|after) step .*", "", self.status)
+    def status(self) -> str:
+        """The state with its steps, such as ``interrupted at step 300``."""
+        return self.state + self.at_steps
 
     @property
     def finished(self) -> bool:
         """Says whether the run has taken the last step of its config."""
-        return self.status == "finished"
+        return self.state == State.FINISHED
 
     @property
     def steps(self) -> int:
@@ -103,10 +105,12 @@ class Unreadable:
     """A run that cannot be read.
 
     Attributes:
+      path: The absolute path of the run directory.
       label: The path to show.
       why: The error's message.
     """
 
+    path: Path
     label: str
     why: str
 
@@ -132,11 +136,15 @@ class Gathered:
     unreadable: Sequence[Unreadable] = ()
 
 
-def gather(folder: Path) -> Gathered:
+def gather(folder: Path, planned: Collection[Path] = ()) -> Gathered:
     """Reads every experiment.json and every run directory in a folder, at any depth.
 
+    Args:
+      folder: The folder.
+      planned: Absolute paths of further runs, anywhere; those that have begun are read, too.
+
     Raises:
-      UserError: The folder does not exist, or holds nothing that can be read.
+      UserError: The folder does not exist, or holds nothing that can be read, and no runs are planned.
     """
     if not folder.is_dir():
         raise UserError(f"--workdir={folder}: there is no such folder; name one that holds experiments or runs")
@@ -150,10 +158,10 @@ def gather(folder: Path) -> Gathered:
     experiments.sort(key=lambda e: (_position(e.record.experiment), e.record.experiment, e.label))
     for run in (run for experiment in experiments for run in experiment.runs):
         runs[run.path] = run
-    others = [
-        one for path, files in found if holds_run(files) and path not in runs and (one := reader.run(path)) is not None
-    ]
-    if not experiments and not others:
+    inside = [path for path, files in found if holds_run(files)]
+    paths = dict.fromkeys([*inside, *filter(is_run, planned)])
+    others = [one for path in paths if path not in runs and (one := reader.run(path)) is not None]
+    if not experiments and not others and not planned:
         if reader.problems:
             raise UserError(f"--workdir={folder}: nothing there can be read: {'; '.join(reader.problems)}")
         raise UserError(
@@ -195,7 +203,7 @@ class _Reader:
 
     def unreadable(self) -> list[Unreadable]:
         """Returns the runs that could not be read."""
-        return [Unreadable(self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
+        return [Unreadable(p, self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
 
     def experiment(self, path: Path) -> Experiment | None:
         try:
@@ -248,9 +256,8 @@ def read_run(path: Path, label: str) -> RunFolder:
     if config is None:
         raise UserError(f"{path / CONFIG}: there is no such file, so the folder holds no run")
     (lines, mended), starts = run.repaired_metrics(), run.starts()
-    status, reason = run.status(lines[-1]["step"] if lines else 0, config.train.steps)
     old = rules.old_rules(config, rules.rules_in(starts))
-    return RunFolder(path, label, config, lines, starts, status, reason, old, mended)
+    return RunFolder(path, label, config, lines, starts, *run.status(lines, config.train.steps), old, mended)
 
 
 def started(run: RunFolder) -> str:

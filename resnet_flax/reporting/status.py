@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resnet_flax.errors import UserError
 from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import record
 from resnet_flax.reporting.gather import RunFolder, gather
-from resnet_flax.runs.reading import NOT_BEGUN
+from resnet_flax.runs.file_names import is_run
+from resnet_flax.runs.reading import State
 from resnet_flax.runtime.progress import duration
 
 HEADER = ("run", "state", "step", "images/s", "time left", "training error", "test error", "host")
+UNREADABLE = "unreadable"  # the state of a run with a damaged file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Status:
     """The state of the runs in a folder. Its ``str`` is a table for a terminal.
 
     Attributes:
-      rows: A row for each run, with the columns of :data:`HEADER`. Planned runs without a folder come last.
+      rows: A row for each run, with the columns of :data:`HEADER`. Damaged ones come after those that can be read, and
+        planned ones that have not begun come last.
       states: The state of each run in a word or two, in the same order.
       is_active: True if a run is running or has yet to begin.
     """
@@ -37,34 +39,31 @@ class Status:
 
 
 def read(folder: Path) -> Status:
-    """Reads the state of the runs and plans in a folder, at any depth.
+    """Reads the state of the runs and plans in a folder, at any depth. Planned runs may be elsewhere.
 
     Raises:
       UserError: The folder does not exist, or holds neither runs nor plans.
     """
     planned = record.planned(folder)
-    try:
-        runs = gather(folder).runs
-    except UserError:
-        if not planned:
-            raise
-        runs = []
-    root, there = folder.resolve(), {run.path for run in runs}
+    found = gather(folder, planned)
+    damaged = [run for run in found.unreadable if is_run(run.path)]  # not those that were deleted
+    root, there = folder.resolve(), {*(run.path for run in found.runs), *(run.path for run in damaged)}
 
     def name(path: Path) -> str:
         return Path(os.path.relpath(path, root)).as_posix()
 
-    rows = [_row(run, name(run.path)) for run in runs]
-    missing = [name(path) for path in planned if path not in there]
-    rows += [(name, NOT_BEGUN, *[""] * (len(HEADER) - 2)) for name in missing]
-    states = [*(run.state for run in runs), *[NOT_BEGUN] * len(missing)]
-    return Status(rows, states, not {"running", NOT_BEGUN}.isdisjoint(states))
+    missing = [path for path in planned if path not in there]
+    rows = [_row(run, name(run.path)) for run in found.runs]
+    rows += [_short_row(name(run.path), f"{UNREADABLE}: {run.why}") for run in damaged]
+    rows += [_short_row(name(path), State.NOT_BEGUN) for path in missing]
+    states = [*(run.state for run in found.runs), *[UNREADABLE] * len(damaged), *[State.NOT_BEGUN] * len(missing)]
+    return Status(rows, states, not {State.RUNNING, State.NOT_BEGUN}.isdisjoint(states))
 
 
 def _row(run: RunFolder, name: str) -> tuple[str, ...]:
     last: Mapping[str, Any] = run.lines[-1] if run.lines else {}
     steps, rate = run.config.train.steps, last.get("images_per_second")
-    running = run.state == "running"
+    running = run.state == State.RUNNING
     left = duration((steps - run.steps) * run.config.train.batch_size / rate) if running and rate else ""
     tested = next((line["test_error"] for line in reversed(run.lines) if line.get("test_error") is not None), None)
     state = run.state if running else run.status
@@ -73,6 +72,10 @@ def _row(run: RunFolder, name: str) -> tuple[str, ...]:
         f"{rate:.4g}" if rate else "", left, _percent(last.get("train_error")), _percent(tested),
         str(run.starts[-1].get("host", "")) if run.starts else "",
     )  # fmt: skip
+
+
+def _short_row(name: str, state: str) -> tuple[str, ...]:
+    return name, state, *[""] * (len(HEADER) - 2)
 
 
 def _percent(error: float | None) -> str:

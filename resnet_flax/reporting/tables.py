@@ -33,7 +33,7 @@ _Row = dict[str, Any]
 
 
 def tidy(
-    outcomes: Sequence[Outcome], folder: Path | None = None, groups: Mapping[str, Collection[str]] | None = None
+    outcomes: Sequence[Outcome], folder: Path | None = None, groups: Mapping[str, Collection[Path]] | None = None
 ) -> list[_Row]:
     """Returns a row for each run, with raw numbers as in metrics.jsonl, by column name.
 
@@ -44,7 +44,7 @@ def tidy(
     Args:
       outcomes: The outcomes of the runs.
       folder: The folder that the runs' folders are relative to. The default is the working directory.
-      groups: The labels of each group.
+      groups: The directories of the runs in each group, by the group's name.
     """
     flat = [configs.flatten(o.run.config) for o in outcomes]
     left_out = ("seed", *configs.RESUME_MAY_CHANGE)
@@ -53,10 +53,9 @@ def tidy(
     old = [_old_rules(o) for o in outcomes]
 
     def row(outcome: Outcome, values: Mapping[str, Any], old_rules: str) -> _Row:
-        label = outcome.run.label
-        member = [name for name, labels in (groups or {}).items() if label in labels]
+        member = [name for name, workdirs in (groups or {}).items() if name and outcome.run.workdir in workdirs]
         return {
-            "run": label,
+            "run": outcome.run.label,
             **({"group": "; ".join(member)} if len(groups or {}) > 1 else {}),
             **{key: values.get(key) for key in (*varying, "seed")},
             "state": outcome.failure or "finished",
@@ -157,7 +156,7 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> Table:
     return write_rows(folder / "table.csv", header(runs), rows(runs), CAPTION + old)
 
 
-def write_runs(outcomes: Sequence[Outcome], folder: Path, groups: Mapping[str, Collection[str]]) -> None:
+def write_runs(outcomes: Sequence[Outcome], folder: Path, groups: Mapping[str, Collection[Path]]) -> None:
     """Writes the tidy rows as runs.csv. A number that is missing or not finite becomes an empty field."""
     found = tidy(outcomes, folder, groups)
     folder.mkdir(parents=True, exist_ok=True)

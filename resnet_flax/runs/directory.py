@@ -144,6 +144,8 @@ class RunDirectory(RunReader):
     ) -> list[str]:  # fmt: skip
         """Adds a line to starts.jsonl: the time, the step, the run's rules, the network's size and the environment.
 
+        The notes on how an earlier start ended are deleted: this one may end otherwise.
+
         Args:
           step: The step at which the run starts or resumes.
           parameters: The number of the network's parameters.
@@ -164,6 +166,8 @@ class RunDirectory(RunReader):
         self.append(STARTS, line | {key: value for key, value in optional.items() if value})
         checksums.note(self.path / STARTS, (self.path / STARTS).read_bytes())
         checksums.remove(self.path / INTERRUPTED)
+        checksums.remove(self.path / DIVERGED)
+        (self.path / CRASH).unlink(missing_ok=True)
         # Keys that an earlier version did not write are no changes.
         return [f"{key} {there[key]}, now {value}" for there in starts[-1:] for key, value in environment.items()
                 if key in there and key not in ("python", "orbax-checkpoint") and there[key] != value]  # fmt: skip
@@ -210,10 +214,6 @@ class RunDirectory(RunReader):
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / CRASH).write_text(text)
         return self.path / CRASH
-
-    def forget_crash(self) -> None:
-        """Deletes the record of a crash."""
-        (self.path / CRASH).unlink(missing_ok=True)
 
     def note_broken(self, line: _Line, process: int = 0) -> Path:
         """Adds a line for an image that was skipped: ``image``, ``split``, ``reason``; returns the file's path."""

@@ -86,13 +86,18 @@ class CheckedFiles:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
     def append(self, name: str, line: _Line) -> None:
-        """Appends a line to a .jsonl file. If a crash cut the last line short, the new line starts below it."""
+        """Appends a line to a .jsonl file and waits until it is on disk, so that a checksum never precedes it.
+
+        If a crash cut the last line short, the new line starts below it.
+        """
         with open(self.path / name, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
             file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,9 +4,11 @@ Files are not trusted. Each is compared with its checksum (:mod:`~.checksums`), 
 (:mod:`~.schemas`). A file that cannot be read causes a UserError that names it.
 """
 
+import enum
 import fcntl
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -35,10 +37,36 @@ if TYPE_CHECKING:  # these modules import jax
     from resnet_flax.data.pixels import Normalization
     from resnet_flax.data.preprocessing import Preprocessing
 
-NOT_BEGUN = "not begun"  # also of a run that was killed before its first step was compiled
-KILLED = "killed or failed"
-
 _Line = dict[str, Any]
+
+
+class State(enum.StrEnum):
+    """The states of a run."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    CRASHED = "crashed"
+    KILLED = "killed or failed"
+    NOT_BEGUN = "not begun"  # also of a run that was killed before its first step was compiled
+
+
+class Status(NamedTuple):
+    """The state of a run, with its steps. Its ``str`` is a text such as ``interrupted at step 300``.
+
+    Attributes:
+      state: The state.
+      at_steps: The rest of the text: at which step the run ended or is, and at which one it resumes.
+      reason: The reason of a crash in one line, or an empty text.
+    """
+
+    state: State
+    at_steps: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.state + self.at_steps
 
 
 class RunReader(CheckedFiles):
@@ -205,34 +233,35 @@ class RunReader(CheckedFiles):
             return False
         return bool(lines) and lines[-1]["step"] >= config.train.steps and self.has_checkpoint(config.train.steps)
 
-    def status(self, last_step: int, total_steps: int) -> tuple[str, str]:
-        """Describes the run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, ...
+    def status(self, lines: Sequence[_Line], total_steps: int) -> Status:
+        """Returns the run's state.
 
-        A process that ended without a word in the folder was killed, or failed outside of a sweep, which notes crashes.
+        The last line of metrics is written before the last checkpoint, so a run has finished only with both. Where no
+        process is at work, a folder that has no checkpoints at all holds the results of a finished run, as in
+        ``results/``. A process that ended without a word in the folder was killed, or failed outside of a sweep, which
+        notes crashes.
 
         Args:
-          last_step: The last step in the run's metrics.
+          lines: The run's metrics.
           total_steps: The run's number of steps, ``train.steps``.
-
-        Returns:
-          The description; and the reason of a crash in one line, or an empty text.
         """
         diverged, interrupted, starts = self.diverged(), self.interrupted(), self.starts()
-        crash = self.read_unchecked(CRASH)
-        if last_step >= total_steps:
-            return "finished", ""
-        if self.is_locked():
-            return f"running, after step {last_step}", ""
+        crash, last, steps = self.read_unchecked(CRASH), lines[-1]["step"] if lines else 0, self.steps()
+        is_locked = self.is_locked()
+        kept = total_steps in steps or not (is_locked or (self.path / CHECKPOINTS).exists())
+        if last >= total_steps and kept:
+            return Status(State.FINISHED)
+        if is_locked:
+            return Status(State.RUNNING, f", after step {last}")
         if diverged is not None:
-            return f"diverged at step {diverged['step']}", ""
+            return Status(State.DIVERGED, f" at step {diverged['step']}")
         if interrupted is not None:
-            return f"interrupted at step {interrupted}", ""
+            return Status(State.INTERRUPTED, f" at step {interrupted}")
         if not starts and crash is None:
-            return NOT_BEGUN, ""
+            return Status(State.NOT_BEGUN)
         said = [line for line in (crash or b"").decode(errors="replace").split("\n") if line.strip()]
-        ended, steps = KILLED if crash is None else "crashed", self.steps()
-        resumes = f"resumes at step {steps[-1]}" if steps else "restarts at step 0"
-        return f"{ended} after step {last_step}, {resumes}", said[-1] if said else ""
+        ended = f" after step {last}, {f'resumes at step {steps[-1]}' if steps else 'restarts at step 0'}"
+        return Status(State.KILLED if crash is None else State.CRASHED, ended, said[-1] if said else "")
 
     def is_locked(self) -> bool:
         """Whether a process holds the folder's lock."""

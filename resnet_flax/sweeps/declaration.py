@@ -18,13 +18,14 @@ class Results:
     Attributes:
       request: The request to the experiment.
       outcomes: The outcomes of all runs, seed by seed.
-      groups: The labels of the cases in each group, by the group's name. Without groups, all are in the group ``""``.
+      groups: The directories of the runs in each group, by the group's name. Without groups, all are in the group
+        ``""``.
       stopped: True if a signal stopped the runs. Findings then draw the results so far and skip long measurements.
     """
 
     request: Request
     outcomes: Sequence[Outcome]
-    groups: Mapping[str, frozenset[str]]
+    groups: Mapping[str, frozenset[Path]]
     stopped: bool = False
 
     @property
@@ -43,8 +44,8 @@ class Results:
         return tables.tidy(self.outcomes, self.folder, self.groups)
 
     def of(self, group: str) -> list[Outcome]:
-        """Returns the outcomes of one group of cases."""
-        return [o for o in self.outcomes if o.run.label in self.groups[group]]
+        """Returns the outcomes of one group of runs."""
+        return [o for o in self.outcomes if o.run.workdir in self.groups[group]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Stage:
     """A second stage of runs, chosen by the results of the first. The table of errors reports the second stage alone.
 
     Attributes:
-      group: The name of its cases in :attr:`Results.groups`.
+      group: The name of its runs in :attr:`Results.groups`.
       names: Names for the future runs of the stage, for plan.json.
       dry_run_line: The line that ``--dry-run`` prints about the stage.
       cases: Returns the cases that the results of the first stage decide.

@@ -14,13 +14,13 @@ SUCCESS: Ending = ("", "")
 def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
     """Returns the ending of a run that diverged before and would diverge again, or None if the run is worth starting.
 
-    A run that crashed is worth another attempt.
+    A run that crashed is worth another attempt. A finished run has not failed, whatever an earlier version left there.
     """
     directory = RunDirectory(workdir)
     found, there = directory.diverged(), directory.config()
     if found is None or there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return None
-    return "diverged", found["message"]
+    return None if directory.is_finished(config) else ("diverged", found["message"])
 
 
 def first_line(error: BaseException) -> str:

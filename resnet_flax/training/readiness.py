@@ -40,7 +40,7 @@ def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -
         resume.check_config(run, config)
         resume.check_rules(run, config)
     check_precision(config)
-    check_batch(config.train.batch_size, config.train.bn_group, devices)
+    check_batch(config.train.batch_size, config.train.bn_group if config.model.norm == "batch" else 0, devices)
     check_accumulation(config, devices)
 
 

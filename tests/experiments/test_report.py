@@ -51,8 +51,8 @@ def workdir(tmp_path_factory):
     (crashed / "crash.txt").write_text("Traceback (most recent call last):\n  ...\nOSError: the disk is full\n")
     (root / "other/never").mkdir()
     RunDirectory(root / "other/never").write_config(config("residual-8"))
-    (root / "other/finished/checkpoints/900").mkdir(parents=True)
-    (root / "other/finished/checkpoints/900/config.json").write_text("no run's")
+    (root / "other/finished/checkpoints/64000").mkdir(parents=True)
+    (root / "other/finished/checkpoints/64000/config.json").write_text("no run's")
     return root
 
 

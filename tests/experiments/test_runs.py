@@ -6,13 +6,15 @@ import re
 import pytest
 from absl import flags
 
+from experiments import claims, propagation, sweep
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CRASH
+from resnet_flax.runs.file_names import CHECKPOINTS, CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
+from tests.experiments import folders
 
 SMALL = {
     "train.steps": 4, "train.log_every": 2, "train.eval_every": 4, "model.width": 0.25, "train.batch_size": 16,
@@ -39,15 +41,15 @@ def plan(cases, wanted, seeds=(0,)):
 def given(folder, monkeypatch):
     """Returns the request of a command line with these arguments and the workdir."""
 
-    def parse(*arguments):
+    def parse(*arguments, settings=None):
         if not any(argument.startswith("--config=") for argument in arguments):
             arguments = ("--config=configs/digits.py", *arguments)
         arguments = (f"--workdir={folder}", *arguments)
         monkeypatch.setattr("sys.argv", ["experiment", *arguments])  # where config_flags looks for overrides
         values = flags.FlagValues()
-        options.define("configs/digits.py", (0,), {}, values)
+        options.define("configs/digits.py", (0,), settings or {}, values)
         values(["experiment", *arguments])
-        return options.request_from_flags({}, values)
+        return options.request_from_flags(settings or {}, values)
 
     return parse
 
@@ -156,6 +158,18 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, c
     assert not (again.run.workdir / CRASH).exists()
 
 
+def test_a_finished_run_is_finished_whatever_it_did_before(folder, wanted, capsys):
+    """Regression test: a note of divergence, which earlier versions did not delete, made sweeps leave the run out."""
+    [run] = planned = plan([Case("plain-8", SMALL)], wanted)
+    folders.run(run.workdir, run.config, lines=2)
+    (run.workdir / CHECKPOINTS / "4").mkdir(parents=True)
+    run.directory.write_diverged(1, "the loss is not finite")
+    for outcomes in (execution.execute(planned, wanted), execution.read_outcomes(planned)):
+        assert [(o.failure, o.final["step"]) for o in outcomes] == [("", 4)]
+    plans.print_plan(planned)
+    assert capsys.readouterr().out.endswith("seed 0: finished\n")
+
+
 def test_exit_codes_of_failures(folder, wanted):
     run = plan([Case("plain-8")], wanted)[0]
     diverged, crashed, fine = (Outcome(run, [], 0, 0, failure) for failure in ("diverged", "crashed", ""))
@@ -170,6 +184,24 @@ def test_runs_can_be_shared(folder, given):
     [run] = plan([Case("plain-8")], given(f"--runs={folder / 'shared'}"))
     assert run.workdir == folder / "shared" / "plain-8-seed0"
     assert given().runs == folder / "runs"
+
+
+@pytest.mark.parametrize(
+    ("argument", "example"), [("--seeds=", "0,1"), ("--depths=", "8,20,32,56"), ("--shallow=", "8,14")]
+)
+def test_an_empty_list_is_refused(given, argument, example):
+    """Regression test: a list from an unset variable of the shell ended in an IndexError."""
+    with pytest.raises(UserError) as refusal:
+        given(argument, settings=claims.EXPERIMENT.settings)
+    assert str(refusal.value) == f"{argument} is empty: give at least one value, such as {example}"
+
+
+def test_a_list_may_be_empty_where_something_is_left(given):
+    settings = given("--decay=", "--dropout=", settings=claims.EXPERIMENT.settings).settings
+    assert (settings.decay, settings.dropout) == ((), ())
+    settings = given("--units=", "--weights=x.safetensors", settings=propagation.EXPERIMENT.settings).settings
+    assert (settings.units, settings.weights) == ((), ("x.safetensors",))
+    assert given("--grid=model.depth=8", "--lines=", settings=sweep.EXPERIMENT.settings).settings.lines == ()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The table of the states of runs in a folder."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -100,6 +101,56 @@ def test_the_command_prints_the_table(folder):
     assert code == 2
     assert output.startswith("error: --workdir=")
     assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("elsewhere", ["--runs", "link"])
+def test_planned_runs_outside_of_the_folder_are_read(tmp_path, elsewhere):
+    """Regression test: they were shown as not begun, and --watch never ended."""
+    folder, scratch = tmp_path / "sweep", tmp_path / "scratch"
+    for name, steps in (("done", None), ("now", 90)):
+        run(scratch / name, config(), steps=steps)
+    folder.mkdir()
+    (folder / "runs").symlink_to(scratch)
+    runs = folder / "runs" if elsewhere == "link" else scratch
+    record.write_plan(folder, {runs / name: name for name in ("done", "now", "later", 300 * "n")})
+    with RunDirectory(scratch / "now").locked():
+        rows = status.read(folder).rows
+    assert [row[:3] for row in rows] == [
+        ("../scratch/done", "finished", f"{STEPS} of {STEPS}"),
+        ("../scratch/now", "running", f"90 of {STEPS}"),
+        ("../scratch/later", "not begun", ""),
+        (f"../scratch/{300 * 'n'}", "not begun", ""),  # A file system cannot hold this name.
+    ]
+    record.write_plan(folder, {runs / "done": "done"})
+    assert not status.read(folder).is_active
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_damaged_run_has_a_row_and_is_not_active(folder, planned):
+    """Regression test: it was not begun if planned, so that --watch never ended; else it had no row."""
+    names = ["done", "stopped"] if planned else []
+    record.write_plan(folder, {folder / "runs" / name: name for name in names})
+    (folder / "runs/stopped/starts.jsonl").write_text("edited")
+    found = status.read(folder)
+    [damaged] = [row for row in found.rows if row[0] == "runs/stopped"]
+    assert damaged[1].startswith(f"unreadable: {folder.name}/runs/stopped/starts.jsonl: is not as the run wrote it")
+    assert str(found).endswith("4 runs: 1 finished, 1 killed or failed, 1 diverged, 1 unreadable")
+    assert not found.is_active
+
+
+def test_a_plan_whose_runs_are_all_damaged(tmp_path):
+    record.write_plan(tmp_path, {run(tmp_path / "x", config()): "x"})
+    (tmp_path / "x/config.json").write_text("{")
+    found = status.read(tmp_path)
+    assert [row[1].partition(":")[0] for row in found.rows] == found.states == ["unreadable"]
+
+
+def test_a_deleted_run_of_an_experiment_has_no_row(folder):
+    deleted = run(folder / "runs/deleted", config())
+    record.write(record.Record("sweep", "x", "y"), folder, [folder / "runs/done", deleted])
+    assert len(status.read(folder).rows) == 6
+    shutil.rmtree(deleted)
+    assert len(status.read(folder).rows) == 5
 
 
 def test_an_invalid_plan_is_skipped(folder):

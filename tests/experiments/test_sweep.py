@@ -156,6 +156,23 @@ def test_runs_csv_has_the_numbers_of_the_runs(tmp_path, runs, drawn):
     assert sum(row["group"] == "chosen" for row in found) == 6
 
 
+def test_a_run_that_only_served_to_choose_is_not_among_the_chosen(tmp_path, runs, drawn, monkeypatch):
+    """Regression test: it has the label of the choice, and a mean with it would favour the choice."""
+    shown = {}
+    monkeypatch.setattr("resnet_flax.figures.final_errors.against", lambda outcomes, path, *more: (
+        shown.update({path.name: outcomes}), Figure(path.name, ""))[1])  # fmt: skip
+    results = runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, choose_seeds=("5",)))
+    chosen = results.of("chosen")
+    assert sorted((o.run.config.model.unit, o.run.config.seed) for o in chosen) == [
+        (unit, seed) for unit in ("plain", "residual") for seed in (0, 1, 2)
+    ]
+    assert len(results.of("")) == 8
+    assert shown == {"unit.png": chosen}
+    found = rows(tmp_path / "runs.csv")
+    assert [(row["group"], row["seed"]) for row in found if row["seed"] == "5"] == [("", "5")] * 8
+    assert sum(row["group"] == "chosen" for row in found) == 6 == len(found) - 8
+
+
 @pytest.mark.parametrize("until", [0, 3, 8, 10])
 def test_a_stopped_sweep_draws_the_results_so_far_and_resumes(tmp_path, runs, drawn, until):
     """Stopped in its first stage, between the stages, or in its second, a sweep ends like an uninterrupted one."""

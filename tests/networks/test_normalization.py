@@ -77,6 +77,23 @@ def test_statistics_of_bfloat16_are_float32():
     np.testing.assert_allclose(updates["batch_stats"]["mean"], 0.1 * exact, atol=1e-6)
 
 
+@pytest.mark.parametrize("group", [0, 4])
+def test_gradients_have_the_parameters_type(double, group):
+    """Regression test: those of float64 images were float64, too, which is an error for float32 parameters."""
+    x = jnp.ones((16, 3, 5, 4), jnp.float64)
+    layers = [BatchNorm(group=group, dtype=jnp.float64, gpu=gpu) for gpu in (False, True)]
+    variables = layers[0].init(jax.random.key(0), x, True)
+
+    def types(layer):
+        def loss(params, x):
+            return layer.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])[0].sum()
+
+        return jax.eval_shape(jax.grad(loss, argnums=(0, 1)), variables["params"], x)
+
+    expected = {"scale": jax.ShapeDtypeStruct((4,), jnp.float32), "bias": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    assert types(layers[0]) == types(layers[1]) == (expected, jax.ShapeDtypeStruct(x.shape, jnp.float64))
+
+
 def test_a_group_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="bn_group=3 does not divide the 16 images"):
         BatchNorm(group=3).init(jax.random.key(0), jnp.ones((16, 2, 2, 1)), True)

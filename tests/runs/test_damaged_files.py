@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -234,6 +235,20 @@ def test_a_line_that_was_cut_short_does_not_damage_the_next_one(tmp_path_factory
     assert run.broken() == whole
     run.note_broken({"image": "4.png"})
     assert run.broken() == [*whole, {"image": "4.png"}]
+
+
+def test_a_start_is_on_disk_before_its_checksum(tmp_path, monkeypatch):
+    """Regression test: after a power cut, the checksum was that of a line which the disk had never received."""
+    synced, fsync = [], os.fsync
+
+    def noted(file):
+        synced.append((Path(os.readlink(f"/proc/self/fd/{file}")).name, os.fstat(file).st_size))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    RunDirectory(tmp_path).record_start(0, 269_722, 10, {})
+    assert synced[0] == (STARTS, (tmp_path / STARTS).stat().st_size)
+    assert [name.partition("-")[0] for name, _ in synced[1:]] == [f".{checksums.FILE}"]
 
 
 def test_a_folder_without_files_has_no_lines(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -111,6 +112,29 @@ def test_a_folder_that_lacks_something_is_not_finished(tmp_path, lost):
     assert not RunDirectory(tmp_path).is_finished(resolved())
 
 
+def test_the_status_is_finished_once_the_last_checkpoint_is_complete(tmp_path):
+    """Regression test: the last line of metrics, which is written before that checkpoint, decided alone."""
+    run, checkpoint = RunDirectory(finished_folder(tmp_path, resolved())), tmp_path / "checkpoints" / "12"
+    run.record_start(0, 269_722, 10, environment())
+
+    def status():
+        return str(run.status(run.metrics(), 12))
+
+    assert status() == "finished"
+    with run.locked():  # A command looks at the finished run.
+        assert status() == "finished"
+    checkpoint.rename(checkpoint.with_name("12.orbax-checkpoint-tmp"))
+    with run.locked():
+        assert status() == "running, after step 12"
+    assert status() == "killed or failed after step 12, restarts at step 0"
+    (tmp_path / "checkpoints" / "8").mkdir()
+    assert status() == "killed or failed after step 12, resumes at step 8"
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert status() == "finished"  # as the runs in results/
+    with run.locked():
+        assert status() == "running, after step 12"
+
+
 def test_each_start_records_its_environment(tmp_path):
     assert RunDirectory(tmp_path).record_start(0, 269_722, 10, environment()) == []
     assert RunDirectory(tmp_path).record_start(500, 269_722, 10, environment()) == []
@@ -130,6 +154,18 @@ def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):
     assert run.record_start(500, 269_722, 10, here) == ["jax 0.0.1, now 0.10.0", "devices 1, now 8"]
     assert run.record_start(600, 269_722, 10, here) == []
     assert run.record_start(0, 269_722, 10, here | {"jax": "0.0.1"}) == []  # a restart does not compare
+
+
+def test_a_start_deletes_the_notes_on_how_the_run_ended_before(tmp_path):
+    """Regression test: a run that got past the step at which it had diverged was called diverged for ever."""
+    run = RunDirectory(tmp_path)
+    run.write_config(resolved())
+    run.write_diverged(5, "the loss is not finite")
+    run.write_crash("OSError")
+    run.write_interrupted(4)
+    run.record_start(4, 269_722, 10, environment())
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, STARTS, checksums.FILE}
+    run.check()
 
 
 def photos(folder, classes, values=(0, 250)):

@@ -1,4 +1,4 @@
-"""Tests that a setup gives the same examples for data in memory and data on disk."""
+"""The setup of a run: the same examples for data in memory and on disk, and checks of its settings."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ from PIL import Image
 
 from resnet_flax import config
 from resnet_flax.data import decoding
+from resnet_flax.errors import UserError
+from resnet_flax.training.readiness import check_settings
 from resnet_flax.training.setup import prepare
 
 
@@ -26,3 +28,12 @@ def test_examples_are_central_crops(tmp_path, pipeline):
     expected = [(decoding.resize_and_crop(path, 40, 32, 3, "bilinear") / 255 - mean) / std for path in train[:7]]
     np.testing.assert_allclose(images, expected, atol=1e-6)
     assert len(setup.examples(100)[0]) == len(setup.dataset.train) == 8
+
+
+def test_the_bn_group_is_checked_only_with_bn():
+    """Regression test: half a batch of 125 images, which the config file derives, was refused without BN, too."""
+    given = {"train.batch_size": 125}
+    with pytest.raises(UserError, match=r"^train\.bn_group=62 does not fit train\.batch_size=125 on 1 devices"):
+        check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
+    given["model.norm"] = "none"
+    check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
