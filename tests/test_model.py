@@ -134,9 +134,9 @@ def test_paths_images_and_arrays_give_the_same_pixels(tmp_path):
     assert expected.shape == (1, 224, 224, 3)
     with Image.open(path) as image:
         array = np.asarray(image)
-        for given in (path, str(path), image, array, [image, str(path)], (a for a in [array]), array[None]):
-            found = net.prepare(given)
-            np.testing.assert_array_equal(found, np.repeat(expected, len(found), 0))
+        for given in (path, str(path), image, array, (a for a in [array]), array[None]):
+            np.testing.assert_array_equal(net.prepare(given), expected)
+        np.testing.assert_array_equal(net.prepare([image, str(path)]), np.repeat(expected, 2, 0))
     assert net.prepare([]).shape == (0, 224, 224, 3)
     assert net.prepare(array[..., 0]).shape == net.prepare(array[..., :1]).shape == (1, 224, 224, 3)
     with pytest.raises(

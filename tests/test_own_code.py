@@ -148,12 +148,13 @@ def test_an_unknown_name_asks_for_its_files(module, hint):
 
 
 @pytest.mark.parametrize("module", ["__main__", "of_no_file"])
-def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module):
+def test_a_unit_of_a_notebook_trains_and_has_no_file(monkeypatch, module, tmp_path):
     unit = type("TenthUnit", (UNITS["residual"],), {"__module__": module})
     monkeypatch.setitem(UNITS, "tenth", unit)
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
-    c = config.load("configs/digits.py", "residual-8", {"model.unit": "tenth"})
-    assert config.resolve(c).module == ""
+    c = small_config(model__unit="tenth", model__stage_units=(1,), train__steps=2)
+    assert loop.run(c, tmp_path / "run")["step"] == 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["module"] == ""
 
 
 def test_the_key_module_is_no_flag():

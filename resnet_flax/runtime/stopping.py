@@ -32,7 +32,7 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+        self.received = self.received or signal.Signals(number).name
 
     def __enter__(self) -> "StopRequest":
         # Python allows signal handlers only in the main thread; in other threads, signals are left to its owner.

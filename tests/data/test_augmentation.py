@@ -133,6 +133,8 @@ def test_a_cut_is_the_crop_of_the_whole_image_resized(width, height, interpolati
     for shorter in (256, 300, 480):
         box = augmentation.scale_crop(width, height, shorter, side, rng)
         cut = augmentation.cut(image, box, side, interpolation)
+        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+        np.testing.assert_array_equal(cut, np.asarray(image.resize((side, side), filters[interpolation], box)))
         whole = np.asarray(decoding.resize_short(image, shorter, interpolation))
         left, top = (round(edge * shorter / min(width, height)) for edge in box[:2])
         expected = whole[top : top + side, left : left + side]

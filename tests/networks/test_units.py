@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from resnet_flax.networks.units import UNITS
 from tests.marks import slow
 from tests.networks.small import images_and_labels, network, variables_of
 
@@ -96,3 +97,10 @@ def test_nothing_follows_the_addition_of_a_preactivation_unit(double, block):
     filters = named["stem"].shape[-1]
     np.testing.assert_array_equal(named["stage1"][..., :filters], named["stem"])
     assert not named["stage1"][..., filters:].any()
+    # The stem's output is not negative, so a ReLU after the addition would not show above.
+    filters = named["stage1"].shape[-1]
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 6, 6, filters)))
+    unit = UNITS["preactivation"](filters, 1, net.layers)
+    variables = unit.init(jax.random.key(0), x, False)
+    variables["params"][last]["kernel"] *= 0
+    np.testing.assert_array_equal(unit.apply(variables, x, False), x)

@@ -58,6 +58,19 @@ def test_nothing_is_compiled_after_the_first_checkpoint_and_evaluation(tmp_path,
     assert in_evaluations == 0  # evaluations are compiled in the background
 
 
+class Guarded(loop.Progress):
+    """Refuses implicit transfers. Progress is entered around the loop, so it can hold the guard."""
+
+    def __enter__(self):
+        self.guard = jax.transfer_guard_host_to_device("disallow")
+        self.guard.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        super().__exit__(*exception)
+        self.guard.__exit__(*exception)
+
+
 def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
     """The loop makes only explicit transfers (the number of steps), and a call of the steps makes none at all."""
     calls = []
@@ -68,18 +81,6 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
         with jax.transfer_guard_host_to_device("disallow_explicit"):
             return jax.block_until_ready(self.program(state, data, *numbers))
 
-    class Guarded(loop.Progress):
-        """Progress is entered around the loop, so it can hold the guard."""
-
-        def __enter__(self):
-            self.guard = jax.transfer_guard_host_to_device("disallow")
-            self.guard.__enter__()
-            return super().__enter__()
-
-        def __exit__(self, *exception):
-            super().__exit__(*exception)
-            self.guard.__exit__(*exception)
-
     monkeypatch.setattr(TrainSteps, "__call__", guarded)
     monkeypatch.setattr(loop, "Progress", Guarded)
     loop.run(long_config(), tmp_path / "run")
@@ -87,15 +88,21 @@ def test_nothing_is_transferred_in_the_loop(tmp_path, monkeypatch):
 
 
 def test_the_guard_sees_a_transfer(tmp_path, monkeypatch):
-    """A transfer that is put into the loop on purpose is found."""
+    """A transfer that is put into the loop on purpose is found, and no other."""
+    reached = []
 
     def careless(self, state, data, count):
+        numbers = self._arguments(count)
+        reached.append("before")
         jnp.asarray(np.ones(3)) + 1
-        return self.program(state, data, *self._arguments(count))
+        reached.append("after")
+        return self.program(state, data, *numbers)
 
     monkeypatch.setattr(TrainSteps, "__call__", careless)
-    with jax.transfer_guard_host_to_device("disallow"), pytest.raises(Exception, match="transfer"):
+    monkeypatch.setattr(loop, "Progress", Guarded)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         loop.run(long_config(), tmp_path / "run")
+    assert reached == ["before"]
 
 
 @pytest.mark.parametrize(

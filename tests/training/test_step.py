@@ -183,20 +183,21 @@ def test_without_dropout_no_mask_is_drawn(monkeypatch):
 
 
 def equations(jaxpr):
-    """Counts the equations of a program, including those of inner programs."""
+    """Counts the equations of a program, including those of inner programs as often as the compiler will see them."""
     total = 0
     for equation in jaxpr.eqns:
         total += 1
+        times = equation.params["unroll"] if equation.primitive.name == "scan" else 1
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
-                total += equations(inner) if hasattr(inner, "eqns") else 0
+                total += times * equations(inner) if hasattr(inner, "eqns") else 0
     return total
 
 
 @pytest.mark.parametrize("unit", ["highway", *(slow(u) for u in sorted(UNITS) if u != "highway")])
 def test_the_program_does_not_grow_with_depth(unit):
-    """The steps of ResNet-1202 and ResNet-20 have equally many equations, so compiling takes equally long."""
+    """ResNet-1202 has no more equations in a step than ResNet-20, which is unrolled: so compiling is quick."""
 
     def size(depth, unroll=False):
         c, network = network_of(unit, depth, unroll=unroll)
@@ -206,7 +207,8 @@ def test_the_program_does_not_grow_with_depth(unit):
         step = lambda s, x, y: training_step(s, x, y, network=network, optimizer=optimizer)  # noqa: E731
         return equations(jax.make_jaxpr(step)(state, images, labels).jaxpr)
 
-    assert size(1202) == size(20)
+    assert size(1202) <= size(20)
+    assert size(110, unroll=True) > 5 * size(110)  # The count sees unrolling.
 
 
 def test_the_state_holds_no_random_key():
