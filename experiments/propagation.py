@@ -92,6 +92,12 @@ def cases(request: Request) -> list[Case]:
     return found
 
 
+def measures(request: Request) -> list[str]:
+    """Returns a line for --dry-run for each network that is measured without being trained."""
+    at_start = [f"{r.label}, {r.config.model.initialization}: at initialisation" for r in untrained_runs(request)]
+    return [*at_start, *(f"{file.path}: after training" for file in exported(request))]
+
+
 def findings(results: Results) -> Findings:
     """Measures gradients and responses, and makes figures, tables and notes of them."""
     from resnet_flax.measurements import propagation  # Lazy import: it imports jax, and --help must be quick.
@@ -127,6 +133,7 @@ EXPERIMENT = Experiment(
     },
     cases=cases,
     findings=findings,
+    measures=measures,
 )
 
 if __name__ == "__main__":

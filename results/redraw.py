@@ -2,16 +2,15 @@
 
 python -m results.redraw [--output=FOLDER]
 
-Curves are drawn from lines of metrics, final errors from table.csv, layers from layers.csv, and so on. Figures whose
-data are not committed are not drawn: the curves of digits/experiments and digits/layer_norms.
+Curves are drawn from run directories and from lines of metrics, final errors from table.csv, layers from layers.csv,
+and so on. Figures whose data are not committed are not drawn: the curves of digits/experiments and digits/layer_norms.
 """
 
 import csv
-import gzip
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,25 +23,28 @@ from resnet_flax.figures import cost, curves, final_errors, gates, paper, propag
 from resnet_flax.paths import expanded
 from resnet_flax.reporting import protocol
 from resnet_flax.reporting.propagation import Measured
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import Outcome, PlannedRun
+from resnet_flax.sweeps.execution import outcome
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 _DIGITS = 1442  # training images
-_SHORTENED = {  # what results/cifar10/README.md says of its runs
-    "data.image_size": 16, "data.subset": 5000, "data.pad": 0, "data.flip": False, "train.batch_size": 64,
-    "train.steps": 6400,
-}  # fmt: skip
 
 
-def read_curves(path: Path, overrides: Mapping[str, Any]) -> list[Outcome]:
-    """Reads runs from a file of lines of metrics. Each line names its network, or its run with the seed."""
+def read_runs(folder: Path) -> list[Outcome]:
+    """Reads runs from the run directories in a folder, which need no checkpoints."""
+    runs = [PlannedRun(RunDirectory(path).existing_config(), path, path.name) for path in sorted(folder.iterdir())]
+    return [outcome(run) for run in runs]
+
+
+def read_curves(path: Path) -> list[Outcome]:
+    """Reads runs of digits from a file of lines of metrics. Each line names its run with the seed."""
     found: dict[str, list[dict[str, Any]]] = {}
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+    with open(path, encoding="utf-8") as lines:
         for line in map(json.loads, lines):
-            found.setdefault(line.get("run") or f"{line['network']}-seed0", []).append(line)
-    file = "digits" if "digits" in path.parts else "cifar10"
-    return [_outcome(*name.split("-seed"), lines, file, overrides) for name, lines in found.items()]
+            found.setdefault(line["run"], []).append(line)
+    return [_outcome(*name.split("-seed"), lines) for name, lines in found.items()]
 
 
 def read_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> list[Outcome]:
@@ -62,12 +64,23 @@ def read_table(path: Path, seeds: Sequence[int] = (0,), chosen: str = "") -> lis
                 line = {"step": 900, "epoch": 900 * 32 / _DIGITS}
                 line |= {f"{k.split()[0]}_error": _error(row[f"{k} error %"], seed) for k in ("training", "test")}
                 line["train_error"] = line.pop("training_error")
-                outcomes.append(_outcome(row["network"], str(seed), [line], "digits", {}))
+                outcomes.append(_outcome(row["network"], str(seed), [line]))
     return outcomes
 
 
-def _outcome(label: str, seed: str, lines: list[dict[str, Any]], file: str, overrides: Mapping[str, Any]) -> Outcome:
-    config = configs.resolve(configs.load(str(ROOT / f"configs/{file}.py"), None, {**overrides, "seed": int(seed)}))
+def read_rows(path: Path, group: str) -> list[Outcome]:
+    """Reads the runs of one group from runs.csv."""
+    outcomes = []
+    for row in _rows(path):
+        if group in row["group"]:
+            line = {key: float(row[key]) for key in ("epoch", "train_error", "test_error")} | {"step": int(row["step"])}
+            outcomes.append(_outcome(row["run"], row["seed"], [line]))
+    return outcomes
+
+
+def _outcome(label: str, seed: str, lines: list[dict[str, Any]], steps: int = 900, file: str = "digits") -> Outcome:
+    overrides = {"train.steps": steps, "seed": int(seed)}
+    config = configs.resolve(configs.load(str(ROOT / f"configs/{file}.py"), None, overrides))
     unit, depth = re.match(r"(\w+)-(\d+)", label).groups()
     config.model.unit, config.model.depth = unit, int(depth)
     config.model.norm = "none" if "without BN" in label else "batch"
@@ -84,8 +97,8 @@ def _error(text: str, seed: int) -> float:
     return (float(mean) + (1 - 2 * seed) * float(deviation or 0) / math.sqrt(2)) / 100
 
 
-def read_layers(path: Path) -> list[Measured]:
-    """Reads the measurements of ``propagation``. Networks that are only in summary.csv have diverged."""
+def read_layers(path: Path, steps: int, file: str = "digits") -> list[Measured]:
+    """Reads the measurements of ``propagation`` after a number of steps. Networks only in summary.csv have diverged."""
     found: dict[tuple[str, ...], dict[str, list[tuple[str, float]]]] = {}
     keys = ("network", "normalisation", "initialisation", "when")
     for row in _rows(path.with_name("summary.csv")):
@@ -95,7 +108,7 @@ def read_layers(path: Path) -> list[Measured]:
         layers.append((row["layer"], float(row["value"])))
     measured = []
     for (network, norm, how, when), layers in found.items():
-        config = _outcome(f"{network} {norm}", "0", [], "digits", {"train.steps": 450}).run.config
+        config = _outcome(f"{network} {norm}", "0", [], steps, file).run.config
         config.model.initialization = how
         measured.append(Measured(config, when, SimpleNamespace(**layers) if layers else None, "diverged"))
     return measured
@@ -123,11 +136,15 @@ def read_costs(path: Path) -> Iterable[SimpleNamespace]:
 def redraw(output: Path) -> None:
     """Draws the figures into a folder with the layout of results/."""
     title = "digits: plain and residual networks"
-    curves.draw(read_curves(HERE / "digits/curves.jsonl", {}), output / "digits/curves.png", title)
-    outcomes, title = read_curves(HERE / "cifar10/curves.jsonl.gz", _SHORTENED), "CIFAR-10, 0.1 of the schedule"
+    curves.draw(read_curves(HERE / "digits/curves.jsonl"), output / "digits/curves.png", title)
+    outcomes, title = read_runs(HERE / "cifar10/tenth"), "CIFAR-10, 0.1 of the schedule"
     paper.figure_6(outcomes, output / "cifar10/figure6.png", f"{title}: the paper's Fig. 6")
     plain = [outcome for outcome in outcomes if outcome.run.label.startswith("plain")]
     paper.figure_1(plain, output / "cifar10/figure1.png", f"{title}: the paper's Fig. 1")
+    layers = read_layers(HERE / "cifar10/propagation/layers.csv", outcomes[0].run.config.train.steps, "cifar10")
+    propagation.draw(layers, output / "cifar10/propagation", "CIFAR-10")
+    chosen, path = read_rows(HERE / "digits/best_rate/runs.csv", "chosen"), output / "digits/best_rate/depth.png"
+    final_errors.against_depth(chosen, path, "digits: error against depth, each at its best learning rate")
 
     here, there = HERE / "digits/experiments", output / "digits/experiments"
     for folder, title in {
@@ -147,7 +164,7 @@ def redraw(output: Path) -> None:
     final_errors.against_depth(norms, folder / "normalisation.png", title, lambda o: norm[o.run.config.model.norm])
     depths = read_table(here / "depth_sweep/table.csv", seeds=(0, 1))
     final_errors.against_depth(depths, there / "depth_sweep/depth.png", "digits: error against depth")
-    propagation.draw(read_layers(here / "propagation/layers.csv"), there / "propagation", "digits")
+    propagation.draw(read_layers(here / "propagation/layers.csv", 450), there / "propagation", "digits")
     opened, runs = read_gates(here / "highway/gate_layers.csv"), read_table(here / "highway/table.csv")
     gates.draw(opened, there / "highway/gates.png", "digits: openness of the gates", protocol.summary(runs))
     costs = list(read_costs(here / "cost/networks.csv"))

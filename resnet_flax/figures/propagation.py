@@ -1,6 +1,6 @@
 """The figures of the ``propagation`` experiment: gradient norms and responses against the layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,11 @@ def draw(measured: Sequence[Any], folder: Path, data: str) -> list[Figure]:
 
 
 def draw_into(
-    axes: Axes, measured: Sequence[Any], layers: Callable[[Any], Sequence[tuple[str, float]]], log: bool = False
+    axes: Axes,
+    measured: Sequence[Any],
+    layers: Callable[[Any], Sequence[tuple[str, float]]],
+    log: bool = False,
+    line_styles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Draws a quantity of each layer against the layer, with a labelled line for each unit.
 
@@ -72,8 +76,9 @@ def draw_into(
       measured: The measurements (:class:`~resnet_flax.reporting.propagation.Measured`) of one network for each unit.
       layers: Returns the names and values of the layers from a network's measurements.
       log: If true, the vertical axis is logarithmic.
+      line_styles: The style of each unit, to share with other axes (:func:`~.style.line_styles`).
     """
-    line_styles = style.line_styles(m.config.model.unit for m in measured)
+    line_styles = line_styles or style.line_styles(m.config.model.unit for m in measured)
     for m in measured:
         unit = m.config.model.unit
         if m.propagation:
@@ -88,6 +93,7 @@ def draw_into(
 def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str, Callable], unit: str) -> None:
     """Writes a figure with a row of panels for each depth and normalisation, and a column for each quantity."""
     rows = list(dict.fromkeys((m.norm, m.config.model.depth) for m in measured))
+    line_styles = style.line_styles(m.config.model.unit for m in measured)
     with style.figure_style():
         figure, axes = style.panels(len(rows), len(quantities), height=2.3)
         for row, (norm, depth) in zip(axes, rows, strict=True):
@@ -95,7 +101,7 @@ def _write(measured: Sequence[Any], path: Path, title: str, quantities: dict[str
             deviations = [v for m in members if m.propagation for _, v in m.propagation.responses if v > 0]
             log = quantities is _GRADIENTS or max(deviations, default=0) > 50 * float(np.median(deviations or [0]))
             for ax, (what, layers) in zip(row, quantities.items(), strict=True):
-                draw_into(ax, [m for m in members if m.config.model.depth == depth], layers, log)
+                draw_into(ax, [m for m in members if m.config.model.depth == depth], layers, log, line_styles)
                 ax.set_title(f"{what}\n{depth} layers, {norm}", fontsize=9)
                 ax.set_xlabel("layer, by size" if what == "sorted by size" else ax.get_xlabel())
             row[0].set_ylabel(unit)

@@ -15,9 +15,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from resnet_flax.atomic import replacing
+from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import hdf5, pickles
 from resnet_flax.interchange.machine import Unknown
@@ -183,10 +183,10 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocess
     metadata |= {"format": "pt", _SUMS: json.dumps(_sums(tensors, metadata))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"--output={path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+        # save_file would make a file that only its owner may read.
+        write_atomically(path, save(tensors, metadata))
+    except OSError as error:
+        raise UserError(f"--output={path}: cannot be written: {error.strerror or error}") from None
 
 
 _SAFETENSORS = {

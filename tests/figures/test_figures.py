@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -244,6 +245,22 @@ def test_layers_of_value_0_leave_a_gap_and_diverged_networks_are_named(drawn, tm
     assert np.isnan(gradients.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
     assert {"gap: 0, or not finite", "residual: diverged"} <= set(legend_of(gradients))
     assert all(sticks_out(figure) < 0.01 for figure in drawn)
+
+
+def test_a_unit_has_one_style_in_all_panels_of_propagation(drawn, tmp_path):
+    """Also where a panel lacks the other units, so that the legend is right for each."""
+
+    def measured(unit, depth):
+        layers = [("a", 1.0), ("b", 2.0)]
+        found = SimpleNamespace(weights=layers, activations=layers, responses=layers)
+        return Measured(outcome(depth, model__unit=unit).run.config, "after training", found)
+
+    propagation.draw([measured("plain", 20), measured("residual", 20), measured("residual", 56)], tmp_path, "digits")
+    for figure in drawn:
+        colours = {}
+        for line in (line for ax in figure.axes for line in ax.lines):
+            colours.setdefault(line.get_label(), set()).add(line.get_color())
+        assert sorted(map(len, colours.values())) == [1, 1]
 
 
 def test_networks_of_other_blocks_have_panels_of_their_own_without_the_papers_numbers(drawn, tmp_path):

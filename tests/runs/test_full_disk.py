@@ -80,6 +80,13 @@ def test_a_full_disk_while_exporting(tmp_path, no_larger_than):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_exported_file_has_the_permissions_of_other_new_files(tmp_path):
+    other = tmp_path / "other"
+    other.touch()
+    files.write(tmp_path / "new.safetensors", {"kernel": np.zeros(10)}, "{}", "{}")
+    assert (tmp_path / "new.safetensors").stat().st_mode == other.stat().st_mode
+
+
 def state_of(size):
     """The items of a state with one array of so many parameters."""
     return {"params": {"kernel": np.zeros(size)}}
