@@ -110,7 +110,8 @@ def findings(results: Results) -> Findings:
     notes = texts.notes(measured)
     if results.outcomes:
         steps = results.outcomes[0].run.config.train.steps
-        notes.append(f"Trained for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
+        whose = "The networks that are not in files were trained" if trained else "Trained"
+        notes.append(f"{whose} for {steps} steps, {request.settings.fraction:g} of the config's schedule.")
     table = texts.write(measured, folder)  # before the figures, so that a measurement is kept if drawing fails
     return Findings(pictures.draw(measured, folder, measured[0].config.data.name), [table], notes)
 

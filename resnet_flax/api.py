@@ -13,6 +13,7 @@ would print. A signal, such as from a notebook's stop button, raises ``Interrupt
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import shipped
-from resnet_flax.config import execute, name_of, resolve
+from resnet_flax.config import execute, name_of, resolve, set_by_user, without_effect
 from resnet_flax.config import load as load_config
 from resnet_flax.data.cache import cache_root
 from resnet_flax.data.views import View
@@ -173,6 +174,8 @@ def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TEN
       Diverged: The loss or a parameter is no longer finite. The last good checkpoint is kept.
     """
     _use_cache()
+    for remark in without_effect(set_by_user(config), [resolve(config)]):
+        print(remark, file=sys.stderr)
     loop.run(config, workdir, Tracking(tuple(trackers)))
     return Run(expanded(workdir))
 

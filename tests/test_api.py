@@ -132,6 +132,14 @@ def test_predictions_are_the_largest_logits(run):
     assert [name for name, _ in net.predict(images[0])[0]] == [name for name, _ in found[0][:5]]
 
 
+def test_a_key_without_effect_is_remarked_on(tmp_path, capsys):
+    """The remark comes before anything else: here, before the refusal of a workdir that is a file."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file"):
+        api.train(api.load_config("digits", "plain-8", {"optimizer.beta1": 0.5}), tmp_path / "file")
+    assert "optimizer.beta1 has no effect here: it is used with optimizer.name=adamw\n" in capsys.readouterr().err
+
+
 def test_a_mistake_is_reported_in_one_line(run, tmp_path):
     with pytest.raises(UserError, match="no run is there"):
         api.open_run(tmp_path)

@@ -17,8 +17,9 @@ def main() -> None:
     config = flags.FLAGS.config
     if flags.FLAGS.reset_head:
         config.init.reset_head = True
-    for remark in configs.without_effect(command.given_keys("config"), [configs.resolve(config)]):
-        print(remark, file=sys.stderr)
+    if jax.process_index() == 0:
+        for remark in configs.without_effect(command.given_keys("config"), [configs.resolve(config)]):
+            print(remark, file=sys.stderr)
     line = loop.run(config, flags.FLAGS.workdir, Tracking(table.requested_trackers()))
     if jax.process_index() == 0:
         raw = f" ({line['test_error_raw']:.2%} without the average)" if "test_error_raw" in line else ""
