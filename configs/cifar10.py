@@ -1,4 +1,4 @@
-"""CIFAR-10 by the recipe of the paper, to the letter (arXiv:1512.03385, section 4.2).
+"""CIFAR-10 by the recipe of the paper (arXiv:1512.03385, section 4.2). docs/reproduce.md lists what differs.
 
 python train.py --config=configs/cifar10.py:residual-20 --workdir=runs/cifar10-residual-20
 
@@ -8,7 +8,7 @@ of padding, a random 32x32 crop, a random flip; the mean image subtracted; param
 single-view test. Networks of 110 layers and more train at a learning rate of 0.01 for the first 400 steps.
 
 Expected test errors of residual-20, 32, 44, 56, 110, in percent: 8.75, 7.51, 7.17, 6.97, 6.61 +- 0.16 (the paper's
-Table 6). A step of residual-20 takes about 0.36 s on 2 CPU cores, which makes 6.5 hours for the run.
+Table 6). A step of residual-20 takes 0.22 to 0.36 s on 2 CPU cores, which makes 4.0 to 6.4 hours for the run.
 
 The paper chose its schedule on 45k training and 5k validation images: --config.data.validation=5000. For a quick run
 with 16x16 images and a tenth of the schedule, add

@@ -35,10 +35,10 @@ def findings(results: Results) -> Findings:
 
     outcomes, folder, given = results.outcomes, results.folder, results.request.settings
     title = f"{results.data}{'' if given.fraction == 1 else f', {given.fraction:g} of the schedule'}"
-    figures = [paper.figure_6(outcomes, folder / "figure6.png", f"{title}: the paper's Fig. 6")]
+    figures = [paper.figure_6(outcomes, folder / "figure6.png", f"{title}, as in the paper's Fig. 6")]
     plain = [o for o in outcomes if o.run.config.model.unit == "plain"]
     if plain:
-        figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}: the paper's Fig. 1"))
+        figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}, as in the paper's Fig. 1"))
     first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.request.seeds)]
     if first and not results.stopped:
         responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}

@@ -8,7 +8,7 @@ python train.py --config=configs/folder.py:residual-50 --config.data.folder=phot
     --config.init.weights=resnet50.pth --reset-head [--config.optimizer.trainable=head]
 
 The same command resumes a run that was stopped. Exit codes: 0 done, 2 a mistake in the command or its config, 3 stopped
-by a signal, saved and resumable, 4 diverged.
+by a signal, resumable, 4 diverged.
 """
 
 from absl import flags

@@ -138,9 +138,9 @@ def redraw(output: Path) -> None:
     title = "digits: plain and residual networks"
     curves.draw(read_curves(HERE / "digits/curves.jsonl"), output / "digits/curves.png", title)
     outcomes, title = read_runs(HERE / "cifar10/tenth"), "CIFAR-10, 0.1 of the schedule"
-    paper.figure_6(outcomes, output / "cifar10/figure6.png", f"{title}: the paper's Fig. 6")
+    paper.figure_6(outcomes, output / "cifar10/figure6.png", f"{title}, as in the paper's Fig. 6")
     plain = [outcome for outcome in outcomes if outcome.run.label.startswith("plain")]
-    paper.figure_1(plain, output / "cifar10/figure1.png", f"{title}: the paper's Fig. 1")
+    paper.figure_1(plain, output / "cifar10/figure1.png", f"{title}, as in the paper's Fig. 1")
     layers = read_layers(HERE / "cifar10/propagation/layers.csv", outcomes[0].run.config.train.steps, "cifar10")
     propagation.draw(layers, output / "cifar10/propagation", "CIFAR-10")
     chosen, path = read_rows(HERE / "digits/best_rate/runs.csv", "chosen"), output / "digits/best_rate/depth.png"

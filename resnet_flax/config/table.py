@@ -201,7 +201,7 @@ _ROWS = (
     Key("train.eval_batch_size", 500, "images in a batch of evaluation, over all devices", least=1, **_NOT_PROTOCOL),
     Key("train.eval_train", False, "also evaluate on the training images, without augmentation", **_NOT_PROTOCOL),
     Key("train.checkpoint_every", 1_000, "number of steps between checkpoints", least=1, derived=True, **_NOT_PROTOCOL),
-    Key("train.keep_checkpoints", 2, "number of newest checkpoints to keep", least=1, **_NOT_PROTOCOL),
+    Key("train.keep_checkpoints", 2, "number of newest checkpoints to keep", least=1, **_MAY_CHANGE),
 )
 # fmt: on
 

@@ -71,7 +71,7 @@ def _draw_published(
         axes.annotate(f"{value:.2f}", (1.05, height), va="center", **right)
         bottom = height + _GAP
     if found:
-        axes.annotate("the paper,\nTable 6", (1.05, bottom - _GAP / 3), va="bottom", **right)
+        axes.annotate("the paper,\nTable 6,\n64k steps", (1.05, bottom - _GAP / 3), va="bottom", **right)
 
 
 def figure_1(outcomes: Sequence[Outcome], path: Path, title: str) -> Figure:
@@ -102,7 +102,7 @@ def draw_responses(
     for name, outcome in finished.items():
         values = responses[outcome.run.label]
         style.draw_layers(axes, sorted(values, reverse=True) if by_size else values, name, line_styles)
-    axes.set_ylim(bottom=0)
+    style.set_limit_from_0(axes)
     axes.set_xlabel("layer, by size" if by_size else "layer, from the input to the output")
     axes.set_ylabel("standard deviation")
 
@@ -126,9 +126,9 @@ def figure_7(
             ax.set_title("sorted by size" if by_size else "in layer order")
             ax.label_outer()
             ax.set_xlabel(ax.get_xlabel())
-        style.finish(figure, path, f"{title}: the paper's Fig. 7", protocol.summary(finished))
+        style.finish(figure, path, f"{title}, as in the paper's Fig. 7", protocol.summary(finished))
     return Figure(
         path.name,
-        f"{title}: the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
+        f"{title}, as in the paper's Fig. 7. Standard deviation of each 3x3 layer's response, after BN and before the "
         f"nonlinearity or the addition, on {images} training images, for seed {finished[0].run.config.seed}.",
     )

@@ -84,9 +84,10 @@ def draw_into(
         if m.propagation:
             style.draw_layers(axes, [v for _, v in layers(m.propagation)], unit, line_styles, log)
         else:
-            style.add_legend_entry(axes, f"{unit}: {m.failure}", marker=line_styles[unit]["marker"], linestyle="none")
+            name = f"{m.name[0]} {m.norm}: {m.failure}"
+            style.add_legend_entry(axes, name, marker=line_styles[unit]["marker"], linestyle="none")
     if not log:
-        axes.set_ylim(bottom=0)
+        style.set_limit_from_0(axes)
     axes.set_xlabel("layer, from the input to the output")
 
 

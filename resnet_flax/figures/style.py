@@ -64,9 +64,13 @@ def figure_style() -> Iterator[None]:
 
 
 def colors(count: int) -> list[str]:
-    """Returns a number of different colours, from light to dark."""
+    """Returns a number of different colours, from light to dark; if there are many, in two rounds.
+
+    Lines of one panel are mostly neighbours among the names, so they would get colours that are hardly different.
+    """
     if count > len(_COLORS):
-        return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.8, 0, count))]
+        many = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](np.linspace(0.8, 0, count))]
+        return many[::2] + many[1::2]
     return [_COLORS[i] for i in _FEW.get(count, range(count))]
 
 
@@ -140,6 +144,13 @@ def mark_failures(
 def caption(title: str, rest: str) -> str:
     """Returns a caption that begins with the title. The title may be a question."""
     return f"{title}{'' if title.endswith('?') else '.'} {rest}."
+
+
+def set_limit_from_0(axes: Axes) -> None:
+    """Lets a linear vertical axis begin at 0 and end above the greatest value drawn, so that no marker is cut off."""
+    values = [np.asarray(line.get_ydata(), float) for line in axes.lines if np.size(line.get_ydata())]
+    most = max((float(np.nanmax(v)) for v in values if np.isfinite(v).any()), default=0.0)
+    axes.set_ylim(0, 1.06 * most or 1)
 
 
 def draw_layers(

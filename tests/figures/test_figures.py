@@ -134,6 +134,8 @@ def test_lines_differ_in_colour_marker_and_dashes_and_in_grey(count):
     assert np.all(grey <= 190)  # dark enough on white paper
     if count <= 7:
         assert np.all(np.diff(grey) <= -20)
+    else:  # those of a panel, half of the names, still differ
+        assert np.all(np.diff(grey[: count // 2]) <= -15)
 
 
 def test_no_two_lines_of_a_panel_look_alike(figures):
@@ -243,8 +245,19 @@ def test_layers_of_value_0_leave_a_gap_and_diverged_networks_are_named(drawn, tm
     propagation.draw(both, tmp_path, "digits")
     gradients, _ = drawn
     assert np.isnan(gradients.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
-    assert {"gap: 0, or not finite", "residual: diverged"} <= set(legend_of(gradients))
+    assert {"gap: 0, or not finite", "residual-20 with BN: diverged"} <= set(legend_of(gradients))
     assert all(sticks_out(figure) < 0.01 for figure in drawn)
+
+
+def test_no_marker_is_cut_off_where_all_responses_are_equal(drawn, tmp_path):
+    """At initialisation, BN gives every response a standard deviation of 1."""
+    run, layers = outcome(20), [(name, 1.0) for name in "abc"]
+    found = SimpleNamespace(weights=layers, activations=layers, responses=layers)
+    propagation.draw([Measured(run.run.config, "at initialisation", found)], tmp_path, "digits")
+    paper.figure_7([run], {run.run.label: [1.0] * 3}, tmp_path / "figure7.png", "digits", 8)
+    for ax in (*drawn[1].axes, *drawn[2].axes):
+        assert ax.get_ylim()[0] == 0
+        assert ax.get_ylim()[1] > 1.04
 
 
 def test_a_unit_has_one_style_in_all_panels_of_propagation(drawn, tmp_path):
