@@ -84,7 +84,5 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
         replicated(mesh),
     )
     layout = layouts.shuffled(batch_size)
-    steps = make_train_steps(
-        network, recipe, layout, transform, config.seed, batch_size, mesh, onednn=setup.onednn
-    )
+    steps = make_train_steps(network, recipe, layout, transform, config.seed, batch_size, mesh, onednn=setup.onednn)
     return Training(config, steps, state, data, layout, transform)
