@@ -1,11 +1,9 @@
 """This project's training step as in a run: many steps per call, with data and augmentation on the device."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,10 +13,9 @@ from resnet_flax.data.images import Images
 from resnet_flax.data.layouts import Arrays, Layout
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.transforms import Transform
-from resnet_flax.networks import build
-from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
+from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.recipe import Recipe
-from resnet_flax.training.setup import uses_onednn
+from resnet_flax.training.setup import assemble, image_dtype
 from resnet_flax.training.state import State, initial_state
 from resnet_flax.training.step import TrainSteps, make_train_steps
 
@@ -76,12 +73,10 @@ def shape_and_classes(config: ConfigDict) -> tuple[tuple[int, int, int], int]:
 def training(config: ConfigDict, images: int = 1024) -> Training:
     """Builds the training of a config on random images in place of its data set, ready to compile or to run."""
     shape, classes = shape_and_classes(config)
-    mesh = data_mesh()
-    network = build(config.model, classes, config.train.bn_group, DATA_AXIS)
-    recipe = Recipe(config)
-    mean = Normalization(np.full(shape, 0.5), np.ones(1))
-    dtype = jnp.promote_types(config.model.param_dtype, jnp.float32)
-    transform, batch_size = Transform(mean, dtype, config.data.pad, config.data.flip), config.train.batch_size
+    mesh, mean = data_mesh(), Normalization(np.full(shape, 0.5), np.ones(1))
+    setup, recipe = assemble(config, datasets.unread(config.data), mesh, mean), Recipe(config)
+    network, batch_size = setup.network, config.train.batch_size
+    transform = Transform(mean, image_dtype(config), config.data.pad, config.data.flip)
     state = initial_state(network, recipe.optimizer(), config.seed, shape, replicated(mesh), config.optimizer.ema)
     rng = np.random.default_rng(0)
     data = layouts.put(
@@ -89,12 +84,5 @@ def training(config: ConfigDict, images: int = 1024) -> Training:
         replicated(mesh),
     )
     layout = layouts.shuffled(batch_size)
-    steps = make_train_steps(
-        network, recipe, layout, transform, config.seed, batch_size, mesh, onednn=uses_onednn(config, shape)
-    )
+    steps = make_train_steps(network, recipe, layout, transform, config.seed, batch_size, mesh, onednn=setup.onednn)
     return Training(config, steps, state, data, layout, transform)
-
-
-def run(config: ConfigDict, images: int = 1024) -> Callable[[int], Any]:
-    """Returns ``run(count)``, which takes ``count`` steps in one call; the first call compiles them."""
-    return training(config, images).run

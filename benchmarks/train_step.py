@@ -112,7 +112,7 @@ def _contestants(
     config = ours.load_config(name, **{"model.dtype": dtype, "train.batch_size": batch, "train.bn_group": 0})
     shape, classes = ours.shape_and_classes(config)
     sizes = sizes_of(config, classes, shape[0])
-    yield "ours", lambda: ours.run(config)
+    yield "ours", lambda: ours.training(config).run
     if "flax" in peers:
         yield "flax", lambda: flax_obvious.training(sizes, dtype, batch)
     for peer in peers:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -75,6 +76,19 @@ def arrays(workdir, step):
     with jax.enable_x64(True), ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore((Path(workdir) / "checkpoints" / str(step) / "default").absolute())
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def assert_same_bits(workdir, expected, step):
+    """Checks that two runs have the same arrays in their checkpoints of a step, and the same metrics."""
+    import numpy as np
+
+    ours, theirs = arrays(workdir, step), arrays(expected, step)
+    assert ours.keys() == theirs.keys()
+    assert {re.findall(r"\w+", name)[0] for name in theirs} == {"step", "params", "batch_stats", "opt_state", "sums"}
+    for name in theirs:
+        assert ours[name].dtype == theirs[name].dtype, name
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    assert lines(workdir) == lines(expected)
 
 
 def free_port():

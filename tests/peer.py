@@ -32,21 +32,25 @@ class Unit(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """A pre-activation unit (arXiv:1603.05027), with option B if ``projection`` is true, else option A."""
+    """A pre-activation unit (arXiv:1603.05027), basic or a bottleneck, with a shortcut of option A, B or C."""
 
-    def __init__(self, channels, filters, stride, projection, first):
+    def __init__(self, channels, filters, stride, bottleneck, shortcut, first):
         super().__init__()
+        self.stride, self.filters = stride, 4 * filters if bottleneck else filters
         if not first:
             self.bn1 = nn.BatchNorm2d(channels)
-        self.conv1 = convolution(channels, filters, stride)
+        self.conv1 = convolution(channels, filters, stride, size=1 if bottleneck else 3)
         self.bn2, self.conv2 = nn.BatchNorm2d(filters), convolution(filters, filters)
-        if projection and (stride, channels) != (1, filters):
-            self.shortcut_conv = convolution(channels, filters, stride, size=1)
-        self.stride, self.filters = stride, filters
+        if bottleneck:
+            self.bn3, self.conv3 = nn.BatchNorm2d(filters), convolution(filters, self.filters, size=1)
+        if shortcut == "C" or (shortcut == "B" and (stride, channels) != (1, self.filters)):
+            self.shortcut_conv = convolution(channels, self.filters, stride, size=1)
 
     def forward(self, x):
         a = functional.relu(self.bn1(x)) if hasattr(self, "bn1") else x
         y = self.conv2(functional.relu(self.bn2(self.conv1(a))))
+        if hasattr(self, "conv3"):
+            y = self.conv3(functional.relu(self.bn3(y)))
         if hasattr(self, "shortcut_conv"):
             return y + self.shortcut_conv(a)
         return y + option_a(x, self.filters, self.stride)
@@ -73,18 +77,18 @@ class Highway(nn.Module):
 
 
 class CifarNetwork(nn.Module):
-    def __init__(self, n, unit, final_bn=False):
+    def __init__(self, n, unit, final_bn=False, expansion=1):
         super().__init__()
         self.stem_conv, self.stem_bn = convolution(3, 16), nn.BatchNorm2d(16)
         units, channels = [], 16
         for filters in (16, 32, 64):
             for i in range(n):
                 units.append(unit(channels, filters, 2 if i == 0 and filters > 16 else 1, not units))
-                channels = filters
+                channels = filters * expansion
         self.units = nn.ModuleList(units)
         if final_bn:
-            self.final_bn = nn.BatchNorm2d(64)
-        self.dense = nn.Linear(64, 10)
+            self.final_bn = nn.BatchNorm2d(channels)
+        self.dense = nn.Linear(channels, 10)
         self.n = n
 
     def forward(self, x):
@@ -96,15 +100,16 @@ class CifarNetwork(nn.Module):
         return self.dense(x.mean((2, 3)))
 
 
-def cifar_network(unit, n, shortcut="A"):
-    """Builds the network of 6n+2 layers."""
+def cifar_network(unit, n, shortcut="A", block="basic"):
+    """Builds the network of 6n+2 layers, or of 9n+2 with bottlenecks; only pre-activation units have these."""
+    bottleneck = block == "bottleneck"
     units = {
         "plain": lambda c, f, s, first: Unit(c, f, s, residual=False),
         "residual": lambda c, f, s, first: Unit(c, f, s, residual=True),
         "highway": lambda c, f, s, first: Highway(c, f, s),
-        "preactivation": lambda c, f, s, first: PreActivation(c, f, s, shortcut == "B", first),
+        "preactivation": lambda c, f, s, first: PreActivation(c, f, s, bottleneck, shortcut, first),
     }
-    return CifarNetwork(n, units[unit], final_bn=unit == "preactivation")
+    return CifarNetwork(n, units[unit], final_bn=unit == "preactivation", expansion=4 if bottleneck else 1)
 
 
 def from_flax(model, params, batch_stats=None):

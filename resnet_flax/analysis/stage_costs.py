@@ -12,7 +12,7 @@ from jax import Array
 from resnet_flax.analysis.activations import kept_bytes
 from resnet_flax.analysis.counts import multiply_adds_of_equation, shaped, variables_of
 from resnet_flax.analysis.program_stages import assign_stages
-from resnet_flax.networks import Network
+from resnet_flax.networks import Network, on_one_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def stage_costs(network: Network, image_shape: tuple[int, int, int], batch: int)
       image_shape: (H, W, C).
       batch: Number of images whose activations are counted.
     """
-    network = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
+    network = on_one_device(network)
     variables = variables_of(network, image_shape)
     names, outputs, parameters, multiply_adds = _inference(network, variables, image_shape)
     kept = _training(network, variables, names, (batch, *image_shape))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
+from resnet_flax.reporting.document import aligned
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def _text(summary: dict[str, Any]) -> str:
     ]
     total = summary["total"]
     lines.append(("total", "", str(total["units"]), *_numbers(total)))
-    text = f"{title}\n\n{_aligned([header, *lines], left=2)}"
+    text = f"{title}\n\n{aligned([header, *lines], left={0, 1})}"
     if not summary["published"]:
         return text + "\n\nno published size is known for this network"
     rows = [("published", "published value", "this network", "difference", "source")]
@@ -97,21 +97,8 @@ def _text(summary: dict[str, Any]) -> str:
         here, quantity = total[p["quantity"]], p["quantity"].replace("_", "-")
         difference = "none" if here == p["value"] else f"{here / p['value'] - 1:+.2%}"
         rows.append((quantity, p["printed"], f"{here:,}", difference, f"{p['name']}: {p['source']}"))
-    return f"{text}\n\n{_aligned(rows, left=1, last_left=True)}"
+    return f"{text}\n\n{aligned(rows, left={0, 4})}"
 
 
 def _numbers(row: dict[str, Any]) -> tuple[str, ...]:
     return f"{row['parameters']:,}", f"{row['multiply_adds']:,}", f"{row['activation_bytes'] / 1e6:,.1f} MB"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], left: int, last_left: bool = False) -> str:
-    """Formats rows as columns: the first ``left`` ones, and on request the last, flush left; the others flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    flush_left = [i < left or (last_left and i == len(widths) - 1) for i in range(len(widths))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if to_left else cell.rjust(w)
-            for cell, w, to_left in zip(row, widths, flush_left, strict=True)
-        ).rstrip()
-        for row in rows
-    )

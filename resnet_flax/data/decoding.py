@@ -69,7 +69,7 @@ def resize_and_crop(path: Readable, resize: int, side: int, channels: int, inter
       path: The image.
       resize: The shorter side after resizing, in pixels.
       side: The side of the crop, at most ``resize``.
-      channels: 3 or 1.
+      channels: 1, 3 or 4.
       interpolation: ``box``, ``bilinear`` or ``bicubic``.
 
     Returns:

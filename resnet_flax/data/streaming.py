@@ -22,7 +22,6 @@ from PIL import Image
 
 from resnet_flax.data import augmentation as crops
 from resnet_flax.data import decoding, pixels
-from resnet_flax.data.images import Images
 from resnet_flax.data.photographs import Photo, Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
@@ -48,7 +47,7 @@ class Pipeline:
       scales: The smallest and the largest shorter side of ``scale``, both included.
       least_area: The smallest area of an ``inception`` crop, as a fraction of the image.
       flip: Whether each training image is mirrored with probability one half.
-      channels: 3 or 1.
+      channels: 1, 3 or 4.
       skip_broken: Whether an unreadable image is replaced by the next one in training and left out in evaluation,
         instead of ending the run.
       may_skip: Whether the error for an unreadable image suggests ``data.broken=skip``.
@@ -120,8 +119,7 @@ class Pipeline:
         ones in every run. Unreadable images are left out.
         """
         if name not in pixels.STATISTICS:
-            blank = Images(self.blank_image[None], np.zeros(1, np.int32))
-            return pixels.normalization(name, blank)
+            return pixels.constants(name, self.channels)
         some = np.random.RandomState(0).permutation(len(train))[:_SAMPLE]
         square = dataclasses.replace(self, image_size=self.resize, skip_broken=True)
         statistics = pixels.PixelStatistics(name)

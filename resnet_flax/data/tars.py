@@ -34,7 +34,7 @@ def _read(tar: Path, size: int) -> np.ndarray:
     found = []
     with (
         open(tar, "rb", buffering=BUFFER) as file,
-        Progress(size, f"reading {tar.name}", "bytes", interval=10) as progress,
+        Progress(size, f"reading {tar.name}", "bytes") as progress,
     ):
         done = 0
         for name, offset, length in _files(file, 0, size, str(tar)):

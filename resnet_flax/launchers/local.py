@@ -13,8 +13,8 @@ from resnet_flax.sweeps.cases import PlannedRun
 from resnet_flax.sweeps.endings import Ending, earlier_failure
 
 
-def launch(runs: Sequence[PlannedRun], endings: dict[int, Ending] | None = None) -> list[Ending]:
-    """Executes the runs in order, and returns their endings.
+def launch(runs: Sequence[PlannedRun], endings: dict[int, Ending]) -> None:
+    """Executes the runs in order.
 
     Args:
       endings: Receives the ending of each run by its index, as soon as the run has ended.
@@ -23,10 +23,10 @@ def launch(runs: Sequence[PlannedRun], endings: dict[int, Ending] | None = None)
       Interrupted: A signal stopped the runs. The same command resumes them.
     """
     with StopRequest() as stop:  # A signal just after a run's last step must stop the remaining runs.
-        return _run_each(runs, stop, {} if endings is None else endings)
+        _run_each(runs, stop, endings)
 
 
-def _run_each(runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending]) -> list[Ending]:
+def _run_each(runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending]) -> None:
     pace, left = Pace(), deque(enumerate(runs))
     busy = 0  # the number of runs in a row that were busy
     while left:
@@ -52,7 +52,6 @@ def _run_each(runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, 
         if failure:
             print(f"{run.name}: {failure}: {reason}", file=sys.stderr, flush=True)
         endings[i] = ending
-    return [endings[i] for i in range(len(runs))]
 
 
 def _wait(run: PlannedRun, stop: StopRequest) -> None:

@@ -42,8 +42,8 @@ _ENVIRONMENT = ("JAX_", "XLA_FLAGS", "TFDS_DATA_DIR", "TRACKIO_", "WANDB_")
 
 def launch(
     runs: Sequence[PlannedRun], folder: Path, cluster: Cluster, endings: dict[int, Ending], announcement: str = ""
-) -> list[Ending]:
-    """Executes the runs as tasks, as many at a time as fit, and returns their endings in the given order.
+) -> None:
+    """Executes the runs as tasks, as many at a time as fit.
 
     Args:
       folder: The folder of the runs, which all nodes must see.
@@ -76,24 +76,22 @@ def launch(
             f"stopped by {stop.received}: {len(endings)} of {len(runs)} runs are done and the others are saved; the "
             f"same command resumes from there"
         )
-    return [endings[i] for i in range(len(runs))]
 
 
 class _Sweep:
     """Executes the runs of one launch: submits tasks, receives their events, and collects the endings."""
 
     def __init__(
-        self, ray: ModuleType, runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending] | None = None
+        self, ray: ModuleType, runs: Sequence[PlannedRun], stop: StopRequest, endings: dict[int, Ending]
     ) -> None:
-        self._ray, self._runs, self._stop = ray, runs, stop
-        self._endings: dict[int, Ending] = {} if endings is None else endings
+        self._ray, self._runs, self._stop, self._endings = ray, runs, stop, endings
         self._streams: dict[Any, int] = {}
         self._started: dict[int, float] = {}  # the start time of each run that a worker is training
         self._losses: dict[int, int] = {}
         self._refusal: UserError | None = None
         self._stopping, self._at_once, self._pace = False, 1, Pace()
 
-    def run(self, submitter: Callable[[], Callable[[PlannedRun], Any]]) -> dict[int, Ending]:
+    def run(self, submitter: Callable[[], Callable[[PlannedRun], Any]]) -> None:
         """Executes the runs until all have ended, or a signal has stopped them. It needs no cluster if all have ended.
 
         Args:
@@ -106,7 +104,7 @@ class _Sweep:
                 self._end(i, earlier)
         left = [i for i in range(len(self._runs)) if i not in self._endings]
         if not left:
-            return self._endings
+            return
         self._submit = submitter()
         for i in left:
             self._streams[self._submit(self._runs[i])] = i
@@ -119,7 +117,6 @@ class _Sweep:
                 self._receive(stream)
         if self._refusal:
             raise self._refusal
-        return self._endings
 
     def _receive(self, stream: Any) -> None:
         i, errors = self._streams[stream], self._ray.exceptions

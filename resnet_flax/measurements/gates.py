@@ -8,6 +8,7 @@ from resnet_flax.analysis.gates import openness
 from resnet_flax.networks import on_one_device
 from resnet_flax.sweeps.cases import Outcome
 from resnet_flax.training import fine_tuning, restore
+from resnet_flax.training.setup import prepare
 
 Openness = dict[str, dict[str, list[tuple[str, float]]]]
 """Each gated layer's name and the mean of its gate T, by a run's label and a moment such as "after training"."""
@@ -22,11 +23,12 @@ def openness_of_runs(outcomes: Sequence[Outcome]) -> Openness:
         config = outcome.run.config
         if outcome.failure or config.model.unit != "highway" or config.seed != outcomes[0].run.config.seed:
             continue
-        run = restore.load_run(config, outcome.run.workdir)
-        network, (images, _) = on_one_device(run.setup.network), run.setup.examples(_IMAGES)
+        setup = prepare(config)
+        network, (images, _) = on_one_device(setup.network), setup.examples(_IMAGES)
+        trained = restore.load_variables(setup.network, setup.image_shape, outcome.run.workdir)
         moments = {
-            "at initialisation": fine_tuning.variables_at_start(config, run.setup.network, run.setup.image_shape),
-            "after training": jax.device_get(run.variables),
+            "at initialisation": fine_tuning.variables_at_start(config, setup.network, setup.image_shape),
+            "after training": jax.device_get(trained),
         }
         found[outcome.run.label] = {when: openness(network, v, images, train=True) for when, v in moments.items()}
     return found

@@ -13,10 +13,12 @@ from resnet_flax import config as configs
 from resnet_flax.analysis.stage_costs import stage_costs
 from resnet_flax.errors import UserError
 from resnet_flax.measurements.timing import Spread
-from resnet_flax.networks import Network, build
+from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.networks.compilation import jit
 from resnet_flax.networks.units import UNITS
+from resnet_flax.training.devices import data_mesh
 from resnet_flax.training.recipe import Recipe
+from resnet_flax.training.setup import network_of
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
 
@@ -70,7 +72,7 @@ def training_call(
     Returns:
       A function that takes one step at each call, and the seconds for compiling it.
     """
-    network = build(config.model, classes)
+    network = on_one_device(network_of(config, classes, data_mesh()))
     optimizer = Recipe(config).optimizer()
     state = initial_state(network, optimizer, config.seed, image, ema=config.optimizer.ema)
     keys = jax.random.split(jax.random.key(config.seed))

@@ -28,9 +28,9 @@ def at_initialization(config: ConfigDict, images: int) -> propagation.Propagatio
 
 def after_training(run: PlannedRun, images: int) -> propagation.Propagation:
     """Measures the network of a finished run, on ``images`` of its training images."""
-    found = restore.load_run(run.config, run.workdir)
-    variables = jax.device_get(found.variables)
-    return propagation.measure(on_one_device(found.setup.network), variables, *found.setup.examples(images))
+    setup = prepare(run.config)
+    variables = jax.device_get(restore.load_variables(setup.network, setup.image_shape, run.workdir))
+    return propagation.measure(on_one_device(setup.network), variables, *setup.examples(images))
 
 
 def of_weights(file: Weights, overrides: Mapping[str, Any], images: int) -> Measured:

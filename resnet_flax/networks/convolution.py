@@ -12,11 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.nn.initializers import zeros
 
 from resnet_flax.networks import compilation
 from resnet_flax.networks import cpu_convolution as cpu
 from resnet_flax.networks import xla_convolution as xla
-from resnet_flax.networks.initialization import Initializer, zeros
+from resnet_flax.networks.initialization import Initializer
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

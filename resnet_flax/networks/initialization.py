@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 from jax import Array
 from jax.nn import initializers
 
@@ -33,13 +32,3 @@ def initializer(name: str) -> Initializer:
     if name not in INITIALIZATIONS:
         raise ValueError(f"model.initialization={name!r} is not known; choose one of {', '.join(INITIALIZATIONS)}")
     return INITIALIZATIONS[name]
-
-
-def ones(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-    """Draws ones: the initial scale of a batch normalisation."""
-    return initializers.ones(key, shape, dtype)
-
-
-def zeros(key: jax.Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> Array:
-    """Draws zeros: initial biases, and the initial scale of a unit's last BN with ``zero_init_last``."""
-    return initializers.zeros(key, shape, dtype)

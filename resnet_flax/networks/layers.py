@@ -4,9 +4,10 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.nn.initializers import ones, zeros
 
 from resnet_flax.networks.convolution import Convolution
-from resnet_flax.networks.initialization import Initializer, ones, zeros
+from resnet_flax.networks.initialization import Initializer
 from resnet_flax.networks.normalization import FLOAT32, BatchNorm, Bias
 from resnet_flax.networks.probes import Probe
 

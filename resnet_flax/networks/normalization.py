@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.nn.initializers import ones, zeros
 
 from resnet_flax.networks import paired_sums
-from resnet_flax.networks.initialization import Initializer, ones, zeros
+from resnet_flax.networks.initialization import Initializer
 
 FLOAT32 = jnp.dtype("float32")
 # On a GPU, a loop over units saves only arrays of this name for its backward pass: the inputs and statistics of BNs.

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 # A cell of a table: one line, or several.
@@ -143,6 +143,16 @@ def counted(number: int, what: str) -> str:
 def lines(cell: Cell) -> list[str]:
     """Returns the lines of a cell, or a dash if it has none."""
     return [cell] if isinstance(cell, str) else list(cell) or ["—"]
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
+    """Returns rows as columns of text: those of the numbers in ``left`` flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        .rstrip()
+        for row in rows
+    )  # fmt: skip
 
 
 def _is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from resnet_flax.escaping import escape_hidden
 from resnet_flax.reporting import record
+from resnet_flax.reporting.document import aligned
 from resnet_flax.reporting.gather import RunFolder, gather
 from resnet_flax.runs.file_names import is_run
 from resnet_flax.runs.reading import State
@@ -35,7 +36,9 @@ class Status:
 
     def __str__(self) -> str:
         counted = ", ".join(f"{count} {state}" for state, count in Counter(self.states).items())
-        return f"{_aligned([HEADER, *self.rows])}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
+        rows = [[escape_hidden(cell) for cell in row] for row in (HEADER, *self.rows)]
+        table = aligned(rows, left={HEADER.index(title) for title in ("run", "state", "host")})
+        return f"{table}\n{len(self.rows)} run{'s' * (len(self.rows) != 1)}: {counted}"
 
 
 def read(folder: Path) -> Status:
@@ -80,15 +83,3 @@ def _short_row(name: str, state: str) -> tuple[str, ...]:
 
 def _percent(error: float | None) -> str:
     return "" if error is None else f"{error:.2%}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Returns the rows as aligned columns, two spaces apart, with numbers to the right."""
-    rows = [[escape_hidden(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = {i for i, title in enumerate(HEADER) if title not in ("run", "state", "host")}
-    return "\n".join(
-        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        .rstrip()
-        for row in rows
-    )  # fmt: skip

@@ -6,7 +6,6 @@ version has no ``sums.json``, and its files are read unchecked.
 
 import hashlib
 import json
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +105,14 @@ def mismatch_error(path: Path, is_there: bool = True) -> UserError:
     )
 
 
-def add_missing(folder: Path, names: Collection[str] = NAMES) -> bool:
+def add_missing(folder: Path) -> bool:
     """Stores the checksums that are missing, as in a run of an earlier version.
 
     Returns:
       Whether the folder had files but no checksums at all.
     """
     found = read(folder)
-    missing = [path for path in (folder / name for name in names if name not in (found or {})) if path.is_file()]
+    missing = [path for path in (folder / name for name in NAMES if name not in (found or {})) if path.is_file()]
     for path in missing:
         note(path, path.read_bytes())
     return found is None and bool(missing)

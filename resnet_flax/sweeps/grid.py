@@ -17,15 +17,6 @@ Point = dict[str, Any]  # values by config key
 _FORM = "KEY=VALUE,VALUE,..., such as model.depth=20,56"
 
 
-def cases(texts: Sequence[str], request: Request) -> list[Case]:
-    """Returns a case for each point of the grid.
-
-    Raises:
-      UserError: The grid is invalid (:func:`axes`).
-    """
-    return [case(point) for point in points(axes(texts, request))]
-
-
 def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
     """Parses the axes of a grid (:func:`parse`) and checks that they fit together.
 

@@ -123,13 +123,17 @@ def prepare(config: ConfigDict, normalization: Normalization | None = None) -> R
 def assemble(config: ConfigDict, data: Data, mesh: jax.sharding.Mesh, normalization: Normalization) -> RunSetup:
     """Builds the network for a data set that is loaded; the mesh may hold devices of another machine."""
     check_registered(config, data)
-    network = build(config.model, len(data.classes), config.train.bn_group, DATA_AXIS)
+    return RunSetup(config, data, network_of(config, len(data.classes), mesh), mesh, normalization)
+
+
+def network_of(config: ConfigDict, classes: int, mesh: jax.sharding.Mesh) -> Network:
+    """Builds the network that a run trains on the devices of a mesh."""
+    network = build(config.model, classes, config.train.bn_group, DATA_AXIS)
     # Paired sums cost memory (ResNet-50, 1,024 images on an H100: 33 GiB instead of 27), which rematerialisation is
     # there to save.
     gpu = mesh.devices.flat[0].platform == "gpu" and config.model.remat == "none"
     layers = dataclasses.replace(network.layers, gpu=gpu)
-    network = network.clone(frozen=config.optimizer.trainable == "head", layers=layers)
-    return RunSetup(config, data, network, mesh, normalization)
+    return network.clone(frozen=config.optimizer.trainable == "head", layers=layers)
 
 
 def check_registered(config: ConfigDict, data: Data) -> None:

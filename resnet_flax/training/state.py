@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from resnet_flax.data.transforms import stream_key
 from resnet_flax.errors import UserError
-from resnet_flax.networks import Network
+from resnet_flax.networks import Network, on_one_device
 from resnet_flax.networks.compilation import unset_by_user
 from resnet_flax.training import metric_functions
 
@@ -183,7 +183,7 @@ def _jit_once(initialize: Callable[[Any], Any], sharding: jax.sharding.Sharding 
 
 def _make_draw(network: Network, image_shape: tuple[int, int, int]) -> Callable[[Array], dict[str, Any]]:
     # Without the axis name: initialisation runs outside of shard_map.
-    single = network.clone(layers=dataclasses.replace(network.layers, axis_name=None, bn_group=0))
+    single = on_one_device(network)
 
     def draw(seed: Array) -> dict[str, Any]:
         images = jnp.zeros((1, *image_shape), network.layers.param_dtype)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from benchmarks import ours
 from resnet_flax.analysis.counts import parameters
 from resnet_flax.networks import build
+from resnet_flax.training.devices import data_mesh, replicated
+from resnet_flax.training.setup import network_of
 from tests.commands import streams
 
 
@@ -158,6 +161,19 @@ def test_time_to_figure(tmp_path):
         "starting Python and the libraries", "data, network, compiling", "training and evaluating", "total",
     ]  # fmt: skip
     assert sum(float(row["seconds"]) for row in rows[:-1]) == pytest.approx(float(rows[-1]["seconds"]), abs=0.3)
+
+
+def test_a_run_on_a_gpu_and_its_benchmark_train_the_same_network(monkeypatch):
+    mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")]))
+    monkeypatch.setattr(ours, "data_mesh", lambda: mesh)
+    monkeypatch.setattr(ours, "replicated", lambda mesh: replicated(data_mesh()))
+    monkeypatch.setattr(ours, "initial_state", lambda *_: None)
+    monkeypatch.setattr(ours, "make_train_steps", lambda network, *_, **__: network)
+    for remat in ("none", "unit"):
+        config = ours.load_config("digits:residual-8", **{"model.remat": remat})
+        network = ours.training(config, images=1).steps
+        assert network == network_of(config, 10, mesh)
+        assert network.layers.gpu == (remat == "none")
 
 
 @pytest.mark.parametrize(

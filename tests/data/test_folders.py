@@ -212,12 +212,6 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def fresh_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
-    return tmp_path / "fresh" / "resnet_flax" / "datasets"
-
-
 def test_images_are_resized_and_cropped_with_their_labels(photos):
     train, test, classes = load(data_config(photos))
     assert classes == ("dark", "light")

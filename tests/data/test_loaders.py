@@ -112,12 +112,6 @@ def prepared(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def fresh_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
-    return tmp_path / "fresh" / "resnet_flax" / "datasets"
-
-
 def test_any_prepared_data_set_loads(prepared, fresh_cache):
     data = datasets.load(data_config("blocks", prepared, image_size=6))
     assert data.classes == ("dark", "light")

@@ -38,7 +38,9 @@ def test_a_busy_run_is_tried_again_after_the_others(tmp_path, monkeypatch, capsy
     other = threading.Thread(target=other_sweep)
     other.start()
     held.wait()
-    assert local.launch(runs) == [SUCCESS] * 3
+    endings = {}
+    local.launch(runs, endings)
+    assert endings == dict.fromkeys(range(3), SUCCESS)
     other.join()
     assert done == ["c", "a", "b"]
     said = capsys.readouterr().err
@@ -86,7 +88,8 @@ def test_a_busy_run_is_submitted_to_the_cluster_again(tmp_path, capsys):
         return Stream(run.label)
 
     stop = types.SimpleNamespace(received=None)
-    endings = launcher._Sweep(Cluster(), runs, stop).run(lambda: submit)
+    endings = {}
+    launcher._Sweep(Cluster(), runs, stop, endings).run(lambda: submit)
     assert (endings[0][0], endings[1][0]) == ("", "")
     assert handed == ["a", "b", "a", "a"]
     assert capsys.readouterr().err.count("a, seed 0: another process is training it; trying again after") == 2

@@ -3,8 +3,6 @@
 import json
 import re
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from resnet_flax import config as configs
@@ -12,6 +10,7 @@ from resnet_flax import published
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from tests.networks.test_families import SIZES, UNIT_SIZES, network
 
 # Copied from the papers, independently of the JSON files.
 # (table, metric, network, variant, statistic) -> (value, spread)
@@ -39,7 +38,7 @@ PRINTED = {
     ("imagenet", "top-5 error %", "residual-152", "", "as printed"): (5.71, 0),
     ("imagenet", "multiply-adds", "residual-152", "", "as printed"): (11.3e9, 0),
 }
-SIZES = {
+COUNTS = {
     "cifar10_table6": 9, "cifar10_peers": 0, "highway": 0, "preactivation": 3, "imagenet": 18,
 }  # fmt: skip
 ERRORS = {
@@ -60,10 +59,10 @@ def test_numbers_are_as_printed(place):
 
 def test_every_table_is_whole_and_names_its_sources():
     tables = {table.key: table for table in published.read_all()}
-    assert tables.keys() == SIZES.keys() == set(published.keys())
+    assert tables.keys() == COUNTS.keys() == set(published.keys())
     for key, table in tables.items():
         counts = [n for n in table.numbers if n.metric in published.COUNTS]
-        assert (len(table.numbers) - len(counts), len(counts)) == (ERRORS[key], SIZES[key]), key
+        assert (len(table.numbers) - len(counts), len(counts)) == (ERRORS[key], COUNTS[key]), key
         for number in table.numbers:
             assert re.fullmatch(r"arXiv:\d{4}\.\d{5}|https://\S+\.\S+", number.address), (key, number.network)
     peers = [n for n in tables["cifar10_peers"].numbers if n.by == "akamaster"]
@@ -80,12 +79,12 @@ def parameters():
 
 @pytest.mark.parametrize("number", list(parameters()))
 def test_derived_parameter_counts_are_those_of_the_networks(number):
-    file = "imagenet" if number.data == "imagenet2012" else "cifar10"
-    config = configs.load(f"configs/{file}.py", number.network, number.config)
-    network = build(config.model, classes=1000 if file == "imagenet" else 10)
-    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == number.value
+    """Each row's network is one whose parameters test_families.py counts."""
+    file, classes = ("imagenet", 1000) if number.data == "imagenet2012" else ("cifar10", 10)
+    m = configs.load(f"configs/{file}.py", number.network, number.config).model
+    assert build(m, classes) == network(m.family, m.block, m.depth, m.unit, m.shortcut)
+    which = m.block, m.depth, m.shortcut
+    assert number.value == (SIZES[m.family, *which] if m.unit == "residual" else UNIT_SIZES[m.unit, *which])
 
 
 @pytest.mark.parametrize(

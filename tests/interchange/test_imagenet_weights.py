@@ -1,4 +1,4 @@
-"""ImageNet networks with weights of other libraries give the same logits as the libraries' own networks."""
+"""ImageNet networks with weights of Keras give the same logits as Keras's own networks."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 
 from resnet_flax import config, model
 from resnet_flax.errors import UserError
-from resnet_flax.interchange import files, names
+from resnet_flax.interchange import names
 from tests.interchange import random_weights
 from tests.interchange.keras_golden import CLASSES, GOLDEN, SIDE
 from tests.marks import slow
@@ -73,40 +73,6 @@ def keras_model(path, depth=50):
 def normalized(net, images):
     n = net.preprocessing.normalization
     return ((images / 255 - n.mean) / n.std).astype(np.float32)
-
-
-@pytest.mark.parametrize("depth", [50, *(slow(depth) for depth in (18, 152))])
-def test_logits_equal_torchvisions(depth, tmp_path):
-    """A file that PyTorch wrote gives PyTorch's logits; exported and loaded into PyTorch's network, the same bits."""
-    torch = pytest.importorskip("torch")
-    from tests.interchange.torch_imagenet import ResNet
-
-    peer = ResNet(depth, classes=7)
-    state = {n: t if n.endswith("tracked") else torch.tensor(random_weights.tensor(n, t.shape))
-             for n, t in peer.state_dict().items()}  # fmt: skip
-    peer.load_state_dict(state)
-    torch.save(state, tmp_path / "peer.pth")
-    net = model.from_weights(tmp_path / "peer.pth", config.load(CONFIG, f"residual-{depth}"))
-    assert net.config.model.bottleneck_stride == "3x3"
-    assert (net.preprocessing.resize, net.preprocessing.image_size) == (256, 224)
-
-    images = normalized(net, random_weights.images(2, 64))
-    with torch.no_grad():
-        theirs = peer.eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-    assert_logits(net.features(images)["logits"], theirs)
-
-    tensors = names.to_tensors(net.network, (64, 64, 3), net.variables, "imagenet")
-    files.write(tmp_path / "ours.safetensors", tensors, config.to_json(net.config), net.preprocessing.to_json())
-    from safetensors.torch import load_file
-
-    result = peer.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=False)
-    assert not result.unexpected_keys
-    assert all(name.endswith("num_batches_tracked") for name in result.missing_keys)
-    for name, value in peer.state_dict().items():
-        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
-    again = model.from_weights(tmp_path / "ours.safetensors")
-    jax.tree.map(np.testing.assert_array_equal, again.variables, net.variables)
-    assert again.preprocessing.to_json() == net.preprocessing.to_json()
 
 
 def test_logits_equal_keras(tmp_path):

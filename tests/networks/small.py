@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from resnet_flax import config
 from resnet_flax.networks import build
@@ -38,3 +39,13 @@ def variables_of(net, x, seed=1):
 
     shapes = jax.eval_shape(net.init, jax.random.key(0), x)
     return jax.tree_util.tree_map_with_path(lambda p, leaf: jnp.asarray(draw(p, leaf), leaf.dtype), shapes)
+
+
+def loss_and_gradients(net, variables, x, labels):
+    """Returns the loss in training with (logits, updated statistics), and the gradients of (parameters, images)."""
+
+    def loss(params, x):
+        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updates)
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from resnet_flax import config
@@ -17,17 +16,9 @@ from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.state import abstract_state
 from resnet_flax.training.step import training_step
 from tests.marks import slow
-from tests.networks.small import images_and_labels, network, variables_of
+from tests.networks.small import images_and_labels, loss_and_gradients, network, variables_of
 
 GIB = 2**30
-
-
-def gradients(net, variables, x, labels):
-    def loss(params, x):
-        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updates)
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
 
 
 CASES = [
@@ -42,7 +33,7 @@ def test_gradients_are_equal_with_and_without(double, unit, remat, unroll):
     x, labels = images_and_labels()
     plainly, again = network(unit), network(unit, remat=remat, unroll=unroll)
     variables = variables_of(plainly, x)
-    a, b = (gradients(net, variables, x, labels) for net in (plainly, again))
+    a, b = (loss_and_gradients(net, variables, x, labels) for net in (plainly, again))
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
 
 
@@ -54,7 +45,7 @@ def test_the_formulation_for_gpus_computes_the_same(double, monkeypatch, most_un
     plainly = network("preactivation", bn_group=4)
     on_gpu = plainly.clone(layers=dataclasses.replace(plainly.layers, gpu=True))
     variables = variables_of(plainly, x)
-    a, b = (gradients(net, variables, x, labels) for net in (plainly, on_gpu))
+    a, b = (loss_and_gradients(net, variables, x, labels) for net in (plainly, on_gpu))
     jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), a, b)
 
 

@@ -3,26 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from resnet_flax.networks.units import UNITS
 from tests.marks import slow
-from tests.networks.small import images_and_labels, network, variables_of
+from tests.networks.small import images_and_labels, loss_and_gradients, network, variables_of
 
 CASES = [("preactivation", "bottleneck", "B"), slow("highway", "basic", "A")]
 OTHERS = [(unit, "basic", "A") for unit in sorted(UNITS) if unit != "highway"]
 OTHERS += [(unit, "bottleneck", "A") for unit in sorted(UNITS) if "bottleneck" in UNITS[unit].blocks]
 OTHERS += [("residual", "bottleneck", "C")]
 CASES += [slow(*case) for case in OTHERS]
-
-
-def loss_and_gradients(net, variables, x, labels):
-    def loss(params, x):
-        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updates)
-
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(variables["params"], x)
 
 
 @pytest.mark.parametrize(("unit", "block", "shortcut"), CASES)

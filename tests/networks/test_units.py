@@ -3,48 +3,36 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from resnet_flax.networks.units import UNITS
 from tests.marks import slow
-from tests.networks.small import images_and_labels, network, variables_of
-
-
-def loss_and_gradients(net, variables, x, labels):
-    """Returns the loss in training, the gradients with respect to the parameters, and the updated statistics."""
-
-    def loss(params, x):
-        logits, updates = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates["batch_stats"]
-
-    (value, statistics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"], x)
-    return value, gradients, statistics
+from tests.networks.small import images_and_labels, loss_and_gradients, network, variables_of
 
 
 @pytest.mark.parametrize(
-    ("unit", "shortcut"),
+    ("unit", "block", "shortcut"),
     [
-        slow("preactivation", "A"),
-        slow("preactivation", "B"),
-        ("highway", "A"),
+        ("preactivation", "bottleneck", "B"),
+        *(slow("preactivation", "basic", shortcut) for shortcut in "ABC"),
+        ("highway", "basic", "A"),
     ],
 )
-def test_forward_and_backward_are_pytorchs(double, unit, shortcut):
+def test_forward_and_backward_are_pytorchs(double, unit, block, shortcut):
     torch = pytest.importorskip("torch")
     from tests.peer import cifar_network, from_flax
     from tests.peer import loss_and_gradients as peers_loss_and_gradients
 
     x, labels = images_and_labels(side=9)
-    net = network(unit, shortcut=shortcut, stage_units=(2, 2, 2), width=1.0)
+    net = network(unit, block, shortcut=shortcut, stage_units=(2, 2, 2), width=1.0)
     variables = variables_of(net, x)
-    ours, gradients, statistics = loss_and_gradients(net, variables, x, labels)
+    (ours, (_, updates)), (gradients, _) = loss_and_gradients(net, variables, x, labels)
 
-    peer, expected = (cifar_network(unit, 2, shortcut).double() for _ in range(2))
+    peer, expected = (cifar_network(unit, 2, shortcut, block).double() for _ in range(2))
     from_flax(peer, variables["params"], variables["batch_stats"])
     theirs, peers_gradients = peers_loss_and_gradients(peer, np.asarray(x), np.asarray(labels))
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
-    from_flax(expected, gradients, statistics)
+    from_flax(expected, gradients, updates["batch_stats"])
     for name, gradient in expected.named_parameters():
         torch.testing.assert_close(gradient.data, peers_gradients[name], rtol=1e-7, atol=1e-10, msg=name)
     for (name, ours), (_, theirs) in zip(expected.named_buffers(), peer.named_buffers(), strict=True):

@@ -6,13 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_flax.networks.network import max_pool_2x2
-from tests.networks.small import images_and_labels, network, variables_of
+from tests.networks.small import images_and_labels, loss_and_gradients, network, variables_of
 
 
 @settings(max_examples=12)
@@ -50,12 +49,7 @@ def test_loss_and_gradients_are_pytorchs(double, norm):
     )  # fmt: skip
     assert net.stage_units == units
     variables = variables_of(net, x)
-
-    def loss(params):
-        logits, _ = net.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    ours, gradients = jax.jit(jax.value_and_grad(loss))(variables["params"])
+    (ours, _), (gradients, _) = loss_and_gradients(net, variables, x, labels)
 
     p = jax.tree.map(lambda a: torch.tensor(np.array(a), requires_grad=True), variables["params"])
     y = torch.tensor(np.array(x)).permute(0, 3, 1, 2)

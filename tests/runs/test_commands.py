@@ -208,15 +208,6 @@ def test_what_a_run_leaves(run):
     assert output.strip().splitlines()[-1].startswith(f"step 20: training error {last['train_error']:.2%}, test error")
 
 
-def test_config_json_runs_again_to_the_same_bits(run, tmp_path):
-    workdir, _ = run
-    code, output = command(
-        "train.py", f"--config=configs/from_json.py:{workdir}/config.json", f"--workdir={tmp_path}/again"
-    )
-    assert code == 0, output
-    assert lines(tmp_path / "again") == lines(workdir)
-
-
 @pytest.mark.parametrize(
     "entry", [["train.py"], ["-m", "resnet_flax.evaluate"], ["-m", "experiments.plain_vs_residual"]], ids=str
 )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from resnet_flax.data import imagenet
-from tests.commands import ROOT, arrays, command, finish, free_port, lines, start
+from tests.commands import ROOT, assert_same_bits, command, finish, free_port, lines, start
 from tests.data import imagenet_files
 
 PHOTOS = ROOT.parent / "shared" / "photos"
@@ -54,14 +54,6 @@ def uninterrupted(photos, tmp_path_factory):
     return workdir
 
 
-def assert_same_bits(workdir, expected, steps=STEPS):
-    ours, theirs = arrays(workdir, steps), arrays(expected, steps)
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
-    assert lines(workdir) == lines(expected)
-
-
 def kill_at_random(begin, workdir, moments, steps, kills):
     """Starts and kills the run several times after some random steps, then lets it end; returns the steps at kills."""
     came_to = []
@@ -95,7 +87,7 @@ def test_a_stream_that_is_killed_at_random_ends_in_the_same_bits(photos, uninter
     workdir = tmp_path / "run"
     came_to = kill_at_random(lambda: train(photos, workdir), workdir, random.Random(2), STEPS, 3)
     assert 0 < came_to[0] < STEPS
-    assert_same_bits(workdir, uninterrupted)
+    assert_same_bits(workdir, uninterrupted, STEPS)
 
 
 @pytest.mark.slow
@@ -123,7 +115,7 @@ def test_resnet_18_on_real_photographs_survives_kills(tmp_path):
 def test_the_number_of_workers_and_threads_does_not_change_the_bits(photos, uninterrupted, tmp_path):
     code, output = finish(train(photos, tmp_path, "--config.data.workers=2", "--config.data.threads=1"))
     assert code == 0, output
-    assert_same_bits(tmp_path, uninterrupted)
+    assert_same_bits(tmp_path, uninterrupted, STEPS)
 
 
 @pytest.mark.slow  # 40 s; test_devices.py has two processes, test_photographs.py two that read photographs
