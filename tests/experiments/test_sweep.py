@@ -356,6 +356,19 @@ def test_a_limit_of_a_key_is_no_end_of_the_grid():
 
 
 @pytest.mark.parametrize(
+    ("values", "at_an_end"), [((None, -1.0, -2.0), False), ((-1.0, None, -2.0), True), ((None,), False)]
+)
+def test_a_derived_value_is_no_end_of_the_grid(values, at_an_end):
+    """Regression test: None among the values of model.gate_bias ended in a TypeError, after all runs."""
+    losses = [{"validation_error": 0.1 * place, "validation_loss": 0.1} for place in range(1, 1 + len(values))]
+    among = [
+        choice.Candidate({"model.gate_bias": value}, [Outcome(None, [line], 0, 0)])
+        for value, line in zip(values, losses, strict=True)
+    ]
+    assert choice.Choice("highway-8", {}, among).keys_at_end(["model.gate_bias"]) == ["model.gate_bias"] * at_an_end
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"grid": ()}, "--grid is missing"),
