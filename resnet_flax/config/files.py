@@ -77,8 +77,8 @@ def config_path(path: str) -> str:
     Raises:
       UserError: There is no such file.
     """
-    if expanded(path).is_file():
-        return path
+    if (file := expanded(path)).is_file():
+        return str(file)
     name = path.removeprefix("configs/").removesuffix(".py")
     if name not in (known := shipped.names("configs")):
         raise UserError(
