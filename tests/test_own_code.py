@@ -1,6 +1,7 @@
 """Tests of a user's file with a unit, a data set and a metric, which commands run only if they are told to."""
 
 import json
+import os
 import re
 import sys
 
@@ -251,6 +252,17 @@ def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluate
     (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
     model.from_run(run)
     assert not capfd.readouterr().err
+
+
+def test_a_file_is_executed_as_it_is_now(tmp_path, monkeypatch):
+    """Regression test: cached bytecode was executed for another text of equal length and time."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for value in (1, 2):
+        file.write_text(f"VALUE = {value}\n")
+        os.utime(file, (1e9, 1e9))
+        assert config.execute(str(file), "module").VALUE == value
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_sweep_names_the_line_of_an_error_in_a_unit(own_unit, tmp_path):

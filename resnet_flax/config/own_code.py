@@ -38,10 +38,12 @@ _OURS = Path(resnet_flax.__file__).parent
 _executed: dict[Path, tuple[str, str]] = {}
 
 
-def note_executed(path: str | Path, flag: str) -> None:
-    """Notes that a Python file is executed, which the command-line flag ``flag`` named."""
+def note_executed(path: str | Path, flag: str) -> bytes:
+    """Notes that a Python file is executed, which the command-line flag ``flag`` named; returns its content."""
     file = expanded(path).absolute()
-    _executed[file] = flag, hashlib.sha256(file.read_bytes()).hexdigest()
+    content = file.read_bytes()
+    _executed[file] = flag, hashlib.sha256(content).hexdigest()
+    return content
 
 
 def execute(path: str, flag: str) -> ModuleType:
@@ -63,11 +65,12 @@ def execute(path: str, flag: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
-    note_executed(file, flag)
+    content = note_executed(file, flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # inspect looks up a class's file there
     try:
-        spec.loader.exec_module(module)
+        # Not exec_module: its cached bytecode may be of an older text of equal length, which the checksum is not of.
+        exec(compile(content, file.absolute(), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise explain_error(error, str(file), flag) or error from None
     return module
