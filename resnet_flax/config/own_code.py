@@ -11,7 +11,7 @@ import inspect
 import itertools
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,9 @@ _OURS = Path(resnet_flax.__file__).parent
 # The user's files that this process has executed, with the flag that named each, and the SHA-256 of what was executed.
 _executed: dict[Path, tuple[str, str]] = {}
 
+# The config files that were executed inside executed_once; None outside.
+_kept: dict[Path, ModuleType] | None = None
+
 
 def note_executed(path: str | Path, flag: str) -> bytes:
     """Notes that a Python file is executed, which the command-line flag ``flag`` named; returns its content."""
@@ -44,6 +47,17 @@ def note_executed(path: str | Path, flag: str) -> bytes:
     content = file.read_bytes()
     _executed[file] = flag, hashlib.sha256(content).hexdigest()
     return content
+
+
+@contextlib.contextmanager
+def executed_once() -> Iterator[None]:
+    """Executes a config file at most once inside the context, so that an edit does not change configs halfway."""
+    global _kept
+    before, _kept = _kept, {} if _kept is None else _kept
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def execute(path: str, flag: str) -> ModuleType:
@@ -65,6 +79,8 @@ def execute(path: str, flag: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
+    if _kept is not None and flag == "config" and file.absolute() in _kept:
+        return _kept[file.absolute()]
     content = note_executed(file, flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # inspect looks up a class's file there
@@ -73,6 +89,8 @@ def execute(path: str, flag: str) -> ModuleType:
         exec(compile(content, file.absolute(), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise explain_error(error, str(file), flag) or error from None
+    if _kept is not None and flag == "config":
+        _kept[file.absolute()] = module
     return module
 
 

@@ -1,6 +1,7 @@
 """Sweeps over any keys: their choices, files and figures, for stand-ins of runs that end with given errors."""
 
 import csv
+import dataclasses
 import json
 import sys
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.sweep import EXPERIMENT
-from resnet_flax.errors import Diverged, Interrupted, UserError
+from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.reporting import gather, record, status, tables
 from resnet_flax.reporting.record import Figure
 from resnet_flax.runs.directory import RunDirectory
@@ -171,6 +172,38 @@ def test_a_run_that_only_served_to_choose_is_not_among_the_chosen(tmp_path, runs
     found = rows(tmp_path / "runs.csv")
     assert [(row["group"], row["seed"]) for row in found if row["seed"] == "5"] == [("", "5")] * 8
     assert sum(row["group"] == "chosen" for row in found) == 6 == len(found) - 8
+
+
+def test_a_config_file_that_is_edited_between_the_stages_changes_no_run(tmp_path, runs, drawn, monkeypatch):
+    """Regression test: the results of the first stage were not found, and the second was skipped without a word."""
+    file = tmp_path / "mine.py"
+    text = "from resnet_flax import config\n\n\ndef get_config(name='plain-8'):\n    return config.load('digits', name"
+    file.write_text(f"{text})\n")
+    execute = runner.execute
+
+    def edit(*arguments):
+        file.write_text(f"{text}, {{'train.batch_size': 7}})\n")
+        return execute(*arguments)
+
+    monkeypatch.setattr(runner, "execute", edit)
+    sweep = dataclasses.replace(best(tmp_path), config=str(file))
+    results = runner.carry_out(EXPERIMENT, "sweep", sweep)
+    assert len(results.of("chosen")) == 6
+    assert {o.run.config.train.batch_size for o in results.outcomes} == {32}
+    assert plan.plan([Case("plain-8")], sweep)[0].config.train.batch_size == 7  # the next command's
+
+
+def test_a_second_stage_without_runs_is_a_failure(tmp_path, drawn, monkeypatch):
+    def execute(planned, request, announcement):
+        for run in planned:
+            folders.run(run.workdir, run.config)  # without errors of validation images
+            (run.workdir / CHECKPOINTS / str(run.config.train.steps)).mkdir(parents=True)
+        return execution.read_outcomes(planned)
+
+    monkeypatch.setattr(runner, "execute", execute)
+    with pytest.raises(Failed, match="^4 later runs, such as the best .* of plain-8, seed 1, were not trained: "):
+        runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    assert len(rows(tmp_path / "runs.csv")) == 8
 
 
 @pytest.mark.parametrize("until", [0, 3, 8, 10])
