@@ -39,8 +39,8 @@ __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "PREPROCESSING_KEYS", "RESUME_MAY_CHANGE",
     "Key", "apply_name", "base",
     "check_depth", "check_names", "checksums", "config_path", "defining_files", "differences", "execute",
-    "executed_once", "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json", "hint_at_module",
-    "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",
+    "executed_once", "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json",
+    "hint_at_module", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",
     "namesakes", "network_name", "not_a_key", "note_executed", "own_files", "resolve", "set_by_user", "to_json",
     "track_changes", "unknown_key", "unresolved", "validate", "where_defined", "with_network_of", "without_effect",
 ]  # fmt: skip

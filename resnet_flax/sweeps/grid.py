@@ -30,8 +30,8 @@ def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
     """Parses the axes of a grid (:func:`parse`) and checks that they fit together.
 
     Raises:
-      UserError: A key is unknown or named twice, a value is of the wrong type, two keys contradict each other, or values
-        do not make different runs, because their key may change on resume.
+      UserError: A key is unknown or named twice, a value is of the wrong type, two keys contradict each other, or the
+        values of a key do not make different runs.
     """
     grid = [parse(text) for text in texts]
     keys = keys_of(grid)
