@@ -14,7 +14,7 @@ would print. A signal, such as from a notebook's stop button, raises ``Interrupt
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_flax import shipped
-from resnet_flax.config import execute, name_of, resolve, set_by_user, without_effect
-from resnet_flax.config import load as load_config
+from resnet_flax.config import execute, load, name_of, resolve, set_by_user, track_changes, without_effect
 from resnet_flax.data.cache import cache_root
 from resnet_flax.data.views import View
 from resnet_flax.errors import UserError
@@ -156,6 +155,17 @@ class Run:
     def _find_step(self, wanted: str) -> int:
         with Checkpoints(self.path, read_only=True) as checkpoints:
             return checkpoints.find_step(wanted)
+
+
+def load_config(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """Loads a config file, with the arguments of :func:`resnet_flax.config.load`.
+
+    Keys that are changed in the returned config count as set by the user, as ``overrides`` do.
+
+    Raises:
+      UserError: There is no such file or key, or the file raised an exception.
+    """
+    return track_changes(load(path, name, overrides))
 
 
 def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+from resnet_flax.source_code import checksum
+
 _T = TypeVar("_T")
 
 
@@ -20,6 +22,7 @@ class Registry(dict[str, _T]):
     def __init__(self, kind: str, entries: Mapping[str, _T] | None = None) -> None:
         super().__init__(entries or {})
         self._kind = kind
+        self._checksums: dict[str, str] = {}
         self.reserve()
 
     def reserve(self, more: str = "") -> None:
@@ -34,3 +37,8 @@ class Registry(dict[str, _T]):
         if self.is_reserved(name):
             raise ValueError(f"{name!r} is reserved; choose another name for your {self._kind}")
         super().__setitem__(name, entry)
+        self._checksums[name] = checksum(entry)
+
+    def checksum(self, name: str) -> str:
+        """Returns the checksum of an entry's code when the entry was made: its file may have changed since."""
+        return self._checksums.get(name) or checksum(self[name])

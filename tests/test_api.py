@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_flax import api
+from resnet_flax import api, config
 from resnet_flax.errors import UserError
+from resnet_flax.evaluation_config import config_of_run
 from resnet_flax.reporting import tables
 from resnet_flax.runs.directory import RunDirectory
 from tests.commands import ROOT, command
@@ -137,7 +138,22 @@ def test_a_key_without_effect_is_remarked_on(tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):
         api.train(api.load_config("digits", "plain-8", {"optimizer.beta1": 0.5}), tmp_path / "file")
-    assert "optimizer.beta1 has no effect here: it is used with optimizer.name=adamw\n" in capsys.readouterr().err
+    assert "optimizer.beta1 has no effect here: it is used with optimizer.name!=sgd|lars\n" in capsys.readouterr().err
+
+
+def test_a_key_that_is_changed_in_place_counts_as_set(tmp_path):
+    """Regression test: an evaluation ignored it. Keys that follow others do not count, until they are set, too."""
+    folders.run(tmp_path / "r", folders.config("residual-20"))
+    given, changed = api.load_config("digits", "residual-20", {"data.image_size": 48}), api.load_config("digits")
+    changed.data.image_size = 48
+    assert config.set_by_user(changed) == config.set_by_user(given) == {"data.image_size"}
+    assert config_of_run(tmp_path / "r", changed) == config_of_run(tmp_path / "r", given)
+    photographs = api.load_config("imagenet", "residual-50")
+    photographs.data.image_size = 160
+    assert photographs.data.resize != 256
+    assert config.set_by_user(photographs) == {"data.image_size"}
+    photographs.data.resize = 170
+    assert config.set_by_user(photographs) == {"data.image_size", "data.resize"}
 
 
 def test_a_mistake_is_reported_in_one_line(run, tmp_path):

@@ -304,21 +304,33 @@ def test_a_depth_that_contradicts_the_stages_is_refused():
 
 @pytest.mark.parametrize("key", [key for key in config.KEYS.values() if key.when], ids=lambda key: key.name)
 def test_a_key_without_effect_is_remarked_on(key):
-    """A row of the table names its condition; the remark is given unless the values of one of the configs meet it."""
+    """A row of the table names its condition; the remark is given unless the values of one of the configs meet it.
+
+    Code of the user's own may read any key: an optimizer or schedule that is not the project's meets the condition.
+    """
+    parts = [part for part in key.when.split(" and ") if "=" in part]
     met = {  # values that meet every condition of the table
         "model.unit": "residual", "model.shortcut": "A", "model.block": "bottleneck", "model.norm": "batch",
         "data.folder": "photos", "init.weights": "x.safetensors", "schedule.warmup_steps": 1,
-    } | dict(part.split("=") for part in key.when.split(" and ") if "=" in part and "|" not in part)  # fmt: skip
+        "optimizer.name": "own", "schedule.name": "own",
+    } | dict(part.split("=") for part in parts if "!" not in part)  # fmt: skip
     unmet = met | {
-        "model.unit": "plain", "model.block": "basic", "model.norm": "none", "data.folder": "", "init.weights": "",
+        "model.block": "basic", "model.norm": "none", "data.folder": "", "init.weights": "",
         "data.augmentation": "crop", "data.pipeline": "resident", "schedule.warmup_steps": 0,
-        "schedule.name": "constant", "optimizer.name": "own",
-    }  # fmt: skip
+    } | dict(part.partition("|")[0].split("!=") for part in parts if "!" in part)  # fmt: skip
     yes, no = with_values(**met), with_values(**unmet)
     assert config.without_effect([key.name], [yes]) == config.without_effect([key.name], [no, yes]) == []
     assert config.without_effect([key.name, "seed", "x"], [no]) == [
         f"{key.name} has no effect here: it is used with {key.when}"
     ]
+
+
+def test_an_optimizer_and_a_schedule_of_the_users_own_may_read_any_key():
+    c = config.load("configs/cifar10.py", "residual-20", {"optimizer.name": "own", "schedule.name": "own"})
+    keys = [key for key in KEYS if key.startswith(("optimizer.", "schedule.")) and "warmup" not in key]
+    assert config.without_effect(keys, [c]) == []
+    c.optimizer.beta1 = 0.5
+    assert any(text.startswith("optimizer.beta1 0.5 instead of 0.9") for text in protocol_differences(c))
 
 
 def test_resolving_leaves_the_given_config_alone():

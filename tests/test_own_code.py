@@ -1,6 +1,10 @@
 """Tests of a user's file with a unit, a data set and a metric, which commands run only if they are told to."""
 
+import hashlib
+import importlib
 import json
+import linecache
+import os
 import re
 import sys
 
@@ -12,12 +16,15 @@ from resnet_flax.errors import UserError
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.networks.initialization import INITIALIZATIONS
 from resnet_flax.networks.units import UNITS
+from resnet_flax.runs import resume
+from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import Case
 from resnet_flax.sweeps.experiment import Experiment, Findings
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 from resnet_flax.training import loop, metric_functions
 from resnet_flax.training.readiness import Readiness
 from tests.commands import command, lines
+from tests.experiments import folders
 from tests.training.small import small_config
 
 MINE = """
@@ -251,6 +258,56 @@ def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluate
     (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
     model.from_run(run)
     assert not capfd.readouterr().err
+
+
+def test_a_file_is_executed_as_it_is_now(tmp_path, monkeypatch):
+    """Regression test: cached bytecode was executed for another text of equal length and time."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "mine.py"
+    for value in (1, 2):
+        file.write_text(f"VALUE = {value}\n")
+        os.utime(file, (1e9, 1e9))
+        assert value == config.execute(str(file), "module").VALUE
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_imported_file_has_the_checksum_of_the_text_that_was_executed(own_unit, tmp_path, monkeypatch):
+    """Regression test: it had that of the file at the start of the run, which may be another text by then."""
+    file = tmp_path / "imported_unit.py"
+    file.write_text(UNIT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "imported_unit", None)  # removed after the test
+    del sys.modules["imported_unit"]
+    importlib.import_module("imported_unit")
+    file.write_text(UNIT.replace("0.1", "0.5"))
+    assert config.checksums(own_config()) == {"model.unit=own": hashlib.sha256(UNIT.encode()).hexdigest()}
+
+
+def execute_cell(text, name):
+    """Executes a text as a notebook does: without a file, and with its lines in linecache unless the name is empty."""
+    if name:
+        linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    exec(compile(text, name or "<stdin>", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("name", ["cell", ""])
+def test_a_changed_unit_of_a_notebook_is_named(monkeypatch, tmp_path, name):
+    """Regression test: a finished run of the old code was returned as one of the new code, without a word."""
+    monkeypatch.setitem(UNITS, "own", None)  # restored after the test
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    run, c = RunDirectory(folders.run(tmp_path / "run", folders.config("residual-8"))), own_config()
+    execute_cell(UNIT, name and "<cell 1>")
+    run.record_start(0, 1, 10, {}, own_code=config.checksums(c))
+    execute_cell(f"# another place\n\n{UNIT}", name and "<cell 2>")
+    assert list(config.checksums(c)) == ["model.unit=own"]
+    assert resume.remarks(run, c) == []
+    execute_cell(UNIT.replace("0.1", "0.5"), name and "<cell 3>")
+    assert resume.remarks(run, c) == [
+        f"{run.path}: model.unit=own, defined in a notebook, has changed since the start at step 0; unless only "
+        f"comments did, this run's results are not those of the code as it is now: to have them, choose a new run "
+        f"directory"
+    ]
+    assert config.defining_files(config.flatten(c)) == ""
 
 
 def test_a_sweep_names_the_line_of_an_error_in_a_unit(own_unit, tmp_path):

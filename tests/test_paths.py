@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from resnet_flax.config import config_path
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import files
 from resnet_flax.paths import expanded
@@ -17,6 +18,13 @@ def test_a_tilde_is_expanded_unless_a_file_has_that_name(tmp_path, monkeypatch):
     assert expanded("~notes.jpg") == Path("~notes.jpg")
     assert expanded("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
     assert expanded("a/~/b") == Path("a/~/b")
+
+
+def test_a_tilde_of_a_config_file_is_expanded(tmp_path, monkeypatch):
+    """Regression test: ml_collections, which loads the file that --config names, does not expand it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").touch()
+    assert config_path("~/mine.py") == str(tmp_path / "mine.py")
 
 
 def test_a_name_that_is_too_long_is_refused():

@@ -8,7 +8,7 @@ To add a key, write its row in table.py and run ``python -m resnet_flax.config >
 
 from resnet_flax.config.comparison import PREPROCESSING_KEYS, differences, for_evaluation, with_network_of
 from resnet_flax.config.derived import follow, milestones, resolve, unresolved
-from resnet_flax.config.files import config_path, from_json, load, set_by_user, to_json
+from resnet_flax.config.files import config_path, from_json, load, set_by_user, to_json, track_changes
 from resnet_flax.config.key import Key
 from resnet_flax.config.names import (
     DEPTH_KEYS,
@@ -24,6 +24,7 @@ from resnet_flax.config.own_code import (
     checksums,
     defining_files,
     execute,
+    executed_once,
     explain_error,
     explain_own_error,
     note_executed,
@@ -38,8 +39,8 @@ __all__ = [
     "DEPTH_KEYS", "DERIVED", "KEYS", "NAME_KEYS", "NETWORK_KEYS", "PREPROCESSING_KEYS", "RESUME_MAY_CHANGE",
     "Key", "apply_name", "base",
     "check_depth", "check_names", "checksums", "config_path", "defining_files", "differences", "execute",
-    "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json", "hint_at_module",
-    "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",
+    "executed_once", "explain_error", "explain_own_error", "flatten", "follow", "for_evaluation", "from_json",
+    "hint_at_module", "in_memory", "keys_in_help", "layers_of", "load", "milestones", "name_of", "names_in",
     "namesakes", "network_name", "not_a_key", "note_executed", "own_files", "resolve", "set_by_user", "to_json",
-    "unknown_key", "unresolved", "validate", "where_defined", "with_network_of", "without_effect",
+    "track_changes", "unknown_key", "unresolved", "validate", "where_defined", "with_network_of", "without_effect",
 ]  # fmt: skip

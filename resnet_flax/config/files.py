@@ -1,5 +1,6 @@
 """Reading of config files, and configs as JSON."""
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -47,12 +48,36 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     return c
 
 
-_SET_BY_USER = "_set_by_user"  # a Python attribute of the ConfigDict, not one of its keys
+# Python attributes of the ConfigDict, not keys of it.
+_SET_BY_USER = "_set_by_user"
+_AS_LOADED = "_as_loaded"
+
+
+def track_changes(c: ConfigDict) -> ConfigDict:
+    """Returns the config, of which keys that are changed from now on count as set by the user."""
+    object.__setattr__(c, _AS_LOADED, copy.deepcopy(c))
+    return c
 
 
 def set_by_user(c: ConfigDict | None) -> frozenset[str]:
-    """Returns the dotted keys that :func:`load` was given as ``overrides`` for this config."""
-    return getattr(c, "__dict__", {}).get(_SET_BY_USER, frozenset())
+    """Returns the dotted keys that :func:`load` was given as ``overrides``, and those that :func:`track_changes` noticed.
+
+    A copy that ``copy_and_resolve_references`` makes of the config forgets them.
+    """
+    noted = getattr(c, "__dict__", {})
+    found: frozenset[str] = noted.get(_SET_BY_USER, frozenset())
+    if c is None or _AS_LOADED not in noted:
+        return found
+    expected = copy.deepcopy(noted[_AS_LOADED])
+
+    def changed() -> dict[str, Any]:
+        before = flatten(expected)
+        return {key: value for key, value in flatten(c).items() if before.get(key, value) != value}
+
+    # Derived keys follow the others here as they do in the config, so that only those that the user set are left.
+    direct = {key: value for key, value in changed().items() if not (key in KEYS and KEYS[key].derived)}
+    expected.update_from_flattened_dict(direct)
+    return found | direct.keys() | changed().keys()
 
 
 def to_json(c: ConfigDict) -> str:
@@ -77,8 +102,8 @@ def config_path(path: str) -> str:
     Raises:
       UserError: There is no such file.
     """
-    if expanded(path).is_file():
-        return path
+    if (file := expanded(path)).is_file():
+        return str(file)
     name = path.removeprefix("configs/").removesuffix(".py")
     if name not in (known := shipped.names("configs")):
         raise UserError(

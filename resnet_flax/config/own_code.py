@@ -7,11 +7,10 @@ which files its config depends on, but reading a run never executes them.
 import contextlib
 import hashlib
 import importlib.util
-import inspect
 import itertools
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,7 @@ from resnet_flax.config.validation import names_in
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.registry import Registry
+from resnet_flax.source_code import defining_file
 
 # Registries of further keys. For the other keys, the row in table.py names the registry in its choices.
 _MORE = {
@@ -37,11 +37,27 @@ _OURS = Path(resnet_flax.__file__).parent
 # The user's files that this process has executed, with the flag that named each, and the SHA-256 of what was executed.
 _executed: dict[Path, tuple[str, str]] = {}
 
+# The config files that were executed inside executed_once; None outside.
+_kept: dict[Path, ModuleType] | None = None
 
-def note_executed(path: str | Path, flag: str) -> None:
-    """Notes that a Python file is executed, which the command-line flag ``flag`` named."""
+
+def note_executed(path: str | Path, flag: str) -> bytes:
+    """Notes that a Python file is executed, which the command-line flag ``flag`` named; returns its content."""
     file = expanded(path).absolute()
-    _executed[file] = flag, hashlib.sha256(file.read_bytes()).hexdigest()
+    content = file.read_bytes()
+    _executed[file] = flag, hashlib.sha256(content).hexdigest()
+    return content
+
+
+@contextlib.contextmanager
+def executed_once() -> Iterator[None]:
+    """Executes a config file at most once inside the context, so that an edit does not change configs halfway."""
+    global _kept
+    before, _kept = _kept, {} if _kept is None else _kept
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def execute(path: str, flag: str) -> ModuleType:
@@ -63,13 +79,18 @@ def execute(path: str, flag: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"--{flag}={path}: it must be a Python file, with a name that ends in .py")
-    note_executed(file, flag)
+    if _kept is not None and flag == "config" and file.absolute() in _kept:
+        return _kept[file.absolute()]
+    content = note_executed(file, flag)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # inspect looks up a class's file there
     try:
-        spec.loader.exec_module(module)
+        # Not exec_module: its cached bytecode may be of an older text of equal length, which the checksum is not of.
+        exec(compile(content, file.absolute(), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise explain_error(error, str(file), flag) or error from None
+    if _kept is not None and flag == "config":
+        _kept[file.absolute()] = module
     return module
 
 
@@ -127,28 +148,37 @@ def own_files(values: Mapping[str, Any]) -> dict[str, Path]:
     Returns:
       The files by key and name, such as ``model.unit=tenth``.
     """
-    files = {}
-    for name, key in KEYS.items():
-        if values.get(name) in (None, "", key.default):
-            continue
-        registries = _registries(name)
-        for entry in names_in(values[name]) if registries else ():
-            for registry in registries:
-                if isinstance(registry, Registry) and registry.is_reserved(entry):
-                    continue  # such as one of jax's initializers, whose file is not ours, either
-                source = _source(registry.get(entry))
-                if source is not None and _OURS not in source.parents:
-                    files[f"{name}={entry}"] = source
-    return files
+    found = {name: defining_file(registry[entry]) for name, (registry, entry) in _own_entries(values).items()}
+    return {name: file for name, file in found.items() if file is not None}
 
 
 def checksums(config: ConfigDict) -> dict[str, str]:
-    """Returns the SHA-256 of the file of each name in :func:`own_files`, as it was when this process executed it."""
-    files = own_files(flatten(config))
-    return {
-        name: _executed[file][1] if file in _executed else hashlib.sha256(file.read_bytes()).hexdigest()
-        for name, file in files.items()
-    }
+    """Returns the SHA-256 of the code of each name of the user's own in a config, as this process executed it.
+
+    It is that of the file in :func:`own_files`. A name that a notebook defines has that of its functions.
+    """
+    found = {}
+    for name, (registry, entry) in _own_entries(flatten(config)).items():
+        file = defining_file(registry[entry])
+        found[name] = _executed[file][1] if file in _executed else registry.checksum(entry)
+    return {name: digest for name, digest in found.items() if digest}
+
+
+def _own_entries(values: Mapping[str, Any]) -> dict[str, tuple[Registry[Any], str]]:
+    """Returns the registry and the name of each entry of the user's own, by key and name."""
+    found: dict[str, tuple[Registry[Any], str]] = {}
+    for name, key in KEYS.items():
+        if values.get(name) in (None, "", key.default):
+            continue
+        registries = [registry for registry in _registries(name) if isinstance(registry, Registry)]
+        for entry in names_in(values[name]) if registries else ():
+            for registry in registries:
+                if entry not in registry or registry.is_reserved(entry):
+                    continue  # such as one of jax's initializers, whose file is not ours, either
+                file = defining_file(registry[entry])
+                if file is None or _OURS not in file.parents:
+                    found[f"{name}={entry}"] = registry, entry
+    return found
 
 
 def _registries(name: str) -> list[Mapping[str, Any]]:
@@ -156,14 +186,3 @@ def _registries(name: str) -> list[Mapping[str, Any]]:
     choices = KEYS[name].choices
     places = (choices,) if isinstance(choices, str) else _MORE.get(name, ())
     return [found for found in map(import_named, places) if isinstance(found, Mapping)]
-
-
-def _source(entry: Any) -> Path | None:
-    """Returns the file that defines a registry's entry, or the function or class inside it; None for a notebook."""
-    for code in (entry, *vars(entry).values()) if hasattr(entry, "__dict__") else ():
-        if inspect.isfunction(code) or inspect.isclass(code):
-            with contextlib.suppress(TypeError, OSError):  # a class defined in a notebook has no file
-                file = Path(inspect.getsourcefile(code) or "").absolute()
-                return file if file.is_file() else None
-            return None
-    return None

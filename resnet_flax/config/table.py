@@ -17,6 +17,7 @@ _STREAM = "data.pipeline=stream"
 _NOT_PROTOCOL: _Role = {"protocol": False}  # reports do not compare the key with published recipes
 _MAY_CHANGE: _Role = {"protocol": False, "resume": "may change"}  # the key has no effect on results
 
+# Conditions on names exclude the project's that do not read the key: an optimizer of the user's own may read any.
 # fmt: off
 _ROWS = (
     Key("seed", 0, "seed of all random numbers", least=0, below=2**32, **_NOT_PROTOCOL),
@@ -130,13 +131,13 @@ _ROWS = (
         phrase="optimizer {} instead of {}", word="optimizer"),
     Key("optimizer.learning_rate", 0.1, "base learning rate, which the schedule multiplies", above=0,
         derived=True, phrase="learning rate {} instead of {}"),
-    Key("optimizer.momentum", 0.9, "momentum", least=0, below=1, when="optimizer.name=sgd|lars",
+    Key("optimizer.momentum", 0.9, "momentum", least=0, below=1, when="optimizer.name!=adamw",
         phrase="momentum {} instead of {}"),
     Key("optimizer.momentum_form", "gradient",
         "what momentum accumulates: gradients (PyTorch, optax) or updates (Caffe, the paper's framework)",
-        choices=("gradient", "update"), when="optimizer.name=sgd", phrase="momentum of the {} instead of the {}",
-        word="momentum of"),
-    Key("optimizer.nesterov", False, "use Nesterov momentum", when="optimizer.name=sgd|lars",
+        choices=("gradient", "update"), when="optimizer.name!=adamw|lars",
+        phrase="momentum of the {} instead of the {}", word="momentum of"),
+    Key("optimizer.nesterov", False, "use Nesterov momentum", when="optimizer.name!=adamw",
         phrase=("Nesterov momentum", "no Nesterov momentum"), word="Nesterov momentum"),
     Key("optimizer.weight_decay", 1e-4, "weight decay: L2 regularisation in sgd and lars, decoupled in adamw", least=0,
         phrase="weight decay {} instead of {}"),
@@ -145,12 +146,13 @@ _ROWS = (
         choices=("all", "head"), phrase="training of {} instead of {}", word="trained layers"),
     Key("optimizer.decay", "all", "parameters with weight decay; kernels: no scales and no biases",
         choices=("all", "kernels"), phrase="weight decay on {} instead of {}", word="decaying parameters"),
-    Key("optimizer.beta1", 0.9, "decay of the first moment (beta1)", when="optimizer.name=adamw",
+    Key("optimizer.beta1", 0.9, "decay of the first moment (beta1)", when="optimizer.name!=sgd|lars",
         word="decay of the first moment"),
-    Key("optimizer.beta2", 0.999, "decay of the second moment (beta2)", when="optimizer.name=adamw",
+    Key("optimizer.beta2", 0.999, "decay of the second moment (beta2)", when="optimizer.name!=sgd|lars",
         word="decay of the second moment"),
-    Key("optimizer.epsilon", 1e-8, "number added to the square root of the second moment", when="optimizer.name=adamw"),
-    Key("optimizer.trust_coefficient", 0.001, "trust coefficient of LARS", above=0, when="optimizer.name=lars"),
+    Key("optimizer.epsilon", 1e-8, "number added to the square root of the second moment",
+        when="optimizer.name!=sgd|lars"),
+    Key("optimizer.trust_coefficient", 0.001, "trust coefficient of LARS", above=0, when="optimizer.name!=sgd|adamw"),
     Key("optimizer.ema", 0.0,
         "final decay of a moving average of the parameters, which evaluation uses instead of them; 0: none", least=0,
         below=1, phrase="parameters averaged with decay {} instead of {}", word="moving average of parameters"),
@@ -167,8 +169,8 @@ _ROWS = (
     Key("schedule.name", "piecewise", "learning-rate schedule", choices="training.schedule:SCHEDULES",
         phrase="{} schedule instead of {}", word="schedule"),
     Key("schedule.milestones", (32_000, 48_000), "steps at which the learning rate is multiplied by schedule.factor",
-        when="schedule.name=piecewise", derived=True, phrase="learning rate lowered at steps {} instead of {}"),
-    Key("schedule.factor", 0.1, "factor of the learning rate at each milestone", when="schedule.name=piecewise",
+        when="schedule.name!=cosine|constant", derived=True, phrase="learning rate lowered at steps {} instead of {}"),
+    Key("schedule.factor", 0.1, "factor of the learning rate at each milestone", when="schedule.name!=cosine|constant",
         phrase="learning rate multiplied by {} at each milestone instead of {}", word="factor of the rate"),
     Key("schedule.warmup_steps", 0, "number of warm-up steps at the start", least=0, derived=True,
         phrase="{} steps of warm-up instead of {}"),
@@ -179,7 +181,7 @@ _ROWS = (
         when="schedule.warmup_steps and schedule.warmup=constant",
         phrase="warm-up at a learning rate of {} instead of {}"),
     Key("schedule.decay_steps", 0, "step at which the cosine reaches 0; 0: train.steps", least=0,
-        when="schedule.name=cosine", derived=True, phrase="half a cosine over {} steps"),
+        when="schedule.name!=piecewise|constant", derived=True, phrase="half a cosine over {} steps"),
 
     Key("train.steps", 64_000, "number of training steps", least=1, resume="may grow", derived=True,
         phrase="{} steps instead of {}", word="training steps"),

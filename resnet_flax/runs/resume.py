@@ -51,7 +51,7 @@ def _hint(run: RunDirectory, there: ConfigDict, config: ConfigDict, differing: S
 
 
 def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
-    """Returns a line on each file of the user's own that has changed since a start of the run.
+    """Returns a line on each file, or entry of a notebook, of the user's own that has changed since a start of the run.
 
     A run without the record of its files, as of an earlier version, gives no line.
 
@@ -68,10 +68,13 @@ def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
         there = start.get("own_code", {})
         changed |= {name: start["step"] for name, digest in now.items() if there.get(name, digest) != digest}
     files = configs.own_files(configs.flatten(config))
+    notebook = "{}, defined in a notebook,"
+    where = {str(files.get(name) or notebook.format(name)): step for name, step in changed.items()}
     return [
-        f"{run.path}: {file} has changed since the start at step {step}; unless only comments did, this run's results "
-        f"are not those of the file as it is now: to have them, choose a new run directory"
-        for file, step in {files[name]: step for name, step in changed.items()}.items()
+        f"{run.path}: {code} has changed since the start at step {step}; unless only comments did, this run's results "
+        f"are not those of the {'code' if code.endswith(',') else 'file'} as it is now: to have them, choose a new run "
+        f"directory"
+        for code, step in where.items()
     ]
 
 

@@ -84,10 +84,10 @@ class Choice:
         """Lists the keys whose chosen value is the least or the greatest candidate, and not a limit of the key."""
         found = []
         for key in over:
-            values = [candidate.values[key] for candidate in self.candidates]
+            values = [value for c in self.candidates if (value := c.values[key]) is not None]  # None: the derived value
             limits = (configs.KEYS[key].least, configs.KEYS[key].most)
             number = configs.KEYS[key].kind in (int, float)
-            if number and min(values) < max(values) and self.best is not None:
+            if number and len(set(values)) > 1 and self.best is not None:
                 value = self.best.values[key]
                 found += [key] * (value in (min(values), max(values)) and value not in limits)
         return found

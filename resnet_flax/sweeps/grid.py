@@ -21,7 +21,8 @@ def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
     """Parses the axes of a grid (:func:`parse`) and checks that they fit together.
 
     Raises:
-      UserError: A key is unknown or named twice, a value is of the wrong type, or two keys contradict each other.
+      UserError: A key is unknown or named twice, a value is of the wrong type, two keys contradict each other, or the
+        values of a key do not make different runs.
     """
     grid = [parse(text) for text in texts]
     keys = keys_of(grid)
@@ -30,12 +31,24 @@ def axes(texts: Sequence[str], request: Request) -> list[list[Point]]:
         raise UserError(
             f"--grid names {', '.join(sorted(repeated))} more than once; give all values of a key in one --grid"
         )
+    for axis in grid:
+        free = [key for key in axis[0] if key in configs.RESUME_MAY_CHANGE]
+        if len({tuple(_without(point, free).items()) for point in axis}) < len({tuple(p.items()) for p in axis}):
+            raise UserError(
+                f"--grid {','.join(axis[0])}: {' and '.join(free)} may change on resume, so the values do not make "
+                f"different runs, and only the first would be trained; start a sweep for each value, with a --workdir "
+                f"of its own and --config.{free[0]}"
+            )
     depths = {"model.depth", "model.stage_units"}
     if len(depths & {*keys, *request.overrides}) > 1:
         raise UserError(
             "model.stage_units takes the place of model.depth, so --grid and --config may set only one of the two"
         )
     return grid
+
+
+def _without(point: Point, keys: Sequence[str]) -> Point:
+    return {key: value for key, value in point.items() if key not in keys}
 
 
 def keys_of(grid: Iterable[list[Point]]) -> list[str]:

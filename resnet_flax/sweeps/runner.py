@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from resnet_flax import config as configs
 from resnet_flax.data.datasets import row
-from resnet_flax.errors import UserError
+from resnet_flax.errors import Failed, UserError
 from resnet_flax.reporting import record, tables
 from resnet_flax.runs import resume
 from resnet_flax.runs.file_names import CONFIG
@@ -21,6 +21,7 @@ from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_
 from resnet_flax.sweeps.plan import locate, plan, print_plan, summary
 
 
+@configs.executed_once()
 def carry_out(experiment: Declaration, name: str, request: Request) -> Results | None:
     """Executes the missing runs, then writes figures, tables and the record.
 
@@ -39,7 +40,7 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
       UserError: A run is invalid, or the folder holds results of other finished runs. It is raised before the first
         run starts.
       Interrupted: A signal stopped the runs. The same command resumes them.
-      Failed, Diverged: A run failed or diverged. Figures and tables are written first.
+      Failed, Diverged: A run failed or diverged, or the second stage has no runs. Figures and tables are written first.
     """
     defaults = {k: list(s.default) if s.repeated else s.default for k, s in experiment.settings.items()}
     request = dataclasses.replace(request, settings=SimpleNamespace(**{**defaults, **vars(request.settings)}))
@@ -76,6 +77,11 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         # A value that was tried and not chosen may diverge: finding that out is the purpose of trying it.
         reported = {outcome.run.workdir for outcome in shown}
         raise_failures([o for o in outcomes if o.failure != "diverged" or o.run.workdir in reported])
+        if stage and stage.names and not members[stage.group]:
+            raise Failed(
+                f"{len(stage.names)} later runs, such as {stage.names[0]}, were not trained: the results of the "
+                f"{len(outcomes)} runs before do not decide on any"
+            )
     return results
 
 

@@ -1,13 +1,16 @@
 """Parsing of grids over config keys: lists, ranges, and keys that change together."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_flax import config as configs
 from resnet_flax.errors import UserError
 from resnet_flax.sweeps import grid, options
+from resnet_flax.sweeps.cases import Request
 from resnet_flax.sweeps.ranges import integers
 
 FLOATS = st.floats(1e-6, 1e6)
@@ -96,6 +99,20 @@ def test_an_invalid_axis_is_refused(text, message):
     with pytest.raises(UserError) as found:
         grid.parse(text)
     assert message in str(found.value)
+
+
+REQUEST = Request("configs/digits.py", Path("x"), Path("x/runs"))
+
+
+@pytest.mark.parametrize("key", configs.RESUME_MAY_CHANGE)
+def test_values_that_do_not_make_different_runs_are_refused(key):
+    """Regression test: of ``--grid data.workers=0,4``, only the first value was trained."""
+    first, second = {bool: ("true", "false"), int: ("0", "4"), str: ("a", "b")}[configs.KEYS[key].kind]
+    for text in (f"{key}={first},{second}", f"model.depth,{key}=8:{first},20:{first},20:{second}"):
+        with pytest.raises(UserError, match=rf": {key} may change on resume, so .* of its own and --config.{key}$"):
+            grid.axes([text], REQUEST)
+    for text in (f"{key}={first}", f"model.depth,{key}=8:{first},20:{second}"):
+        assert grid.axes([text], REQUEST) == [grid.parse(text)]
 
 
 def test_an_invalid_range_of_seeds_is_refused():
