@@ -76,8 +76,7 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
     """Writes experiment.json atomically, with the command of this process and the paths of the runs."""
     relative = [os.path.relpath(run, folder) for run in runs]
     record = dataclasses.replace(record, runs=relative, command=record.command or command())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FILE, json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n")
+    _write_json(folder / FILE, dataclasses.asdict(record))
 
 
 def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
@@ -85,10 +84,15 @@ def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
 
     ``status`` shows those not begun, and ``--draw`` repeats the command, even if the sweep was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
-    plan = {"command": command(), "runs": relative}
-    write_atomically(folder / PLAN, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
+    _write_json(folder / PLAN, {"command": command(), "runs": relative})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Bytes of a command line that are not UTF-8 are lone surrogates, whose Python escape is that of JSON, too.
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _read_plan(folder: Path) -> tuple[str, dict[Path, str]]:

@@ -1,9 +1,11 @@
 """Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
+import contextlib
 import dataclasses
+import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from resnet_flax.data.datasets import row
 from resnet_flax.errors import UserError
 from resnet_flax.reporting import record, tables
 from resnet_flax.runs import resume
+from resnet_flax.runs.directory import FULL_DISK
 from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
@@ -36,8 +39,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
       The results of the runs, or None after a dry run.
 
     Raises:
-      UserError: A run is invalid, or the folder holds results of other finished runs. It is raised before the first
-        run starts.
+      UserError: A run is invalid, or the folder holds results of other finished runs, or cannot be written. It is
+        raised before the first run starts, unless the disk is full later.
       Interrupted: A signal stopped the runs. The same command resumes them.
       Failed, Diverged: A run failed or diverged. Figures and tables are written first.
     """
@@ -69,7 +72,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         outcomes = [*(o for o in outcomes if o.run.workdir not in members[stage.group]), *chosen]
         shown = chosen or outcomes
     results = Results(request, outcomes, members, stopped is not None)
-    _write(experiment, name, results, shown)
+    with _report_unwritable(request.folder):
+        _write(experiment, name, results, shown)
     if stopped:
         raise stopped
     if not request.draw:
@@ -109,11 +113,28 @@ def _run_stage(
     if not runs:
         return [], None
     planned = {run.workdir: run.name for run in (*before, *runs)}
-    record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
+    with _report_unwritable(request.folder):
+        record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
     try:
         return execute(runs, request, announcement), None
     except Stopped as signal:
         return signal.outcomes, signal
+
+
+@contextlib.contextmanager
+def _report_unwritable(folder: Path) -> Iterator[None]:
+    """Context manager that turns an operating system's error about a file of the experiment into one line.
+
+    Raises:
+      UserError: The disk is full, or a file in the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        path, here = Path(str(error.filename or os.devnull)).absolute(), folder.absolute()
+        if error.errno not in FULL_DISK and not (path.is_relative_to(here) or here.is_relative_to(path)):
+            raise
+        raise UserError(f"--workdir={folder}: cannot be written: {error.strerror}; finished runs are kept") from None
 
 
 def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:

@@ -1,6 +1,7 @@
 """Sweeps over any keys: their choices, files and figures, for stand-ins of runs that end with given errors."""
 
 import csv
+import errno
 import json
 import sys
 from types import SimpleNamespace
@@ -406,6 +407,42 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
         with pytest.raises(RuntimeError, match="enough"):
             runner.carry_out(EXPERIMENT, "sweep", request(tmp_path / str(place), x=x, grid=axes))
         assert (seen["log"], seen["lines"], seen["file"]) == expected
+
+
+@pytest.mark.parametrize(("folder", "why"), [("file", "File exists"), ("file/new/sweep", "Not a directory")])
+def test_a_workdir_that_cannot_be_written_is_refused_before_the_first_run(folder, why, tmp_path, runs):
+    (tmp_path / "file").touch()
+    where = tmp_path / folder
+    with pytest.raises(UserError, match=rf"^--workdir={where}: cannot be written: {why}; finished runs are kept$"):
+        runner.carry_out(EXPERIMENT, "sweep", request(where))
+    assert runs.begun == []
+
+
+def test_a_full_disk_after_the_runs_is_reported_in_one_line(tmp_path, runs, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tables, "write_runs", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device; finished runs are kept$"):
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
+    assert len(list((tmp_path / "runs").iterdir())) == len(runs.begun) == 12
+
+
+def test_the_error_of_another_file_is_not_taken_for_the_folders(tmp_path, runs):
+    def findings(results):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/else")
+
+    experiment = EXPERIMENT.__class__(
+        "x", "y", lambda _: [Case("residual-8", {"optimizer.learning_rate": 0.1})], findings
+    )
+    with pytest.raises(FileNotFoundError):
+        runner.carry_out(experiment, "x", request(tmp_path))
+
+
+def test_a_command_line_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--workdir=caf\udce9 é"])
+    record.write_plan(tmp_path, {})
+    assert record.latest_command(tmp_path).endswith("'--workdir=caf\udce9 é'")
 
 
 def test_tables_are_written_even_if_figures_of_unfinished_runs_fail(tmp_path, runs, capsys):
