@@ -52,6 +52,7 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     given = {*request.overrides, *(key for group in groups.values() for case in group for key in case.overrides)}
     for remark in configs.without_effect(given, [run.config for run in runs]):
         print(remark, file=sys.stderr)
+    texts = _texts(experiment, request, runs[0].config.data.name if runs else "")
     if request.dry_run:
         print_plan(runs)
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
@@ -73,7 +74,7 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         shown = chosen or outcomes
     results = Results(request, outcomes, members, stopped is not None)
     with _report_unwritable(request.folder):
-        _write(experiment, name, results, shown)
+        _write(experiment, name, texts, results, shown)
     if stopped:
         raise stopped
     if not request.draw:
@@ -137,12 +138,33 @@ def _report_unwritable(folder: Path) -> Iterator[None]:
         raise UserError(f"--workdir={folder}: cannot be written: {error.strerror}; finished runs are kept") from None
 
 
-def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:
+def _texts(experiment: Declaration, request: Request, data: str) -> dict[str, str]:
+    """Returns the title and the question, with the values of the settings and the title of the data set filled in.
+
+    Raises:
+      UserError: Braces in them hold something else. It is raised before the first run starts.
+    """
+    fields = {k: "; ".join(value) if isinstance(value, list) else value for k, value in vars(request.settings).items()}
+    fields["data"] = row(data).title or data
+    try:
+        return {key: getattr(experiment, key).format_map(fields) for key in ("title", "question")}
+    except (LookupError, ValueError, AttributeError, TypeError):
+        known = ", ".join(f"{{{name}}}" for name in fields)
+        raise UserError(
+            f"experiment {experiment.title!r}: braces in its title and question stand for {known}; double others: "
+            f"{{{{ }}}}"
+        ) from None
+
+
+def _write(
+    experiment: Declaration, name: str, texts: Mapping[str, str], results: Results, shown: Sequence[Outcome]
+) -> None:
     """Writes tables, figures and the record, and prints their paths.
 
     Args:
       experiment: The declaration of the experiment.
       name: The name of the experiment's module.
+      texts: The title and the question (:func:`_texts`).
       results: The results of all runs.
       shown: The outcomes in the table of errors.
     """
@@ -152,10 +174,6 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
         tables.write_runs(outcomes, request.folder, results.groups)
         errors = [tables.write(shown, request.folder)]
     found = _findings(experiment, results)
-    filled_in = {
-        key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(request.settings).items()
-    }
-    filled_in["data"] = (row(results.data).title or results.data) if outcomes else ""
     states = Counter(outcome.failure or "finished" for outcome in outcomes)
     so_far = ", ".join(f"{count} {state}" for state, count in states.items())
     early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
@@ -168,8 +186,8 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
     ] * bool(older)
     written = record.Record(
         experiment=name,
-        title=experiment.title.format_map(filled_in),
-        question=experiment.question.format_map(filled_in),
+        title=texts["title"],
+        question=texts["question"],
         figures=tuple(found.figures),
         tables=(*errors, *found.tables),
         notes=(*early, *changed, *found.notes),

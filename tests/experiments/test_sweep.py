@@ -1,6 +1,7 @@
 """Sweeps over any keys: their choices, files and figures, for stand-ins of runs that end with given errors."""
 
 import csv
+import dataclasses
 import errno
 import json
 import sys
@@ -437,6 +438,16 @@ def test_the_error_of_another_file_is_not_taken_for_the_folders(tmp_path, runs):
     )
     with pytest.raises(FileNotFoundError):
         runner.carry_out(experiment, "x", request(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["of {0.1, 1}", "a rate of $10^{-3}$", "{data.nothing}", "{"])
+def test_braces_that_name_no_setting_are_refused_before_the_first_run(text, tmp_path, runs):
+    """Regression test: they ended in a KeyError after all runs."""
+    for title, question in ((text, "y"), ("x", text)):
+        experiment = dataclasses.replace(EXPERIMENT, title=title, question=question)
+        with pytest.raises(UserError, match=r"stand for \{grid\}, .*, \{data\}; double others: \{\{ \}\}$"):
+            runner.carry_out(experiment, "sweep", request(tmp_path))
+    assert runs.begun == list(tmp_path.iterdir()) == []
 
 
 def test_a_command_line_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
