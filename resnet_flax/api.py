@@ -28,6 +28,7 @@ from resnet_flax.config import load as load_config
 from resnet_flax.data.cache import cache_root
 from resnet_flax.data.views import View
 from resnet_flax.errors import UserError
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.evaluation_config import config_of_run
 from resnet_flax.model import Model, from_run
 from resnet_flax.model import from_weights as load_model
@@ -60,13 +61,17 @@ class Run:
 
     @property
     def config(self) -> ConfigDict:
-        """The run's resolved config."""
+        """The run's resolved config.
+
+        Raises:
+          UserError: The config names a unit or the like of your own, and the file that defines it is not imported.
+        """
         return resolve(self._directory.existing_config())
 
     @property
     def status(self) -> str:
         """The run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, and so on."""
-        return str(self._directory.status(self.lines, self.config.train.steps))
+        return str(self._directory.status(self.lines, self._directory.existing_config().train.steps))
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -146,7 +151,7 @@ class Run:
         Args:
           label: The run's name in them; by default the network's name.
         """
-        config = self.config
+        config = self._directory.existing_config()
         return read_outcome(cases.PlannedRun(config, self.path, label or name_of(config.model)))
 
     @property
@@ -187,17 +192,22 @@ def open_run(workdir: str | Path) -> Run:
       UserError: The directory holds no run.
     """
     run = Run(expanded(workdir))
-    run.config  # noqa: B018 (raises if there is no run)
+    run._directory.existing_config()  # raises if there is no run
     return run
 
 
 def open_runs(folder: str | Path) -> list[Run]:
     """Opens every readable run below a folder, at any depth. Runs of experiments come first.
 
+    It prints a line to stderr for each run that is left out because it cannot be read.
+
     Raises:
       UserError: The folder does not exist, or holds no run.
     """
-    return [Run(found.path) for found in gather(expanded(folder)).runs]
+    found = gather(expanded(folder))
+    for problem in dict.fromkeys([*(run.why for run in found.unreadable), *found.problems]):
+        print(f"warning: {escape_hidden(problem)}", file=sys.stderr)
+    return [Run(run.path) for run in found.runs]
 
 
 def experiment(name: str) -> Experiment:

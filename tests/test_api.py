@@ -105,6 +105,25 @@ def test_an_outcome_has_the_state_of_the_run(tmp_path):
     assert rows == {name: (f"1 (1 {state})", "-") for name, state in states.items() if state}
 
 
+def test_runs_that_cannot_be_read_are_named(tmp_path, capsys):
+    for name in ("a", "b"):
+        folders.run(tmp_path / "runs" / name, folders.config())
+    (tmp_path / "runs" / "a" / "metrics.jsonl").write_text("broken\n{}\n")
+    assert [found.path.name for found in api.open_runs(tmp_path / "runs")] == ["b"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: runs/a/metrics.jsonl: is not what a run writes: line 1: ")
+
+
+def test_a_run_with_a_unit_that_is_not_defined_here_opens(tmp_path):
+    c = folders.config()
+    c.model.unit = "mine"
+    run = api.open_run(folders.run(tmp_path / "run", c, test_error=0.25))
+    assert (run.status, run.lines[-1]["test_error"]) == ("finished", 0.25)
+    assert (run.outcome().run.label, run.outcome().failure) == ("mine-20", "")
+    with pytest.raises(UserError, match="model.unit='mine' is not known"):
+        run.model()
+
+
 def test_an_evaluation_equals_that_of_the_command_and_of_the_run(run):
     result = run.evaluate()
     assert result.error == run.lines[-1]["test_error"]
