@@ -42,6 +42,7 @@ from resnet_flax.runtime import compilation
 from resnet_flax.sweeps import cases
 from resnet_flax.sweeps.execution import read_outcome
 from resnet_flax.sweeps.experiment import Experiment
+from resnet_flax.tracking import table
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import loop
 from resnet_flax.training.evaluation import Evaluation
@@ -163,7 +164,7 @@ class Run:
             return checkpoints.find_step(wanted)
 
 
-def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
+def train(config: ConfigDict, workdir: str | Path, trackers: str | Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
     """Trains the network of a config in a run directory, or resumes the run that is there.
 
     A finished run is returned at once. ``train.py`` writes the same directory, so either can resume the other's run.
@@ -171,17 +172,17 @@ def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TEN
     Args:
       config: A config from :func:`load_config`.
       workdir: The run directory.
-      trackers: The trackers that receive the metrics, such as ``("tensorboard", "trackio")``.
+      trackers: The trackers that receive the metrics, such as ``("tensorboard", "trackio")``; ``none`` for none.
 
     Raises:
-      UserError: The config or the directory does not fit; raised before anything is compiled.
+      UserError: The config, a tracker or the directory does not fit; raised before anything is compiled.
       Interrupted: The process received SIGTERM or SIGINT. The run is saved.
       Diverged: The loss or a parameter is no longer finite. The last good checkpoint is kept.
     """
     _use_cache()
     for remark in without_effect(set_by_user(config), [resolve(config)]):
         print(remark, file=sys.stderr)
-    loop.run(config, workdir, Tracking(tuple(trackers)))
+    loop.run(config, workdir, Tracking(table.chosen(trackers)))
     return Run(expanded(workdir))
 
 

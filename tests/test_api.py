@@ -187,6 +187,41 @@ def test_an_experiments_settings_are_checked(settings, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": 0}, "seeds=0 must be a list of whole numbers, such as (0, 1)"),
+        ({"seeds": "0,1"}, "seeds='0,1' must be a list of whole numbers, such as (0, 1)"),
+        ({"seeds": (0, 1.0)}, "seeds=(0, 1.0) must be a list of whole numbers, such as (0, 1)"),
+        ({"launcher": "slurm"}, "launcher='slurm' must be one of local, ray"),
+        ({"trackers": "trakio"}, "--tracker=trakio: 'trakio' is not known; did you mean trackio?"),
+    ],
+)
+def test_what_carry_out_is_given_is_checked(given, message, tmp_path):
+    """Regression test: seeds=0 were the default seeds, and a text for trackers was taken letter by letter."""
+    with pytest.raises(UserError) as refusal:
+        api.experiment("plain_vs_residual").carry_out(tmp_path, **given)
+    assert str(refusal.value) == message
+    with pytest.raises(UserError, match="--tracker=trakio"):
+        api.train(api.load_config(ROOT / "configs" / "digits.py", "plain-8"), tmp_path, trackers="trakio")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_from_python_is_planned_and_drawn(tmp_path, capsys):
+    """It records the call: the command line of this process says nothing about it."""
+    sweep, given = api.experiment("sweep"), {"grid": ["train.batch_size=16,32"], "seeds": np.arange(2)}
+    given |= {"config": ROOT / "configs" / "digits.py", "best_over": ["train.batch_size"], "choose_seeds": (1,)}
+    given["overrides"] = {"model.depth": 8, "data.validation": 100}
+    assert sweep.carry_out(tmp_path, dry_run=True, **given) is None
+    assert "the best train.batch_size of each of 1 cases, with seed 0\n" in capsys.readouterr().out
+    results = sweep.carry_out(tmp_path, draw=True, trackers="none", **given)
+    assert [outcome.failure for outcome in results.outcomes] == ["not begun"] * 2
+    assert (results.request.seeds, results.request.trackers) == ((0, 1), ())
+    called = json.loads((tmp_path / "experiment.json").read_text())["command"]
+    assert called.startswith(f"carry_out({str(tmp_path)!r}, config=")
+    assert called.endswith("grid=['train.batch_size=16,32'], best_over=['train.batch_size'], choose_seeds=(1,))")
+
+
 def test_an_experiments_numbers_have_bounds(tmp_path):
     with pytest.raises(UserError, match=r"^fraction=2.0 must be at most 1$"):
         api.experiment("cifar10").carry_out(tmp_path, fraction=2.0)

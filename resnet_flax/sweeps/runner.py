@@ -115,7 +115,7 @@ def _run_stage(
         return [], None
     planned = {run.workdir: run.name for run in (*before, *runs)}
     with _report_unwritable(request.folder):
-        record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
+        record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow}, request.call)
     try:
         return execute(runs, request, announcement), None
     except Stopped as signal:
@@ -192,6 +192,7 @@ def _write(
         tables=(*errors, *found.tables),
         notes=(*early, *changed, *found.notes),
         published=tuple(experiment.published),
+        command=request.call,
     )
     record.write(written, request.folder, [o.run.workdir for o in outcomes if o.failure != "not begun"])
     if outcomes or found.printed:

@@ -292,6 +292,18 @@ def test_draw_alone_repeats_the_folders_command(tmp_path, monkeypatch, command, 
     assert earlier.arguments_to_draw(given, "sweep") == expected
 
 
+def test_a_call_from_python_is_recorded_in_place_of_the_command(tmp_path, runs, drawn):
+    asked = dataclasses.replace(request(tmp_path, grid=("model.unit=residual", GRID[2])), call="carry_out('a b')")
+    runner.carry_out(EXPERIMENT, "sweep", asked)
+    assert record.latest_command(tmp_path) == record.read(tmp_path).command == "carry_out('a b')"
+
+
+def test_the_path_of_a_program_is_quoted(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["/my project/mine.py", "--draw", "--seeds=1"])
+    assert record.command() == "python '/my project/mine.py' --seeds=1"
+
+
 def test_a_recorded_command_trains_the_runs(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x.py", "--draw", "--workdir=runs/a b", "--draw=true", "--drawn=1", "-draw"])
     assert record.command().endswith(" '--workdir=runs/a b' --drawn=1")
