@@ -27,6 +27,7 @@ from resnet_flax.config import execute, load, name_of, resolve, set_by_user, tra
 from resnet_flax.data.cache import cache_root
 from resnet_flax.data.views import View
 from resnet_flax.errors import UserError
+from resnet_flax.escaping import escape_hidden
 from resnet_flax.evaluation_config import config_of_run
 from resnet_flax.model import Model, from_run
 from resnet_flax.model import from_weights as load_model
@@ -40,6 +41,7 @@ from resnet_flax.runtime import compilation
 from resnet_flax.sweeps import cases
 from resnet_flax.sweeps.execution import read_outcome
 from resnet_flax.sweeps.experiment import Experiment
+from resnet_flax.tracking import table
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 from resnet_flax.training import loop
 from resnet_flax.training.evaluation import Evaluation
@@ -59,13 +61,17 @@ class Run:
 
     @property
     def config(self) -> ConfigDict:
-        """The run's resolved config."""
+        """The run's resolved config.
+
+        Raises:
+          UserError: The config names a unit or the like of your own, and the file that defines it is not imported.
+        """
         return resolve(self._directory.existing_config())
 
     @property
     def status(self) -> str:
         """The run's state: ``finished``, ``running, after step 300``, ``interrupted at step 300``, and so on."""
-        return str(self._directory.status(self.lines, self.config.train.steps))
+        return str(self._directory.status(self.lines, self._directory.existing_config().train.steps))
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -145,7 +151,7 @@ class Run:
         Args:
           label: The run's name in them; by default the network's name.
         """
-        config = self.config
+        config = self._directory.existing_config()
         return read_outcome(cases.PlannedRun(config, self.path, label or name_of(config.model)))
 
     @property
@@ -168,7 +174,7 @@ def load_config(path: str, name: str | None = None, overrides: Mapping[str, Any]
     return track_changes(load(path, name, overrides))
 
 
-def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
+def train(config: ConfigDict, workdir: str | Path, trackers: str | Sequence[str] = TENSORBOARD_ALONE.trackers) -> Run:
     """Trains the network of a config in a run directory, or resumes the run that is there.
 
     A finished run is returned at once. ``train.py`` writes the same directory, so either can resume the other's run.
@@ -176,17 +182,17 @@ def train(config: ConfigDict, workdir: str | Path, trackers: Sequence[str] = TEN
     Args:
       config: A config from :func:`load_config`.
       workdir: The run directory.
-      trackers: The trackers that receive the metrics, such as ``("tensorboard", "trackio")``.
+      trackers: The trackers that receive the metrics, such as ``("tensorboard", "trackio")``; ``none`` for none.
 
     Raises:
-      UserError: The config or the directory does not fit; raised before anything is compiled.
+      UserError: The config, a tracker or the directory does not fit; raised before anything is compiled.
       Interrupted: The process received SIGTERM or SIGINT. The run is saved.
       Diverged: The loss or a parameter is no longer finite. The last good checkpoint is kept.
     """
     _use_cache()
     for remark in without_effect(set_by_user(config), [resolve(config)]):
         print(remark, file=sys.stderr)
-    loop.run(config, workdir, Tracking(tuple(trackers)))
+    loop.run(config, workdir, Tracking(table.chosen(trackers)))
     return Run(expanded(workdir))
 
 
@@ -197,17 +203,22 @@ def open_run(workdir: str | Path) -> Run:
       UserError: The directory holds no run.
     """
     run = Run(expanded(workdir))
-    run.config  # noqa: B018 (raises if there is no run)
+    run._directory.existing_config()  # raises if there is no run
     return run
 
 
 def open_runs(folder: str | Path) -> list[Run]:
     """Opens every readable run below a folder, at any depth. Runs of experiments come first.
 
+    It prints a line to stderr for each run that is left out because it cannot be read.
+
     Raises:
       UserError: The folder does not exist, or holds no run.
     """
-    return [Run(found.path) for found in gather(expanded(folder)).runs]
+    found = gather(expanded(folder))
+    for problem in dict.fromkeys([*(run.why for run in found.unreadable), *found.problems]):
+        print(f"warning: {escape_hidden(problem)}", file=sys.stderr)
+    return [Run(run.path) for run in found.runs]
 
 
 def experiment(name: str) -> Experiment:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
@@ -123,7 +124,17 @@ class Model:
         return np.concatenate(found) if found else np.zeros((0, *self.preprocessing.image_shape), np.float32)
 
     def features(self, images: Array | np.ndarray) -> dict[str, Array]:
-        """Computes the named features of prepared images [N, H, W, C] of any H and W, with BN's running statistics."""
+        """Computes the named features of prepared images [N, H, W, C] of any H and W, with BN's running statistics.
+
+        Raises:
+          UserError: The images are not as :meth:`prepare` returns them.
+        """
+        channels = self.preprocessing.channels
+        if images.ndim != 4 or images.shape[3] != channels or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise UserError(
+                f"images must be floating-point numbers [N, H, W, {channels}]; these are {images.dtype} "
+                f"{list(images.shape)}; prepare them first: net.prepare(images)"
+            )
         found = self._apply(self.variables, images)
         # jit returns dicts in alphabetical order.
         stages = [f"stage{i}" for i in range(1, len(self.network.stage_units) + 1)]
@@ -138,8 +149,8 @@ class Model:
           view: The crops of an image whose probabilities are averaged (``data/views.py``).
 
         Raises:
-          UserError: An image cannot be read, a weight is not finite, the network has no last layer, or it was trained
-            on images that are not square.
+          UserError: An image cannot be read, there is no such view, ``top`` is below 1, a weight is not finite, the
+            network has no last layer, or it was trained on images that are not square.
           Diverged: A probability is not finite.
         """
         found = []
@@ -157,6 +168,9 @@ class Model:
         Args:
           batch_size: The number of crops in a batch.
         """
+        for name, number in (("top", top), ("batch_size", batch_size)):
+            if not isinstance(number, int | np.integer) or number < 1:
+                raise UserError(f"{name}={number!r} must be a whole number of at least 1")
         self.check_classifies()
         self.check_finite()
         what, classes = (self.network, self.variables, self.preprocessing), self.preprocessing.classes

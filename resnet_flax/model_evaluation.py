@@ -17,7 +17,7 @@ from resnet_flax.analysis import scoring
 from resnet_flax.data import datasets
 from resnet_flax.data.access import whole_batches
 from resnet_flax.data.datasets import Data
-from resnet_flax.data.views import View
+from resnet_flax.data.views import View, check_view
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.interchange.class_names import imagenet_classes, in_imagenets_order
 from resnet_flax.model import Model
@@ -33,6 +33,7 @@ from resnet_flax.training.readiness import photographs_of
 from resnet_flax.training.reestimation import reestimate
 from resnet_flax.training.setup import check_precision, image_dtype
 
+_SPLITS = ("test", "validation", "train", "all")
 _MOST_NAMED = 10  # the most images that a message names
 
 
@@ -93,8 +94,12 @@ def load_evaluation_set(
       run: The run that trained the network, if it is not in a file of weights.
 
     Raises:
-      UserError: The images do not exist, the view is only for photographs, or the run's photographs have changed.
+      UserError: There is no such split or view, the images do not exist, the view is only for photographs, or the run's
+        photographs have changed.
     """
+    if split not in (None, *_SPLITS):
+        raise UserError(f"split={split!r} must be one of {', '.join(_SPLITS)}")
+    check_view(view)
     check_precision(config)
     with configs.hint_at_module(config):
         data = datasets.load_for_evaluation(config.data)

@@ -106,6 +106,25 @@ def test_an_outcome_has_the_state_of_the_run(tmp_path):
     assert rows == {name: (f"1 (1 {state})", "-") for name, state in states.items() if state}
 
 
+def test_runs_that_cannot_be_read_are_named(tmp_path, capsys):
+    for name in ("a", "b"):
+        folders.run(tmp_path / "runs" / name, folders.config())
+    (tmp_path / "runs" / "a" / "metrics.jsonl").write_text("broken\n{}\n")
+    assert [found.path.name for found in api.open_runs(tmp_path / "runs")] == ["b"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: runs/a/metrics.jsonl: is not what a run writes: line 1: ")
+
+
+def test_a_run_with_a_unit_that_is_not_defined_here_opens(tmp_path):
+    c = folders.config()
+    c.model.unit = "mine"
+    run = api.open_run(folders.run(tmp_path / "run", c, test_error=0.25))
+    assert (run.status, run.lines[-1]["test_error"]) == ("finished", 0.25)
+    assert (run.outcome().run.label, run.outcome().failure) == ("mine-20", "")
+    with pytest.raises(UserError, match="model.unit='mine' is not known"):
+        run.model()
+
+
 def test_an_evaluation_equals_that_of_the_command_and_of_the_run(run):
     result = run.evaluate()
     assert result.error == run.lines[-1]["test_error"]
@@ -182,6 +201,41 @@ def test_an_experiments_settings_are_checked(settings, message, tmp_path):
         api.experiment("plain_vs_residual").carry_out(tmp_path, **settings)
     assert str(refusal.value) == message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seeds": 0}, "seeds=0 must be a list of whole numbers, such as (0, 1)"),
+        ({"seeds": "0,1"}, "seeds='0,1' must be a list of whole numbers, such as (0, 1)"),
+        ({"seeds": (0, 1.0)}, "seeds=(0, 1.0) must be a list of whole numbers, such as (0, 1)"),
+        ({"launcher": "slurm"}, "launcher='slurm' must be one of local, ray"),
+        ({"trackers": "trakio"}, "--tracker=trakio: 'trakio' is not known; did you mean trackio?"),
+    ],
+)
+def test_what_carry_out_is_given_is_checked(given, message, tmp_path):
+    """Regression test: seeds=0 were the default seeds, and a text for trackers was taken letter by letter."""
+    with pytest.raises(UserError) as refusal:
+        api.experiment("plain_vs_residual").carry_out(tmp_path, **given)
+    assert str(refusal.value) == message
+    with pytest.raises(UserError, match="--tracker=trakio"):
+        api.train(api.load_config(ROOT / "configs" / "digits.py", "plain-8"), tmp_path, trackers="trakio")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_from_python_is_planned_and_drawn(tmp_path, capsys):
+    """It records the call: the command line of this process says nothing about it."""
+    sweep, given = api.experiment("sweep"), {"grid": ["train.batch_size=16,32"], "seeds": np.arange(2)}
+    given |= {"config": ROOT / "configs" / "digits.py", "best_over": ["train.batch_size"], "choose_seeds": (1,)}
+    given["overrides"] = {"model.depth": 8, "data.validation": 100}
+    assert sweep.carry_out(tmp_path, dry_run=True, **given) is None
+    assert "the best train.batch_size of each of 1 cases, with seed 0\n" in capsys.readouterr().out
+    results = sweep.carry_out(tmp_path, draw=True, trackers="none", **given)
+    assert [outcome.failure for outcome in results.outcomes] == ["not begun"] * 2
+    assert (results.request.seeds, results.request.trackers) == ((0, 1), ())
+    called = json.loads((tmp_path / "experiment.json").read_text())["command"]
+    assert called.startswith(f"carry_out({str(tmp_path)!r}, config=")
+    assert called.endswith("grid=['train.batch_size=16,32'], best_over=['train.batch_size'], choose_seeds=(1,))")
 
 
 def test_an_experiments_numbers_have_bounds(tmp_path):

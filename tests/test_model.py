@@ -12,6 +12,7 @@ from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
+from resnet_flax.model_evaluation import load_evaluation_set
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT
@@ -166,3 +167,54 @@ def test_a_network_with_a_weight_for_each_pixel_keeps_its_image_size():
         net.for_images({**c.data, "image_size": 192, "normalization": "imagenet"})
     other = net.for_images({**c.data, "resize": 240, "normalization": "imagenet"})
     assert (other.preprocessing.resize, other.preprocessing.image_size) == (240, 224)
+
+
+@pytest.fixture
+def untrained():
+    c = config.resolve(config.load("configs/digits.py", "residual-8"))
+    return model.Model(build(c.model, 2), {}, Preprocessing(8, 8, 1, "box", pixels.constants("none", 1), ("0", "1")), c)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"view": "10-crop"}, "view='10-crop' must be one of center, 10crop, multiscale"),
+        ({"top": -1}, "top=-1 must be a whole number of at least 1"),
+        ({"top": 0}, "top=0 must be a whole number of at least 1"),
+        ({"top": 2.0}, "top=2.0 must be a whole number of at least 1"),
+    ],
+)
+def test_what_predict_does_not_know_is_refused(given, message, untrained):
+    """Regression test: an unknown view was the centre crop, and the last of -1 classes was left out."""
+    with pytest.raises(UserError) as refusal:
+        untrained.predict(np.zeros((8, 8), np.uint8), **given)
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("images", "there"),
+    [
+        (np.zeros((2, 8, 8, 1), np.uint8), r"uint8 \[2, 8, 8, 1\]"),
+        (np.zeros((8, 8, 1), np.float32), r"float32 \[8, 8, 1\]"),
+        (np.zeros((2, 8, 8, 3), np.float32), r"float32 \[2, 8, 8, 3\]"),
+    ],
+)
+def test_features_of_images_that_are_not_prepared_are_refused(images, there, untrained):
+    refusal = rf"^images must be floating-point numbers \[N, H, W, 1\]; these are {there}; prepare them first: net"
+    with pytest.raises(UserError, match=refusal):
+        untrained.features(images)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"split": "val"}, "split='val' must be one of test, validation, train, all"),
+        ({"split": "classes"}, "split='classes' must be one of test, validation, train, all"),
+        ({"view": "10-crop"}, "view='10-crop' must be one of center, 10crop, multiscale"),
+        ({"view": "10crop"}, "--view=10crop is for photographs in a folder; name it in --config.data.folder"),
+    ],
+)
+def test_what_an_evaluation_does_not_know_is_refused(given, message):
+    with pytest.raises(UserError) as refusal:
+        load_evaluation_set(config.resolve(config.load("configs/digits.py", "residual-8")), **given)
+    assert str(refusal.value) == message

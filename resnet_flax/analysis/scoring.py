@@ -15,7 +15,7 @@ from jax import Array
 
 from resnet_flax.data.decoding import Readable
 from resnet_flax.data.preprocessing import Preprocessing
-from resnet_flax.data.views import View, views_of
+from resnet_flax.data.views import View, check_view, views_of
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
@@ -93,10 +93,11 @@ def stream_log_probabilities(
       file cannot be read as an image.
 
     Raises:
-      UserError: ``view`` is ``multiscale``, and the network takes images of one size only (VGG's dense layers); or the
-        network was trained on images that are not squares.
+      UserError: There is no such view; or it is ``multiscale``, and the network takes images of one size only (VGG's
+        dense layers); or the network was trained on images that are not squares.
       Diverged: A photograph's probabilities are not finite. The message names it.
     """
+    check_view(view)
     preprocessing.check_square()
     if view == "multiscale" and network.flattens:
         raise UserError("view multiscale: the network's dense layers take images of one size only; choose 10crop")

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 
-def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+def load(path: str | Path, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """Executes a Python file, calls its ``get_config`` with a name, and applies overrides.
 
     Args:
@@ -27,7 +28,7 @@ def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None
     Raises:
       UserError: There is no such file or key, or the file raised an exception.
     """
-    path = config_path(path)
+    path = config_path(str(path))
     module = execute(path, "config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={path}: the file has no function get_config")

@@ -7,7 +7,7 @@ accessed here, and :mod:`.device_arrays` puts them on the devices.
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
@@ -103,6 +103,7 @@ class InMemory:
           testing: Whether a test split is enough, for photographs on disk.
         """
         found = row.images(data)
+        _check_found(data["folder"] or data["name"], found, testing)
         for split, given in (("train", found.train), ("test", found.test)):
             if given is not None:
                 _check_images(found.where, split, given, found.train.images.shape[1:])
@@ -348,6 +349,22 @@ def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.
     with closing(access.ordered_batches(split, batch_size)) as batches:
         for batch in batches:
             yield batch["images"][batch["counts"]]
+
+
+def _check_found(name: str, found: Any, testing: bool) -> None:
+    """Refuses what a data set of the user's own returned, if it is not two splits of images and the classes' names."""
+    if not isinstance(found, Found):
+        raise UserError(f"{name}: a data set must return Found(train, test, classes, where), not {found!r:.60}")
+    for split, given in (("train", found.train), ("test", found.test)):
+        if given is None and split == "test":
+            continue
+        if not isinstance(given, Images) or not all(isinstance(a, np.ndarray) for a in (given.images, given.labels)):
+            raise UserError(f"{name}: {split} must be Images(images, labels) of two NumPy arrays")
+        if not len(given) and not testing:
+            raise UserError(f"{name}: {split} has no images")
+    names = list(found.classes) if isinstance(found.classes, Sequence | np.ndarray) else []
+    if len(names) < 2 or not all(isinstance(each, str) for each in names):
+        raise UserError(f"{name}: classes must be texts, the names of at least two classes, not {found.classes!r:.60}")
 
 
 def _check_images(where: str, split: str, given: Images, shape: tuple[int, ...]) -> None:

@@ -174,6 +174,8 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
         train, test = set_aside_fifth(found.train)
         found = found._replace(train=train, test=test, own_split=False, note=found.note or tfds_sets.TESTED_ON_A_FIFTH)
     name = data["folder"] or data["name"]
+    if not len(found.test) and not testing:
+        raise UserError(f"{name}: no image is left for testing: a class with a single image keeps it for training")
     train, validation = _set_aside(found, data, name, testing)
     return Data(
         train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access,

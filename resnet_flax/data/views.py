@@ -13,12 +13,23 @@ from resnet_flax.data import decoding
 from resnet_flax.data.decoding import Readable
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import IMAGENET_CROP, Preprocessing
+from resnet_flax.errors import UserError
 
 View = Literal["center", "10crop", "multiscale"]
 VIEWS: tuple[str, ...] = get_args(View)
 
 SCALES = (224, 256, 384, 480, 640)  # section 3.4, for networks trained on 224x224
 _MULTIPLE = 32  # sides of whole images are cropped to a multiple of it; see multiscale
+
+
+def check_view(view: str) -> None:
+    """Refuses a view that is none of :data:`VIEWS`.
+
+    Raises:
+      UserError: There is no such view.
+    """
+    if view not in VIEWS:
+        raise UserError(f"view={view!r} must be one of {', '.join(VIEWS)}")
 
 
 def views_of(path: Readable, preprocessing: Preprocessing, view: View) -> list[np.ndarray]:

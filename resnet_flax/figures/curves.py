@@ -49,7 +49,11 @@ def draw_into(
       metric: The error, such as ``test_error``.
       line: Returns the name of a run's line.
       line_styles: The style of each line by its name, to share with other axes (:func:`~.style.line_styles`).
+
+    Raises:
+      UserError: There are no runs, or the metric is not an error of theirs.
     """
+    style.check_metric(metric, outcomes)
     names = list(dict.fromkeys(line(o) for o in sorted(outcomes, key=lambda o: o.run.config.model.depth)))
     line_styles = line_styles or style.line_styles(names)
     last = []

@@ -44,7 +44,11 @@ def draw_against(
       metric: The error, such as ``test_error``.
       line: Returns the name of a run's line.
       log: If true, the horizontal axis is logarithmic, with 0 to the left of the least value.
+
+    Raises:
+      UserError: There are no runs, or the metric is not an error of theirs.
     """
+    style.check_metric(metric, outcomes)
     label = words.name(x)
     values = [configs.flatten(o.run.config)[x] for o in outcomes]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -132,7 +136,11 @@ def draw_side_by_side(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     """Draws the final training and test errors of each label in a row of its own, which leaves room for long labels.
 
     A label says how many of its seeds failed.
+
+    Raises:
+      UserError: There are no runs.
     """
+    style.check_metric("test_error", outcomes)
     groups = by_label(outcomes)
     rows = np.arange(len(groups))[::-1]
     lowest = _lowest(outcomes, "test_error", lambda o: o.run.label)

@@ -26,7 +26,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 
 from resnet_flax.atomic import replacing
+from resnet_flax.errors import UserError
 from resnet_flax.reporting import words
+from resnet_flax.runs.schemas import ERRORS
 from resnet_flax.sweeps.cases import Outcome
 
 _SETTINGS = {
@@ -109,6 +111,20 @@ def offset_transform(axes: Axes, place: int, places: int, values: Sequence[float
     points = axes.transData.transform([(value, 1) for value in values])[:, 0] * 72 / axes.figure.dpi
     step = min([4.0, *(0.6 * np.diff(np.unique(points)) / max(places - 1, 1))])
     return axes.transData + ScaledTranslation(step * (place - (places - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
+
+
+def check_metric(metric: str, outcomes: Sequence[Outcome]) -> None:
+    """Refuses a metric that is not an error of the runs, which a figure of errors in % would draw wrongly.
+
+    Raises:
+      UserError: There are no runs, or the metric is none of their errors, which the message lists.
+    """
+    if not outcomes:
+        raise UserError("there are no runs to draw")
+    lines = [line for outcome in outcomes for line in outcome.lines]
+    errors = {"train_error", "test_error", *(key for line in lines for key in line if ERRORS.fullmatch(key))}
+    if metric not in errors and (lines or not ERRORS.fullmatch(metric)):
+        raise UserError(f"metric={metric!r} is not an error of these runs; choose from {', '.join(sorted(errors))}")
 
 
 def mark_failures(

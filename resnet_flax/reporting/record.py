@@ -58,7 +58,7 @@ class Record:
       notes: Sentences about the measured numbers and their limits.
       published: Keys of the tables in ``resnet_flax/published/`` to compare the runs with.
       runs: Paths of the run directories, relative to the experiment's folder.
-      command: The command as typed.
+      command: The command as typed, or the call from Python.
     """
 
     experiment: str
@@ -76,19 +76,28 @@ def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
     """Writes experiment.json atomically, with the command of this process and the paths of the runs."""
     relative = [os.path.relpath(run, folder) for run in runs]
     record = dataclasses.replace(record, runs=relative, command=record.command or command())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / FILE, json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n")
+    _write_json(folder / FILE, dataclasses.asdict(record))
 
 
-def write_plan(folder: Path, runs: Mapping[Path, str]) -> None:
+def write_plan(folder: Path, runs: Mapping[Path, str], call: str = "") -> None:
     """Writes plan.json before the first run: the command, and the paths and names of all planned runs.
 
     ``status`` shows those not begun, and ``--draw`` repeats the command, even if the sweep was killed.
+
+    Args:
+      folder: The experiment's folder.
+      runs: The names of the runs by path.
+      call: The call from Python, in place of the command.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
-    plan = {"command": command(), "runs": relative}
-    write_atomically(folder / PLAN, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
+    _write_json(folder / PLAN, {"command": call or command(), "runs": relative})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Bytes of a command line that are not UTF-8 are lone surrogates, whose Python escape is that of JSON, too.
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _read_plan(folder: Path) -> tuple[str, dict[Path, str]]:
@@ -157,5 +166,5 @@ def read(folder: Path) -> Record:
 def command() -> str:
     """Returns the command line of this process as a user would type it to train the runs: without ``--draw``."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"python -m {module.name}" if module else f"python {sys.argv[0]}"
+    program = f"python -m {module.name}" if module else f"python {shlex.quote(sys.argv[0])}"
     return " ".join([program, *(shlex.quote(a) for a in sys.argv[1:] if not re.fullmatch("--?draw(=.*)?", a))])

@@ -39,7 +39,7 @@ from resnet_flax.tracking.tracker import TENSORBOARD_ALONE, Tracking
 if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.preprocessing import Preprocessing
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _Line = dict[str, Any]
 
 
@@ -102,7 +102,7 @@ class RunDirectory(RunReader):
         try:
             yield
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in FULL_DISK:
                 raise UserError(
                     f"{error.filename or self.path}: cannot be written: {error.strerror}. What was saved before is "
                     f"kept. Free disk space; the same command resumes"

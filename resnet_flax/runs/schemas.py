@@ -16,7 +16,7 @@ from resnet_flax.errors import UserError
 
 # Keys of metrics.jsonl that hold the fraction of images that are classified wrongly. Metrics of a user's own may have
 # any other name, and any values.
-_ERRORS = re.compile("(train|test|validation)_(top5_)?error(_clean|_raw)*")
+ERRORS = re.compile("(train|test|validation)_(top5_)?error(_clean|_raw)*")
 _SECTIONS = ("model", "data", "optimizer", "schedule", "train")
 
 
@@ -91,7 +91,7 @@ def check_line(line: Any) -> None:
             continue
         if key != "step" and (not isinstance(value, int | float) or isinstance(value, bool)):
             raise ValueError(f"{key[:40]} is not a number")
-        most = 1 if _ERRORS.fullmatch(key) else 1e15 if key == "seconds" else math.nan
+        most = 1 if ERRORS.fullmatch(key) else 1e15 if key == "seconds" else math.nan
         if not math.isnan(most) and not 0 <= value <= most:
             raise ValueError(f"{key[:40]}={value} is not in [0, {most:g}]")
 

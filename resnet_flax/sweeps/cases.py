@@ -46,6 +46,7 @@ class Request:
       launcher: ``local`` or ``ray``.
       cluster: The cluster that the launcher ``ray`` uses.
       trackers: Names of the trackers that follow each run.
+      call: The call from Python, for the record; empty for the command line of this process.
     """
 
     config: str
@@ -60,6 +61,7 @@ class Request:
     launcher: str = "local"
     cluster: Cluster = Cluster()
     trackers: tuple[str, ...] = TENSORBOARD_ALONE.trackers
+    call: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

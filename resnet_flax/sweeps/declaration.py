@@ -87,7 +87,8 @@ class Declaration:
     """A question, the runs that answer it, and the figures and tables of their results.
 
     Attributes:
-      title: The title of its section in the report. ``{data}`` stands for the name of the data set.
+      title: The title of its section in the report. ``{data}`` stands for the name of the data set. Braces of your own
+        are doubled.
       question: The question, with the section, table or figure of the paper. ``{NAME}`` stands for a setting.
       cases: Returns the cases to train: a list, or a list for each group by its name.
       findings: Draws figures, writes tables and makes notes of the results.

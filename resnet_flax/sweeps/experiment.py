@@ -18,6 +18,7 @@ A user's own file that declares an experiment is a command with the flags of all
 
 import dataclasses
 import importlib
+import operator
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,11 @@ from resnet_flax import command
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.sweeps import earlier, options
-from resnet_flax.sweeps.cases import Request
+from resnet_flax.sweeps.cases import Cluster, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.options import Setting
+from resnet_flax.tracking import table
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 
 __all__ = ["Experiment", "Findings", "Results", "Setting", "name_of_command"]
 
@@ -55,12 +58,17 @@ class Experiment(Declaration):
     def carry_out(
         self,
         workdir: str | Path,
-        config: str = "",
+        config: str | Path = "",
         seeds: Sequence[int] = (),
         overrides: Mapping[str, Any] | None = None,
         runs: str | Path | None = None,
+        draw: bool = False,
+        dry_run: bool = False,
+        trackers: str | Sequence[str] = TENSORBOARD_ALONE.trackers,
+        launcher: str = "local",
+        cluster: Cluster | None = None,
         **settings: Any,
-    ) -> Results:
+    ) -> Results | None:
         """Executes the missing runs from Python, then writes figures, tables and the record.
 
         Args:
@@ -70,10 +78,15 @@ class Experiment(Declaration):
           seeds: The seeds of every case. The default is the experiment's own.
           overrides: Config values by dotted key that hold for every run.
           runs: The folder for the run directories. The default is ``runs`` in the workdir.
+          draw: If true, no run is executed: figures and tables show the results so far.
+          dry_run: If true, the runs are only printed.
+          trackers: The trackers that receive the metrics of each run, such as ``("tensorboard", "trackio")``.
+          launcher: ``local`` or ``ray``.
+          cluster: The cluster that the launcher ``ray`` uses. The default is that of the flags.
           settings: Values of the experiment's own flags, such as ``depths=(8, 20)``.
 
         Returns:
-          The results. ``pandas.DataFrame(results.rows)`` has a row for each run.
+          The results, or None after a dry run. ``pandas.DataFrame(results.rows)`` has a row for each run.
 
         Raises:
           UserError: A run or a setting is invalid. It is raised before the first run starts.
@@ -82,7 +95,13 @@ class Experiment(Declaration):
         """
         if unknown := settings.keys() - self.settings.keys():
             raise UserError(f"{self.title!r} has no setting {min(unknown)!r}; choose from {', '.join(self.settings)}")
-        file, _, network = (config or self.config).partition(":")
+        if launcher not in options.LAUNCHERS:
+            raise UserError(f"launcher={launcher!r} must be one of {', '.join(options.LAUNCHERS)}")
+        seeds = _checked_seeds(seeds)
+        shared = {"config": str(config), "seeds": seeds, "overrides": dict(overrides or {}), "runs": str(runs or "")}
+        given = {key: value for key, value in shared.items() if value} | settings
+        arguments = [repr(str(workdir)), *(f"{key}={value!r}" for key, value in given.items())]
+        file, _, network = str(config or self.config).partition(":")
         folder = expanded(workdir)
         request = Request(
             config=file,
@@ -92,6 +111,12 @@ class Experiment(Declaration):
             folder=folder,
             runs=expanded(runs) if runs else folder / "runs",
             settings=SimpleNamespace(**{name: self.settings[name].checked(name, settings[name]) for name in settings}),
+            dry_run=dry_run,
+            draw=draw,
+            launcher=launcher,
+            cluster=cluster or Cluster(),
+            trackers=table.chosen(trackers),
+            call=f"carry_out({', '.join(arguments)})",
         )
         return _carry_out(self, self.name or self.cases.__module__.rpartition(".")[2], request)
 
@@ -102,6 +127,13 @@ class Experiment(Declaration):
 def _carry_out(experiment: Declaration, name: str, request: Request) -> Any:
     # Imported here, so that --help and errors in flags do not wait for jax.
     return importlib.import_module("resnet_flax.sweeps.runner").carry_out(experiment, name, request)
+
+
+def _checked_seeds(seeds: Any) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(seed) for seed in seeds)
+    except TypeError:
+        raise UserError(f"seeds={seeds!r} must be a list of whole numbers, such as (0, 1)") from None
 
 
 def name_of_command() -> str:

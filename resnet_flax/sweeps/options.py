@@ -15,6 +15,8 @@ from resnet_flax.sweeps.cases import Cluster, Request
 from resnet_flax.sweeps.ranges import integers
 from resnet_flax.tracking import table
 
+LAUNCHERS = ("local", "ray")
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -57,14 +59,19 @@ class Setting:
         """Returns the flag's value from the command line.
 
         Raises:
-          UserError: A value in a list is of the wrong type, or the list is empty and must not be.
+          UserError: A value in a list is of the wrong type or outside of the limits, or the list is empty and must not
+            be.
         """
         given: Any = values[name].value
         if self.repeated or not isinstance(self.default, tuple):
             return given
         kind = type(self.default[0]) if self.default else str
         self._check_length(f"--{name}=", given)
-        return tuple(given) if kind is str else tuple(parse_numbers(name, given, kind))
+        if kind is str:
+            return tuple(given)
+        numbers = parse_numbers(name, given, kind)
+        self._check_limits(f"--{name}", numbers)
+        return tuple(numbers)
 
     def checked(self, name: str, value: Any) -> Any:
         """Checks a value given from Python and returns it in the form that the command line would give.
@@ -79,15 +86,21 @@ class Setting:
             raise UserError(f"{name}={value!r} must be {wanted}, such as {self.default!r}")
         if several and not self.repeated:
             self._check_length(f"{name}={value!r}", value)
+        if several and not self.default:  # such as seeds, which are texts because they may be ranges
+            value = tuple(str(part) if type(part) is int else part for part in value)
         for part in value if several else [value]:
             fits = type(part) is kind or (kind is float and type(part) is int)
             if not fits:
                 raise UserError(f"{name}={value!r} must be of type {kind.__name__}, and {part!r} is not")
-            if self.least is not None and part < self.least:
-                raise UserError(f"{name}={part!r} must be at least {self.least}")
-            if self.most is not None and part > self.most:
-                raise UserError(f"{name}={part!r} must be at most {self.most}")
+            self._check_limits(name, [part])
         return list(value) if self.repeated else value
+
+    def _check_limits(self, name: str, numbers: Sequence[Any]) -> None:
+        for number in numbers:
+            if self.least is not None and number < self.least:
+                raise UserError(f"{name}={number!r} must be at least {self.least}")
+            if self.most is not None and number > self.most:
+                raise UserError(f"{name}={number!r} must be at most {self.most}")
 
     def _check_length(self, given: str, values: Sequence[Any]) -> None:
         if not values and self.default and not self.may_be_empty:
@@ -142,7 +155,7 @@ def define(
     flags.DEFINE_enum(
         "launcher",
         "local",
-        ["local", "ray"],
+        LAUNCHERS,
         "local: execute the runs here, one after the other; ray: as tasks of a Ray cluster, whose nodes must all see "
         "the folder of the runs, the data, and this checkout with its environment at the same paths, on a shared file "
         "system.",

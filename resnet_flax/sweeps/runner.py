@@ -1,9 +1,11 @@
 """Carries out an experiment: plans and executes its runs, then writes and prints figures, tables and the record."""
 
+import contextlib
 import dataclasses
+import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from resnet_flax.data.datasets import row
 from resnet_flax.errors import Failed, UserError
 from resnet_flax.reporting import record, tables
 from resnet_flax.runs import resume
+from resnet_flax.runs.directory import FULL_DISK
 from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
@@ -37,8 +40,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
       The results of the runs, or None after a dry run.
 
     Raises:
-      UserError: A run is invalid, or the folder holds results of other finished runs. It is raised before the first
-        run starts.
+      UserError: A run is invalid, or the folder holds results of other finished runs, or cannot be written. It is
+        raised before the first run starts, unless the disk is full later.
       Interrupted: A signal stopped the runs. The same command resumes them.
       Failed, Diverged: A run failed or diverged, or the second stage has no runs. Figures and tables are written first.
     """
@@ -50,6 +53,7 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     given = {*request.overrides, *(key for group in groups.values() for case in group for key in case.overrides)}
     for remark in configs.without_effect(given, [run.config for run in runs]):
         print(remark, file=sys.stderr)
+    texts = _texts(experiment, request, runs[0].config.data.name if runs else "")
     if request.dry_run:
         print_plan(runs)
         for line in [*([stage.dry_run_line] if stage else ()), *experiment.measures(request)]:
@@ -70,7 +74,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         outcomes = [*(o for o in outcomes if o.run.workdir not in members[stage.group]), *chosen]
         shown = chosen or outcomes
     results = Results(request, outcomes, members, stopped is not None)
-    _write(experiment, name, results, shown)
+    with _report_unwritable(request.folder):
+        _write(experiment, name, texts, results, shown)
     if stopped:
         raise stopped
     if not request.draw:
@@ -115,19 +120,57 @@ def _run_stage(
     if not runs:
         return [], None
     planned = {run.workdir: run.name for run in (*before, *runs)}
-    record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow})
+    with _report_unwritable(request.folder):
+        record.write_plan(request.folder, planned | {request.folder / name: name for name in to_follow}, request.call)
     try:
         return execute(runs, request, announcement), None
     except Stopped as signal:
         return signal.outcomes, signal
 
 
-def _write(experiment: Declaration, name: str, results: Results, shown: Sequence[Outcome]) -> None:
+@contextlib.contextmanager
+def _report_unwritable(folder: Path) -> Iterator[None]:
+    """Context manager that turns an operating system's error about a file of the experiment into one line.
+
+    Raises:
+      UserError: The disk is full, or a file in the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        path, here = Path(str(error.filename or os.devnull)).absolute(), folder.absolute()
+        if error.errno not in FULL_DISK and not (path.is_relative_to(here) or here.is_relative_to(path)):
+            raise
+        raise UserError(f"--workdir={folder}: cannot be written: {error.strerror}; finished runs are kept") from None
+
+
+def _texts(experiment: Declaration, request: Request, data: str) -> dict[str, str]:
+    """Returns the title and the question, with the values of the settings and the title of the data set filled in.
+
+    Raises:
+      UserError: Braces in them hold something else. It is raised before the first run starts.
+    """
+    fields = {k: "; ".join(value) if isinstance(value, list) else value for k, value in vars(request.settings).items()}
+    fields["data"] = row(data).title or data
+    try:
+        return {key: getattr(experiment, key).format_map(fields) for key in ("title", "question")}
+    except (LookupError, ValueError, AttributeError, TypeError):
+        known = ", ".join(f"{{{name}}}" for name in fields)
+        raise UserError(
+            f"experiment {experiment.title!r}: braces in its title and question stand for {known}; double others: "
+            f"{{{{ }}}}"
+        ) from None
+
+
+def _write(
+    experiment: Declaration, name: str, texts: Mapping[str, str], results: Results, shown: Sequence[Outcome]
+) -> None:
     """Writes tables, figures and the record, and prints their paths.
 
     Args:
       experiment: The declaration of the experiment.
       name: The name of the experiment's module.
+      texts: The title and the question (:func:`_texts`).
       results: The results of all runs.
       shown: The outcomes in the table of errors.
     """
@@ -137,10 +180,6 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
         tables.write_runs(outcomes, request.folder, results.groups)
         errors = [tables.write(shown, request.folder)]
     found = _findings(experiment, results)
-    filled_in = {
-        key: "; ".join(value) if isinstance(value, list) else value for key, value in vars(request.settings).items()
-    }
-    filled_in["data"] = (row(results.data).title or results.data) if outcomes else ""
     states = Counter(outcome.failure or "finished" for outcome in outcomes)
     so_far = ", ".join(f"{count} {state}" for state, count in states.items())
     early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
@@ -153,12 +192,13 @@ def _write(experiment: Declaration, name: str, results: Results, shown: Sequence
     ] * bool(older)
     written = record.Record(
         experiment=name,
-        title=experiment.title.format_map(filled_in),
-        question=experiment.question.format_map(filled_in),
+        title=texts["title"],
+        question=texts["question"],
         figures=tuple(found.figures),
         tables=(*errors, *found.tables),
         notes=(*early, *changed, *found.notes),
         published=tuple(experiment.published),
+        command=request.call,
     )
     record.write(written, request.folder, [o.run.workdir for o in outcomes if o.failure != "not begun"])
     if outcomes or found.printed:

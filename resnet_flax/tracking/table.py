@@ -57,7 +57,19 @@ def requested_trackers(values: flags.FlagValues = flags.FLAGS) -> tuple[str, ...
     Raises:
       UserError: A tracker is unknown, or its package is not installed.
     """
-    names = tuple(dict.fromkeys(name for name in values.tracker if name))
+    return chosen(values.tracker)
+
+
+def chosen(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of trackers without repetitions; ``none`` alone gives no names.
+
+    Args:
+      given: The names, or a text with commas.
+
+    Raises:
+      UserError: A tracker is unknown, or its package is not installed.
+    """
+    names = tuple(dict.fromkeys(name for name in (given.split(",") if isinstance(given, str) else given) if name))
     names = () if names == ("none",) else names
     check(names)
     return names

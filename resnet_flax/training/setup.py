@@ -137,14 +137,22 @@ def network_of(config: ConfigDict, classes: int, mesh: jax.sharding.Mesh) -> Net
 
 
 def check_registered(config: ConfigDict, data: Data) -> None:
-    """Refuses augmentations and metrics that are not registered, and metrics that do not fit the data set.
+    """Refuses augmentations and metrics that are not registered or do not fit the data set.
 
-    A metric is traced, so that one with a result of the wrong shape is refused before anything is compiled.
+    Both are traced, so that one with a result of the wrong shape is refused before anything is compiled.
     """
     names, classes, shape = configs.names_in(config.train.metrics), len(data.classes), jax.ShapeDtypeStruct
     with configs.hint_at_module(config):
         configs.check_names("data.transforms", config.data.transforms, transforms.AUGMENTATIONS)
         configs.check_names("train.metrics", config.train.metrics, metric_functions.choices())
+    image = shape(data.access.image_shape, image_dtype(config))
+    for name in configs.names_in(config.data.transforms):
+        found = jax.eval_shape(transforms.AUGMENTATIONS[name], image, jax.eval_shape(jax.random.key, 0))
+        if (getattr(found, "shape", None), getattr(found, "dtype", None)) != (image.shape, image.dtype):
+            raise UserError(
+                f"data.transforms={config.data.transforms!r}: {name} must return an image of the given shape and type, "
+                f"{image.shape} {image.dtype}, not {found}"
+            )
     of_examples = [name for name in names if name in metric_functions.OF_EXAMPLES]
     for name in of_examples:
         metric = metric_functions.OF_EXAMPLES[name]

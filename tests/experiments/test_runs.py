@@ -427,3 +427,13 @@ def test_runs_from_weights_are_found_and_finished_ones_are_skipped(wanted, folde
     assert capsys.readouterr().out.endswith(": finished\n")
     assert execution.execute([again], wanted)[0].final["step"] == 4
     assert (run.workdir / "starts.jsonl").read_text() == before
+
+
+def test_the_numbers_of_a_list_have_bounds(given):
+    """Regression test: they had them only from Python."""
+    settings = {"rates": options.Setting((0.5,), "Rates.", least=0, most=1)}
+    assert given("--rates=0,1", settings=settings).settings.rates == (0, 1)
+    for rate, refusal in (("-1", "--rates=-1.0 must be at least 0"), ("0.5,2", "--rates=2.0 must be at most 1")):
+        with pytest.raises(UserError) as error:
+            given(f"--rates={rate}", settings=settings)
+        assert str(error.value) == refusal

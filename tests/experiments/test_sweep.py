@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import sys
 from types import SimpleNamespace
@@ -323,6 +324,18 @@ def test_draw_alone_repeats_the_folders_command(tmp_path, monkeypatch, command, 
     assert earlier.arguments_to_draw(given, "sweep") == expected
 
 
+def test_a_call_from_python_is_recorded_in_place_of_the_command(tmp_path, runs, drawn):
+    asked = dataclasses.replace(request(tmp_path, grid=("model.unit=residual", GRID[2])), call="carry_out('a b')")
+    runner.carry_out(EXPERIMENT, "sweep", asked)
+    assert record.latest_command(tmp_path) == record.read(tmp_path).command == "carry_out('a b')"
+
+
+def test_the_path_of_a_program_is_quoted(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys, "argv", ["/my project/mine.py", "--draw", "--seeds=1"])
+    assert record.command() == "python '/my project/mine.py' --seeds=1"
+
+
 def test_a_recorded_command_trains_the_runs(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x.py", "--draw", "--workdir=runs/a b", "--draw=true", "--drawn=1", "-draw"])
     assert record.command().endswith(" '--workdir=runs/a b' --drawn=1")
@@ -452,6 +465,52 @@ def test_axes_and_lines(tmp_path, runs, monkeypatch):
         with pytest.raises(RuntimeError, match="enough"):
             runner.carry_out(EXPERIMENT, "sweep", request(tmp_path / str(place), x=x, grid=axes))
         assert (seen["log"], seen["lines"], seen["file"]) == expected
+
+
+@pytest.mark.parametrize(("folder", "why"), [("file", "File exists"), ("file/new/sweep", "Not a directory")])
+def test_a_workdir_that_cannot_be_written_is_refused_before_the_first_run(folder, why, tmp_path, runs):
+    (tmp_path / "file").touch()
+    where = tmp_path / folder
+    with pytest.raises(UserError, match=rf"^--workdir={where}: cannot be written: {why}; finished runs are kept$"):
+        runner.carry_out(EXPERIMENT, "sweep", request(where))
+    assert runs.begun == []
+
+
+def test_a_full_disk_after_the_runs_is_reported_in_one_line(tmp_path, runs, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tables, "write_runs", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device; finished runs are kept$"):
+        runner.carry_out(EXPERIMENT, "sweep", request(tmp_path, grid=("model.unit=residual", GRID[2])))
+    assert len(list((tmp_path / "runs").iterdir())) == len(runs.begun) == 12
+
+
+def test_the_error_of_another_file_is_not_taken_for_the_folders(tmp_path, runs):
+    def findings(results):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/else")
+
+    experiment = EXPERIMENT.__class__(
+        "x", "y", lambda _: [Case("residual-8", {"optimizer.learning_rate": 0.1})], findings
+    )
+    with pytest.raises(FileNotFoundError):
+        runner.carry_out(experiment, "x", request(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["of {0.1, 1}", "a rate of $10^{-3}$", "{data.nothing}", "{"])
+def test_braces_that_name_no_setting_are_refused_before_the_first_run(text, tmp_path, runs):
+    """Regression test: they ended in a KeyError after all runs."""
+    for title, question in ((text, "y"), ("x", text)):
+        experiment = dataclasses.replace(EXPERIMENT, title=title, question=question)
+        with pytest.raises(UserError, match=r"stand for \{grid\}, .*, \{data\}; double others: \{\{ \}\}$"):
+            runner.carry_out(experiment, "sweep", request(tmp_path))
+    assert runs.begun == list(tmp_path.iterdir()) == []
+
+
+def test_a_command_line_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", "--workdir=caf\udce9 é"])
+    record.write_plan(tmp_path, {})
+    assert record.latest_command(tmp_path).endswith("'--workdir=caf\udce9 é'")
 
 
 def test_tables_are_written_even_if_figures_of_unfinished_runs_fail(tmp_path, runs, capsys):

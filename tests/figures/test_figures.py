@@ -344,6 +344,27 @@ def test_any_key_can_be_an_axis(x):
     assert axes.lines[0].get_linestyle() == ("-" if x == "optimizer.momentum" else "None")
 
 
+@pytest.mark.parametrize("draw", [curves.draw_into, lambda ax, o, name: final_errors.draw_against(ax, o, metric=name)])
+@pytest.mark.parametrize("metric", ["epoch", "test_err", "validation_error"])
+def test_only_errors_of_the_runs_are_drawn_as_errors(draw, metric):
+    """Regression test: any column was drawn, multiplied by 100, as an error in %."""
+    axes = Figure().add_subplot()
+    with pytest.raises(UserError) as refusal:
+        draw(axes, [outcome()], metric)
+    assert str(refusal.value) == f"metric={metric!r} is not an error of these runs; choose from test_error, train_error"
+    assert not axes.lines
+    run = outcome()
+    run.lines[-1]["validation_top5_error"] = 0.5
+    draw(axes, [run], "validation_top5_error")
+    assert list(axes.lines[0].get_ydata()) == [50]
+
+
+@pytest.mark.parametrize("draw", [final_errors.draw_against, final_errors.draw_side_by_side])
+def test_no_runs_are_refused(draw):
+    with pytest.raises(UserError, match="^there are no runs to draw$"):
+        draw(Figure().add_subplot(), [])
+
+
 def test_a_figure_drawn_again_has_the_same_bytes(tmp_path):
     pictures = [tmp_path / name / "figure.png" for name in ("a", "b")]
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False}):

@@ -1,11 +1,12 @@
 """The setup of a run: the same examples for data in memory and on disk, and checks of its settings."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import decoding
+from resnet_flax.data import decoding, transforms
 from resnet_flax.errors import UserError
 from resnet_flax.training.readiness import check_settings
 from resnet_flax.training.setup import prepare
@@ -37,3 +38,23 @@ def test_the_bn_group_is_checked_only_with_bn():
         check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
     given["model.norm"] = "none"
     check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
+
+
+@pytest.mark.parametrize(
+    ("augment", "returned"),
+    [
+        (lambda image, key: (50 * image).astype(jnp.uint8), "uint8"),
+        (lambda image, key: image[1:-1, 1:-1], r"6, ?6, ?1"),
+        (lambda image, key: image.mean(), r"shape=\(\)"),
+        (lambda image, key: None, "None"),
+    ],
+)
+def test_an_augmentation_returns_an_image_like_the_given_one(augment, returned, monkeypatch):
+    """Regression test: numbers of another type and smaller images were accepted, other shapes ended in Flax's error."""
+    monkeypatch.setattr(transforms, "AUGMENTATIONS", {"mine": augment, "cutout": transforms.cutout})
+    c = config.load("configs/digits.py", "residual-8", {"data.transforms": "cutout,mine"})
+    refusal = rf"^data\.transforms='cutout,mine': mine must return an image .* \(8, 8, 1\) float32, not .*{returned}"
+    with pytest.raises(UserError, match=refusal):
+        prepare(config.resolve(c))
+    c.data.transforms = "cutout"
+    prepare(config.resolve(c))
