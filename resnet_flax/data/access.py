@@ -63,7 +63,7 @@ class Access(Protocol[_S]):
     def normalization(self, name: str, train: _S, known: Normalization | None = None) -> Normalization: ...
     def quick_normalization(self, name: str, train: _S) -> Normalization | None: ...
     def ordered_batches(self, split: _S, batch_size: int) -> ClosableBatches: ...
-    def mix_classes(self, split: Any) -> Any: ...
+    def mix_classes(self, split: Any, count: int | None = None) -> Any: ...
     def supply(
         self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply: ...
@@ -163,9 +163,15 @@ class InMemory:
             labels = split.labels[part]
             yield {"images": split.images[part], "labels": labels, "counts": np.ones(len(labels), bool)}
 
-    def mix_classes(self, split: Images) -> Images:
-        """Returns a split in an order that mixes its classes, which the files of images in memory already have."""
-        return split
+    def mix_classes(self, split: Images, count: int | None = None) -> Images:
+        """Returns the first ``count`` images of a split, or all, in an order that mixes its classes.
+
+        Photographs in class folders are sorted by class, and mixed always in the same way. The files of other images in
+        memory mix them already, so those keep their order.
+        """
+        if split.photographs is not None:
+            return split.take(_mixed(len(split), count))
+        return split if count is None else split.take(np.arange(min(count, len(split))))
 
     def supply(
         self, splits: Mapping[str, Images], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
@@ -284,9 +290,9 @@ class OnDisk:
         """See :class:`InMemory`."""
         return self.pipeline.ordered_batches(split, batch_size, np.arange(batch_size))
 
-    def mix_classes(self, split: Photographs) -> Photographs:
+    def mix_classes(self, split: Photographs, count: int | None = None) -> Photographs:
         """See :class:`InMemory`. Photographs on disk are sorted by class."""
-        return split.take(np.random.RandomState(0).permutation(len(split)))
+        return split.take(_mixed(len(split), count))
 
     def supply(
         self, splits: Mapping[str, Photographs], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
@@ -338,6 +344,12 @@ class OnDisk:
 
 
 ACCESS: dict[str, type[Access[Any]]] = {"resident": InMemory, "stream": OnDisk}  # by data.pipeline
+
+
+def _mixed(length: int, count: int | None) -> np.ndarray:
+    """Returns the first ``count`` of the indices in [0, length), or all, always in the same random order."""
+    # RandomState is frozen by NumPy: the same permutation in every version.
+    return np.random.RandomState(0).permutation(length)[:count]
 
 
 def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.ndarray]:
