@@ -44,12 +44,14 @@ class EvaluationSet:
       config: The resolved config.
       data: The data set that the config names.
       split: ``test``, ``validation``, ``train``, or ``all`` for every image.
+      train: The images of ``data`` that are trained on, from which BN's statistics may be re-estimated.
       view: One of ``data.access.views``.
     """
 
     config: ConfigDict
     data: Data
     split: str
+    train: Any
     view: View = "center"
 
     @property
@@ -101,9 +103,10 @@ def load_evaluation_set(
     if view not in data.access.views:
         raise UserError(f"--view={view} is for photographs in a folder; name it in --config.data.folder")
     split = split or ("all" if weights_of_others and not data.own_split else "test")
+    train = data.train
     if split == "all":
         data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
-    chosen = EvaluationSet(config, data, split, view)
+    chosen = EvaluationSet(config, data, split, train, view)
     if not chosen.splits:
         there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
         raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
@@ -246,15 +249,15 @@ def _check_finite(variables: dict[str, Any]) -> None:
 
 def _reestimate_bn(net: Model, chosen: EvaluationSet, say: Callable[[str], None]) -> dict[str, Any]:
     """Returns the network's variables with BN's statistics averaged over the training images."""
-    config, data = chosen.config, chosen.data
-    if not len(data.train):
+    config, data, train = chosen.config, chosen.data, chosen.train
+    if not len(train):
         raise UserError(f"--reestimate_bn: {data.where} has no images for training")
     if not net.variables.get("batch_stats"):
         raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
     batch = config.train.bn_group or config.train.batch_size
-    say(f"BN statistics: averages over {len(data.train)} training images, {batch} at a time")
+    say(f"BN statistics: averages over {len(train)} training images, {batch} at a time")
     transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
-    with closing(whole_batches(data.access, data.access.mix_classes(data.train), batch)) as batches:
+    with closing(whole_batches(data.access, data.access.mix_classes(train), batch)) as batches:
         found = reestimate(net.network, net.variables["params"], transform, batches)
     return {**net.variables, "batch_stats": found}
 
