@@ -219,3 +219,17 @@ def test_statistics_are_reestimated_on_the_images_that_were_trained_on(begun_bef
     seen, line = reestimation(monkeypatch, model.from_run(workdir), load_evaluation_set(c, split))
     assert line == "BN statistics: averages over 1300 training images, 16 at a time"
     np.testing.assert_array_equal(np.concatenate(seen), datasets.load(c.data).train.images)
+
+
+def test_statistics_are_reestimated_over_batches_of_the_training(place, monkeypatch):
+    """The config file that is named for the evaluation has batches of 32 images, and the run had 16."""
+    given = config.load("configs/digits.py", "residual-8", {"model.width": 0.25})
+    assert given.train.batch_size == 32
+    net, file = model.from_run(place / "run"), files.read(place / "run.safetensors")
+    of_file = config_of_file(file, given)
+    for net, c in ((net, config_of_run(place / "run", given)), (model.from_loaded(file, of_file), of_file)):
+        seen, line = reestimation(monkeypatch, net, load_evaluation_set(c))
+        assert line.endswith("training images, 16 at a time")
+        assert [len(images) for images in seen] == [16] * 90 + [2]
+    given = config.load("configs/digits.py", "residual-8", {"model.width": 0.25, "train.bn_group": 8})
+    assert config_of_run(place / "run", given).train.bn_group == 8  # the user's own choice
