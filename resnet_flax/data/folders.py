@@ -46,8 +46,8 @@ class ImageFolder:
       train: The training images and their labels, sorted.
       test: The test images and their labels, sorted.
       order_note: A note for the user on the order of classes whose names are numbers, if there are two orders.
-      skipped: A note on the files that were skipped because their names are not an image's, and on folders that may hold
-        another test split, if there are any.
+      skipped: A note on the files that were skipped because their names are not an image's, and on folders that could
+        be the test split but are not, if there are any.
       own_split: Whether the folder itself has a test split; otherwise a fifth of the images was set aside.
     """
 

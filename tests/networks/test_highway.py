@@ -108,7 +108,7 @@ def test_openness_is_the_mean_of_the_gate(double):
 
 
 def test_openness_of_a_network_with_dropout_is_measured_without_it(double):
-    """It is that of the gate's formula, with the batch's statistics, in the unit after the stem."""
+    """The openness is that of the gate's formula, with the batch's statistics, in the unit after the stem."""
     x, _ = images_and_labels()
     net, without = (network("highway", stage_units=(1,), dropout=rate) for rate in (0.5, 0.0))
     variables = variables_of(net, x)

@@ -227,8 +227,8 @@ def test_statistics_are_reestimated_over_batches_of_the_training(place, monkeypa
     assert given.train.batch_size == 32
     net, file = model.from_run(place / "run"), files.read(place / "run.safetensors")
     of_file = config_of_file(file, given)
-    for net, c in ((net, config_of_run(place / "run", given)), (model.from_loaded(file, of_file), of_file)):
-        seen, line = reestimation(monkeypatch, net, load_evaluation_set(c))
+    for each, c in ((net, config_of_run(place / "run", given)), (model.from_loaded(file, of_file), of_file)):
+        seen, line = reestimation(monkeypatch, each, load_evaluation_set(c))
         assert line.endswith("training images, 16 at a time")
         assert [len(images) for images in seen] == [16] * 90 + [2]
     given = config.load("configs/digits.py", "residual-8", {"model.width": 0.25, "train.bn_group": 8})
