@@ -62,9 +62,10 @@ class EvaluationSet:
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether a folder's photographs were divided into this split and others, which a change of any would move."""
-        own = self.data.own_split and (self.split == "test" or not len(self.data.validation))
-        return self.data.from_folders and self.split != "all" and not own
+        """Whether images were divided into this split and others, which a change of any or their order would move."""
+        divided = len(self.data.validation) or self.config.data.subset
+        own = self.data.own_split and (self.split == "test" or not divided)
+        return self.split != "all" and not own
 
     def description(self, net: Model, images: int) -> str:
         """Describes the images and the view for the user."""
@@ -95,7 +96,7 @@ def load_evaluation_set(
       run: The run that trained the network, if it is not in a file of weights.
 
     Raises:
-      UserError: The images do not exist, the view is only for photographs, or the run's photographs have changed.
+      UserError: The images do not exist, the view is only for photographs, or the run's images have changed.
     """
     check_precision(config)
     with configs.hint_at_module(config):
@@ -116,27 +117,28 @@ def load_evaluation_set(
 
 
 def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
-    """Refuses photographs of a run that have changed since; prints a remark if the config names another folder."""
-    changed = resume.changed_photographs(run, photographs_of(chosen.data))
+    """Refuses images of a run that have changed since; prints a remark if the config names another data set."""
+    now = photographs_of(chosen.data)
+    changed, noun = resume.changed_photographs(run, now), now["form"].split()[0]
     if not changed:
         return
-    if _place(chosen.config) != _place(run.existing_config()):
+    if _data_set(chosen.config) != _data_set(run.existing_config()):
         print(
-            f"{run.path} was begun on other photographs: {changed}; --split={chosen.split} is set aside from those "
+            f"{run.path} was begun on other {noun}: {changed}; --split={chosen.split} is set aside from those "
             f"now, and may hold some that were trained on",
             file=sys.stderr,
         )
         return
     raise UserError(
-        f"--workdir={run.path}: its photographs are not those it was begun on, or come in another order: {changed}; so "
-        f"--split={chosen.split} is no longer what was set aside in training. Put the same photographs back, evaluate "
+        f"--workdir={run.path}: its {noun} are not those it was begun on, or come in another order: {changed}; so "
+        f"--split={chosen.split} is no longer what was set aside in training. Put the same {noun} back, evaluate "
         f"all of them with --split=all, or name other images with --config=FILE:NAME --config.data.folder=FOLDER"
     )
 
 
-def _place(config: ConfigDict) -> str:
-    """Returns the folder of a config's photographs, with links resolved."""
-    return os.path.realpath(expanded(config.data.folder or config.data.data_dir))
+def _data_set(config: ConfigDict) -> str:
+    """Returns the name of a config's data set, or the folder of its photographs, with links resolved."""
+    return os.path.realpath(expanded(config.data.folder)) if config.data.folder else config.data.name
 
 
 def evaluate(

@@ -52,6 +52,8 @@ class Access(Protocol[_S]):
     @property
     def fixed_size(self) -> bool: ...
     @property
+    def form(self) -> str: ...
+    @property
     def image_shape(self) -> tuple[int, int, int]: ...
     @property
     def resize(self) -> int: ...
@@ -115,6 +117,14 @@ class InMemory:
         """(H, W, C) of the network's input."""
         height, width, channels = self.stored
         return (self._crop or height, self._crop or width, channels)
+
+    @property
+    def form(self) -> str:
+        """The form of the images, which begins with the word for them; fingerprints depend on it."""
+        if self.data["folder"]:
+            return "photographs"
+        height, width, channels = self.stored
+        return f"images {height}x{width}x{channels} {self.data['interpolation']} {self._crop}"
 
     @property
     def _crop(self) -> int:
@@ -249,11 +259,11 @@ class OnDisk:
     """Photographs that stay on disk; the hosts decode, crop and mirror them for each batch.
 
     Attributes:
-      noun, views, fixed_size, data: See :class:`InMemory`.
+      noun, views, fixed_size, form, data: See :class:`InMemory`.
       pipeline: The pipeline that makes batches of photographs.
     """
 
-    noun, views, fixed_size = "photographs", VIEWS, False
+    noun, views, fixed_size, form = "photographs", VIEWS, False, "photographs"
 
     data: Mapping[str, Any]
     pipeline: Pipeline

@@ -101,8 +101,8 @@ def _prepare(
         refusal = error
     hosts.raise_together(refusal)
     assert setup is not None, "every failure is raised above"
-    if (fingerprint := setup.dataset.fingerprint()) is not None:
-        hosts.check_same(fingerprint, f"{setup.dataset.where}: the photographs")
+    data = setup.dataset
+    hosts.check_same(data.fingerprint(), f"{data.where}: the {data.access.form.split()[0]}")
     return setup, weights
 
 
