@@ -45,12 +45,14 @@ class EvaluationSet:
       config: The resolved config.
       data: The data set that the config names.
       split: ``test``, ``validation``, ``train``, or ``all`` for every image.
+      train: The images of ``data`` that are trained on, from which BN's statistics may be re-estimated.
       view: One of ``data.access.views``.
     """
 
     config: ConfigDict
     data: Data
     split: str
+    train: Any
     view: View = "center"
 
     @property
@@ -61,9 +63,10 @@ class EvaluationSet:
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether a folder's photographs were divided into this split and others, which a change of any would move."""
-        own = self.data.own_split and (self.split == "test" or not len(self.data.validation))
-        return self.data.from_folders and self.split != "all" and not own
+        """Whether images were divided into this split and others, which a change of any or their order would move."""
+        divided = len(self.data.validation) or self.config.data.subset
+        own = self.data.own_split and (self.split == "test" or not divided)
+        return self.split != "all" and not own
 
     def description(self, net: Model, images: int) -> str:
         """Describes the images and the view for the user."""
@@ -95,7 +98,7 @@ def load_evaluation_set(
 
     Raises:
       UserError: There is no such split or view, the images do not exist, the view is only for photographs, or the run's
-        photographs have changed.
+        images have changed.
     """
     if split not in (None, *_SPLITS):
         raise UserError(f"split={split!r} must be one of {', '.join(_SPLITS)}")
@@ -106,9 +109,10 @@ def load_evaluation_set(
     if view not in data.access.views:
         raise UserError(f"--view={view} is for photographs in a folder; name it in --config.data.folder")
     split = split or ("all" if weights_of_others and not data.own_split else "test")
+    train = data.train
     if split == "all":
         data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
-    chosen = EvaluationSet(config, data, split, view)
+    chosen = EvaluationSet(config, data, split, train, view)
     if not chosen.splits:
         there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
         raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
@@ -118,27 +122,28 @@ def load_evaluation_set(
 
 
 def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
-    """Refuses photographs of a run that have changed since; prints a remark if the config names another folder."""
-    changed = resume.changed_photographs(run, photographs_of(chosen.data))
+    """Refuses images of a run that have changed since; prints a remark if the config names another data set."""
+    now = photographs_of(chosen.data)
+    changed, noun = resume.changed_photographs(run, now), now["form"].split()[0]
     if not changed:
         return
-    if _place(chosen.config) != _place(run.existing_config()):
+    if _data_set(chosen.config) != _data_set(run.existing_config()):
         print(
-            f"{run.path} was begun on other photographs: {changed}; --split={chosen.split} is set aside from those "
+            f"{run.path} was begun on other {noun}: {changed}; --split={chosen.split} is set aside from those "
             f"now, and may hold some that were trained on",
             file=sys.stderr,
         )
         return
     raise UserError(
-        f"--workdir={run.path}: its photographs are not those it was begun on, or come in another order: {changed}; so "
-        f"--split={chosen.split} is no longer what was set aside in training. Put the same photographs back, evaluate "
+        f"--workdir={run.path}: its {noun} are not those it was begun on, or come in another order: {changed}; so "
+        f"--split={chosen.split} is no longer what was set aside in training. Put the same {noun} back, evaluate "
         f"all of them with --split=all, or name other images with --config=FILE:NAME --config.data.folder=FOLDER"
     )
 
 
-def _place(config: ConfigDict) -> str:
-    """Returns the folder of a config's photographs, with links resolved."""
-    return os.path.realpath(expanded(config.data.folder or config.data.data_dir))
+def _data_set(config: ConfigDict) -> str:
+    """Returns the name of a config's data set, or the folder of its photographs, with links resolved."""
+    return os.path.realpath(expanded(config.data.folder)) if config.data.folder else config.data.name
 
 
 def evaluate(
@@ -251,15 +256,15 @@ def _check_finite(variables: dict[str, Any]) -> None:
 
 def _reestimate_bn(net: Model, chosen: EvaluationSet, say: Callable[[str], None]) -> dict[str, Any]:
     """Returns the network's variables with BN's statistics averaged over the training images."""
-    config, data = chosen.config, chosen.data
-    if not len(data.train):
+    config, data, train = chosen.config, chosen.data, chosen.train
+    if not len(train):
         raise UserError(f"--reestimate_bn: {data.where} has no images for training")
     if not net.variables.get("batch_stats"):
         raise UserError("--reestimate_bn: the network has no BN (model.norm='none')")
     batch = config.train.bn_group or config.train.batch_size
-    say(f"BN statistics: averages over {len(data.train)} training images, {batch} at a time")
+    say(f"BN statistics: averages over {len(train)} training images, {batch} at a time")
     transform = data.access.transform(net.preprocessing.normalization, image_dtype(config))
-    with closing(whole_batches(data.access, data.access.mix_classes(data.train), batch)) as batches:
+    with closing(whole_batches(data.access, data.access.mix_classes(train), batch)) as batches:
         found = reestimate(net.network, net.variables["params"], transform, batches)
     return {**net.variables, "batch_stats": found}
 

@@ -16,7 +16,7 @@ def openness(
 ) -> list[tuple[str, float]]:
     """Returns each gated layer's name and the mean of its T over images, positions and channels, in the layers' order.
 
-    A gate of 0 carries its input unchanged, and a gate of 1 transforms it.
+    The gates are measured without dropout. A gate of 0 carries its input unchanged, and a gate of 1 transforms it.
 
     Args:
       network: A network without a mesh axis (:func:`~.networks.on_one_device`).
@@ -25,6 +25,7 @@ def openness(
       train: Whether BN uses the batch's statistics.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
+    network = network.clone(dropout=0.0)
     look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
     gates = jax.device_get(look(variables, images))
     return [(name, float(value)) for name, value in layers_in_order(gates, "openness")]

@@ -30,7 +30,7 @@ def main() -> None:
         config = config_of_run(run.path, *given)
     others = file is not None and file.config is None
     chosen = load_evaluation_set(config, flags.FLAGS.split, flags.FLAGS.view, others, run)
-    if file is not None and not others and chosen.is_set_aside:
+    if file is not None and not others and chosen.is_set_aside and chosen.data.from_folders:
         print(
             f"{file.path} does not say which photographs its network was trained on; if the {chosen.data.where} hold "
             f"others now, --split={chosen.split} is not what was set aside in training",

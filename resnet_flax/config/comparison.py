@@ -41,6 +41,8 @@ PREPROCESSING_KEYS = ("image_size", "resize", "interpolation", "normalization")
 def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str], where: str) -> ConfigDict:
     """Returns the given config, resolved, with a trained network's section ``model`` and preprocessing of images.
 
+    BN is re-estimated over batches of the trained network's size, unless the user sets it.
+
     For the same data set, the other keys of ``data`` are those of training, too, except where the images are: the split
     is then the same. A key of ``data`` that the user sets keeps the user's value, and a new image size its own
     ``data.resize``.
@@ -65,6 +67,9 @@ def with_network_of(trained: ConfigDict, given: ConfigDict, set_by_user: Set[str
         raise UserError(f"{where} holds another network than --config names: {'; '.join(differing)}")
     given.model = trained.model
     kept = {*RESUME_MAY_CHANGE, *set_by_user, *(["data.resize"] if "data.image_size" in set_by_user else [])}
+    for key in ("batch_size", "bn_group"):
+        if f"train.{key}" not in set_by_user:
+            given.train[key] = trained.train[key]
     for key in flatten(trained.data) if given.data.name == trained.data.name else PREPROCESSING_KEYS:
         if f"data.{key}" not in kept:
             given.data[key] = trained.data[key]

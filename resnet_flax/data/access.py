@@ -52,6 +52,8 @@ class Access(Protocol[_S]):
     @property
     def fixed_size(self) -> bool: ...
     @property
+    def form(self) -> str: ...
+    @property
     def image_shape(self) -> tuple[int, int, int]: ...
     @property
     def resize(self) -> int: ...
@@ -63,7 +65,7 @@ class Access(Protocol[_S]):
     def normalization(self, name: str, train: _S, known: Normalization | None = None) -> Normalization: ...
     def quick_normalization(self, name: str, train: _S) -> Normalization | None: ...
     def ordered_batches(self, split: _S, batch_size: int) -> ClosableBatches: ...
-    def mix_classes(self, split: Any) -> Any: ...
+    def mix_classes(self, split: Any, count: int | None = None) -> Any: ...
     def supply(
         self, splits: Mapping[str, _S], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
     ) -> Supply: ...
@@ -118,6 +120,14 @@ class InMemory:
         return (self._crop or height, self._crop or width, channels)
 
     @property
+    def form(self) -> str:
+        """The form of the images, which begins with the word for them; fingerprints depend on it."""
+        if self.data["folder"]:
+            return "photographs"
+        height, width, channels = self.stored
+        return f"images {height}x{width}x{channels} {self.data['interpolation']} {self._crop}"
+
+    @property
     def _crop(self) -> int:
         """The side of the crop taken from stored images; 0 if they are used whole."""
         return self.data["image_size"] if self.data["folder"] or self.data["resize"] else 0
@@ -164,9 +174,15 @@ class InMemory:
             labels = split.labels[part]
             yield {"images": split.images[part], "labels": labels, "counts": np.ones(len(labels), bool)}
 
-    def mix_classes(self, split: Images) -> Images:
-        """Returns a split in an order that mixes its classes, which the files of images in memory already have."""
-        return split
+    def mix_classes(self, split: Images, count: int | None = None) -> Images:
+        """Returns the first ``count`` images of a split, or all, in an order that mixes its classes.
+
+        Photographs in class folders are sorted by class, and mixed always in the same way. The files of other images in
+        memory mix them already, so those keep their order.
+        """
+        if split.photographs is not None:
+            return split.take(_mixed(len(split), count))
+        return split if count is None else split.take(np.arange(min(count, len(split))))
 
     def supply(
         self, splits: Mapping[str, Images], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
@@ -244,11 +260,11 @@ class OnDisk:
     """Photographs that stay on disk; the hosts decode, crop and mirror them for each batch.
 
     Attributes:
-      noun, views, fixed_size, data: See :class:`InMemory`.
+      noun, views, fixed_size, form, data: See :class:`InMemory`.
       pipeline: The pipeline that makes batches of photographs.
     """
 
-    noun, views, fixed_size = "photographs", VIEWS, False
+    noun, views, fixed_size, form = "photographs", VIEWS, False, "photographs"
 
     data: Mapping[str, Any]
     pipeline: Pipeline
@@ -285,9 +301,9 @@ class OnDisk:
         """See :class:`InMemory`."""
         return self.pipeline.ordered_batches(split, batch_size, np.arange(batch_size))
 
-    def mix_classes(self, split: Photographs) -> Photographs:
+    def mix_classes(self, split: Photographs, count: int | None = None) -> Photographs:
         """See :class:`InMemory`. Photographs on disk are sorted by class."""
-        return split.take(np.random.RandomState(0).permutation(len(split)))
+        return split.take(_mixed(len(split), count))
 
     def supply(
         self, splits: Mapping[str, Photographs], mesh: Mesh, sizes: tuple[int, int], seed: int, note: NoteBroken
@@ -339,6 +355,12 @@ class OnDisk:
 
 
 ACCESS: dict[str, type[Access[Any]]] = {"resident": InMemory, "stream": OnDisk}  # by data.pipeline
+
+
+def _mixed(length: int, count: int | None) -> np.ndarray:
+    """Returns the first ``count`` of the indices in [0, length), or all, always in the same random order."""
+    # RandomState is frozen by NumPy: the same permutation in every version.
+    return np.random.RandomState(0).permutation(length)[:count]
 
 
 def whole_batches(access: Access[S], split: S, batch_size: int) -> Generator[np.ndarray]:

@@ -110,7 +110,7 @@ class Data(Generic[S]):
       test: The test split.
       validation: The validation split; empty unless ``data.validation`` is set.
       classes: The names of the classes, by label.
-      where, note, own_split, from_folders, skipped: See :class:`~resnet_flax.data.images.Found`.
+      where, note, own_split, from_folders, skipped, source: See :class:`~resnet_flax.data.images.Found`.
       access: The access to the images in memory or on disk (:mod:`.access`).
     """
 
@@ -124,6 +124,7 @@ class Data(Generic[S]):
     access: "Access[S]"
     from_folders: bool = False
     skipped: str = ""
+    source: str = ""
 
     @property
     def splits(self) -> dict[str, S]:
@@ -131,18 +132,15 @@ class Data(Generic[S]):
         splits = {"train": self.train, "test": self.test}
         return splits | ({"validation": self.validation} if len(self.validation) else {})
 
-    def fingerprint(self) -> str | None:
-        """Returns 16 hexadecimal digits that identify the photographs and their order, in any folder.
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that identify the images and their order, in any folder.
 
-        They are the same whether the photographs stay on disk or are decoded into memory. Returns None for other images
-        in memory, which are compared by their statistics.
+        For photographs in class folders they are the same on disk and decoded into memory. Those of other images differ
+        between the two, and between sizes: only fingerprints of one ``access.form`` can be compared.
         """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for split in (self.train, self.validation, self.test):
-            identity = split.identity()
-            if identity is None:
-                return None
-            digest.update(identity)
+            digest.update(split.identity())
             digest.update(split.labels.tobytes())
         return digest.hexdigest()[:16]
 
@@ -179,7 +177,7 @@ def load(data: Mapping[str, Any], testing: bool = False, pipeline: str | None = 
     train, validation = _set_aside(found, data, name, testing)
     return Data(
         train, found.test, validation, tuple(found.classes), found.where, found.note, found.own_split, access,
-        found.from_folders, found.skipped,
+        found.from_folders, found.skipped, found.source,
     )  # fmt: skip
 
 

@@ -46,7 +46,8 @@ class ImageFolder:
       train: The training images and their labels, sorted.
       test: The test images and their labels, sorted.
       order_note: A note for the user on the order of classes whose names are numbers, if there are two orders.
-      skipped: A note on the files that were skipped because their names are not an image's, if there are any.
+      skipped: A note on the files that were skipped because their names are not an image's, and on folders that could
+        be the test split but are not, if there are any.
       own_split: Whether the folder itself has a test split; otherwise a fifth of the images was set aside.
     """
 
@@ -102,11 +103,11 @@ def scan(folder: Path, class_order: str = "names", testing: bool = False) -> Ima
         splits = {name.lower(): name for name in inside}  # of Train and train the latter wins, as it comes last
         test = next((splits[name] for name in _TEST_FOLDERS if name in splits), None)
         if "train" in splits and test is not None:
-            return _two_splits(folder, splits["train"], test, class_order)
+            return _note_unused(_two_splits(folder, splits["train"], test, class_order), test, splits)
         if testing and list(splits) == ["train"]:
             return _one_split(folder / splits["train"], class_order, testing)
         if testing and test is not None and all(name in _SPLITS for name in splits):
-            return _only_test(folder, splits[test.lower()], class_order)
+            return _note_unused(_only_test(folder, test, class_order), test, splits)
         if list(splits) == ["train"]:
             raise UserError(
                 f"{folder}: it has a folder {inside[0]}, but none of {', '.join(_TEST_FOLDERS)}; "
@@ -211,6 +212,13 @@ def _two_splits(folder: Path, train: str, test: str, class_order: str) -> ImageF
                 f"{folder}: {name} has {_listed(lacking)}, but {other} does not; both need the same classes"
             )
     return _labelled(folder, splits[train], splits[test], class_order, skipped)
+
+
+def _note_unused(found: ImageFolder, test: str, splits: Mapping[str, str]) -> ImageFolder:
+    """Adds a note on the folders that could be the test split, too, but are not; ``splits`` holds all folders."""
+    unused = [splits[name] for name in _TEST_FOLDERS if name in splits and splits[name] != test]
+    note = f"the network is tested on the folder {test}; not used: {', '.join(unused)}" if unused else ""
+    return dataclasses.replace(found, skipped="; ".join(filter(None, [found.skipped, note])))
 
 
 def _only_test(folder: Path, test: str, class_order: str) -> ImageFolder:

@@ -72,8 +72,8 @@ def named(data: Mapping[str, Any]) -> Found:
     Raises:
       UserError: No source has the data set (the message lists them), or its files are damaged or of another kind.
     """
-    splits, note, own_split = _named(data, _size(data))
-    return Found(*splits, data["name"], note, own_split)
+    splits, note, own_split, source = _named(data, _size(data))
+    return Found(*splits, data["name"], note, own_split, source=str(source))
 
 
 def resized(found: Found, data: Mapping[str, Any]) -> Found:
@@ -111,7 +111,7 @@ def _photographs(data: Mapping[str, Any]) -> tuple[Splits, str, bool]:
     return (train, test, classes), found.note, found.own_split
 
 
-def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
+def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool, Path]:
     name, folder = data["name"], data_dir(data["data_dir"])
     place = tfds_sets.find(name, folder)
     archive = archives.find(name, folder) if name in archives.ARCHIVES else None
@@ -121,13 +121,13 @@ def _named(data: Mapping[str, Any], size: _Size) -> tuple[Splits, str, bool]:
         # Cached, because asking TFDS would take a second at each start.
         chosen = cached_array(f"test-of-{place.parent.name}", files, lambda: np.array(_choose_test(place)))
         test, note = map(str, chosen)
-        return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note, bool(test)
+        return cached(entry, files, size.side, lambda: _read_prepared(place, test, size)), note, bool(test), place
     if archive is None:
         if name not in archives.ARCHIVES or not data["download"]:
             raise UnknownName(_nothing_found(name, folder))
         archive = archives.download(name, folder)
     file = archive
-    return cached(entry, [file], size.side, lambda: _resized(archives.read(name, file), size)), "", True
+    return cached(entry, [file], size.side, lambda: _resized(archives.read(name, file), size)), "", True, file
 
 
 def data_dir(given: str) -> Path:

@@ -1,5 +1,6 @@
 """Measures the propagation of signals and gradients in networks, at initialisation and after training."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def of_weights(file: Weights, overrides: Mapping[str, Any], images: int) -> Meas
     config = weights.config_of(file, None, frozenset())
     config.update_from_flattened_dict({key: value for key, value in overrides.items() if key.startswith("data.")})
     net = model.from_loaded(file, configs.resolve(config))
-    examples = prepare(net.config, net.preprocessing.normalization).examples(images)
+    known = net.preprocessing.normalization  # statistics of all images of its training, whatever data.subset is now
+    examples = dataclasses.replace(prepare(net.config, known), normalization=known).examples(images)
     return Measured(net.config, "after training", propagation.measure(net.network, net.variables, *examples))
 
 

@@ -127,7 +127,7 @@ class RunDirectory(RunReader):
 
         Args:
           preprocessing: The run's preprocessing.
-          photographs: The description of the photographs, as :meth:`photographs` returns it; None for other images.
+          photographs: The description of the images, as :meth:`photographs` returns it; None writes none.
         """
         if self.readable_preprocessing() is None:
             checksums.write(self.path / PREPROCESSING, preprocessing.to_json())

@@ -149,7 +149,7 @@ class RunReader(CheckedFiles):
         return None if found is None else found["step"]
 
     def photographs(self) -> _Line | None:
-        """Reads the description of the photographs that a run was begun on; returns None if the run has none."""
+        """Reads the description of the images that a run was begun on; None for a run of an earlier version."""
         return self.object(PHOTOGRAPHS, schemas.check_photographs)
 
     def preprocessing(self) -> "Preprocessing | None":

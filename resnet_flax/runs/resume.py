@@ -99,12 +99,14 @@ def check_rules(run: RunDirectory, config: ConfigDict) -> None:
 
 
 def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs: dict[str, Any] | None) -> None:
-    """Refuses other images or classes than the run was begun on, and photographs in another order.
+    """Refuses other images or classes than the run was begun on, and images in another order.
 
-    The config alone does not show this: the content of ``data.folder`` may have changed.
+    The config alone does not show this: the content of ``data.folder`` may have changed, and a data set by name has
+    another order in another form.
 
     Args:
-      photographs: The description of the photographs, as :meth:`RunDirectory.photographs` returns it; None for others.
+      photographs: The description of the images, as :meth:`RunDirectory.photographs` returns it; None does not
+        compare their order.
     """
     if run.config() is None:
         return
@@ -114,20 +116,24 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
             f"--workdir={run.path} holds a run on other images; choose another folder, or its images. They differ in "
             f"{'; '.join(differing)}"
         )
-    if changed := changed_photographs(run, photographs):
+    if photographs is not None and (changed := changed_photographs(run, photographs)):
+        noun = photographs["form"].split()[0]
         raise UserError(
-            f"--workdir={run.path}: its photographs are not those it was begun on, or come in another order: "
-            f"{changed}; choose another folder, or the same photographs"
+            f"--workdir={run.path}: its {noun} are not those it was begun on, or come in another order: "
+            f"{changed}; choose another folder, or the same {noun}"
         )
 
 
-def changed_photographs(run: RunDirectory, photographs: dict[str, Any] | None) -> str:
-    """Returns the numbers and places of both if a run was begun on other photographs; otherwise an empty text.
+def changed_photographs(run: RunDirectory, photographs: dict[str, Any]) -> str:
+    """Returns the numbers and places of both if a run was begun on other images; otherwise an empty text.
 
-    A run without a record of its photographs, as of an earlier version, is not compared.
+    A run without a record of its images, as of an earlier version, is not compared, nor are images in another form,
+    such as on disk instead of in memory.
     """
     known = run.photographs()
-    if known is None or photographs is None or known["fingerprint"] == photographs["fingerprint"]:
+    if known is None or known.get("form", "photographs") != photographs["form"]:
+        return ""
+    if known["fingerprint"] == photographs["fingerprint"]:
         return ""
     text = "{train} + {test} ({where})"
     return f"{text.format(**known)} then, {text.format(**photographs)} now"

@@ -132,3 +132,5 @@ def check_photographs(line: Any) -> None:
     for key, kind in (("fingerprint", str), ("where", str), ("train", int), ("test", int)):
         if not isinstance(line.get(key), kind):
             raise ValueError(f"{key} is missing")
+    if not isinstance(line.get("form", ""), str):  # an earlier version did not write it
+        raise ValueError("form is not a text")

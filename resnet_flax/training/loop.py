@@ -101,8 +101,8 @@ def _prepare(
         refusal = error
     hosts.raise_together(refusal)
     assert setup is not None, "every failure is raised above"
-    if (fingerprint := setup.dataset.fingerprint()) is not None:
-        hosts.check_same(fingerprint, f"{setup.dataset.where}: the photographs")
+    data = setup.dataset
+    hosts.check_same(data.fingerprint(), f"{data.where}: the {data.access.form.split()[0]}")
     return setup, weights
 
 
@@ -126,7 +126,7 @@ def train(config: ConfigDict, run: TrainingRun) -> dict[str, Any]:
             devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
             seconds = time.perf_counter() - started
             run.say(f"{run.path}: {name}, {parameters:,} parameters, on {devices}; ready after {seconds:.1f} s")
-            meter, pace, shown = Meter(setup, executor, recipe.rate(), state), Pace(), ""
+            meter, pace, shown = Meter(setup, executor, recipe.rate(recipe.numbers), state), Pace(), ""
             line: dict[str, Any] = {}
             with Progress(steps, name, "steps", initial=step) as progress:
                 while step < steps:

@@ -55,12 +55,12 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
         resume.check_tested(run, config, data.note)
 
 
-def photographs_of(data: Data) -> dict[str, Any] | None:
-    """Returns the content of photographs.json; None for images in memory that come from no class folders."""
-    fingerprint = data.fingerprint()
-    if fingerprint is None:
-        return None
-    return {"fingerprint": fingerprint, "where": data.where, "train": len(data.train), "test": len(data.test)}
+def photographs_of(data: Data) -> dict[str, Any]:
+    """Returns the content of photographs.json."""
+    return {
+        "fingerprint": data.fingerprint(), "form": data.access.form, "where": data.source or data.where,
+        "train": len(data.train), "test": len(data.test),
+    }  # fmt: skip
 
 
 class Readiness:

@@ -6,7 +6,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -59,12 +58,11 @@ class RunSetup:
         return configs.names_in(self.config.train.metrics)
 
     def examples(self, count: int) -> tuple[Array, Array]:
-        """Returns the first training images, normalised [n, H, W, C] and not augmented, and their labels [n] int32.
+        """Returns training images of all classes, normalised [n, H, W, C] and not augmented, and labels [n] int32.
 
         There are fewer than ``count`` if the training set is smaller, or if unreadable images were skipped.
         """
-        train = self.dataset.train
-        first = train.take(np.arange(min(count, len(train))))
+        first = self.dataset.access.mix_classes(self.dataset.train, count)
         with closing(self.dataset.access.ordered_batches(first, len(first))) as batches:
             batch = next(batches)
         images = jnp.asarray(batch["images"][batch["counts"]])

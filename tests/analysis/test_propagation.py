@@ -151,3 +151,22 @@ def test_layers_come_in_the_order_of_the_network():
         ("stem_conv", 0), ("stage2.1.conv1", 1), ("stage2.2.conv1", 2), ("stage2.2.conv2", 3), ("stage2.3.conv1", 4),
         ("stage2.3.conv2", 5), ("stage10.1.conv1", 8), ("last_conv", 8.2), ("hidden1", 8.5), ("dense", 9),
     ]  # fmt: skip
+
+
+def test_a_network_with_dropout_is_measured_without_it():
+    """Its gradients are those of jax.grad of the network without dropout, on the same variables."""
+    x, labels = images_and_labels(6)
+    net, without = (network("residual", stage_units=(1,), hidden=(16,), dropout=rate) for rate in (0.5, 0.0))
+    variables = variables_of(net, x)
+
+    def loss_of(params):
+        logits, _ = without.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(variables["params"])
+    found = propagation.measure(net, variables, x, labels)
+    assert found.loss == pytest.approx(float(loss), rel=1e-9)
+    kernels = layers_in_order(gradients, "kernel", r"stem_conv|conv\d|hidden1|dense")
+    assert [name for name, _ in found.weights] == [name for name, _ in kernels]
+    norms = [float(jnp.linalg.norm(kernel)) for _, kernel in kernels]
+    assert [value for _, value in found.weights] == pytest.approx(norms, rel=1e-7)

@@ -72,6 +72,8 @@ def test_a_folder_with_a_folder_for_each_split(tmp_path, train, test):
 def test_val_is_preferred_to_test(tmp_path):
     touch(tmp_path, *(f"{split}/{name}/1.jpg" for split in ("train", "val", "test") for name in ("cat", "dog")))
     assert relative(folders.scan(tmp_path), "test") == [("val/cat/1.jpg", 0), ("val/dog/1.jpg", 1)]
+    for found in (folders.scan(tmp_path), folders.scan(tmp_path, testing=True)):
+        assert found.note == "the network is tested on the folder val; not used: test"
 
 
 def test_train_may_be_a_class(tmp_path):

@@ -2,10 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from resnet_flax import model
+from resnet_flax.analysis import propagation as analysis
+from resnet_flax.data import datasets
 from resnet_flax.figures import propagation as pictures
+from resnet_flax.interchange import files
 from resnet_flax.measurements import propagation
 from resnet_flax.reporting.propagation import Measured, notes, write
 from resnet_flax.runs.directory import RunDirectory
@@ -81,3 +86,17 @@ def test_figures_of_diverged_and_dead_networks_and_of_other_initialisations_are_
         "gradients-at-initialisation-he.png",
         "gradients-after-training-he.png", "responses-after-training.png",
     ]  # fmt: skip
+
+
+def test_a_file_is_measured_with_the_normalisation_of_its_training(begun_before):
+    """A subset of the images has another mean image than the one that was subtracted in training."""
+    run = model.from_run(begun_before / "finished")
+    data = run.config.data
+    mean = datasets.load(data).train.images.mean(0) / 255
+    part = datasets.load({**data, "subset": 50}).train
+    images, labels = np.float32(part.images[:8] / 255 - mean), part.labels[:8]
+    expected = analysis.measure(run.network, run.variables, images, labels)
+    file = files.read(begun_before / "finished.safetensors")
+    found = propagation.of_weights(file, {"data.subset": 50}, 8).propagation
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert found.responses == [(name, pytest.approx(value, rel=1e-4)) for name, value in expected.responses]

@@ -10,6 +10,7 @@ from resnet_flax import published
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.units import UNITS
+from resnet_flax.reporting import comparison
 from tests.networks.test_families import SIZES, UNIT_SIZES, network
 
 # Copied from the papers, independently of the JSON files.
@@ -161,3 +162,17 @@ def test_an_invalid_table_is_refused(tmp_path):
         published.read("mine", tmp_path)
     with pytest.raises(UserError, match="'cifar10_table' is not known; did you mean cifar10_table6"):
         published.read("cifar10_table")
+
+
+def test_derived_sizes_name_the_shortcut_option_on_which_they_depend():
+    """ResNet-18 of Table 2 has option A. The derived sizes are torchvision's, whose networks have option B."""
+    derived = [n for table in published.read_all() for n in table.numbers if n.statistic == "derived"]
+    with_shortcuts = [n for n in derived if n.network.partition("-")[0] in ("residual", "preactivation")]
+    assert len(with_shortcuts) > 20
+    assert [n.network for n in with_shortcuts if n.config.get("model.shortcut") not in ("A", "B")] == []
+    listed = comparison.counts([published.read("imagenet")], ["residual-18"])
+    assert [row[:3] for row in listed] == [
+        ("residual-18", "multiply-adds", "1,800,000,000"),
+        ("residual-18 (option B)", "multiply-adds", "1,814,000,000 (derived)"),
+        ("residual-18 (option B)", "parameters", "11,689,512 (derived)"),
+    ]

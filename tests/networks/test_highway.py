@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
+from resnet_flax.analysis.gates import openness
 from resnet_flax.data import datasets, pixels
 from resnet_flax.errors import UserError
 from resnet_flax.networks import build
 from resnet_flax.networks.highway import gate_bias
 from resnet_flax.networks.units import HighwayUnit, PlainUnit
 from tests.marks import slow
-from tests.networks.small import network
+from tests.networks.small import images_and_labels, network, variables_of
 
 
 def outputs_and_gradients(unit, variables, x):
@@ -94,8 +95,6 @@ def test_openness_at_the_start_is_that_of_the_bias(bias, expected):
 
 def test_openness_is_the_mean_of_the_gate(double):
     """The test compares the openness with the gate's formula, in the unit after the stem."""
-    from tests.networks.small import images_and_labels, variables_of
-
     x, _ = images_and_labels()
     net = network("highway", stage_units=(1,))
     variables = variables_of(net, x)
@@ -106,6 +105,20 @@ def test_openness_is_the_mean_of_the_gate(double):
     )
     openness = seen["gates"]["stage1"]["first"]["gate1"]["openness"]
     np.testing.assert_allclose(openness, (1 / (1 + np.exp(-(z + gate["bias"])))).mean(), rtol=1e-9)
+
+
+def test_openness_of_a_network_with_dropout_is_measured_without_it(double):
+    """The openness is that of the gate's formula, with the batch's statistics, in the unit after the stem."""
+    x, _ = images_and_labels()
+    net, without = (network("highway", stage_units=(1,), dropout=rate) for rate in (0.5, 0.0))
+    variables = variables_of(net, x)
+    (_, named), _ = without.apply(variables, x, True, True, mutable=["batch_stats"])
+    gate = variables["params"]["stage1"]["first"]["gate1"]
+    z = jax.lax.conv_general_dilated(
+        named["stem"], gate["conv"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    (layer, found), *_ = openness(net, variables, x, train=True)
+    assert (layer, found) == ("stage1.1.gate1", pytest.approx((1 / (1 + np.exp(-(z + gate["bias"])))).mean(), rel=1e-9))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_flax import api, config, model
+from resnet_flax import api, config, model, model_evaluation
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.evaluation_config import config_of_file, config_of_run
@@ -191,3 +191,45 @@ def test_a_smaller_folder_than_that_of_training_is_evaluated(begun_before, keys)
     assert 0 < test < train < whole == test + train == count
     c = photographs_config(begun_before, **{"data.validation": 1})
     assert len(load_evaluation_set(config_of_run(workdir, c), "validation").splits["validation"]) == 1
+
+
+class Enough(Exception):
+    """Ends an evaluation."""
+
+
+def reestimation(monkeypatch, net, chosen):
+    """Returns the batches from which an evaluation would re-estimate BN's statistics, and the line about them."""
+    seen, said = [], []
+
+    def stop(network, params, transform, batches):
+        seen.extend(batches)
+        raise Enough
+
+    monkeypatch.setattr(model_evaluation, "reestimate", stop)
+    with pytest.raises(Enough):
+        evaluate_set(net, chosen, reestimate_bn=True, say=said.append)
+    return seen, *said
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_statistics_are_reestimated_on_the_images_that_were_trained_on(begun_before, monkeypatch, split):
+    """They are not those of all images that are evaluated: 142 of 1,442 were held out."""
+    workdir = begun_before / "finished"
+    c = config_of_run(workdir)
+    seen, line = reestimation(monkeypatch, model.from_run(workdir), load_evaluation_set(c, split))
+    assert line == "BN statistics: averages over 1300 training images, 16 at a time"
+    np.testing.assert_array_equal(np.concatenate(seen), datasets.load(c.data).train.images)
+
+
+def test_statistics_are_reestimated_over_batches_of_the_training(place, monkeypatch):
+    """The config file that is named for the evaluation has batches of 32 images, and the run had 16."""
+    given = config.load("configs/digits.py", "residual-8", {"model.width": 0.25})
+    assert given.train.batch_size == 32
+    net, file = model.from_run(place / "run"), files.read(place / "run.safetensors")
+    of_file = config_of_file(file, given)
+    for each, c in ((net, config_of_run(place / "run", given)), (model.from_loaded(file, of_file), of_file)):
+        seen, line = reestimation(monkeypatch, each, load_evaluation_set(c))
+        assert line.endswith("training images, 16 at a time")
+        assert [len(images) for images in seen] == [16] * 90 + [2]
+    given = config.load("configs/digits.py", "residual-8", {"model.width": 0.25, "train.bn_group": 8})
+    assert config_of_run(place / "run", given).train.bn_group == 8  # the user's own choice

@@ -77,6 +77,14 @@ def test_lines_of_metrics_have_every_key(run):
         assert at_evaluations & line.keys() == (at_evaluations if line["step"] % 4 == 0 else set())
 
 
+def test_a_milestone_that_steps_cannot_reach_is_no_error(tmp_path):
+    """Steps are int32. The rate of the second step is a tenth of 0.1, from the milestone before it."""
+    given = {"train__steps": 2, "train__eval_train": False, "data__validation": 0}
+    loop.run(tiny_config(schedule__milestones=(1, 2**40), **given), tmp_path)
+    [line] = RunDirectory(tmp_path).metrics()
+    assert line["learning_rate"] == pytest.approx(0.01)
+
+
 def test_the_errors_are_those_of_the_network_in_the_checkpoint(run):
     """Compared with a network without a mesh, image by image."""
     workdir, c, _ = run

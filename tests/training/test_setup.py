@@ -23,12 +23,33 @@ def test_examples_are_central_crops(tmp_path, pipeline):
     setup = prepare(config.resolve(config.load("configs/folder.py", "residual-18", given)))
     images, labels = setup.examples(7)
     train = [path for path in sorted(tmp_path.rglob("*.png")) if not path.name.startswith("2")]
-    assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    taken = np.random.RandomState(0).permutation(8)[:7]
+    assert labels.tolist() == [int(i >= 4) for i in taken]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     assert len(images) == len(labels) == 7
-    expected = [(decoding.resize_and_crop(path, 40, 32, 3, "bilinear") / 255 - mean) / std for path in train[:7]]
+    expected = [(decoding.resize_and_crop(train[i], 40, 32, 3, "bilinear") / 255 - mean) / std for i in taken]
     np.testing.assert_allclose(images, expected, atol=1e-6)
     assert len(setup.examples(100)[0]) == len(setup.dataset.train) == 8
+
+
+@pytest.mark.parametrize("pipeline", ["resident", "stream"])
+def test_examples_of_class_folders_are_of_all_classes(tmp_path, pipeline):
+    """Class folders are sorted by class, and gradients of a single class would be those of another problem."""
+    for value, name in enumerate(("ant", "bee", "cow", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            Image.new("RGB", (8, 8), (60 * value, i, 0)).save(tmp_path / name / f"{i}.png")
+    given = {"data.folder": str(tmp_path), "data.image_size": 8, "data.resize": 8, "data.pipeline": pipeline}
+    given["data.normalization"] = "none"
+    images, labels = prepare(config.resolve(config.load("configs/folder.py", "residual-18", given))).examples(32)
+    assert np.bincount(labels, minlength=4).min() >= 3
+    np.testing.assert_array_equal(np.rint(images[:, 0, 0, 0] * 255), 60 * labels)
+
+
+def test_examples_of_images_by_name_are_the_first_ones():
+    setup = prepare(config.resolve(config.load("configs/digits.py", "plain-8")))
+    _, labels = setup.examples(32)
+    np.testing.assert_array_equal(labels, setup.dataset.train.labels[:32])
 
 
 def test_the_bn_group_is_checked_only_with_bn():

@@ -1,0 +1,114 @@
+"""Tests on the same images in another order, as in another form of a data set: other splits, and other batches."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from resnet_flax import config
+from resnet_flax.data import datasets
+from resnet_flax.errors import UserError
+from resnet_flax.evaluation_config import config_of_run
+from resnet_flax.model_evaluation import load_evaluation_set
+from resnet_flax.runs import checksums, resume
+from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.runs.file_names import PHOTOGRAPHS
+from resnet_flax.training import loop
+from resnet_flax.training.readiness import photographs_of
+from tests.commands import command
+from tests.data.prepared_sets import prepare
+from tests.data.test_archives import CLASSES, planes, write
+
+NAMES = CLASSES["cifar10"]
+
+
+def config_of(folder, **keys):
+    given = {
+        "data.data_dir": str(folder), "data.validation": 12, "data.normalization": "none", "model.stage_units": (1,),
+        "model.width": 0.25, "train.batch_size": 8, "train.steps": 2, "train.log_every": 2, "train.eval_every": 2,
+        "train.checkpoint_every": 2, "schedule.milestones": (1, 2),
+    }  # fmt: skip
+    return config.load("configs/cifar10.py", "residual-8", given | keys)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """60 training images as an archive and as a set that TFDS has prepared, and a run on the archive."""
+    folder, rng = tmp_path_factory.mktemp("order"), np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (70, 32, 32, 3), np.uint8), rng.integers(0, 10, 70)
+    records = np.concatenate([labels[:, None].astype(np.uint8), planes(images)], 1)
+    files = {f"data_batch_{i + 1}.bin": records[12 * i : 12 * i + 12].tobytes() for i in range(5)}
+    files |= {"test_batch.bin": records[60:].tobytes(), "batches.meta.txt": "\n".join(NAMES).encode()}
+    (folder / "archive").mkdir()
+    write(folder / "archive" / "cifar-10-binary.tar.gz", files)
+    examples = list(zip(images, labels, strict=True))
+    prepare(folder / "prepared", "Cifar10", {"train": examples[:60][::-1], "test": examples[60:]}, NAMES)
+    loop.run(config_of(folder / "archive"), folder / "run")
+    return folder
+
+
+def images_of(split):
+    return {image.tobytes() for image in split.images}
+
+
+def load(place, split, **keys):
+    """Returns the images on which the run is evaluated with a config for the prepared set."""
+    given = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), **keys})
+    given.data.data_dir = str(place / "prepared")
+    chosen = load_evaluation_set(config_of_run(place / "run", given), split, run=RunDirectory(place / "run"))
+    return chosen.splits[split]
+
+
+def test_other_validation_images_are_not_evaluated_as_held_out(place):
+    first, second = (datasets.load(config_of(place / form).data) for form in ("archive", "prepared"))
+    whole = [images_of(data.train) | images_of(data.validation) for data in (first, second)]
+    assert whole[0] == whole[1]
+    assert len(images_of(second.validation) & images_of(first.train)) > 0
+    code, output = command(
+        "-m", "resnet_flax.evaluate", f"--workdir={place / 'run'}", "--split=validation",
+        "--config=configs/cifar10.py:residual-8", "--config.model.stage_units=(1,)",
+        f"--config.data.data_dir={place / 'prepared'}",
+    )  # fmt: skip
+    assert code == 2, output
+    last = output.splitlines()[-1]
+    assert f"{place / 'run'}: its images are not those it was begun on, or come in another order: 48 + 10 (" in last
+    assert "cifar-10-binary.tar.gz) then, 48 + 10 (" in last
+    assert "cifar10/1.0.0) now; so --split=validation is no longer what was set aside in training" in last
+    with pytest.raises(UserError, match="its images are not those it was begun on"):
+        load(place, "train")
+    assert images_of(load(place, "test")) == images_of(first.test)
+    # Pixels of another size, and photographs on disk, are not compared.
+    assert len(load(place, "validation", **{"data.image_size": 16})) == 12
+    streamed = {"data.pipeline": "stream", "data.image_size": 32, "data.pad": 0}
+    assert len(load(place, "validation", **streamed)) == 12
+
+
+def test_a_run_on_a_subset_is_not_evaluated_on_another(place, tmp_path):
+    """A subset of training images depends on their order, too."""
+    c = config_of(place / "archive", **{"data.validation": 0, "data.subset": 48})
+    run = RunDirectory(tmp_path)
+    run.write_config(config.resolve(c))
+    run.write_images(RunDirectory(place / "run").preprocessing(), photographs_of(datasets.load(c.data)))
+    assert len(load_evaluation_set(config_of_run(tmp_path), "train", run=run).splits["train"]) == 48
+    c.data.data_dir = str(place / "prepared")
+    with pytest.raises(UserError, match="so --split=train is no longer what was set aside in training"):
+        load_evaluation_set(config_of_run(tmp_path, c), "train", run=run)
+    assert len(load_evaluation_set(config_of_run(tmp_path, c), "test", run=run).splits["test"]) == 10
+
+
+def test_a_run_resumes_on_the_same_images_in_the_same_order(place, tmp_path):
+    shutil.copytree(place / "archive", tmp_path / "copy")
+    shutil.copytree(place / "run", tmp_path / "run")
+    longer = {"train.steps": 4}
+    with pytest.raises(UserError, match=r"its images are not those .* another order: .*; choose another folder, or"):
+        loop.run(config_of(place / "prepared", **longer), tmp_path / "run")
+    assert loop.run(config_of(tmp_path / "copy", **longer), tmp_path / "run")["step"] == 4
+
+
+def test_runs_of_an_earlier_version_are_not_compared(place, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    for name in (PHOTOGRAPHS, checksums.FILE):
+        (tmp_path / "run" / name).unlink()
+    now = photographs_of(datasets.load(config_of(place / "prepared").data))
+    assert resume.changed_photographs(RunDirectory(place / "run"), now)
+    assert not resume.changed_photographs(RunDirectory(tmp_path / "run"), now)
