@@ -61,7 +61,7 @@ def track_changes(c: ConfigDict) -> ConfigDict:
 
 
 def set_by_user(c: ConfigDict | None) -> frozenset[str]:
-    """Returns the dotted keys that :func:`load` was given as ``overrides``, and those that :func:`track_changes` noticed.
+    """Returns the dotted keys of ``overrides`` of :func:`load`, and those that :func:`track_changes` noticed.
 
     A copy that ``copy_and_resolve_references`` makes of the config forgets them.
     """
