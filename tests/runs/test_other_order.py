@@ -15,7 +15,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import PHOTOGRAPHS
 from resnet_flax.training import loop
 from resnet_flax.training.readiness import photographs_of
-from tests.commands import command
+from tests.commands import command, finish, free_port, start
 from tests.data.prepared_sets import prepare
 from tests.data.test_archives import CLASSES, planes, write
 
@@ -112,3 +112,18 @@ def test_runs_of_an_earlier_version_are_not_compared(place, tmp_path):
     now = photographs_of(datasets.load(config_of(place / "prepared").data))
     assert resume.changed_photographs(RunDirectory(place / "run"), now)
     assert not resume.changed_photographs(RunDirectory(tmp_path / "run"), now)
+
+
+def test_hosts_with_the_images_in_different_orders_stop(place, tmp_path):
+    join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
+    processes = [
+        start(
+            "train.py", "--config=configs/cifar10.py:residual-8", f"--config.data.data_dir={place / form}",
+            "--config.data.normalization=none", "--config.train.batch_size=8", f"--workdir={tmp_path / 'run'}",
+            *join, f"--process={i}",
+        )
+        for i, form in enumerate(("archive", "prepared"))
+    ]  # fmt: skip
+    results = [finish(process) for process in processes]
+    assert [code for code, _ in results] == [2, 2], results
+    assert all("cifar10: the images of process 1 differ from those of process 0" in output for _, output in results)
