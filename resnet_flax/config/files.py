@@ -60,7 +60,7 @@ def track_changes(c: ConfigDict) -> ConfigDict:
 
 
 def set_by_user(c: ConfigDict | None) -> frozenset[str]:
-    """Returns the dotted keys that :func:`load` was given as ``overrides``, and those that :func:`track_changes` noticed.
+    """Returns the dotted keys that were ``overrides`` of :func:`load`, or were changed since :func:`track_changes`.
 
     A copy that ``copy_and_resolve_references`` makes of the config forgets them.
     """
