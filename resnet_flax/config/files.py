@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,7 +16,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 
 
-def load(path: str | Path, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+def load(path: str, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """Executes a Python file, calls its ``get_config`` with a name, and applies overrides.
 
     Args:
@@ -28,7 +27,7 @@ def load(path: str | Path, name: str | None = None, overrides: Mapping[str, Any]
     Raises:
       UserError: There is no such file or key, or the file raised an exception.
     """
-    path = config_path(str(path))
+    path = config_path(path)
     module = execute(path, "config")
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={path}: the file has no function get_config")
@@ -61,7 +60,7 @@ def track_changes(c: ConfigDict) -> ConfigDict:
 
 
 def set_by_user(c: ConfigDict | None) -> frozenset[str]:
-    """Returns the dotted keys of ``overrides`` of :func:`load`, and those that :func:`track_changes` noticed.
+    """Returns the dotted keys that were ``overrides`` of :func:`load`, or were changed since :func:`track_changes`.
 
     A copy that ``copy_and_resolve_references`` makes of the config forgets them.
     """
