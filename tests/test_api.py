@@ -224,7 +224,7 @@ def test_what_carry_out_is_given_is_checked(given, message, tmp_path):
 
 
 def test_an_experiment_from_python_is_planned_and_drawn(tmp_path, capsys):
-    """It records the call: the command line of this process says nothing about it."""
+    """The call is recorded, because the command line of this process says nothing about it."""
     sweep, given = api.experiment("sweep"), {"grid": ["train.batch_size=16,32"], "seeds": np.arange(2)}
     given |= {"config": ROOT / "configs" / "digits.py", "best_over": ["train.batch_size"], "choose_seeds": (1,)}
     given["overrides"] = {"model.depth": 8, "data.validation": 100}
