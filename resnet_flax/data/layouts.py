@@ -29,8 +29,8 @@ class Layout(NamedTuple):
       batch_at: A function ``(arrays, seed, step, place) -> batch`` that returns the examples at the places ([n] uint32)
         of a step's global batch, as a dict: ``images`` [n, H, W, C] uint8, ``labels`` [n] int32 and, in evaluation,
         ``mask`` [n] bool, which is False for examples that do not count.
-      batches: A function ``arrays -> int`` that returns the number of batches in them, for evaluation; None if their
-        order never ends.
+      batches: A function ``arrays -> int`` that returns the number of evaluation batches in them; None for
+        :func:`shuffled`, which only training uses.
     """
 
     spec: PartitionSpec

@@ -24,11 +24,11 @@ def test_forward_and_backward_are_pytorchs(double, unit, block, shortcut):
     from tests.peer import loss_and_gradients as peers_loss_and_gradients
 
     x, labels = images_and_labels(side=9)
-    net = network(unit, block, shortcut=shortcut, stage_units=(2, 2, 2), width=1.0)
+    net = network(unit, block, shortcut=shortcut, stage_units=(3, 3, 3), width=1.0)
     variables = variables_of(net, x)
     (ours, (_, updates)), (gradients, _) = loss_and_gradients(net, variables, x, labels)
 
-    peer, expected = (cifar_network(unit, 2, shortcut, block).double() for _ in range(2))
+    peer, expected = (cifar_network(unit, 3, shortcut, block).double() for _ in range(2))
     from_flax(peer, variables["params"], variables["batch_stats"])
     theirs, peers_gradients = peers_loss_and_gradients(peer, np.asarray(x), np.asarray(labels))
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
