@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax.data.datasets import row
@@ -21,7 +22,7 @@ from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.endings import first_line
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
-from resnet_flax.sweeps.plan import locate, plan, print_plan, summary
+from resnet_flax.sweeps.plan import identity, locate, plan, print_plan, summary
 
 
 @configs.executed_once()
@@ -63,7 +64,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
         raise UserError(f"--workdir={request.folder} is the directory of a run; choose another one for an experiment")
     check_kept(runs, request, any_seed=stage is not None)
     announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
-    members = _members(groups, runs)
+    _check_labels(runs)
+    members = _members(groups, runs, request)
     outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
     shown = outcomes
     if stage:
@@ -90,10 +92,33 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     return results
 
 
-def _members(groups: Mapping[str, Sequence[Case]], runs: Sequence[PlannedRun]) -> dict[str, frozenset[Path]]:
-    """Returns the directories of each group's runs, which are found by their labels."""
-    labels = {group: {case.label for case in cases} for group, cases in groups.items()}
-    return {g: frozenset(run.workdir for run in runs if not g or run.label in labels[g]) for g in groups}
+def _check_labels(runs: Sequence[PlannedRun]) -> None:
+    """Refuses runs that have the same label and differ in more than the seed: tables would average them.
+
+    Raises:
+      UserError: There are such runs. The message names the keys in which they differ.
+    """
+    keys = [key for key in configs.KEYS if key != "seed" and key not in configs.RESUME_MAY_CHANGE]
+    first: dict[str, Mapping[str, Any]] = {}
+    for run in runs:
+        config = configs.flatten(run.config)
+        before = first.setdefault(run.label, config)
+        if differing := [f"{key}={before[key]} and {config[key]}" for key in keys if before[key] != config[key]]:
+            raise UserError(
+                f"two cases have the label {run.label!r}, so their errors would be averaged like those of two seeds; "
+                f"they differ in {'; '.join(differing)}; give each case a label of its own"
+            )
+
+
+def _members(
+    groups: Mapping[str, Sequence[Case]], runs: Sequence[PlannedRun], request: Request
+) -> dict[str, frozenset[Path]]:
+    """Returns the directories of each group's runs. Groups whose cases have equal configs share them."""
+    folders = {identity(run.config): run.workdir for run in runs}
+    return {
+        group: frozenset(folders[identity(run.config)] for run in (plan(cases, request) if group else runs))
+        for group, cases in groups.items()
+    }
 
 
 def _run_stage(

@@ -20,6 +20,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, METRICS
 from resnet_flax.sweeps import choice, earlier, execution, plan, runner
 from resnet_flax.sweeps.cases import Case, Outcome, Request
+from resnet_flax.sweeps.declaration import Findings
 from resnet_flax.sweeps.options import Setting
 from tests.commands import command
 from tests.experiments import folders
@@ -505,6 +506,28 @@ def test_braces_that_name_no_setting_are_refused_before_the_first_run(text, tmp_
         with pytest.raises(UserError, match=r"stand for \{grid\}, .*, \{data\}; double others: \{\{ \}\}$"):
             runner.carry_out(experiment, "sweep", request(tmp_path))
     assert runs.begun == list(tmp_path.iterdir()) == []
+
+
+def test_two_networks_under_one_label_are_refused(tmp_path, runs):
+    """Regression test: the table had the mean and the deviation over two networks, as if over two seeds."""
+    rate = {"optimizer.learning_rate": 0.1}
+    cases = [Case("plain-8", rate, label="mine"), Case("plain-20", rate, label="mine")]
+    experiment = EXPERIMENT.__class__("x", "y", lambda _: cases, lambda _: Findings())
+    with pytest.raises(
+        UserError, match=r"two cases have the label 'mine', .* differ in model.depth=8 and 20; give each"
+    ):
+        runner.carry_out(experiment, "x", request(tmp_path))
+    assert runs.begun == []
+
+
+def test_groups_share_a_run_under_other_labels(tmp_path, runs, drawn):
+    """Regression test: the second group was empty, because its runs have the label of the first."""
+    rate = {"optimizer.learning_rate": 0.1}
+    cases = {"a": [Case("plain-8", rate, label="x")], "b": [Case("plain-8", rate, label="y")]}
+    experiment = EXPERIMENT.__class__("x", "y", lambda _: cases, lambda _: Findings())
+    results = runner.carry_out(experiment, "x", request(tmp_path))
+    assert [len(results.of(group)) for group in "ab"] == [3, 3]
+    assert len(runs.begun) == 3
 
 
 def test_a_command_line_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
