@@ -239,7 +239,7 @@ def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluate
     execute("1.0")
     remark = (
         f"{run}: {file} has changed since the start at step 0; unless only comments did, this run's results are not "
-        f"those of the file as it is now: to have them, choose a new run directory\n"
+        f"those of the code as it is now: to have them, choose a new run directory\n"
     )
     loop.run(own_config(), run)
     assert capfd.readouterr().err.endswith(f"already finished, at step 4\n{remark}")

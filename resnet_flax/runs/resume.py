@@ -72,8 +72,7 @@ def remarks(run: RunDirectory, config: ConfigDict) -> list[str]:
     where = {str(files.get(name) or notebook.format(name)): step for name, step in changed.items()}
     return [
         f"{run.path}: {code} has changed since the start at step {step}; unless only comments did, this run's results "
-        f"are not those of the {'code' if code.endswith(',') else 'file'} as it is now: to have them, choose a new run "
-        f"directory"
+        f"are not those of the code as it is now: to have them, choose a new run directory"
         for code, step in where.items()
     ]
 

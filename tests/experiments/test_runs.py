@@ -109,7 +109,7 @@ def test_a_directory_named_by_the_earlier_rule_is_found(folder, given, capsys, e
     [run] = plan([Case("plain-8", {"model.dropout": 0.0})], wanted)
     assert run.workdir.name == "plain-8-dropout=0.0-seed0"
     other = run.config.copy_and_resolve_references()
-    other.train.keep_checkpoints = 5  # It changes no result, and this directory has the run's present name.
+    other.train.eval_batch_size = 250  # It is in no name, so this directory has the run's present name.
     for workdir, config in {folder / "runs" / earlier: run.config, run.workdir: other}.items():
         workdir.mkdir(parents=True)
         RunDirectory(workdir).write_config(config)
