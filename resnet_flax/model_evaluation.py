@@ -123,11 +123,23 @@ def load_evaluation_set(
 
 def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
     """Refuses images of a run that have changed since; prints a remark if the config names another data set."""
-    now = photographs_of(chosen.data)
+    trained = run.existing_config()
+    same = _data_set(chosen.config) == _data_set(trained)
+    most = trained.data.validation
+    if same and chosen.split == "validation" and len(chosen.data.validation) > most:
+        raise UserError(
+            f"data.validation={len(chosen.data.validation)}: --workdir={run.path} set {most} images aside, and was "
+            f"trained on the others; choose at most {most}"
+        )
+    # Compared as the run divided them: a smaller subset of the same images is none that has changed.
+    division = {key: trained.data[key] for key in ("validation", "subset")}
+    divided = all(chosen.config.data[key] == value for key, value in division.items())
+    data = chosen.data if divided else datasets.load_for_evaluation({**chosen.config.data, **division})
+    now = photographs_of(data)
     changed, noun = resume.changed_photographs(run, now), now["form"].split()[0]
     if not changed:
         return
-    if _data_set(chosen.config) != _data_set(run.existing_config()):
+    if not same:
         print(
             f"{run.path} was begun on other {noun}: {changed}; --split={chosen.split} is set aside from those "
             f"now, and may hold some that were trained on",

@@ -35,16 +35,22 @@ def _text(code: Callable) -> str:
     if inspect.isfunction(code):
         with contextlib.suppress(TypeError, OSError):  # a notebook keeps the text of its cells, and a prompt does not
             return inspect.getsource(code)
-        return str(_instructions(inspect.unwrap(code).__code__))
+        return str(_instructions(_innermost(code).__code__))
     own = {}
     for name, value in vars(code).items():
         if inspect.isfunction(value):
-            file = inspect.unwrap(value).__code__.co_filename
+            file = _innermost(value).__code__.co_filename
             if file != "<string>" and not Path(file).is_file():  # neither generated nor a library's
                 own[name] = _text(value)
-        elif isinstance(value, bool | int | float | str | tuple) and not name.startswith("__"):
-            own[name] = repr(value)
+        elif all(isinstance(v, bool | int | float | str) for v in (value if isinstance(value, tuple) else [value])):
+            own |= {} if name.startswith("__") else {name: repr(value)}
     return str(sorted(own.items()))
+
+
+def _innermost(function: Callable) -> Callable:
+    """Returns the function that a decorated one wraps; itself if that is not a Python function."""
+    inner = inspect.unwrap(function)
+    return inner if inspect.isfunction(inner) else function
 
 
 def _instructions(code: CodeType) -> list[Any]:

@@ -18,6 +18,7 @@ from resnet_flax.networks.initialization import INITIALIZATIONS
 from resnet_flax.networks.units import UNITS
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
+from resnet_flax.source_code import checksum
 from resnet_flax.sweeps.cases import Case
 from resnet_flax.sweeps.experiment import Experiment, Findings
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
@@ -308,6 +309,23 @@ def test_a_changed_unit_of_a_notebook_is_named(monkeypatch, tmp_path, name):
         f"directory"
     ]
     assert config.defining_files(config.flatten(c)) == ""
+
+
+def test_code_that_wraps_a_library_and_values_in_tuples_have_steady_checksums(monkeypatch):
+    """Regression test: a wrapped function that is not Python's was an error, and an object's address a change."""
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    wrapped = exec_cell_entry("import functools, numpy\nentry = functools.wraps(numpy.sin)(lambda x: x)")
+    assert len(checksum(wrapped)) == 64
+    text = "class entry:\n    inits = (object(),)\n    width = (1, 2)\n    def __call__(self): return 1"
+    assert checksum(exec_cell_entry(text)) == checksum(exec_cell_entry(text))
+    assert checksum(exec_cell_entry(text)) != checksum(exec_cell_entry(text.replace("(1, 2)", "(1, 3)")))
+
+
+def exec_cell_entry(text):
+    """Executes a cell without text in linecache, as at a prompt, and returns what it defines as ``entry``."""
+    names = {"__name__": "__main__"}
+    exec(compile(text, "<stdin>", "exec"), names)
+    return names["entry"]
 
 
 def test_a_sweep_names_the_line_of_an_error_in_a_unit(own_unit, tmp_path):

@@ -8,6 +8,7 @@ A new data set is one row, in this file or in a file of your own that runs first
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -132,8 +133,9 @@ class Data(Generic[S]):
         splits = {"train": self.train, "test": self.test}
         return splits | ({"validation": self.validation} if len(self.validation) else {})
 
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Returns 16 hexadecimal digits that identify the images and their order, in any folder.
+        """16 hexadecimal digits that identify the images and their order, in any folder.
 
         For photographs in class folders they are the same on disk and decoded into memory. Those of other images differ
         between the two, and between sizes: only fingerprints of one ``access.form`` can be compared.

@@ -122,7 +122,11 @@ def check_metric(metric: str, outcomes: Sequence[Outcome]) -> None:
     if not outcomes:
         raise UserError("there are no runs to draw")
     lines = [line for outcome in outcomes for line in outcome.lines]
-    errors = {"train_error", "test_error", *(key for line in lines for key in line if ERRORS.fullmatch(key))}
+    errors = {
+        "train_error",
+        "test_error",
+        *(key for line in lines for key in line if ERRORS.fullmatch(key) or key.endswith("_error")),
+    }
     if metric not in errors and (lines or not ERRORS.fullmatch(metric)):
         raise UserError(f"metric={metric!r} is not an error of these runs; choose from {', '.join(sorted(errors))}")
 

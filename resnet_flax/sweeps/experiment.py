@@ -98,7 +98,12 @@ class Experiment(Declaration):
         if launcher not in options.LAUNCHERS:
             raise UserError(f"launcher={launcher!r} must be one of {', '.join(options.LAUNCHERS)}")
         seeds = _checked_seeds(seeds)
-        shared = {"config": str(config), "seeds": seeds, "overrides": dict(overrides or {}), "runs": str(runs or "")}
+        shared = {
+            "config": str(config or ""),
+            "seeds": seeds,
+            "overrides": dict(overrides or {}),
+            "runs": str(runs or ""),
+        }
         given = {key: value for key, value in shared.items() if value} | settings
         arguments = [repr(str(workdir)), *(f"{key}={value!r}" for key, value in given.items())]
         file, _, network = str(config or self.config).partition(":")
@@ -131,7 +136,7 @@ def _carry_out(experiment: Declaration, name: str, request: Request) -> Any:
 
 def _checked_seeds(seeds: Any) -> tuple[int, ...]:
     try:
-        return tuple(operator.index(seed) for seed in seeds)
+        return () if seeds is None else tuple(operator.index(seed) for seed in seeds)
     except TypeError:
         raise UserError(f"seeds={seeds!r} must be a list of whole numbers, such as (0, 1)") from None
 

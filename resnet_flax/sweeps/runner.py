@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import sys
 from collections import Counter
@@ -23,6 +24,8 @@ from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.endings import first_line
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
 from resnet_flax.sweeps.plan import identity, locate, plan, print_plan, summary
+
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 
 
 @configs.executed_once()
@@ -164,7 +167,8 @@ def _report_unwritable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         path, here = Path(str(error.filename or os.devnull)).absolute(), folder.absolute()
-        if error.errno not in FULL_DISK and not (path.is_relative_to(here) or here.is_relative_to(path)):
+        refused = error.errno in _NOT_WRITABLE or not folder.is_dir()  # a missing file inside was to be read
+        if error.errno not in FULL_DISK and not (refused and (path.is_relative_to(here) or here.is_relative_to(path))):
             raise
         raise UserError(f"--workdir={folder}: cannot be written: {error.strerror}; finished runs are kept") from None
 

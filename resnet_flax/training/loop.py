@@ -102,7 +102,7 @@ def _prepare(
     hosts.raise_together(refusal)
     assert setup is not None, "every failure is raised above"
     data = setup.dataset
-    hosts.check_same(data.fingerprint(), f"{data.where}: the {data.access.form.split()[0]}")
+    hosts.check_same(data.fingerprint, f"{data.where}: the {data.access.form.split()[0]}")
     return setup, weights
 
 

@@ -58,7 +58,7 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
 def photographs_of(data: Data) -> dict[str, Any]:
     """Returns the content of photographs.json."""
     return {
-        "fingerprint": data.fingerprint(), "form": data.access.form, "where": data.source or data.where,
+        "fingerprint": data.fingerprint, "form": data.access.form, "where": data.source or data.where,
         "train": len(data.train), "test": len(data.test),
     }  # fmt: skip
 

@@ -266,15 +266,15 @@ def test_photographs_in_memory_have_the_fingerprint_of_those_on_disk(photos):
     """A fingerprint does not depend on the place of the folder. It changes if one is added, renamed or set aside."""
     settings = {"validation": 3, "subset": 4}
     data = data_config(photos, **settings)
-    first = datasets.load(data).fingerprint()
-    assert first == datasets.load_photographs(data).fingerprint() == datasets.load_for_evaluation(data).fingerprint()
+    first = datasets.load(data).fingerprint
+    assert first == datasets.load_photographs(data).fingerprint == datasets.load_for_evaluation(data).fingerprint
     moved = photos.rename(photos.with_name("moved"))
-    assert datasets.load(data_config(moved, **settings)).fingerprint() == first
-    found = [first, *(datasets.load(data_config(moved, **{key: 1})).fingerprint() for key in settings)]
+    assert datasets.load(data_config(moved, **settings)).fingerprint == first
+    found = [first, *(datasets.load(data_config(moved, **{key: 1})).fingerprint for key in settings)]
     photo(moved / "dark" / "9.png", 99)
-    found.append(datasets.load(data_config(moved, **settings)).fingerprint())
+    found.append(datasets.load(data_config(moved, **settings)).fingerprint)
     (moved / "dark" / "9.png").rename(moved / "dark" / "8.png")
-    found.append(datasets.load(data_config(moved, **settings)).fingerprint())
+    found.append(datasets.load(data_config(moved, **settings)).fingerprint)
     assert len(set(found)) == 5
 
 

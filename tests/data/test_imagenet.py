@@ -146,7 +146,7 @@ def test_class_folders_in_the_working_directory(forms, monkeypatch):
     monkeypatch.chdir(forms["class folders"])
     data = datasets.load_photographs(config.base().data.to_dict() | {"folder": "."})
     check(data)
-    assert data.fingerprint() == load(forms["class folders"]).fingerprint()
+    assert data.fingerprint == load(forms["class folders"]).fingerprint
 
 
 def test_incomplete_class_folders_are_refused(forms, tmp_path):
@@ -187,15 +187,15 @@ def test_a_prepared_data_set_that_needs_tensorflow(forms, tmp_path):
 
 
 def test_a_fingerprint_does_not_depend_on_the_folder(forms, tmp_path):
-    found = {form: load(folder).fingerprint() for form, folder in forms.items()}
+    found = {form: load(folder).fingerprint for form, folder in forms.items()}
     assert len(set(found.values())) == 3  # each form has another order
     for form, folder in forms.items():
         shutil.copytree(folder, tmp_path / form)
-        assert load(tmp_path / form).fingerprint() == found[form]
+        assert load(tmp_path / form).fingerprint == found[form]
     first = next((tmp_path / "class folders" / "train" / files.LEAVES[0]).iterdir())
     first.rename(first.with_name("other.JPEG"))
-    assert load(tmp_path / "class folders").fingerprint() != found["class folders"]
-    assert load(forms["tar files"], subset=5).fingerprint() != found["tar files"]
+    assert load(tmp_path / "class folders").fingerprint != found["class folders"]
+    assert load(forms["tar files"], subset=5).fingerprint != found["tar files"]
 
 
 def test_unreadable_folders_are_refused_by_name(forms, tmp_path, monkeypatch):

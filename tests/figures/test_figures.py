@@ -357,6 +357,8 @@ def test_only_errors_of_the_runs_are_drawn_as_errors(draw, metric):
     run.lines[-1]["validation_top5_error"] = 0.5
     draw(axes, [run], "validation_top5_error")
     assert list(axes.lines[0].get_ydata()) == [50]
+    run.lines[-1]["test_superclass_error"] = 0.25  # by a metric of the user's own
+    draw(Figure().add_subplot(), [run], "test_superclass_error")
 
 
 @pytest.mark.parametrize("draw", [final_errors.draw_against, final_errors.draw_side_by_side])

@@ -96,6 +96,26 @@ def test_a_run_on_a_subset_is_not_evaluated_on_another(place, tmp_path):
     assert len(load_evaluation_set(config_of_run(tmp_path, c), "test", run=run).splits["test"]) == 10
 
 
+def test_other_sizes_of_the_splits_are_evaluated_if_the_images_are_the_same(place):
+    """Regression test: a part of the training images was taken for other images than those trained on."""
+    run = RunDirectory(place / "run")
+
+    def split(name, **keys):
+        given = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), **keys})
+        given.data.data_dir = str(place / "archive")
+        return load_evaluation_set(config_of_run(run.path, given), name, run=run).splits[name]
+
+    trained = datasets.load(config_of(place / "archive").data)
+    part = images_of(split("train", **{"data.subset": 10}))
+    assert len(part) == 10
+    assert part < images_of(trained.train)
+    part = images_of(split("validation", **{"data.validation": 5}))
+    assert len(part) == 5
+    assert part < images_of(trained.validation)
+    with pytest.raises(UserError, match=r"data.validation=13: .* set 12 images aside, .*; choose at most 12"):
+        split("validation", **{"data.validation": 13})
+
+
 def test_a_run_resumes_on_the_same_images_in_the_same_order(place, tmp_path):
     shutil.copytree(place / "archive", tmp_path / "copy")
     shutil.copytree(place / "run", tmp_path / "run")
