@@ -129,7 +129,7 @@ def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
     if same and chosen.split == "validation" and len(chosen.data.validation) > most:
         raise UserError(
             f"data.validation={len(chosen.data.validation)}: --workdir={run.path} set {most} images aside, and was "
-            f"trained on the others; choose at most {most}"
+            f"trained on the others; choose {f'at most {most}' if most else '--split=test'}"
         )
     # Compared as the run divided them: a smaller subset of the same images is none that has changed.
     division = {key: trained.data[key] for key in ("validation", "subset")}

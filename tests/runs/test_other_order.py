@@ -90,6 +90,10 @@ def test_a_run_on_a_subset_is_not_evaluated_on_another(place, tmp_path):
     run.write_config(config.resolve(c))
     run.write_images(RunDirectory(place / "run").preprocessing(), photographs_of(datasets.load(c.data)))
     assert len(load_evaluation_set(config_of_run(tmp_path), "train", run=run).splits["train"]) == 48
+    held_out = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), "data.validation": 5})
+    held_out.data.data_dir = str(place / "archive")
+    with pytest.raises(UserError, match=r"data.validation=5: .* set 0 images aside, .*; choose --split=test$"):
+        load_evaluation_set(config_of_run(tmp_path, held_out), "validation", run=run)
     c.data.data_dir = str(place / "prepared")
     with pytest.raises(UserError, match="so --split=train is no longer what was set aside in training"):
         load_evaluation_set(config_of_run(tmp_path, c), "train", run=run)
