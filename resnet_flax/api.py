@@ -29,9 +29,10 @@ from resnet_flax.data.views import View
 from resnet_flax.errors import UserError
 from resnet_flax.escaping import escape_hidden
 from resnet_flax.evaluation_config import config_of_run
+from resnet_flax.evaluation_set import Trained, load_evaluation_set
 from resnet_flax.model import Model, from_run
 from resnet_flax.model import from_weights as load_model
-from resnet_flax.model_evaluation import evaluate, load_evaluation_set
+from resnet_flax.model_evaluation import evaluate
 from resnet_flax.paths import expanded
 from resnet_flax.reporting.gather import gather
 from resnet_flax.runs.checkpoints import Checkpoints
@@ -142,7 +143,7 @@ class Run:
           Diverged: A weight or the loss is not finite.
         """
         _use_cache()
-        chosen = load_evaluation_set(config_of_run(self.path, config), split, view, run=self._directory)
+        chosen = load_evaluation_set(config_of_run(self.path, config), split, view, Trained.of_run(self._directory))
         return evaluate(self.model(step), chosen, reestimate_bn)
 
     def outcome(self, label: str = "") -> cases.Outcome:

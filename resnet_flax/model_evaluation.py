@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,152 +9,24 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.analysis import scoring
-from resnet_flax.data import datasets
 from resnet_flax.data.access import whole_batches
 from resnet_flax.data.datasets import Data
-from resnet_flax.data.views import View, check_view
 from resnet_flax.errors import Diverged, UserError
+from resnet_flax.evaluation_set import EvaluationSet
 from resnet_flax.interchange.class_names import imagenet_classes, in_imagenets_order
 from resnet_flax.model import Model
 from resnet_flax.networks.finite import non_finite_layers
-from resnet_flax.paths import expanded
-from resnet_flax.runs import resume
-from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runtime.progress import Progress
 from resnet_flax.training import evaluation, metric_functions
 from resnet_flax.training.devices import data_mesh, replicated
 from resnet_flax.training.evaluation import Evaluation, evaluate_log_probabilities
-from resnet_flax.training.readiness import photographs_of
 from resnet_flax.training.reestimation import reestimate
-from resnet_flax.training.setup import check_precision, image_dtype
+from resnet_flax.training.setup import image_dtype
 
-_SPLITS = ("test", "validation", "train", "all")
 _MOST_NAMED = 10  # the most images that a message names
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationSet:
-    """The images to evaluate a network on, and the crops to take of them.
-
-    Attributes:
-      config: The resolved config.
-      data: The data set that the config names.
-      split: ``test``, ``validation``, ``train``, or ``all`` for every image.
-      train: The images of ``data`` that are trained on, from which BN's statistics may be re-estimated.
-      view: One of ``data.access.views``.
-    """
-
-    config: ConfigDict
-    data: Data
-    split: str
-    train: Any
-    view: View = "center"
-
-    @property
-    def splits(self) -> dict[str, Any]:
-        """The splits to evaluate, by name. Empty splits are left out."""
-        names = ("train", "test") if self.split == "all" else (self.split,)
-        return {name: found for name in names if len(found := getattr(self.data, name))}
-
-    @property
-    def is_set_aside(self) -> bool:
-        """Whether images were divided into this split and others, which a change of any or their order would move."""
-        divided = len(self.data.validation) or self.config.data.subset
-        own = self.data.own_split and (self.split == "test" or not divided)
-        return self.split != "all" and not own
-
-    def description(self, net: Model, images: int) -> str:
-        """Describes the images and the view for the user."""
-        data, split = self.data, self.split
-        taken = {"all": "all that are there", "test": "those for testing", "train": "those for training"}
-        of = taken.get(split, split)
-        if split == "test" and not data.own_split:
-            of = "a fifth of each class, set aside for testing"
-        note = f"; {data.note}" * bool(data.note)
-        return f"{images} {data.access.noun} ({data.where}), {of}{_view_description(self.view, net, data)}{note}"
-
-
-def load_evaluation_set(
-    config: ConfigDict,
-    split: str | None = None,
-    view: View = "center",
-    weights_of_others: bool = False,
-    run: RunDirectory | None = None,
-) -> EvaluationSet:
-    """Loads the data set of a config and selects the images of a split.
-
-    Args:
-      config: The resolved config.
-      split: The split, as in :class:`EvaluationSet`. None selects the test split, or all images if the photographs have
-        no split of their own and another program trained the weights.
-      view: The crops of a photograph to average over.
-      weights_of_others: Whether another program trained the network.
-      run: The run that trained the network, if it is not in a file of weights.
-
-    Raises:
-      UserError: There is no such split or view, the images do not exist, the view is only for photographs, or the run's
-        images have changed.
-    """
-    if split not in (None, *_SPLITS):
-        raise UserError(f"split={split!r} must be one of {', '.join(_SPLITS)}")
-    check_view(view)
-    check_precision(config)
-    with configs.hint_at_module(config):
-        data = datasets.load_for_evaluation(config.data)
-    if view not in data.access.views:
-        raise UserError(f"--view={view} is for photographs in a folder; name it in --config.data.folder")
-    split = split or ("all" if weights_of_others and not data.own_split else "test")
-    train = data.train
-    if split == "all":
-        data = datasets.load_for_evaluation({**config.data, "validation": 0, "subset": 0})
-    chosen = EvaluationSet(config, data, split, train, view)
-    if not chosen.splits:
-        there = [name for name in ("train", "validation", "test") if len(getattr(data, name))]
-        raise UserError(f"--split={split}: {data.where} has {' and '.join(there)} images; choose one of them")
-    if run is not None and chosen.is_set_aside:
-        _check_photographs(run, chosen)
-    return chosen
-
-
-def _check_photographs(run: RunDirectory, chosen: EvaluationSet) -> None:
-    """Refuses images of a run that have changed since; prints a remark if the config names another data set."""
-    trained = run.existing_config()
-    same = _data_set(chosen.config) == _data_set(trained)
-    most = trained.data.validation
-    if same and chosen.split == "validation" and len(chosen.data.validation) > most:
-        raise UserError(
-            f"data.validation={len(chosen.data.validation)}: --workdir={run.path} set {most} images aside, and was "
-            f"trained on the others; choose {f'at most {most}' if most else '--split=test'}"
-        )
-    # Compared as the run divided them: a smaller subset of the same images is none that has changed.
-    division = {key: trained.data[key] for key in ("validation", "subset")}
-    divided = all(chosen.config.data[key] == value for key, value in division.items())
-    data = chosen.data if divided else datasets.load_for_evaluation({**chosen.config.data, **division})
-    now = photographs_of(data)
-    changed, noun = resume.changed_photographs(run, now), now["form"].split()[0]
-    if not changed:
-        return
-    if not same:
-        print(
-            f"{run.path} was begun on other {noun}: {changed}; --split={chosen.split} is set aside from those "
-            f"now, and may hold some that were trained on",
-            file=sys.stderr,
-        )
-        return
-    raise UserError(
-        f"--workdir={run.path}: its {noun} are not those it was begun on, or come in another order: {changed}; so "
-        f"--split={chosen.split} is no longer what was set aside in training. Put the same {noun} back, evaluate "
-        f"all of them with --split=all, or name other images with --config=FILE:NAME --config.data.folder=FOLDER"
-    )
-
-
-def _data_set(config: ConfigDict) -> str:
-    """Returns the name of a config's data set, or the folder of its photographs, with links resolved."""
-    return os.path.realpath(expanded(config.data.folder)) if config.data.folder else config.data.name
 
 
 def evaluate(
@@ -244,16 +115,6 @@ def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
     )  # fmt: skip
     read = ~np.isnan(scores[:, 0])
     return evaluate_log_probabilities(scores[read], labels[read])
-
-
-def _view_description(view: View, net: Model, data: Data) -> str:
-    """Describes the view, after a comma; empty for data that have one view only."""
-    if len(data.access.views) < 2:
-        return ""
-    size = net.preprocessing.image_size
-    corners = f"10 crops of {size} pixels in the central square of {net.preprocessing.resize}"
-    seen = {"center": f"the central crop of {size} pixels", "10crop": corners}
-    return ", " + seen.get(view, "fully convolutional, several scales")
 
 
 def _print_broken(split: str, image: str, why: Callable[[], str]) -> None:

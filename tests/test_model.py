@@ -11,8 +11,8 @@ from resnet_flax.data import datasets, loaders, pixels
 from resnet_flax.data.images import Images
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.errors import UserError
+from resnet_flax.evaluation_set import load_evaluation_set
 from resnet_flax.interchange import names
-from resnet_flax.model_evaluation import load_evaluation_set
 from resnet_flax.networks import build
 from resnet_flax.training import loop
 from tests.commands import ROOT

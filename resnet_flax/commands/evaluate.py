@@ -1,16 +1,15 @@
 """The main function of ``python -m resnet_flax.evaluate``."""
 
-import sys
-
 from absl import flags
 
 from resnet_flax import command, model
 from resnet_flax.errors import UserError
 from resnet_flax.evaluation_config import config_of_file, config_of_run
+from resnet_flax.evaluation_set import EvaluationSet, Trained, load_evaluation_set
 from resnet_flax.interchange import weights
 from resnet_flax.interchange.files import Weights
 from resnet_flax.model import Model
-from resnet_flax.model_evaluation import EvaluationSet, evaluate, load_evaluation_set
+from resnet_flax.model_evaluation import evaluate
 from resnet_flax.paths import expanded
 from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
@@ -21,21 +20,14 @@ def main() -> None:
     """Evaluates a checkpoint or a file of weights, and prints the loss and the error."""
     if (flags.FLAGS.workdir is None) == (flags.FLAGS.weights is None):
         raise UserError("give either --workdir=FOLDER of a run or --weights=FILE")
-    file, run, given = None, None, (flags.FLAGS.config, command.given_keys("config"))
+    file, given = None, (flags.FLAGS.config, command.given_keys("config"))
     if flags.FLAGS.weights:
         file = weights.read(expanded(flags.FLAGS.weights))
-        config = config_of_file(file, *given)
+        config, trained = config_of_file(file, *given), Trained.of_file(file)
     else:
         run = RunDirectory(expanded(flags.FLAGS.workdir))
-        config = config_of_run(run.path, *given)
-    others = file is not None and file.config is None
-    chosen = load_evaluation_set(config, flags.FLAGS.split, flags.FLAGS.view, others, run)
-    if file is not None and not others and chosen.is_set_aside and chosen.data.from_folders:
-        print(
-            f"{file.path} does not say which photographs its network was trained on; if the {chosen.data.where} hold "
-            f"others now, --split={chosen.split} is not what was set aside in training",
-            file=sys.stderr,
-        )
+        config, trained = config_of_run(run.path, *given), Trained.of_run(run)
+    chosen = load_evaluation_set(config, flags.FLAGS.split, flags.FLAGS.view, trained)
     result = evaluate(_network(file, chosen), chosen, flags.FLAGS.reestimate_bn, say=print)
     print("\n".join(result.lines(chosen.split)))
 

@@ -1,5 +1,6 @@
 """The main function of ``python -m resnet_flax.export``."""
 
+import json
 import sys
 
 import jax
@@ -10,6 +11,7 @@ from resnet_flax import model
 from resnet_flax.interchange import files, names
 from resnet_flax.interchange.weights import deviations
 from resnet_flax.paths import expanded
+from resnet_flax.runs.directory import RunDirectory
 
 
 def main() -> None:
@@ -21,7 +23,9 @@ def main() -> None:
         return  # all processes hold the same variables, and process 0 writes them
     shape, family = found.preprocessing.image_shape, found.config.model.family
     tensors = names.to_tensors(found.network, shape, found.variables, family)
-    files.write(output, tensors, configs.to_json(found.config), found.preprocessing.to_json())
+    known = RunDirectory(expanded(flags.FLAGS.workdir)).photographs()
+    photographs = None if known is None else json.dumps(known)
+    files.write(output, tensors, configs.to_json(found.config), found.preprocessing.to_json(), photographs)
     if differing := deviations(found.config):
         print(f"{output}: in the other library, it gives other logits: {'; '.join(differing)}", file=sys.stderr)
     print(f"{output}: {len(tensors)} tensors of {found.title}, step {found.step}")

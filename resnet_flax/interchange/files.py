@@ -23,9 +23,10 @@ from resnet_flax.interchange import hdf5, pickles
 from resnet_flax.interchange.machine import Unknown
 from resnet_flax.interchange.weight_layouts import common_prefix
 
-# Keys in a safetensors file's metadata.
-_CONFIG, _PREPROCESSING = "resnet_flax.config", "resnet_flax.preprocessing"  # JSON of the training run
-_SUMS = "resnet_flax.sums"  # checksums of both and of the tensors, by name
+# Keys in a safetensors file's metadata: JSON of the training run, and checksums of it and of the tensors, by name.
+_DOCUMENTS = ("resnet_flax.config", "resnet_flax.preprocessing", "resnet_flax.photographs")
+_CONFIG, _PREPROCESSING, _PHOTOGRAPHS = _DOCUMENTS
+_SUMS = "resnet_flax.sums"
 
 
 _ADVICE = "save a state dict with PyTorch: torch.save(model.state_dict(), 'weights.pth')"
@@ -45,6 +46,7 @@ class Weights:
       tensors: The tensors by name. They are views of the file, which take no memory until they are copied.
       config: JSON of the training run's config, or None if the file does not hold it.
       preprocessing: JSON of :class:`~resnet_flax.data.preprocessing.Preprocessing`, or None.
+      photographs: JSON of the training run's photographs.json, or None.
       others: Descriptions of the entries that are not readable tensors, by name.
     """
 
@@ -52,6 +54,7 @@ class Weights:
     tensors: dict[str, np.ndarray]
     config: str | None = None
     preprocessing: str | None = None
+    photographs: str | None = None
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -165,12 +168,15 @@ def _describe(head: bytes) -> str:
     return f"no file of weights (it begins with {head[:8]!r})"
 
 
-def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str) -> None:
+def write(
+    path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocessing: str, photographs: str | None = None
+) -> None:
     """Writes a ``.safetensors`` file atomically.
 
     Args:
       config: JSON of the training run's config.
       preprocessing: JSON of the training run's preprocessing.
+      photographs: JSON of the training run's photographs.json; None for a run of an earlier version.
 
     Raises:
       UserError: The path has another suffix, or cannot be written.
@@ -180,6 +186,8 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], config: str, preprocess
     # Unlike np.ascontiguousarray, this keeps a scalar's shape.
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     metadata = {_CONFIG: config, _PREPROCESSING: preprocessing}
+    if photographs is not None:
+        metadata[_PHOTOGRAPHS] = photographs
     metadata |= {"format": "pt", _SUMS: json.dumps(_sums(tensors, metadata))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +223,7 @@ def _read_safetensors(path: Path) -> Weights:
     except (SafetensorError, OSError, TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: not a readable safetensors file: {error}") from None
     found = _weights(path, tensors)
-    for key in (_CONFIG, _PREPROCESSING):
+    for key in _DOCUMENTS:
         try:
             parsed = json.loads(metadata.get(key, "{}"))
         except (ValueError, RecursionError):
@@ -223,7 +231,8 @@ def _read_safetensors(path: Path) -> Weights:
         if not isinstance(parsed, dict):
             raise UserError(f"{path}: {key} in its metadata is not a JSON object")
     _compare(path, found.tensors, metadata)
-    return dataclasses.replace(found, config=metadata.get(_CONFIG), preprocessing=metadata.get(_PREPROCESSING))
+    config, preprocessing, photographs = map(metadata.get, _DOCUMENTS)
+    return dataclasses.replace(found, config=config, preprocessing=preprocessing, photographs=photographs)
 
 
 def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
@@ -235,12 +244,12 @@ def _weights(path: Path, given: Mapping[str, Any]) -> Weights:
 
 
 def _sums(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> dict[str, str]:
-    """Computes the SHA-256 of each tensor (dtype, shape and bytes), of the config and of the preprocessing, by name."""
+    """Computes the SHA-256 of each tensor (dtype, shape and bytes) and of each JSON document, by name."""
     described = {
         name: _digest(f"{a.dtype.str}{a.shape}".encode() + np.ascontiguousarray(a).tobytes())
         for name, a in tensors.items()
     }
-    return described | {key: _digest(metadata[key].encode()) for key in (_CONFIG, _PREPROCESSING) if key in metadata}
+    return described | {key: _digest(metadata[key].encode()) for key in _DOCUMENTS if key in metadata}
 
 
 def _digest(content: bytes) -> str:

@@ -115,7 +115,10 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
             f"--workdir={run.path} holds a run on other images; choose another folder, or its images. They differ in "
             f"{'; '.join(differing)}"
         )
-    if photographs is not None and (changed := changed_photographs(run, photographs)):
+    known = run.photographs()
+    if known is None or photographs is None:
+        return
+    if changed := changed_photographs(known, photographs):
         noun = photographs["form"].split()[0]
         raise UserError(
             f"--workdir={run.path}: its {noun} are not those it was begun on, or come in another order: "
@@ -123,19 +126,15 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
         )
 
 
-def changed_photographs(run: RunDirectory, photographs: dict[str, Any]) -> str:
+def changed_photographs(then: dict[str, Any], now: dict[str, Any]) -> str:
     """Returns the numbers and places of both if a run was begun on other images; otherwise an empty text.
 
-    A run without a record of its images, as of an earlier version, is not compared, nor are images in another form,
-    such as on disk instead of in memory.
+    Images in another form, such as on disk instead of in memory, are not compared.
     """
-    known = run.photographs()
-    if known is None or known.get("form", "photographs") != photographs["form"]:
-        return ""
-    if known["fingerprint"] == photographs["fingerprint"]:
+    if then.get("form", "photographs") != now["form"] or then["fingerprint"] == now["fingerprint"]:
         return ""
     text = "{train} + {test} ({where})"
-    return f"{text.format(**known)} then, {text.format(**photographs)} now"
+    return f"{text.format(**then)} then, {text.format(**now)} now"
 
 
 def check_tested(run: RunDirectory, config: ConfigDict, now: str) -> None:

@@ -8,9 +8,9 @@ from resnet_flax import api, config, model, model_evaluation
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
 from resnet_flax.evaluation_config import config_of_file, config_of_run
+from resnet_flax.evaluation_set import load_evaluation_set
 from resnet_flax.interchange import files, names
 from resnet_flax.model_evaluation import evaluate as evaluate_set
-from resnet_flax.model_evaluation import load_evaluation_set
 from resnet_flax.training import loop
 from tests.commands import command, lines
 from tests.data.prepared_sets import prepare

@@ -1,5 +1,6 @@
 """Tests on the same images in another order, as in another form of a data set: other splits, and other batches."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from resnet_flax import config
 from resnet_flax.data import datasets
 from resnet_flax.errors import UserError
-from resnet_flax.evaluation_config import config_of_run
-from resnet_flax.model_evaluation import load_evaluation_set
+from resnet_flax.evaluation_config import config_of_file, config_of_run
+from resnet_flax.evaluation_set import Trained, load_evaluation_set
+from resnet_flax.interchange.files import Weights
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import PHOTOGRAPHS
@@ -55,7 +57,9 @@ def load(place, split, **keys):
     """Returns the images on which the run is evaluated with a config for the prepared set."""
     given = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), **keys})
     given.data.data_dir = str(place / "prepared")
-    chosen = load_evaluation_set(config_of_run(place / "run", given), split, run=RunDirectory(place / "run"))
+    chosen = load_evaluation_set(
+        config_of_run(place / "run", given), split, trained=Trained.of_run(RunDirectory(place / "run"))
+    )
     return chosen.splits[split]
 
 
@@ -89,15 +93,16 @@ def test_a_run_on_a_subset_is_not_evaluated_on_another(place, tmp_path):
     run = RunDirectory(tmp_path)
     run.write_config(config.resolve(c))
     run.write_images(RunDirectory(place / "run").preprocessing(), photographs_of(datasets.load(c.data)))
-    assert len(load_evaluation_set(config_of_run(tmp_path), "train", run=run).splits["train"]) == 48
+    assert len(load_evaluation_set(config_of_run(tmp_path), "train", trained=Trained.of_run(run)).splits["train"]) == 48
     held_out = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), "data.validation": 5})
     held_out.data.data_dir = str(place / "archive")
-    with pytest.raises(UserError, match=r"data.validation=5: .* set 0 images aside, .*; choose --split=test$"):
-        load_evaluation_set(config_of_run(tmp_path, held_out), "validation", run=run)
+    with pytest.raises(UserError, match=r"data.validation=5: .* set 0 images aside .*; choose --split=test$"):
+        load_evaluation_set(config_of_run(tmp_path, held_out), "validation", trained=Trained.of_run(run))
     c.data.data_dir = str(place / "prepared")
     with pytest.raises(UserError, match="so --split=train is no longer what was set aside in training"):
-        load_evaluation_set(config_of_run(tmp_path, c), "train", run=run)
-    assert len(load_evaluation_set(config_of_run(tmp_path, c), "test", run=run).splits["test"]) == 10
+        load_evaluation_set(config_of_run(tmp_path, c), "train", trained=Trained.of_run(run))
+    chosen = load_evaluation_set(config_of_run(tmp_path, c), "test", trained=Trained.of_run(run))
+    assert len(chosen.splits["test"]) == 10
 
 
 def test_other_sizes_of_the_splits_are_evaluated_if_the_images_are_the_same(place):
@@ -107,7 +112,7 @@ def test_other_sizes_of_the_splits_are_evaluated_if_the_images_are_the_same(plac
     def split(name, **keys):
         given = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), **keys})
         given.data.data_dir = str(place / "archive")
-        return load_evaluation_set(config_of_run(run.path, given), name, run=run).splits[name]
+        return load_evaluation_set(config_of_run(run.path, given), name, trained=Trained.of_run(run)).splits[name]
 
     trained = datasets.load(config_of(place / "archive").data)
     part = images_of(split("train", **{"data.subset": 10}))
@@ -116,8 +121,28 @@ def test_other_sizes_of_the_splits_are_evaluated_if_the_images_are_the_same(plac
     part = images_of(split("validation", **{"data.validation": 5}))
     assert len(part) == 5
     assert part < images_of(trained.validation)
-    with pytest.raises(UserError, match=r"data.validation=13: .* set 12 images aside, .*; choose at most 12"):
+    with pytest.raises(UserError, match=r"data.validation=13: .* set 12 images aside .*; choose at most 12"):
         split("validation", **{"data.validation": 13})
+
+
+def test_a_file_of_weights_is_not_evaluated_on_images_that_its_run_was_trained_on(place):
+    run = RunDirectory(place / "run")
+    documents = config.to_json(run.existing_config()), run.preprocessing().to_json(), json.dumps(run.photographs())
+    file = Weights(place / "run.safetensors", {}, *documents)
+
+    def split(form, **keys):
+        given = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), **keys})
+        given.data.data_dir = str(place / form)
+        return load_evaluation_set(config_of_file(file, given), "validation", trained=Trained.of_file(file))
+
+    with pytest.raises(
+        UserError, match=r"data.validation=13: .*run.safetensors: its run's training set 12 images aside"
+    ):
+        split("archive", **{"data.validation": 13})
+    trained = datasets.load(config_of(place / "archive").data)
+    assert images_of(split("archive").splits["validation"]) == images_of(trained.validation)
+    with pytest.raises(UserError, match=r"run.safetensors: its run's images are not those it was begun on, or come in"):
+        split("prepared")
 
 
 def test_a_run_resumes_on_the_same_images_in_the_same_order(place, tmp_path):
@@ -134,8 +159,10 @@ def test_runs_of_an_earlier_version_are_not_compared(place, tmp_path):
     for name in (PHOTOGRAPHS, checksums.FILE):
         (tmp_path / "run" / name).unlink()
     now = photographs_of(datasets.load(config_of(place / "prepared").data))
-    assert resume.changed_photographs(RunDirectory(place / "run"), now)
-    assert not resume.changed_photographs(RunDirectory(tmp_path / "run"), now)
+    preprocessing = RunDirectory(place / "run").preprocessing()
+    with pytest.raises(UserError, match="its images are not those it was begun on"):
+        resume.check_images(RunDirectory(place / "run"), preprocessing, now)
+    resume.check_images(RunDirectory(tmp_path / "run"), preprocessing, now)
 
 
 def test_hosts_with_the_images_in_different_orders_stop(place, tmp_path):

@@ -1,5 +1,6 @@
 """Photographs in folders: training, evaluation in every view, and messages about a bad folder or file."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from resnet_flax import api, model
 from resnet_flax.errors import UserError
-from resnet_flax.evaluation_config import config_of_run
-from resnet_flax.model_evaluation import load_evaluation_set
+from resnet_flax.evaluation_config import config_of_file, config_of_run
+from resnet_flax.evaluation_set import Trained, load_evaluation_set
+from resnet_flax.interchange import files
 from resnet_flax.runs import checksums
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import PHOTOGRAPHS
@@ -125,9 +127,7 @@ def test_moved_images_are_evaluated_with_the_network_of_the_run(run, tmp_path):
     there = (*NETWORK, f"--config.data.folder={tmp_path / 'elsewhere'}")
     expected = evaluated(f"--workdir={workdir}")
     assert evaluated(f"--workdir={workdir}", *there) == expected
-    code, output = command("-m", "resnet_flax.evaluate", f"--weights={exported}", *there)
-    assert output.splitlines()[-1] == expected
-    assert f"{exported} does not say which photographs its network was trained on" in output
+    assert evaluated(f"--weights={exported}", *there) == expected
     code, output = command(
         "-m", "resnet_flax.evaluate", f"--workdir={workdir}", *there, "--config.model.bottleneck_stride=first"
     )
@@ -158,7 +158,7 @@ def test_a_changed_folder_is_not_evaluated_as_the_fifth_that_was_set_aside(run, 
         given = directory.existing_config() if other else None
         if other:
             given.data.folder = str(other)
-        chosen = load_evaluation_set(config_of_run(directory.path, given), split, run=directory)
+        chosen = load_evaluation_set(config_of_run(directory.path, given), split, trained=Trained.of_run(directory))
         return {name: len(images) for name, images in chosen.splits.items()}, capsys.readouterr().err
 
     assert load() == ({"test": 2}, "")
@@ -177,12 +177,34 @@ def test_a_changed_folder_is_not_evaluated_as_the_fifth_that_was_set_aside(run, 
         load(other=tmp_path / "link")  # the same folder
     images, remark = load(other=make_folder(tmp_path / "other", count=10))
     assert images == {"test": 4}
-    assert "begun on other photographs: 8 + 2" in remark
+    assert "its photographs were others: 8 + 2" in remark
     for split in ("train", "val"):
         make_folder(tmp_path / "split" / split)
     assert load(other=tmp_path / "split") == ({"test": 10}, "")  # the folder's own test images
     (tmp_path / "run" / PHOTOGRAPHS).unlink()  # as in a run of an earlier version
-    assert load() == ({"test": 2}, "")
+    images, remark = load()
+    assert images == {"test": 2}
+    assert "its photographs are not known; if the class folders in" in remark
+
+
+def test_an_exported_network_knows_the_photographs_of_its_training(run, tmp_path, capsys):
+    folder, workdir, exported = run
+    file = files.read(exported)
+    assert json.loads(file.photographs) == RunDirectory(workdir).photographs()
+    shutil.copytree(folder, tmp_path / "pets")
+    file = dataclasses.replace(file, config=file.config.replace(str(folder), str(tmp_path / "pets")))
+    assert len(load_evaluation_set(config_of_file(file), trained=Trained.of_file(file)).splits["test"]) == 2
+    shutil.copy(tmp_path / "pets" / "cat" / "0.jpg", tmp_path / "pets" / "cat" / "new.jpg")
+    said = rf"^{exported}: its run's photographs are not those it was begun on, .*: 8 \+ 2 .* then, 9 \+ 2 "
+    with pytest.raises(UserError, match=said):
+        load_evaluation_set(config_of_file(file), trained=Trained.of_file(file))
+    assert capsys.readouterr().err == ""
+    earlier = dataclasses.replace(file, photographs=None)
+    load_evaluation_set(config_of_file(earlier), trained=Trained.of_file(earlier))
+    assert f"{exported}: its run's photographs are not known; if the class" in capsys.readouterr().err
+    damaged = dataclasses.replace(file, photographs='{"train": 8}')
+    with pytest.raises(UserError, match="pets.safetensors: the description of its images: fingerprint is missing"):
+        Trained.of_file(damaged)
 
 
 def test_no_refused_key_is_recommended(run, tmp_path):
