@@ -1,4 +1,4 @@
-"""Tests further claims of a review about depth, each with runs and their controls.
+"""Tests three claims about depth, each with runs and their controls.
 
 python -m experiments.claims --workdir=runs/claims [--seeds=0,1]
 
@@ -18,9 +18,9 @@ from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
 
 CLAIMS = {
-    "cures": "The review: neither dropout nor stronger decay cures a deep plain network, since it does not overfit",
-    "shallow": "The review: shortcuts help shallow networks, too",
-    "normalisation": "The review: batch normalisation postpones the problem to greater depth",
+    "cures": "Claim: neither dropout nor stronger decay cures a deep plain network, since it does not overfit",
+    "shallow": "Claim: shortcuts help shallow networks, too",
+    "normalisation": "Claim: batch normalisation postpones the problem to greater depth",
 }
 
 
@@ -78,9 +78,9 @@ def _errors(outcomes: Sequence[Outcome]) -> str:
 
 
 EXPERIMENT = Experiment(
-    title="Claims of a review about depth",
+    title="Claims about depth",
     question="Is degradation due to overfitting? Do shortcuts help shallow networks, too? Does BN remove the problem "
-    "or postpone it? (arXiv:1512.03385, sections 1 and 4, and a review of the paper)",
+    "or postpone it? (arXiv:1512.03385, sections 1 and 4)",
     settings={
         "deep": Setting(56, "Depth of the plain network that degrades."),
         "shallow": Setting((8, 14), "Depths of the shallow networks."),

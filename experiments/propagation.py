@@ -7,9 +7,8 @@ It measures norms of the loss's gradient with respect to each layer's weights an
 standard deviations of these responses (arXiv:1512.03385, Fig. 7), in networks of every unit, depth and initialisation,
 with and without batch normalisation. Networks with the config's initialisation are also trained for a
 --fraction of the schedule and measured again. --weights also measures the trained networks in exported files, such as
-those in results/cifar10/weights, on training images of their data set. The notes state the claim of a review
-(gradients vanish), the paper's claim (section 4.1: with BN they do not), and the measured ratios. layers.csv holds
-every number.
+those in results/cifar10/weights, on training images of their data set. The notes state the claim that gradients
+vanish, the paper's claim (section 4.1: with BN they do not), and the measured ratios. layers.csv holds every number.
 """
 
 import dataclasses

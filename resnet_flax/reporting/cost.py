@@ -155,10 +155,10 @@ def _one_by_one(layers: Mapping[str, Spread]) -> list[str]:
     forward, both = ([*sorted(values)] for values in ratios.values())
     near = sum(abs(9 * value - 1) <= 0.25 for value in both)
     return [
-        f"A 1x1 convolution has {exact} of a 3x3 convolution's multiply-adds in all of {len(PAIRS)} shapes (the review "
-        f"says a ninth). It takes {forward[0]:.2f} to {forward[-1]:.2f} of its time forward, and {both[0]:.2f} to "
-        f"{both[-1]:.2f} forward and backward (medians; 1/9 is 0.11), which is within a quarter of 1/9 in {near} of "
-        f"{len(PAIRS)} shapes."
+        f"A 1x1 convolution has {exact} of a 3x3 convolution's multiply-adds in all of {len(PAIRS)} shapes (1/9 is the "
+        f"ratio of the kernels' areas). It takes {forward[0]:.2f} to {forward[-1]:.2f} of its time forward, and "
+        f"{both[0]:.2f} to {both[-1]:.2f} forward and backward (medians; 1/9 is 0.11), which is within a quarter of "
+        f"1/9 in {near} of {len(PAIRS)} shapes."
     ]
 
 

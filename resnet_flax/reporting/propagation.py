@@ -96,9 +96,9 @@ def _ratio(layers: Sequence[tuple[str, float]]) -> float:
 
 
 def notes(measured: Sequence[Measured]) -> list[str]:
-    """Returns the claims of the review and of the paper, and the measured ratios."""
+    """Returns the claim that gradients vanish, the paper's claim, and the measured ratios."""
     found = [
-        "The review's claim: gradients vanish in deep plain networks on their way back to the first layers.",
+        "Claim: gradients vanish in deep plain networks on their way back to the first layers.",
         "The paper's claim (section 4.1): with BN the forward signals have non-zero variances and the backward "
         "gradients healthy norms, so vanishing is unlikely to be the cause of degradation.",
     ]

@@ -120,7 +120,7 @@ def test_propagation(tmp_path):
     )
     assert float(summary[0]["activation gradient, first/last"]) == pytest.approx(first / last, rel=0.01)
     text = " ".join(record["notes"])
-    assert "The review's claim: gradients vanish" in text
+    assert "Claim: gradients vanish" in text
     assert "vanishing is unlikely" in text
     assert "he initialisation" in text
     assert "lecun initialisation" in text
