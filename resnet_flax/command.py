@@ -169,7 +169,7 @@ def _parse(argv: list[str], for_help: bool = False) -> list[str]:
         return rest
     except flags.UnrecognizedFlagError as error:
         if (flag := error.flagname.partition(".")[0]) in _config_flags():
-            raise UserError(f"--{error.flagname} sets a key of a config: name that, too, by --{flag}=FILE") from None
+            raise UserError(f"--{error.flagname} sets a key of a config; name the config, too: --{flag}=FILE") from None
         near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]
         instead = "" if near else configs.not_a_key(error.flagname)
         near = near or difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)

@@ -88,7 +88,10 @@ class EvaluationSet:
 
     @property
     def is_set_aside(self) -> bool:
-        """Whether images were divided into this split and others, which a change of any or their order would move."""
+        """True if images were divided between this split and others.
+
+        A change of any image, or of their order, would then move images from one split to another.
+        """
         divided = len(self.data.validation) or self.config.data.subset
         own = self.data.own_split and (self.split == "test" or not divided)
         return self.split != "all" and not own

@@ -417,14 +417,14 @@ def test_a_metric_has_the_networks_input_in_training_and_evaluation(metrics, tmp
 @pytest.mark.parametrize(
     ("decorator", "result", "message"),
     [
-        ("of_examples", "jnp.mean(a)", "returned shape (); a metric of examples returns one number per example, shape"),
-        ("of_examples", "a", "returned shape (32, 10); a metric of examples returns one number per example, "),
-        ("of_examples", "1.0", "returned a value of type float; a metric of examples returns one number"),
+        ("of_examples", "jnp.mean(a)", "returned shape (); a per-example metric returns one number per example, shape"),
+        ("of_examples", "a", "returned shape (32, 10); a per-example metric returns one number per example, "),
+        ("of_examples", "1.0", "returned a value of type float; a per-example metric returns one number"),
         ("of_examples", "b['mask']", "uses batch['mask']; here the batch has images and labels"),
-        ("of_steps", "jnp.ones(3)", "returned shape (3,); a metric of steps returns a number, shape (), or a dict of"),
-        ("of_steps", "{'stem': jnp.ones(3)}", "returned shape (3,); a metric of steps returns a number, shape (), or"),
-        ("of_steps", "[jnp.ones(())]", "returned a value of type list; a metric of steps returns a number"),
-        ("of_steps", "{}", "returned a value of type dict; a metric of steps returns a number"),
+        ("of_steps", "jnp.ones(3)", "returned shape (3,); a per-step metric returns a number, shape (), or a dict of"),
+        ("of_steps", "{'stem': jnp.ones(3)}", "returned shape (3,); a per-step metric returns a number, shape (), or"),
+        ("of_steps", "[jnp.ones(())]", "returned a value of type list; a per-step metric returns a number"),
+        ("of_steps", "{}", "returned a value of type dict; a per-step metric returns a number"),
     ],
     ids=lambda text: text if len(text) < 25 else "",
 )  # fmt: skip

@@ -24,7 +24,7 @@ from resnet_flax.runtime.progress import Progress
 _THREADS = 16  # at most this many decode files, one per core
 _BATCH_BYTES = 2**26  # limit on the views of a batch, unless a single view is larger
 _WAITING_BYTES = 2**28  # limit on the views in batches that are not full yet
-_WAITING_FILES = 256  # after so many later files, a file's batch is computed though it is not full
+_WAITING_FILES = 256  # after this many later files, a file's batch is computed though it is not full
 
 Shape = tuple[int, int, int]
 

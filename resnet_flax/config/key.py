@@ -106,7 +106,7 @@ class Key:
         return "" if low is None else f"{'above' if self.least is None else 'at least'} {low}"
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Says whether the key has an effect, given the values of all keys by dotted name."""
+        """Tells whether the key has an effect, given the values of all keys by dotted name."""
         return holds(self.when, values)
 
     def _within(self, value: Any) -> bool:
@@ -130,7 +130,7 @@ class Key:
 
 
 def holds(condition: str, values: Mapping[str, Any]) -> bool:
-    """Says whether values by dotted key meet a condition; the empty condition is always met.
+    """Tells whether values by dotted key meet a condition; the empty condition is always met.
 
     A condition is ``KEY=A|B`` (the value is A or B), ``KEY!=A|B`` (it is neither) or ``KEY`` (it is neither 0 nor
     empty), or several of these joined by ``and``. A condition on a key that ``values`` lacks is met.

@@ -12,10 +12,11 @@ _TOP = """# Keys of a config
 `python -m resnet_flax.config > docs/config.md` generates this page from
 [resnet_flax/config/table.py](../resnet_flax/config/table.py).
 
-A key that is "refused" ends the command with an error; a key without an effect is ignored, with a remark, or refused
-by a message that says what to set. `model.gate_bias` is ignored in silence by units without gates. Reports that
-compare a run with published recipes leave out the keys that are "not part of a recipe". A run resumes only with the
-same values, except for keys that "may change", and keys that "may grow" to larger values.
+In the column of notes, "refused unless" means that otherwise any value but the default ends the command with an error.
+"has an effect only if" means that otherwise the key is ignored, and a remark says so if you set it (`init.reset_head`
+is refused instead). Units without gates ignore `model.gate_bias` without a remark. Reports that compare a run with
+published recipes leave out the keys that are "not part of a recipe". A run resumes only with the same values, except
+for keys that "may change", and keys that "may grow" to larger values.
 """
 _HEADER = "| key | default | values | meaning | notes |\n| --- | --- | --- | --- | --- |\n"
 

@@ -228,7 +228,7 @@ def base() -> ConfigDict:
 
 
 def in_memory(data: Mapping[str, Any]) -> bool:
-    """Says whether the section ``data`` of a config keeps the whole data set in memory instead of streaming it."""
+    """Tells whether the section ``data`` of a config keeps the whole data set in memory instead of streaming it."""
     return data["pipeline"] == "resident"
 
 

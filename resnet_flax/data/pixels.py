@@ -54,7 +54,7 @@ def normalization(name: str, train: Images) -> Normalization:
 
 
 def constants(name: str, channels: int) -> Normalization:
-    """Returns a normalisation that is no statistic of images, for images with so many channels.
+    """Returns a normalisation that is no statistic of images, for images with this number of channels.
 
     Raises:
       ValueError: It is for another number of channels.

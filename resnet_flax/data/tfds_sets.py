@@ -133,7 +133,7 @@ def _is_prepared(folder: Path, name: str) -> bool:
 
 
 def is_readable(folder: Path) -> bool:
-    """Says whether a prepared data set can be read without TensorFlow, by the format of its files."""
+    """Tells whether a prepared data set can be read without TensorFlow, by the format of its files."""
     return _info_file(folder).get("fileFormat") == "array_record"
 
 

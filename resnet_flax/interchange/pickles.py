@@ -132,7 +132,7 @@ def read(path: Path) -> Any:
 
 
 def is_tar(file: BinaryIO) -> bool:
-    """Whether a file is a tar."""
+    """Tells whether a file is a tar."""
     file.seek(257)
     return file.read(5) == b"ustar"
 

@@ -235,5 +235,5 @@ def common_prefix(names: Iterable[str]) -> str:
 
 
 def is_norm(layer: str) -> bool:
-    """Whether one of our layers is a BN, or the bias that replaces it, judging by its name."""
+    """Tells whether one of our layers is a BN, or the bias that replaces it, judging by its name."""
     return layer.rstrip("0123456789").endswith("bn")

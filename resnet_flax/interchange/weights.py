@@ -60,7 +60,7 @@ def deviations(config: ConfigDict) -> list[str]:
 
 
 def _has_other_units(model: Mapping[str, Any], layout: WeightLayout) -> bool:
-    """Says whether a network has the tensors of the library's network, but other units; the libraries' are residual."""
+    """Tells whether a network has the tensors of the library's network, which is residual, but other units."""
     if model["unit"] == "residual" or model["family"] != layout.families[0]:
         return False
 

@@ -156,6 +156,6 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Says whether a text is a number, optionally with its deviation (``±``) or its total (``of``)."""
+    """Tells whether a text is a number, optionally with its deviation (``±``) or its total (``of``)."""
     number = r"([-+−]?\d[\d.,:]*(e[-+]?\d+)?%?|nan|inf)"
     return re.fullmatch(rf"{number}( (±|of) {number})?", text) is not None

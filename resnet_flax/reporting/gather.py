@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Says whether the run has taken the last step of its config."""
+        """True if the run has taken the last step of its config."""
         return self.state == State.FINISHED
 
     @property

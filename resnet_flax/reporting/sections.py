@@ -128,7 +128,7 @@ def _picture(folder: Path, file: str, caption: str, numbers: Numbers) -> Block:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Says whether a path from a record stays inside the folder and names no pipe or device."""
+    """Tells whether a path from a record stays inside the folder and names no pipe or device."""
     try:
         real = Path(os.path.realpath(path))
         return real.is_relative_to(os.path.realpath(folder)) and (real.is_file() or not real.exists())

@@ -89,7 +89,7 @@ class PlannedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Says whether the directory holds a run of this config that has taken its last step."""
+        """True if the directory holds a run of this config that has taken its last step."""
         return self.directory.is_finished(self.config)
 
     @property
@@ -161,7 +161,7 @@ class Outcome:
 
     @property
     def has_ended(self) -> bool:
-        """Says whether the run is finished or has failed, so that it will take no further step."""
+        """True if the run is finished or has failed, so that it will take no further step."""
         return self.failure not in ("interrupted", "running", "not begun")
 
     @property

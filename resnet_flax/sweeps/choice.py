@@ -35,7 +35,7 @@ class Candidate:
 
     @property
     def has_ended(self) -> bool:
-        """Says whether all of its runs have ended."""
+        """True if all of its runs have ended."""
         return all(o is not None and o.has_ended for o in self.outcomes)
 
     @property
@@ -77,7 +77,7 @@ class Choice:
 
     @property
     def failed(self) -> bool:
-        """Says whether every candidate has failed."""
+        """True if every candidate has failed."""
         return all(candidate.has_ended and candidate.failure for candidate in self.candidates)
 
     def keys_at_end(self, over: Sequence[str]) -> list[str]:

@@ -137,7 +137,7 @@ def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str]
 
 
 def is_in_name(key: str, value: Any) -> bool:
-    """Says whether a network's name implies a config value. The name ``vgg-16`` implies the family, too."""
+    """Tells whether a network's name implies a config value. The name ``vgg-16`` implies the family, too."""
     return key in configs.NAME_KEYS and (key != "model.family" or value == "vgg")
 
 
@@ -218,7 +218,7 @@ def identity(config: ConfigDict) -> tuple[Any, ...]:
 
 
 def _holds(run: PlannedRun) -> bool:
-    """Says whether the run's own directory holds it, or holds something unreadable that is refused later."""
+    """Tells whether the run's own directory holds it, or holds something unreadable that is refused later."""
     try:
         there = run.directory.config()
     except UserError:

@@ -105,7 +105,7 @@ def measured(names: Sequence[str], logits: Array, batch: Batch) -> dict[str, Arr
         values = found[name] = OF_EXAMPLES[name].function(logits, _Batch(name, batch))
         if getattr(values, "shape", None) != logits.shape[:1]:
             raise UserError(
-                f"metric {name!r} returned {_kind(values)}; a metric of examples returns one number per example, shape "
+                f"metric {name!r} returned {_kind(values)}; a per-example metric returns one number per example, shape "
                 f"{logits.shape[:1]}"
             )
     return found
@@ -140,7 +140,7 @@ def check_of_steps(name: str, found: Any) -> None:
     if wrong or not leaves:
         what = _kind(wrong[0] if wrong and not isinstance(found, list | tuple) else found)
         raise UserError(
-            f"metric {name!r} returned {what}; a metric of steps returns a number, shape (), or a dict of numbers by "
+            f"metric {name!r} returned {what}; a per-step metric returns a number, shape (), or a dict of numbers by "
             f"layer, with shape (units,) for layers of scanned units"
         )
 
@@ -164,13 +164,13 @@ def loss(logits: Array, batch: Batch) -> Array:
 
 @of_examples
 def error(logits: Array, batch: Batch) -> Array:
-    """Whether the class with the largest logit is wrong."""
+    """Tells whether the class with the largest logit is wrong."""
     return jnp.argmax(logits, -1) != batch["labels"]
 
 
 @of_examples(above=5)
 def top5_error(logits: Array, batch: Batch) -> Array:
-    """Whether the image's class is not among the five with the largest logits.
+    """Tells whether the image's class is not among the five with the largest logits.
 
     Equal logits are ranked by class index, as ``argmax`` takes the first: a network with equal logits for all classes
     is right only on the first five classes. A NaN logit counts as an error.

@@ -49,7 +49,7 @@ class RunSetup:
 
     @property
     def onednn(self) -> bool:
-        """Whether oneDNN computes the training steps."""
+        """True if oneDNN computes the training steps."""
         return uses_onednn(self.config, self.image_shape)
 
     @property
@@ -80,7 +80,7 @@ def image_dtype(config: ConfigDict) -> jnp.dtype:
 
 
 def uses_onednn(config: ConfigDict, image_shape: tuple[int, int, int]) -> bool:
-    """Whether oneDNN computes a config's training steps."""
+    """Tells whether oneDNN computes a config's training steps."""
     pixels = config.train.steps * config.train.batch_size * image_shape[0] * image_shape[1]
     return compilation.onednn_pays(config.model.dtype, pixels)
 

@@ -241,7 +241,7 @@ def reset_sums(state: State) -> State:
 
 
 def all_finite(state: State) -> bool:
-    """Whether every parameter, average and running statistic is finite; only such states are saved.
+    """Tells whether every parameter, average and running statistic is finite; only such states are saved.
 
     Checked on the host: for a hundred arrays, compiling a program would take longer than all the checks of most runs.
     """

@@ -49,7 +49,7 @@ CIFAR = "--config=configs/cifar10.py:residual-20"
         ([DIGITS, WORKDIR, "extra"], "argument 'extra' is not a flag"),
         ([DIGITS], "--workdir is missing: Run directory"),
         ([WORKDIR], "--config is missing: FILE:UNIT-DEPTH, such as configs/digits.py:plain-56"),
-        ([WORKDIR, "--config.train.steps=9"], "--config.train.steps sets a key of a config: .* by --config=FILE$"),
+        ([WORKDIR, "--config.train.steps=9"], "--config.train.steps sets a key of a config; .*: --config=FILE$"),
         ([DIGITS, WORKDIR, "--processes=2"], "--coordinator, --processes and --process belong together"),
         # the file and the name
         (["--config=configs/digit.py:plain-8", WORKDIR], "--config=configs/digit.py: there is no such file"),
