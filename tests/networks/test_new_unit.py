@@ -64,7 +64,7 @@ class DrawingUnit(Unit):
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_each_unit_draws_another_number(monkeypatch, unroll):
+def test_each_unit_draws_another_number(monkeypatch, double, unroll):
     """The deviation of equally many zeros and draws is half a draw."""
     monkeypatch.setitem(UNITS, "drawing", DrawingUnit)
     net = network("drawing", unroll=unroll)
