@@ -72,7 +72,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
             c.model.gate_bias = import_named("networks.highway:gate_bias")(c.model.depth)
         if c.data.folder:
             c.data.name = "folder"
-        if c.schedule.name == "cosine" and not c.schedule.decay_steps:
+        if _decays(c) and not c.schedule.decay_steps:
             c.schedule.decay_steps = c.train.steps
         c.module = recorded_files(flatten(c))
     return c
@@ -80,8 +80,13 @@ def resolve(c: ConfigDict) -> ConfigDict:
 
 def unresolved(c: ConfigDict) -> ConfigDict:
     """Undoes :func:`resolve` in place for values that equal the derived ones, so that they are derived again."""
-    if c.schedule.name == "cosine" and c.schedule.decay_steps == c.train.steps:
+    if _decays(c) and c.schedule.decay_steps == c.train.steps:
         c.schedule.decay_steps = 0
     if c.model.gate_bias == import_named("networks.highway:gate_bias")(c.model.depth):
         c.model.gate_bias = None
     return c
+
+
+def _decays(c: ConfigDict) -> bool:
+    """Tells whether the schedule, which may be the user's own, ends at ``schedule.decay_steps``."""
+    return KEYS["schedule.decay_steps"].applies(flatten(c))

@@ -81,7 +81,7 @@ class Stage(nn.Module):
             scan = nn.scan(
                 in_loop,
                 variable_axes=dict.fromkeys(("params", "batch_stats", "intermediates", *probes.COLLECTIONS), 0),
-                split_rngs={"params": True},
+                split_rngs={"params": True, "unit": True},
                 length=rest,
                 unroll=rest if unroll else 1,
             )

@@ -35,6 +35,8 @@ class Unit(nn.Module):
       gated: Whether the unit has gates, whose initial bias is ``model.gate_bias``.
       can_start_as_identity: Whether the unit is the identity, and still learns, when the scale of its last BN starts
         at 0.
+      is_random: Whether the unit draws random numbers in training. ``self.make_rng("unit")`` is then a key that
+        differs from step to step and unit to unit, the same on every device. Elsewhere ``has_rng("unit")`` is False.
     """
 
     filters: int
@@ -47,6 +49,7 @@ class Unit(nn.Module):
     ends_activated: ClassVar[bool] = True
     gated: ClassVar[bool] = False
     can_start_as_identity: ClassVar[bool] = False
+    is_random: ClassVar[bool] = False
 
     def __call__(self, x: Array, train: bool) -> Array:
         """[N, H, W, C] -> [N, ceil(H / stride), ceil(W / stride), filters]."""

@@ -48,8 +48,17 @@ def learning_rate(optimizer: Mapping[str, Any], schedule: Mapping[str, Any]) -> 
 
 
 def schedule_warning(config: ConfigDict) -> str:
-    """Returns a warning if the run ends before its schedule has lowered the learning rate; else an empty string."""
-    schedule, steps = config.schedule, config.train.steps
+    """Returns a warning if the schedule is hardly what the user wants; otherwise an empty string.
+
+    That is the case if the warm-up is faster than the training, or if the run ends before the learning rate is lowered.
+    """
+    schedule, steps, rate = config.schedule, config.train.steps, config.optimizer.learning_rate
+    if schedule.warmup_steps and schedule.warmup == "constant" and schedule.warmup_learning_rate > rate:
+        return (
+            f"the warm-up is faster than the training: schedule.warmup_learning_rate={schedule.warmup_learning_rate} "
+            f"for {schedule.warmup_steps} steps, optimizer.learning_rate={rate}; to do without it, give "
+            f"--config.schedule.warmup_steps=0"
+        )
     if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps > 1:
         return (
             f"the learning rate is never lowered: schedule.milestones={tuple(schedule.milestones)} lie beyond "
@@ -78,7 +87,7 @@ def warn_once(config: ConfigDict, say: Callable[[str], None]) -> None:
 def _piecewise(rate: Array, schedule: Mapping[str, Any]) -> optax.Schedule:
     def at(step: Array) -> Array:
         value, milestones, factor = rate, schedule["milestones"], schedule["factor"]
-        for i in range(len(milestones)):  # one by one: its rounding is that of earlier versions
+        for i in range(len(milestones)):  # one by one: factor ** n would round differently
             value = jnp.where(step < milestones[i], value, factor * value)
         return value
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from resnet_flax.data.layouts import DATA_AXIS, Arrays, Layout, device_batch
-from resnet_flax.data.transforms import Transform, example_keys
+from resnet_flax.data.transforms import Transform, example_keys, stream_key
 from resnet_flax.networks import Network
 from resnet_flax.networks.compilation import jit
 from resnet_flax.training import metric_functions
@@ -34,6 +34,7 @@ def training_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     dropout_keys: Array | None = None,
+    unit_key: Array | None = None,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     ema: ArrayLike = 0.0,
@@ -49,18 +50,24 @@ def training_step(
       images: [n, H, W, C], this device's images.
       labels: [n] int32.
       axis_name: The mesh axis over which the batch is split; None on one device.
+      network: The network, built with the same ``axis_name``.
+      optimizer: The optimizer of the recipe; it adds the weight decay, which the loss does not hold.
       dropout_keys: [n], a random key for each image; needed if the network has dropout.
+      unit_key: The step's random key, the same on all devices; needed if the network's units are random.
       label_smoothing: The part of each target that is spread over all classes (arXiv:1512.00567, section 7).
       accumulate: The number of parts of the n images that are computed one after the other, which needs the memory of
         one part. The result is that of the whole batch if each BN group lies within a part.
       ema: The final decay of :func:`~.optimizer.moving_average`, if the state has an average.
       metrics: The names in ``train.metrics``, whose sums the state has.
     """
+    rngs = None if unit_key is None else {"unit": unit_key}
     of_examples = ("error", *(name for name in metrics if name in metric_functions.OF_EXAMPLES))
 
     def loss_of(params: dict, images: Array, labels: Array, keys: Array | None) -> tuple[Array, tuple[dict, dict]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updates = network.apply(variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"])
+        logits, updates = network.apply(
+            variables, images, train=True, dropout_keys=keys, mutable=["batch_stats"], rngs=rngs
+        )
         losses = _cross_entropy(logits, labels, label_smoothing)
         measured = metric_functions.measured(of_examples, logits, {"images": images, "labels": labels})
         return losses.mean(), (metric_functions.summed(measured), updates.get("batch_stats", {}))
@@ -200,8 +207,12 @@ def make_train_steps(
 
     Args:
       network: A network built with ``axis_name=DATA_AXIS``.
+      recipe: The optimizer and schedule. Its numbers become arguments of the program.
       layout: How the batches are arranged in the arrays.
+      transform: Normalises and augments the images of a batch.
+      seed: The seed of the run.
       batch_size: Images per step, on all devices together.
+      mesh: The mesh of all devices.
       label_smoothing: See :func:`training_step`.
       accumulate: See :func:`training_step`.
       metrics: See :func:`training_step`.
@@ -212,10 +223,12 @@ def make_train_steps(
     def step(arrays: Arrays, seed: Array, numbers: Numbers, state: State) -> State:
         batch = device_batch(layout, arrays, seed, state.step, per_device)
         keys = example_keys(seed, "dropout", state.step, batch["place"]) if network.dropout else None
+        unit_key = jax.random.fold_in(stream_key(seed, "unit"), state.step) if network.unit.is_random else None
         return training_step(
             state, transform.train(batch, seed, state.step), batch["labels"], network=network,
             optimizer=recipe.optimizer(numbers), axis_name=DATA_AXIS, dropout_keys=keys,
-            label_smoothing=label_smoothing, accumulate=accumulate, ema=numbers["optimizer.ema"], metrics=metrics,
+            unit_key=unit_key, label_smoothing=label_smoothing, accumulate=accumulate, ema=numbers["optimizer.ema"],
+            metrics=metrics,
         )  # fmt: skip
 
     unsplit = PartitionSpec()

@@ -4,18 +4,24 @@ import math
 import re
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from resnet_flax import config
+from resnet_flax.registry import Registry
+from resnet_flax.training import schedule
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.schedule import learning_rate, schedule_warning, warn_once
+from tests.pages import block
 
 
-def rates(steps, **schedule):
+def rates(steps, **keys):
     c = config.base()
-    c.schedule.update(schedule)
+    c.schedule.update(keys)
     rate = learning_rate(c.optimizer, c.schedule)
     return [float(rate(s)) for s in steps]
 
@@ -54,9 +60,16 @@ def test_cosine():
             "not reach 0: schedule.decay_steps=90000, train.steps=64000; to reach it, give "
             "--config.schedule.decay_steps=64000$",
         ),
+        ({"schedule.warmup_steps": 400}, ""),
+        ({"schedule.warmup_steps": 400, "schedule.warmup": "linear", "optimizer.learning_rate": 0.001}, ""),
+        (
+            {"schedule.warmup_steps": 400, "optimizer.learning_rate": 0.001},
+            "warmup_learning_rate=0.01 for 400 steps, optimizer.learning_rate=0.001; to do without it, give "
+            "--config.schedule.warmup_steps=0$",
+        ),
     ],
 )
-def test_a_run_that_ends_before_its_schedule_gets_a_warning(given, message):
+def test_a_schedule_that_hardly_fits_the_run_gets_a_warning(given, message):
     c = config.base()
     c.update_from_flattened_dict(given)
     said = schedule_warning(config.resolve(c))
@@ -78,6 +91,18 @@ def test_the_flag_that_the_warning_names_is_accepted(monkeypatch):
     flag = config_flags.DEFINE_config_dict("c", ConfigDict({"m": (1, 2)}), flag_values=(values := flags.FlagValues()))
     values(sys.argv)
     assert flag.value.m == (200, 300)
+
+
+def test_a_user_can_register_a_schedule(monkeypatch):
+    """Uses the example in docs/extending.md. Its numbers are traced, as in the compiled step."""
+    monkeypatch.setattr(schedule, "SCHEDULES", Registry("schedule", schedule.SCHEDULES))
+    exec(block("def linear("), {"jnp": jnp, "SCHEDULES": schedule.SCHEDULES})
+    c = config.base()
+    c.schedule.name, c.train.steps = "linear", 200
+    recipe = Recipe(config.resolve(c))
+    rate = jax.jit(lambda numbers, step: recipe.rate(numbers)(step))
+    ours = [float(rate(recipe.numbers, step)) for step in (0, 50, 200, 300)]
+    np.testing.assert_allclose(ours, [0.1, 0.075, 0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("step", [0, 10, 63_999])

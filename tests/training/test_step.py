@@ -20,6 +20,7 @@ from resnet_flax.training.schedule import learning_rate
 from resnet_flax.training.state import abstract_state, initial_state
 from resnet_flax.training.step import make_train_steps, reset_sums, training_step
 from tests.marks import slow
+from tests.networks.test_new_unit import StochasticUnit
 
 
 def network_of(unit, depth, dtype="float32", **keys):
@@ -117,6 +118,16 @@ def test_eight_devices_agree_with_one(double, unit, bn_group):
     assert one.sums["images"] == eight.sums["images"] == 320
     assert one.sums["errors"] == eight.sums["errors"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
+
+
+def test_eight_devices_drop_the_same_branches_as_one(double, monkeypatch):
+    """The unit of docs/extending.md, in both stages of one unit each; with BN groups of 4 images."""
+    monkeypatch.setitem(UNITS, "stochastic", StochasticUnit)
+    one, eight = (run_on(devices, [10], 4, "float64", "stochastic") for devices in (1, 8))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, eight)
+    monkeypatch.setattr(StochasticUnit, "is_random", False)
+    kept = run_on(1, [10], 4, "float64", "stochastic")
+    assert abs(float(one.sums["loss"] / kept.sums["loss"]) - 1) > 1e-3
 
 
 @pytest.mark.slow  # test_layouts.py and test_dropout.py test that random numbers do not depend on the device
