@@ -47,6 +47,7 @@ def test_the_pages_lines_run(run, tmp_path, monkeypatch):
     assert sorted(scope["runs"]["optimizer.weight_decay"]) == [1e-4, 1e-4, 1e-2, 1e-2]
     assert set(scope["runs"]["state"]) == {"finished"}
     assert scope["images"].shape == (1, 8, 8, 1)
+    assert scope["logits"].shape == (100, 10)
     assert scope["losses"][-1] < scope["losses"][0]  # the page's custom training loop works
 
 
