@@ -204,7 +204,10 @@ class RunReader(CheckedFiles):
         return read_record(self.path / CHECKPOINTS / str(step) / RECORD, step)
 
     def steps(self) -> list[int]:
-        """Lists the steps of complete checkpoints, ascending."""
+        """Lists the steps of complete checkpoints, ascending.
+
+        Orbax gives a folder its final name when the checkpoint is complete.
+        """
         folder = self.path / CHECKPOINTS
         try:
             return sorted(int(p.name) for p in folder.iterdir() if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
@@ -212,15 +215,6 @@ class RunReader(CheckedFiles):
             return []
         except OSError as error:
             raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
-
-    def has_checkpoint(self, step: int | None = None) -> bool:
-        """Whether there is a complete checkpoint at a step, or at any step if it is None.
-
-        Orbax gives a folder its final name when the checkpoint is complete.
-        """
-        if step is None:
-            return any(folder.name.isdecimal() for folder in (self.path / CHECKPOINTS).glob("*"))
-        return (self.path / CHECKPOINTS / str(step)).is_dir()
 
     def is_finished(self, config: ConfigDict) -> bool:
         """Whether the folder holds a run of this config that has reached its last step."""
@@ -231,7 +225,7 @@ class RunReader(CheckedFiles):
             lines = self.repaired_metrics()[0]
         except UserError:  # resuming the run reports the damage
             return False
-        return bool(lines) and lines[-1]["step"] >= config.train.steps and self.has_checkpoint(config.train.steps)
+        return bool(lines) and lines[-1]["step"] >= config.train.steps and config.train.steps in self.steps()
 
     def status(self, lines: Sequence[_Line], total_steps: int) -> Status:
         """Returns the run's state.

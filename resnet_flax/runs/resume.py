@@ -148,7 +148,7 @@ def check_tested(run: RunDirectory, config: ConfigDict, now: str) -> None:
 
 
 def _refuse_old(run: RunDirectory, config: ConfigDict, reason: str) -> None:
-    if reason and run.has_checkpoint() and not run.is_finished(config):
+    if reason and run.steps() and not run.is_finished(config):
         raise UserError(
             f"--workdir={run.path} holds a run that cannot be resumed: it was begun under an old rule: {reason}. It "
             f"can still be evaluated and exported; to train it again, choose another folder"
