@@ -45,7 +45,6 @@ class Images:
         return hashlib.sha256(self.images[:, self.images.shape[1] // 2].tobytes()).digest()
 
 
-Split = Images | Photographs
 S = TypeVar("S", Images, Photographs)
 
 

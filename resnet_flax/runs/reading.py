@@ -152,8 +152,11 @@ class RunReader(CheckedFiles):
         """Reads the description of the images that a run was begun on; None for a run of an earlier version."""
         return self.object(PHOTOGRAPHS, schemas.check_photographs)
 
-    def preprocessing(self) -> "Preprocessing | None":
+    def preprocessing(self, damaged_as_none: bool = False) -> "Preprocessing | None":
         """Reads the preprocessing of images; returns None if an earlier version began the run.
+
+        Args:
+          damaged_as_none: Whether a damaged file without a checksum counts as missing, so that it is written again.
 
         Raises:
           UserError: The file is damaged.
@@ -164,25 +167,16 @@ class RunReader(CheckedFiles):
         try:
             return None if text is None else Preprocessing.from_json(text)
         except ValueError as error:
+            if damaged_as_none:
+                return None
             raise UserError(f"{self.path / PREPROCESSING}: {error}") from None
-
-    def readable_preprocessing(self) -> "Preprocessing | None":
-        """Reads the preprocessing; returns None if the file must be written again.
-
-        That is the case if it is missing, or if it is damaged and has no checksum.
-        """
-        from resnet_flax.data.preprocessing import Preprocessing  # Lazy import: reports do not need jax.
-
-        text = self._preprocessing_text()
-        try:
-            return None if text is None else Preprocessing.from_json(text)
-        except ValueError:
-            return None
 
     def saved_normalization(self, config: ConfigDict) -> "Normalization | None":
         """Returns the normalisation that an earlier start of the same run saved, or None."""
         there = self.config()
-        found = None if there is None or configs.differences(there, config) else self.readable_preprocessing()
+        if there is None or configs.differences(there, config):
+            return None
+        found = self.preprocessing(damaged_as_none=True)
         return None if found is None else found.normalization
 
     def _preprocessing_text(self) -> str | None:

@@ -109,7 +109,7 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
     """
     if run.config() is None:
         return
-    there = run.readable_preprocessing()
+    there = run.preprocessing(damaged_as_none=True)
     if there is not None and (differing := there.differences(preprocessing)):
         raise UserError(
             f"--workdir={run.path} holds a run on other images; choose another folder, or its images. They differ in "
