@@ -41,7 +41,8 @@ def findings(results: Results) -> Findings:
         figures.append(paper.figure_1(plain, folder / "figure1.png", f"{title}, as in the paper's Fig. 1"))
     first = [o for o in outcomes if not o.failure and o.run.config.seed == min(results.request.seeds)]
     if first and not results.stopped:
-        responses = {o.run.label: propagation.deviations_after_training(o.run, given.images) for o in first}
+        measured = {o.run.label: propagation.after_training(o.run, given.images) for o in first}
+        responses = {label: [deviation for _, deviation in found.responses] for label, found in measured.items()}
         figures.append(paper.figure_7(first, responses, folder / "figure7.png", title, given.images))
     return Findings(figures, notes=[_protocol(results)])
 

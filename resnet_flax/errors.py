@@ -33,3 +33,8 @@ class Failed(Exception):
     """Part of the work failed with an error of the program or the machine. The rest is done."""
 
     exit_code = FAILED
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, which may be pages long, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

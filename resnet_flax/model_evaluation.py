@@ -99,22 +99,22 @@ def _evaluate_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
 def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
     """Evaluates the probabilities averaged over several crops of each photograph."""
     config, splits = chosen.config, chosen.splits
-
-    def unreadable(error: UserError) -> None:
-        if config.data.broken == "stop":
-            # The hint is left out for data in memory, where the config refuses data.broken=skip.
-            hint = "" if configs.in_memory(config.data) else "; set data.broken=skip to continue without it"
-            raise UserError(f"{error}{hint}")
-        print(f"{error}; skipped", file=sys.stderr)
-
     photographs = [photo for found in splits.values() for photo in found]
     labels = np.concatenate([found.labels for found in splits.values()])
-    scores = scoring.log_probabilities(
-        net.network, net.variables, net.preprocessing, photographs, chosen.view, config.train.eval_batch_size,
-        unreadable,
-    )  # fmt: skip
-    read = ~np.isnan(scores[:, 0])
-    return evaluate_log_probabilities(scores[read], labels[read])
+    scores, kept = np.empty((len(photographs), net.network.classes)), list[int]()
+    what = net.network, net.variables, net.preprocessing, photographs, chosen.view, config.train.eval_batch_size
+    with closing(scoring.stream_log_probabilities(*what)) as rows:
+        for row, label in zip(rows, labels, strict=True):
+            if not isinstance(row, UserError):
+                scores[len(kept)] = row
+                kept.append(label)
+            elif config.data.broken == "stop":
+                # The hint is left out for data in memory, where the config refuses data.broken=skip.
+                hint = "" if configs.in_memory(config.data) else "; set data.broken=skip to continue without it"
+                raise UserError(f"{row}{hint}")
+            else:
+                print(f"{row}; skipped", file=sys.stderr)
+    return evaluate_log_probabilities(scores[: len(kept)], np.array(kept, labels.dtype))
 
 
 def _print_broken(split: str, image: str, why: Callable[[], str]) -> None:

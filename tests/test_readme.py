@@ -11,8 +11,6 @@ import yaml
 
 from resnet_flax import main
 from resnet_flax.errors import DIVERGED, DONE, FAILED, INTERRUPTED, USER_MISTAKE
-from resnet_flax.sweeps import runner
-from resnet_flax.sweeps.cases import Outcome
 from tests.commands import ROOT, command, lines
 from tests.pages import DOCS, NOTEBOOKS, PAGES, README, WRITTEN, block, prose, python_blocks
 
@@ -124,22 +122,6 @@ def test_imports_in_code_exist(page):
                 module = importlib.import_module(node.module)
                 for alias in node.names:
                     assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
-
-
-def test_an_experiment_from_python(tmp_path, monkeypatch):
-    """The example in docs/sweeps.md runs, with a stand-in for training."""
-
-    def trained(runs, request, announcement):
-        line = {"step": 90, "epoch": 2.0, "train_error": 0.5, "test_error": 0.25, "seconds": 1.0}
-        return [Outcome(run, [line], 1, 10) for run in runs]
-
-    monkeypatch.setattr(runner, "execute", trained)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    monkeypatch.chdir(tmp_path)
-    scope = {}
-    exec(block('"plain_vs_residual").carry_out'), scope)
-    networks = [f"{unit}-{depth}" for unit in ("plain", "residual") for depth in (8, 20)]
-    assert scope["errors"] == {f"{name}, seed {seed}": 0.25 for name in networks for seed in (0, 1)}
 
 
 def test_the_documented_config_file_with_own_data(tmp_path):

@@ -24,10 +24,10 @@ _ENDLESS = 2**40  # images
 class RandomResizedCrop:
     """A crop of random area and shape, resized to a square."""
 
-    def __init__(
-        self, side: int, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    ) -> None:
-        self.side, self.scale, self.ratio = side, scale, ratio
+    scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
+
+    def __init__(self, side: int) -> None:
+        self.side = side
 
     def __call__(self, image: Image.Image) -> Image.Image:
         top, left, height, width = self._draw(*image.size)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from resnet_flax.networks.layer_names import named_leaves
 from resnet_flax.networks.stages import is_stacked
 
 
@@ -19,7 +20,7 @@ def reduce_layers(tree: Any, reduction: Callable[[Array], Array]) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def layers_in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> list[tuple[str, Any]]:
+def layers_in_order(tree: Mapping[str, Any], leaf: str, layers: str = r"[^.]+") -> list[tuple[str, Any]]:
     """Lists the layers that have a leaf of the given name, and their leaves, in the network's order.
 
     Args:
@@ -31,23 +32,5 @@ def layers_in_order(tree: Mapping[str, Any], leaf: str, layers: str = ".*") -> l
     Returns:
       ``[("stem_conv", x), ("stage1.1.conv1", x), ("stage1.2.conv1", x), ...]``.
     """
-    stages = sorted((k for k in tree if re.fullmatch(r"stage\d+", k)), key=lambda k: int(k[5:]))
-    before = {k: v for k, v in tree.items() if k.startswith("stem")}
-    ends = sorted(
-        (k for k in tree if k not in before and k not in stages), key=lambda k: (k == "dense", "hidden" in k, k)
-    )
-    found = _of_unit(before, leaf, layers, "")
-    for stage in stages:
-        found += _of_unit(tree[stage].get("first", {}), leaf, layers, f"{stage}.1.")
-        rest = tree[stage].get("rest", {})
-        units = {len(x) for x in jax.tree.leaves(rest)}
-        for j in range(units.pop() if units else 0):
-            found += _of_unit(jax.tree.map(lambda a, j=j: a[j], rest), leaf, layers, f"{stage}.{j + 2}.")
-    for name in ends:
-        found += _of_unit({name: tree[name]}, leaf, layers, "")
-    return found
-
-
-def _of_unit(unit: Mapping[str, Any], leaf: str, layers: str, prefix: str) -> list[tuple[str, Any]]:
-    named = [(name, unit[name]) for name in sorted(unit) if isinstance(unit[name], Mapping)]
-    return [(prefix + name, found[leaf]) for name, found in named if leaf in found and re.fullmatch(layers, name)]
+    pattern = re.compile(rf"((?:stage\d+\.\d+\.)?(?:{layers}))\.{leaf}")
+    return [(match[1], value) for name, value in named_leaves(tree) if (match := pattern.fullmatch(name))]

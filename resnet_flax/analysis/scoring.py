@@ -29,41 +29,6 @@ _WAITING_FILES = 256  # after this many later files, a file's batch is computed 
 Shape = tuple[int, int, int]
 
 
-def log_probabilities(
-    network: Network,
-    variables: dict[str, Any],
-    preprocessing: Preprocessing,
-    paths: Sequence[Readable],
-    view: View = "center",
-    batch_size: int = 32,
-    unreadable: Callable[[UserError], None] | None = None,
-) -> np.ndarray:
-    """Returns the log-probabilities of all photographs in one array; see :func:`stream_log_probabilities`.
-
-    Args:
-      unreadable: Called with the error of each file that cannot be read as an image; the file's row is then NaN. With
-        None, the error is raised instead.
-
-    Returns:
-      [N, classes] float64, in the order of the paths.
-
-    Raises:
-      UserError: As :func:`stream_log_probabilities`; or a file cannot be read as an image.
-      Diverged: A photograph's probabilities are not finite.
-    """
-    found = np.zeros((len(paths), network.classes))
-    with closing(stream_log_probabilities(network, variables, preprocessing, paths, view, batch_size)) as rows:
-        for place, row in enumerate(rows):
-            if not isinstance(row, UserError):
-                found[place] = row
-            elif unreadable is None:
-                raise row
-            else:
-                found[place] = np.nan
-                unreadable(row)
-    return found
-
-
 def stream_log_probabilities(
     network: Network,
     variables: dict[str, Any],

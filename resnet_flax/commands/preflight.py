@@ -99,7 +99,7 @@ def _name_broken(config: ConfigDict) -> int:
         return None
 
     try:
-        found = datasets.load_photographs(config.data)
+        found = datasets.load(config.data, pipeline="stream")
     except UserError:
         return 0
     broken = 0

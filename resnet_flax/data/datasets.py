@@ -213,15 +213,6 @@ def load_for_evaluation(data: Mapping[str, Any]) -> Data:
     return load(data, testing=True, pipeline="stream" if data["folder"] else None)
 
 
-def load_photographs(data: Mapping[str, Any]) -> Data:
-    """Loads a data set as photographs on disk, whatever ``data.pipeline`` says.
-
-    Raises:
-      UserError: See :func:`load`; or the data set has no photographs on disk.
-    """
-    return load(data, pipeline="stream")
-
-
 def image_shape(data: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """Returns (H, W, C) of the network's input for the section ``data``; None if it is known only after reading."""
     known = row(data["name"])

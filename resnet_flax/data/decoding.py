@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from resnet_flax.data.images import center_offset
+from resnet_flax.data.images import center, center_offset
 from resnet_flax.data.photographs import Bytes, Photo
 from resnet_flax.errors import UserError
 
@@ -80,7 +80,7 @@ def resize_and_crop(path: Readable, resize: int, side: int, channels: int, inter
     """
     image = read_photo(path, channels)
     check_strip(path, image, resize)
-    return center_crop(as_array(resize_short(image, resize, interpolation)), side, side)
+    return center(as_array(resize_short(image, resize, interpolation)), side, side)
 
 
 def square_around_crop(path: Readable, resize: int, side: int, channels: int, interpolation: str) -> np.ndarray:
@@ -135,21 +135,6 @@ def as_array(image: Image.Image) -> np.ndarray:
     """Returns a PIL image of mode RGB, L or RGBA as an array uint8 [H, W, C]."""
     array = np.asarray(image)
     return array if array.ndim == 3 else array[..., None]
-
-
-def center_crop(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns the central crop [height, width, C] of [H, W, C], at the place of torchvision's ``CenterCrop``.
-
-    Raises:
-      ValueError: The crop is larger than the array.
-    """
-    room = array.shape[0] - height, array.shape[1] - width
-    if min(room) < 0:
-        raise ValueError(
-            f"a crop of {height}x{width} is larger than the image of {array.shape[0]}x{array.shape[1]} pixels"
-        )
-    top, left = center_offset(array.shape[0], height), center_offset(array.shape[1], width)
-    return array[top : top + height, left : left + width]
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from resnet_flax.data import folders, tars, tfds_sets
 from resnet_flax.data.cache import cached_array
 from resnet_flax.data.images import Found
 from resnet_flax.data.photographs import Photographs, Records, TarMembers
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UserError, first_line
 from resnet_flax.interchange.class_names import in_imagenets_order
 from resnet_flax.runtime.progress import Progress
 
@@ -149,8 +149,7 @@ def _labels(records: Records, count: int) -> np.ndarray:
             return int(source[number]["label"])
         except Exception as error:
             raise UserError(
-                f"{place}: image {number} of {split} cannot be read: {tfds_sets.first_line(error)}; was it copied "
-                f"completely?"
+                f"{place}: image {number} of {split} cannot be read: {first_line(error)}; was it copied completely?"
             ) from None
 
     def read() -> np.ndarray:
@@ -222,9 +221,7 @@ def _validation_truth(devkit: Path) -> list[str]:
         numbers = {int(i): str(n) for i, n in zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)}
         return [numbers[int(line)] for line in files["ILSVRC2012_validation_ground_truth.txt"].split()]
     except Exception as error:  # tarfile and SciPy raise many types for a damaged file
-        raise UserError(
-            f"{devkit}: cannot be read; was it copied completely? ({tfds_sets.first_line(error)})"
-        ) from None
+        raise UserError(f"{devkit}: cannot be read; was it copied completely? ({first_line(error)})") from None
 
 
 def _devkit_files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

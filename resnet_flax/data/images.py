@@ -45,7 +45,6 @@ class Images:
         return hashlib.sha256(self.images[:, self.images.shape[1] // 2].tobytes()).digest()
 
 
-Split = Images | Photographs
 S = TypeVar("S", Images, Photographs)
 
 
@@ -134,15 +133,16 @@ def center_offset(length: int, side: int) -> int:
     return round((length - side) / 2)
 
 
-def center(images: Any, side: int) -> Any:
-    """Returns the central crops [N, side, side, C] of NumPy or JAX images [N, H, W, C]; ``side=0`` keeps them whole.
+def center(images: Any, height: int, width: int) -> Any:
+    """Returns the central crops [..., height, width, C] of NumPy or JAX images [..., H, W, C].
 
     The place of the crop is that of torchvision's ``CenterCrop``.
+
+    Raises:
+      ValueError: The crop is larger than the images.
     """
-    height, width = images.shape[1:3]
-    if side in (0, height) and side in (0, width):
-        return images
-    if side > min(height, width):
-        raise ValueError(f"a crop of {side} is larger than the images of {height}x{width} pixels")
-    top, left = center_offset(height, side), center_offset(width, side)
-    return images[:, top : top + side, left : left + side]
+    there = images.shape[-3:-1]
+    if height > there[0] or width > there[1]:
+        raise ValueError(f"a crop of {height}x{width} is larger than the images of {there[0]}x{there[1]} pixels")
+    top, left = center_offset(there[0], height), center_offset(there[1], width)
+    return images[..., top : top + height, left : left + width, :]

@@ -19,7 +19,7 @@ from resnet_flax.data import archives, decoding, folders, tfds_sets
 from resnet_flax.data.cache import Splits, cached, cached_array
 from resnet_flax.data.images import Found, Images, check_labels, set_aside_fifth
 from resnet_flax.data.photographs import Bytes
-from resnet_flax.errors import UnknownName, UserError
+from resnet_flax.errors import UnknownName, UserError, first_line
 from resnet_flax.paths import expanded
 from resnet_flax.runtime.progress import Progress
 
@@ -202,8 +202,7 @@ def _decode(folder: Path, split: str, size: _Size, channels: int | None) -> Imag
                 image, labels[i] = _pixels(example["image"], channels), example["label"]
             except Exception as error:
                 raise UserError(
-                    f"{folder}: image {i} of {split} cannot be read: {tfds_sets.first_line(error)}; was it "
-                    f"copied completely?"
+                    f"{folder}: image {i} of {split} cannot be read: {first_line(error)}; was it copied completely?"
                 ) from None
             image = _resize(image, size)
             if i == 0:  # allocate once for all images: stacking a list at the end would need twice the memory

@@ -29,7 +29,7 @@ class Normalization:
         """Returns the normalisation for the central crop of the images."""
 
         def crop(array: np.ndarray) -> np.ndarray:
-            return np.asarray(center(array[None], side)[0]) if array.ndim == 3 else array
+            return center(array, side, side) if array.ndim == 3 else array
 
         return Normalization(crop(self.mean), crop(self.std))
 

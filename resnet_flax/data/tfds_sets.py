@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UserError, first_line
 
 # Notes on the test images of a data set without a labelled split ``test`` begin with this.
 TESTED_ON = "tested on "
@@ -204,8 +204,3 @@ def _source(folder: Path, split: str, decoders: dict[str, Any]) -> Any:
             raise UserError(
                 f"{folder}: {split} cannot be read; was it copied completely? ({first_line(error)})"
             ) from None
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, or its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -95,7 +95,8 @@ class Transform:
 
     def evaluate(self, images: Array) -> Array:
         """Normalises images [n, H, W, C] uint8 and takes their central crops, without randomness."""
-        return center(self.normalization(images, self.dtype), self.crop)
+        whole = self.normalization(images, self.dtype)
+        return center(whole, self.crop, self.crop) if self.crop else whole
 
     def _augment(self, image: Array, key: Array) -> Array:
         """Pads, crops and flips an image (section 4.2): [H, W, C] -> [H, W, C], or [crop, crop, C]."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from resnet_flax.data import decoding
+from resnet_flax.data import decoding, images
 from resnet_flax.data.decoding import Readable
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import IMAGENET_CROP, Preprocessing
@@ -53,7 +53,7 @@ def center(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
       UserError: The file cannot be read as an image; the message names it.
     """
     side = preprocessing.image_size
-    return decoding.center_crop(_square(path, preprocessing), side, side)[None]
+    return images.center(_square(path, preprocessing), side, side)[None]
 
 
 def ten_crops(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
@@ -70,7 +70,7 @@ def ten_crops(path: Readable, preprocessing: Preprocessing) -> np.ndarray:
     side, square = preprocessing.image_size, _square(path, preprocessing)
     far = len(square) - side
     corners = [square[top : top + side, left : left + side] for top in (0, far) for left in (0, far)]
-    crops = np.stack([*corners, decoding.center_crop(square, side, side)])
+    crops = np.stack([*corners, images.center(square, side, side)])
     return np.concatenate([crops, crops[:, :, ::-1]])
 
 
@@ -102,7 +102,7 @@ def multiscale(path: Readable, preprocessing: Preprocessing, scales: tuple[int, 
     for side in sides:
         array = decoding.as_array(decoding.resize_short(image, side, preprocessing.interpolation))
         height, width = (max(s - s % _MULTIPLE, min(s, _MULTIPLE)) for s in array.shape[:2])
-        views.append(normalization(decoding.center_crop(array, height, width), np.float32)[None])
+        views.append(normalization(images.center(array, height, width), np.float32)[None])
     return views
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
-from resnet_flax.errors import Busy, Diverged, Interrupted, UserError
+from resnet_flax.errors import Busy, Diverged, Interrupted, UserError, first_line
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.sweeps.endings import SUCCESS, Ending, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending
 from resnet_flax.tracking.tracker import Tracking
 from resnet_flax.training import loop
 

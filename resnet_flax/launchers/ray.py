@@ -23,14 +23,14 @@ import jax
 from absl import flags
 
 from resnet_flax import config as configs
-from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.errors import Interrupted, UserError, first_line
 from resnet_flax.launchers import ray_task
 from resnet_flax.launchers.pace import Pace
 from resnet_flax.runs.file_names import WORKER_LOG
 from resnet_flax.runs.resume import remarks_on_finished
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.sweeps.cases import Cluster, PlannedRun
-from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure, first_line
+from resnet_flax.sweeps.endings import SUCCESS, Ending, earlier_failure
 
 _LOSSES = 10  # the number of workers that a run may lose before the run itself is assumed to crash them
 _POLL_SECONDS = 0.5

@@ -50,11 +50,6 @@ def of_weights(file: Weights, overrides: Mapping[str, Any], images: int) -> Meas
     return Measured(net.config, "after training", propagation.measure(net.network, net.variables, *examples))
 
 
-def deviations_after_training(run: PlannedRun, images: int) -> list[float]:
-    """Returns the standard deviation of each 3x3 layer's response in a finished run's network, in their order."""
-    return [value for _, value in after_training(run, images).responses]
-
-
 def measure(
     untrained: Sequence[PlannedRun],
     outcomes: Sequence[Outcome],

@@ -127,14 +127,12 @@ class Compiled:
     Attributes:
       seconds: Seconds for compiling.
       needed: Bytes of a device's memory that the program needs.
-      arguments: The part of ``needed`` for the state and the images.
       temporaries: The part of ``needed`` for temporary arrays.
       counts: Counts of the operations that a step launches; None if the program did not fit into memory.
     """
 
     seconds: float
     needed: float
-    arguments: float
     temporaries: float
     counts: Counts | None
 
@@ -233,14 +231,14 @@ class TargetStep:
             if found is None:
                 raise
             needed = float(found[1]) * _UNITS[found[2]]
-            return Compiled(time.perf_counter() - started, needed, math.nan, math.nan, None)
+            return Compiled(time.perf_counter() - started, needed, math.nan, None)
         seconds, memory = time.perf_counter() - started, compiled.memory_analysis()
         program = Program(compiled.as_text())
         counts = program.step()
         if self.config.data.pipeline == "stream":  # a call takes one step
             counts += program.outside_step()
         arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return Compiled(seconds, arguments + memory.temp_size_in_bytes, arguments, memory.temp_size_in_bytes, counts)
+        return Compiled(seconds, arguments + memory.temp_size_in_bytes, memory.temp_size_in_bytes, counts)
 
     def fits(self, compiled: Compiled) -> bool:
         """Tells whether a device has the memory that the program needs."""

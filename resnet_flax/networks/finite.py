@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from resnet_flax.networks.stages import is_stacked
+from resnet_flax.networks.layer_names import named_leaves
 
 _NAMED = 3  # at most this many arrays are named
 
@@ -21,16 +21,10 @@ def non_finite_layers(variables: Mapping[str, Any]) -> str:
       A text such as ``"stage2.3.conv1 kernel (1 of 2304 numbers)"`` (unit 3 of stage 2); empty if all are finite.
     """
     found = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    for name, leaf in named_leaves(*variables.values()):
         bad = ~np.isfinite(np.asarray(jax.device_get(leaf)))
-        if not bad.any():
-            continue
-        _, *layers, name = (key.key for key in path)
-        for i, unit in enumerate(bad, start=2) if is_stacked(path) else [(1, bad)]:
-            if unit.any():
-                places = {"first": "1", "rest": str(i)}
-                layer = ".".join(places.get(part, part) for part in layers)
-                found.append(f"{layer} {name} ({unit.sum()} of {unit.size} numbers)")
-    found.sort(key=lambda text: not text.startswith(("stem", "stage")))  # in the network's order: the head comes last
+        if bad.any():
+            layer, _, last = name.rpartition(".")
+            found.append(f"{layer} {last} ({bad.sum()} of {bad.size} numbers)")
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return ", ".join(found[:_NAMED]) + more

@@ -19,9 +19,8 @@ from resnet_flax.errors import UserError
 FOLDER = Path(__file__).parent
 
 ERRORS = ("test error %", "training error %", "top-1 error %", "top-5 error %")
-COUNTS = ("parameters", "multiply-adds")
 ROLES = ("paper", "peers")
-STATISTICS = ("as printed", "best", "mean", "median", "best epoch", "derived")
+STATISTICS = ("as printed", "best", "mean", "median", "best epoch")
 EVALUATIONS = ("single view", "10-crop")
 
 
@@ -32,19 +31,18 @@ class Number:
     Attributes:
       network: The network, such as ``residual-20`` or ``preactivation-bottleneck-164``.
       data: Name of the data set, as in ``data.name`` of a config.
-      metric: One of ERRORS (values in percent) or COUNTS.
-      value: The number.
+      metric: One of ERRORS.
+      value: The error in percent.
       by: Short name of the authors.
       source: Title of the paper or repository.
       address: ``arXiv:NUMBER`` or an https address of the source.
       where: The table or figure of the source.
-      statistic: The statistic over several runs or epochs; ``as printed`` if the source does not specify it,
-        ``derived`` if the number follows by arithmetic from the source.
+      statistic: The statistic over several runs or epochs; ``as printed`` if the source does not specify it.
       runs: Number of runs in the statistic; 0 if the source does not specify it.
       spread: Standard deviation over the runs, in the value's unit; 0 for none.
       variant: Distinguishes networks of the same name.
       config: Config keys and the values that select this variant.
-      evaluation: The views of a test image over which predictions are averaged; not used for counts.
+      evaluation: The views of a test image over which predictions are averaged.
       protocol: Further information on the measurement.
       differs: Differences of this project's recipe from the source's.
     """
@@ -67,8 +65,8 @@ class Number:
     differs: Sequence[str] = ()
 
     def __str__(self) -> str:
-        """Formats the number, such as ``6.61 ± 0.16 (mean of 5)`` or ``1,727,962``."""
-        text = f"{self.value:,.0f}" if self.metric in COUNTS else f"{self.value:.2f}"
+        """Formats the number, such as ``6.61 ± 0.16 (mean of 5)``."""
+        text = f"{self.value:.2f}"
         if self.spread:
             text += f" ± {self.spread:.2f}"
         if self.statistic == "as printed":
@@ -141,16 +139,14 @@ def read_all() -> list[Table]:
 
 def _mistakes(n: Number, known: Mapping[str, Any]) -> list[str]:
     """Returns the messages of a row's mistakes."""
-    count = n.metric in COUNTS
     checks = {
         f"network {n.network!r} is not UNIT-DEPTH or UNIT-BLOCK-DEPTH": re.fullmatch(
             r"[a-z]+(-(basic|bottleneck))?-\d+", n.network
         ),
-        f"metric is not one of {', '.join(ERRORS + COUNTS)}": n.metric in ERRORS + COUNTS,
+        f"metric is not one of {', '.join(ERRORS)}": n.metric in ERRORS,
         f"statistic {n.statistic!r} is not one of {', '.join(STATISTICS)}": n.statistic in STATISTICS,
-        f"evaluation {n.evaluation!r} is not one of {', '.join(EVALUATIONS)}": count or n.evaluation in EVALUATIONS,
-        f"value {n.value!r} is not an error in percent": count or (_is_number(n.value) and 0 < n.value < 100),
-        f"value {n.value!r} is not a positive whole number": not count or (type(n.value) is int and n.value > 0),
+        f"evaluation {n.evaluation!r} is not one of {', '.join(EVALUATIONS)}": n.evaluation in EVALUATIONS,
+        f"value {n.value!r} is not an error in percent": _is_number(n.value) and 0 < n.value < 100,
         f"spread {n.spread!r} is not a standard deviation": _is_number(n.spread) and n.spread >= 0,
         f"runs {n.runs!r} is not a number of runs": type(n.runs) is int and n.runs >= 0,
         f"address {n.address!r} is neither arXiv:NUMBER nor https": re.fullmatch(

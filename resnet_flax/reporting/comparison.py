@@ -2,7 +2,7 @@
 
 import dataclasses
 import string
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_flax import config as configs
@@ -68,7 +68,7 @@ def compare(given: Sequence[published.Table], runs: Sequence[RunFolder], only_ou
       runs: Our runs.
       only_ours: If true, the tables show only networks that we trained.
     """
-    numbers = [(n, table.role) for table in given for n in table.numbers if n.metric in published.ERRORS]
+    numbers = [(n, table.role) for table in given for n in table.numbers]
     found = []
     for data, metric in dict.fromkeys((n.data, n.metric) for n, _ in numbers):
         here = [(n, role) for n, role in numbers if (n.data, n.metric) == (data, metric)]
@@ -192,17 +192,3 @@ def _sources(numbers: Sequence[published.Number]) -> list[str]:
         if quoted not in places:
             places.append(quoted)
     return [f"{source}: {'; '.join(places)}." for source, places in found.items()]
-
-
-def counts(given: Sequence[published.Table], networks: Collection[str]) -> list[tuple[str, ...]]:
-    """Returns published parameters and multiply-adds of the named networks.
-
-    Returns:
-      Rows of the network, the metric, the value, the source and the protocol.
-    """
-    return [
-        (f"{n.network} ({n.variant})" if n.variant else n.network, n.metric, str(n), f"{n.by}, {n.where}", n.protocol)
-        for table in given
-        for n in table.numbers
-        if n.metric in published.COUNTS and n.network in networks
-    ]

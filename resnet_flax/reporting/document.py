@@ -16,7 +16,6 @@ class Text:
     """A paragraph."""
 
     text: str
-    kind: str = dataclasses.field(default="text", init=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +23,6 @@ class Problem:
     """A note that something is missing, in the place where it would be."""
 
     text: str
-    kind: str = dataclasses.field(default="problem", init=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Bullets:
     items: Sequence[str]
     terms: Sequence[str] = ()
     fine: bool = False
-    kind: str = dataclasses.field(default="bullets", init=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,6 @@ class Code:
     """Commands or a config, shown verbatim."""
 
     text: str
-    kind: str = dataclasses.field(default="code", init=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +60,6 @@ class Picture:
     file: Path
     label: str
     caption: str
-    kind: str = dataclasses.field(default="picture", init=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +78,6 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     details: Sequence["Fold"] = ()
-    kind: str = dataclasses.field(default="grid", init=False)
 
     @functools.cached_property  # The templates read it for every cell.
     def numeric(self) -> list[bool]:
@@ -99,7 +93,6 @@ class Fold:
 
     summary: str
     blocks: Sequence["Block"]
-    kind: str = dataclasses.field(default="fold", init=False)
 
 
 Block = Text | Problem | Bullets | Code | Picture | Grid | Fold

@@ -35,6 +35,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {
         "embedded": _embedded,
         "is_long": lambda cell: any(len(line) > _LONG for line in lines(cell)),
+        "kind": lambda block: type(block).__name__.lower(),
         "lines": lines,
         "zip": zip,
     }

@@ -166,11 +166,6 @@ def _published(keys: Sequence[str], runs: Sequence[RunFolder], numbers: Numbers)
             blocks.append(Problem(f"Published numbers are missing: {error}"))
     for found in comparison.compare(given, runs):
         blocks += _comparison(found, numbers)
-    counts = comparison.counts(given, {run.name for run in runs})
-    if counts:
-        header = ("network", "metric", "published", "source", "protocol")
-        grid = Grid(numbers.next("Table"), "Published sizes of networks.", header, counts)
-        blocks.append(Fold(f"{grid.label}: published sizes of networks ({len(counts)} rows)", [grid]))
     return blocks
 
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UserError, first_line
 
 
 def check_folder(folder: Path, read_only: bool = False) -> None:
@@ -53,12 +53,11 @@ def report_failure(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        text = (str(error).strip().splitlines() or [""])[0]
         disk = re.search(r"os_error_code=|RESOURCE_EXHAUSTED|DATA_LOSS", str(error))  # in TensorStore's messages
         if isinstance(error, ValueError) and not disk:
             raise
         reasons = re.findall(r": ([^:\n]+) \[os_error_code=", str(error))  # not always in the first line
-        reason = f"{text:.200}"
+        reason = f"{first_line(error):.200}"
         if isinstance(error, OSError) and error.strerror and error.filename:
             reason = f"{error.strerror}: {error.filename}"
         raise _unwritten(folder, reasons[-1] if reasons else reason) from None

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from resnet_flax.errors import UserError
+from resnet_flax.errors import UserError, first_line
 from resnet_flax.runs import array_checksums, checkpoint_folder, trees
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
@@ -177,8 +177,7 @@ class Checkpoints:
             if not self._hosts.any(failure is not None):
                 self.record = record
                 return found
-            first_line = (str(failure).strip().splitlines() or [""])[0]
-            reason = "on another host" if failure is None else f"{type(failure).__name__}: {first_line:.200}"
+            reason = "on another host" if failure is None else f"{type(failure).__name__}: {first_line(failure):.200}"
             logging.warning("checkpoint %d of %s cannot be read (%s)", candidate, self._folder, reason)
         if candidates:
             others = [s for s in self.steps() if s not in candidates]

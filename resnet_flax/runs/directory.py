@@ -129,7 +129,7 @@ class RunDirectory(RunReader):
           preprocessing: The run's preprocessing.
           photographs: The description of the images, as :meth:`photographs` returns it; None writes none.
         """
-        if self.readable_preprocessing() is None:
+        if self.preprocessing(damaged_as_none=True) is None:
             checksums.write(self.path / PREPROCESSING, preprocessing.to_json())
         if photographs is not None and not (self.path / PHOTOGRAPHS).is_file():
             checksums.write(self.path / PHOTOGRAPHS, json.dumps(photographs) + "\n")

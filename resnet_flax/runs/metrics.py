@@ -69,21 +69,6 @@ class MetricsLog:
             tracker.close()
 
 
-class NoMetricsLog:
-    """Log for the hosts other than the first, which write nothing."""
-
-    texts: Sequence[str] = ()
-
-    def write(self, line: _Line) -> None:
-        """Does nothing."""
-
-    def __enter__(self) -> "NoMetricsLog":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-
 def text_of(lines: Iterable[_Line]) -> str:
     """Formats lines as the content of a .jsonl file."""
     return "".join(json.dumps(line) + "\n" for line in lines)

@@ -152,8 +152,11 @@ class RunReader(CheckedFiles):
         """Reads the description of the images that a run was begun on; None for a run of an earlier version."""
         return self.object(PHOTOGRAPHS, schemas.check_photographs)
 
-    def preprocessing(self) -> "Preprocessing | None":
+    def preprocessing(self, damaged_as_none: bool = False) -> "Preprocessing | None":
         """Reads the preprocessing of images; returns None if an earlier version began the run.
+
+        Args:
+          damaged_as_none: Whether a damaged file without a checksum counts as missing, so that it is written again.
 
         Raises:
           UserError: The file is damaged.
@@ -164,25 +167,16 @@ class RunReader(CheckedFiles):
         try:
             return None if text is None else Preprocessing.from_json(text)
         except ValueError as error:
+            if damaged_as_none:
+                return None
             raise UserError(f"{self.path / PREPROCESSING}: {error}") from None
-
-    def readable_preprocessing(self) -> "Preprocessing | None":
-        """Reads the preprocessing; returns None if the file must be written again.
-
-        That is the case if it is missing, or if it is damaged and has no checksum.
-        """
-        from resnet_flax.data.preprocessing import Preprocessing  # Lazy import: reports do not need jax.
-
-        text = self._preprocessing_text()
-        try:
-            return None if text is None else Preprocessing.from_json(text)
-        except ValueError:
-            return None
 
     def saved_normalization(self, config: ConfigDict) -> "Normalization | None":
         """Returns the normalisation that an earlier start of the same run saved, or None."""
         there = self.config()
-        found = None if there is None or configs.differences(there, config) else self.readable_preprocessing()
+        if there is None or configs.differences(there, config):
+            return None
+        found = self.preprocessing(damaged_as_none=True)
         return None if found is None else found.normalization
 
     def _preprocessing_text(self) -> str | None:
@@ -204,7 +198,10 @@ class RunReader(CheckedFiles):
         return read_record(self.path / CHECKPOINTS / str(step) / RECORD, step)
 
     def steps(self) -> list[int]:
-        """Lists the steps of complete checkpoints, ascending."""
+        """Lists the steps of complete checkpoints, ascending.
+
+        Orbax gives a folder its final name when the checkpoint is complete.
+        """
         folder = self.path / CHECKPOINTS
         try:
             return sorted(int(p.name) for p in folder.iterdir() if re.fullmatch("[0-9]{1,18}", p.name) and p.is_dir())
@@ -212,15 +209,6 @@ class RunReader(CheckedFiles):
             return []
         except OSError as error:
             raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
-
-    def has_checkpoint(self, step: int | None = None) -> bool:
-        """Whether there is a complete checkpoint at a step, or at any step if it is None.
-
-        Orbax gives a folder its final name when the checkpoint is complete.
-        """
-        if step is None:
-            return any(folder.name.isdecimal() for folder in (self.path / CHECKPOINTS).glob("*"))
-        return (self.path / CHECKPOINTS / str(step)).is_dir()
 
     def is_finished(self, config: ConfigDict) -> bool:
         """Whether the folder holds a run of this config that has reached its last step."""
@@ -231,7 +219,7 @@ class RunReader(CheckedFiles):
             lines = self.repaired_metrics()[0]
         except UserError:  # resuming the run reports the damage
             return False
-        return bool(lines) and lines[-1]["step"] >= config.train.steps and self.has_checkpoint(config.train.steps)
+        return bool(lines) and lines[-1]["step"] >= config.train.steps and config.train.steps in self.steps()
 
     def status(self, lines: Sequence[_Line], total_steps: int) -> Status:
         """Returns the run's state.

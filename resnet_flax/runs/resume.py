@@ -109,7 +109,7 @@ def check_images(run: RunDirectory, preprocessing: "Preprocessing", photographs:
     """
     if run.config() is None:
         return
-    there = run.readable_preprocessing()
+    there = run.preprocessing(damaged_as_none=True)
     if there is not None and (differing := there.differences(preprocessing)):
         raise UserError(
             f"--workdir={run.path} holds a run on other images; choose another folder, or its images. They differ in "
@@ -148,7 +148,7 @@ def check_tested(run: RunDirectory, config: ConfigDict, now: str) -> None:
 
 
 def _refuse_old(run: RunDirectory, config: ConfigDict, reason: str) -> None:
-    if reason and run.has_checkpoint() and not run.is_finished(config):
+    if reason and run.steps() and not run.is_finished(config):
         raise UserError(
             f"--workdir={run.path} holds a run that cannot be resumed: it was begun under an old rule: {reason}. It "
             f"can still be evaluated and exported; to train it again, choose another folder"

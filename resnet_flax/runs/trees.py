@@ -19,7 +19,7 @@ def names(tree: Any) -> dict[str, Any]:
 
 def name_of(path: tuple[Any, ...]) -> str:
     """Formats a path of :mod:`jax.tree_util` as a name."""
-    return "/".join(map(_text, path))
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def nonempty_items(items: Mapping[str, Any]) -> set[str]:
@@ -47,7 +47,3 @@ def fill_template(like: Any, found: Any) -> Any:
     """Arranges the arrays that were read as the tree ``like``, with None for arrays that were not read."""
     read = {name: leaf for name, leaf in names(found).items() if leaf is not ocp.PLACEHOLDER}
     return jax.tree_util.tree_map_with_path(lambda path, _: read.get(name_of(path)), like)
-
-
-def _text(part: Any) -> str:
-    return str(next(getattr(part, name) for name in ("key", "name", "idx") if hasattr(part, name)))

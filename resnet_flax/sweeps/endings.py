@@ -21,8 +21,3 @@ def earlier_failure(config: ConfigDict, workdir: Path) -> Ending | None:
     if found is None or there is None or configs.differences(there, config) or there.train.steps != config.train.steps:
         return None
     return None if directory.is_finished(config) else ("diverged", found["message"])
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, because messages of libraries may be pages long."""
-    return (str(error).strip().splitlines() or [""])[0]

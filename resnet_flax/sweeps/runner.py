@@ -13,7 +13,7 @@ from typing import Any
 
 from resnet_flax import config as configs
 from resnet_flax.data.datasets import row
-from resnet_flax.errors import Failed, UserError
+from resnet_flax.errors import Failed, UserError, first_line
 from resnet_flax.reporting import record, tables
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import FULL_DISK
@@ -21,7 +21,6 @@ from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
 from resnet_flax.sweeps.declaration import Declaration, Findings, Results
 from resnet_flax.sweeps.earlier import check_kept
-from resnet_flax.sweeps.endings import first_line
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
 from resnet_flax.sweeps.plan import identity, locate, plan, print_plan, summary
 

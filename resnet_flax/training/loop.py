@@ -95,7 +95,7 @@ def _prepare(
         setup = prepare(config, directory.saved_normalization(config))
         if hosts.first:
             check_images(directory, config, setup.dataset, setup.normalization)
-        if config.init.weights and not directory.has_checkpoint():
+        if config.init.weights and not directory.steps():
             weights = fine_tuning.load(config, setup.network, setup.image_shape)
     except Exception as error:
         refusal = error

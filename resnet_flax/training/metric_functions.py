@@ -22,11 +22,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from resnet_flax.errors import UserError
+from resnet_flax.networks.layer_names import named_leaves
 from resnet_flax.networks.stages import is_stacked
 from resnet_flax.registry import Registry
 
@@ -259,16 +259,4 @@ def numbers(name: str, values: Any) -> dict[str, float]:
     For example ``{"gradient_norm/stem_conv": 0.1, "gradient_norm/stage1.1.conv1": 0.2, ...}``, where ``stage1.1`` is
     unit 1 of stage 1. A scalar metric keeps its own name.
     """
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
-        for unit, value in enumerate(np.atleast_1d(leaf), start=2):
-            places = {"first": "1", "rest": str(unit)}
-            layer = ".".join(places.get(key.key, key.key) for key in path)
-            found[f"{name}/{layer}" if layer else name] = float(value)
-    return dict(sorted(found.items(), key=lambda item: _sort_key(item[0].rpartition("/")[2])))
-
-
-def _sort_key(layer: str) -> tuple:
-    """Returns the sort key of a layer: the stem first, then stages and units by number, then the head."""
-    group = next((i for i, begin in enumerate(("stem", "stage")) if layer.startswith(begin)), 2)
-    return (group, layer == "dense", [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", layer)])
+    return {f"{name}/{layer}" if layer else name: float(value) for layer, value in named_leaves(values)}

@@ -98,7 +98,7 @@ class Readiness:
         if self._devices is not None:
             memory.check_training(config, network)
             self._check_shapes(config, network, data)
-        if config.init.weights and not run.has_checkpoint():
+        if config.init.weights and not run.steps():
             what = (*_network_of(config, data), config.init.weights, str(config.init.reset_head))
             self._once("weights", *what, lambda: fine_tuning.load(config, network, data.access.image_shape) and None)
 

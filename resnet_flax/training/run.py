@@ -14,7 +14,7 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import METRICS
-from resnet_flax.runs.metrics import MetricsLog, NoMetricsLog
+from resnet_flax.runs.metrics import MetricsLog
 from resnet_flax.runtime.environment import environment
 from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.stopping import StopRequest
@@ -56,7 +56,7 @@ class TrainingRun:
         self.setup, self._weights, self.directory, self.hosts, self.stop = setup, weights, directory, hosts, stop
         self.path, self.say, self._last = directory.path, hosts.say, setup.config.train.steps
         self._tracking = tracking
-        self._log: MetricsLog | NoMetricsLog = NoMetricsLog()
+        self._log: MetricsLog | None = None  # None on the hosts other than the first, which write nothing
 
     @contextlib.contextmanager
     def opened(self, executor: Executor) -> Iterator[None]:
@@ -110,10 +110,10 @@ class TrainingRun:
         return state
 
     @contextlib.contextmanager
-    def logging(self, step: int, parameters: int) -> Iterator[MetricsLog | NoMetricsLog]:
+    def logging(self, step: int, parameters: int) -> Iterator[None]:
         """Records this start of the run, and opens the log for the metrics after ``step``."""
         if not self.hosts.first:
-            yield self._log
+            yield
             return
         data = self.setup.dataset
         computed, code = environment() | {"onednn": self.setup.onednn}, configs.checksums(self.setup.config)
@@ -123,7 +123,7 @@ class TrainingRun:
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
         with self.directory.metrics_log(step, self._checkpoints.record, self._tracking) as self._log:
-            yield self._log
+            yield
 
     def next_call(self, state: State, step: int, wanted: int) -> int:
         """Returns the number of steps of the next call, the same on all hosts; at most what the first host wants.
@@ -153,7 +153,7 @@ class TrainingRun:
 
     def save(self, state: State, step: int, validation_error: float | None = None) -> None:
         """Starts to write a checkpoint in the background."""
-        self._checkpoints.save(step, state.items, validation_error, self._log.texts)
+        self._checkpoints.save(step, state.items, validation_error, self._log.texts if self._log else ())
 
     def wait(self) -> None:
         """Returns when every checkpoint is on disk."""
@@ -171,7 +171,8 @@ class TrainingRun:
                 f"continues while the parameters are finite"
             )
         written = {name: None if name in bad else value for name, value in line.items()}
-        self._log.write(written)
+        if self._log:
+            self._log.write(written)
         return written
 
     def stop_unevaluated(self, state: State, line: Mapping[str, Any], failure: UserError) -> NoReturn:

@@ -42,7 +42,7 @@ def test_all_ways_to_crop_take_the_same_pixels(resize, side):
             np.testing.assert_array_equal(decoding.resize_and_crop(array, resize, side, 3, "bilinear"), expected)
             square = decoding.square_around_crop(array, resize, side, 3, "bilinear")
             assert square.shape == (resize, resize, 3)
-            np.testing.assert_array_equal(center(square[None], side)[0], expected)
+            np.testing.assert_array_equal(center(square, side, side), expected)
             (view,) = views.views_of(array, preprocessing, "center")
             np.testing.assert_allclose(view[0], expected, atol=1e-3)
             np.testing.assert_allclose(views.ten_crops(array, preprocessing)[4], expected, atol=1e-3)
@@ -55,7 +55,7 @@ def test_torchvision_agrees():
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
         expected = np.asarray(transforms.CenterCrop(224)(transforms.Resize(235)(image)))
         square = decoding.square_around_crop(image, 235, 224, 3, "bilinear")
-        np.testing.assert_array_equal(center(square[None], 224)[0], expected)
+        np.testing.assert_array_equal(center(square, 224, 224), expected)
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_cached_images_of_the_old_format_are_not_used(photos, tmp_path, monkeypa
         files = [path for path, _ in getattr(found, split)]
         images = np.asarray(getattr(new, split).images)
         expected = np.stack([by_formula(np.asarray(Image.open(path)), 16) for path in files])
-        np.testing.assert_array_equal(center(images, 16), expected)
-        different += (center(np.asarray(getattr(old, split).images), 16) != expected).any((1, 2, 3)).sum()
+        np.testing.assert_array_equal(center(images, 16, 16), expected)
+        different += (center(np.asarray(getattr(old, split).images), 16, 16) != expected).any((1, 2, 3)).sum()
     assert different > 0
 
 

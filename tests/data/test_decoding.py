@@ -11,6 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from resnet_flax.data import decoding
+from resnet_flax.data.images import center
 from resnet_flax.errors import UserError
 from tests.peer_torchvision import torchvision
 
@@ -266,7 +267,7 @@ def test_resizing_and_cropping_equal_torchvisions(size, interpolation):
     image = Image.fromarray(noise(*size))
     mode = transforms.InterpolationMode(interpolation)
     expected = transforms.CenterCrop(17)(transforms.Resize(20, mode)(image))
-    found = decoding.center_crop(decoding.as_array(decoding.resize_short(image, 20, interpolation)), 17, 17)
+    found = center(decoding.as_array(decoding.resize_short(image, 20, interpolation)), 17, 17)
     np.testing.assert_array_equal(found, np.asarray(expected))
 
 
@@ -274,14 +275,14 @@ def test_resizing_and_cropping_equal_torchvisions(size, interpolation):
 @pytest.mark.parametrize(("height", "top"), [(8, 0), (9, 0), (10, 1), (11, 2), (12, 2), (13, 2), (15, 4)])
 def test_the_central_crop_is_rounded_like_torchvisions(height, top):
     array = noise(height, 10)
-    np.testing.assert_array_equal(decoding.center_crop(array, 8, 10), array[top : top + 8])
+    np.testing.assert_array_equal(center(array, 8, 10), array[top : top + 8])
     transposed = array.transpose(1, 0, 2)
-    np.testing.assert_array_equal(decoding.center_crop(transposed, 10, 8), transposed[:, top : top + 8])
+    np.testing.assert_array_equal(center(transposed, 10, 8), transposed[:, top : top + 8])
 
 
 def test_a_crop_larger_than_the_image_is_refused():
-    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the image of 8x8 pixels"):
-        decoding.center_crop(noise(8, 8), 8, 9)
+    with pytest.raises(ValueError, match="a crop of 8x9 is larger than the images of 8x8 pixels"):
+        center(noise(8, 8), 8, 9)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

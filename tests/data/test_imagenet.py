@@ -14,9 +14,8 @@ NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devki
 
 
 def load(folder, **keys):
-    return datasets.load_photographs(
-        config.base().data.to_dict() | {"name": "imagenet2012", "data_dir": str(folder)} | keys
-    )
+    data = config.base().data.to_dict() | {"name": "imagenet2012", "data_dir": str(folder)} | keys
+    return datasets.load(data, pipeline="stream")
 
 
 def seen_classes(photographs):
@@ -144,7 +143,7 @@ def test_tars_that_do_not_belong_together_are_refused(forms, tmp_path, change, m
 
 def test_class_folders_in_the_working_directory(forms, monkeypatch):
     monkeypatch.chdir(forms["class folders"])
-    data = datasets.load_photographs(config.base().data.to_dict() | {"folder": "."})
+    data = datasets.load(config.base().data.to_dict() | {"folder": "."}, pipeline="stream")
     check(data)
     assert data.fingerprint == load(forms["class folders"]).fingerprint
 

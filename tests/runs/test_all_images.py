@@ -138,10 +138,19 @@ def test_images_of_every_suffix_that_pillow_reads_are_evaluated(tmp_path):
         for suffix, form in kinds.items():
             Image.new("RGB", (40, 50), (200, 30, 30)).save(folder / name / f"1.{suffix}", form)
     arguments = (*IMAGENET, f"--config.data.folder={folder}", "--config.data.name=folder", "--view=10crop")
-    code, output = evaluate(weights(tmp_path / "w.safetensors", 2), *arguments)
+    file = weights(tmp_path / "w.safetensors", 2)
+    code, output = evaluate(file, *arguments)
     assert code == 0, output
     assert " of 10)" in output.splitlines()[-1]
     assert "10 crops of 32 pixels in the central square of 36" in output
+    broken = folder / "a" / "2.png"
+    broken.write_bytes(b"nothing")
+    stopped, skipped = (evaluate(file, *arguments, *more) for more in ((), ("--config.data.broken=skip",)))
+    assert stopped[0] == 2
+    assert f"error: {broken}: not an image" in stopped[1]
+    assert stopped[1].endswith("; set data.broken=skip to continue without it\n")
+    assert skipped[1].splitlines()[-1] == output.splitlines()[-1]
+    broken.unlink()
     (folder / "a" / "notes.md").write_text("no image")
     code, output = command(
         "-m", "resnet_flax.predict", f"--weights={tmp_path / 'w.safetensors'}", *IMAGENET, str(folder)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import METRICS
-from resnet_flax.runs.metrics import NoMetricsLog
 
 
 def line(step):
@@ -113,12 +112,6 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_written_again(tmp_path_fa
     assert RunDirectory(workdir).metrics() == [line(1), line(2)]
     write(workdir, 2, [3])
     assert (workdir / METRICS).read_text() == whole
-
-
-def test_the_other_hosts_write_nothing(tmp_path):
-    with NoMetricsLog() as log:
-        log.write(line(1))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_pytorch_is_not_imported_to_write_events(tmp_path):

@@ -96,17 +96,6 @@ def test_a_run_without_an_average_saves_none(tmp_path):
     assert not any("average" in name for name in arrays(tmp_path, 4))
 
 
-def test_the_average_resumes_bit_for_bit(tmp_path):
-    whole, part = (small_config(model__stage_units=(1,), optimizer__ema=0.99, train__steps=n) for n in (8, 4))
-    loop.run(whole, tmp_path / "whole")
-    loop.run(part, tmp_path / "split")
-    loop.run(whole, tmp_path / "split")
-    once, again = arrays(tmp_path / "whole", 8), arrays(tmp_path / "split", 8)
-    assert once.keys() == again.keys()
-    for name in once:
-        np.testing.assert_array_equal(once[name], again[name], err_msg=name)
-
-
 def test_an_average_inside_the_optimizer_state_is_found(begun_before):
     """Commit 4cfe0ac saved it there; only the checkpoint itself tells where it is."""
     workdir = begun_before / "finished_average"

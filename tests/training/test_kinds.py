@@ -11,13 +11,15 @@ from tests.training.small import small_config
 
 KINDS = {
     "without normalisation": ("plain-8", dict(model__norm="none")),
+    "with an average of the parameters": ("residual-8", dict(model__stage_units=(1,), optimizer__ema=0.99)),
     "pre-activation": ("preactivation-8", {}),
     "highway": ("highway-8", {}),
     "vgg, with dropout": ("vgg-11", dict(model__hidden=(24,))),
 }
+QUICK = ("without normalisation", "with an average of the parameters")
 
 
-@pytest.mark.parametrize("kind", [slow(k) if k != "without normalisation" else k for k in KINDS])
+@pytest.mark.parametrize("kind", [k if k in QUICK else slow(k) for k in KINDS])
 def test_a_run_stopped_half_way_resumes_bit_for_bit(kind, tmp_path):
     name, keys = KINDS[kind]
     keys = dict(train__steps=8, schedule__name="constant", optimizer__learning_rate=0.01) | keys
