@@ -171,7 +171,5 @@ def _data_summary(dataset: Data) -> str:
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
     aside = f", {len(dataset.validation)} set aside for validation" if len(dataset.validation) else ""
-    return (
-        f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}"
-        + f"; {dataset.note}" * bool(dataset.note)
-    )
+    note = f"; {dataset.note}" if dataset.note else ""
+    return f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}{note}"
