@@ -51,13 +51,13 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
     Raises:
       UserError: The images differ.
     """
-    resume.check_images(run, preprocessing(config, data, normalization), photographs_of(data))
+    resume.check_images(run, preprocessing(config, data, normalization), images_record(data))
     if data.note.startswith(TESTED_ON):
         resume.check_tested(run, config, data.note)
 
 
-def photographs_of(data: Data) -> dict[str, Any]:
-    """Returns the content of photographs.json."""
+def images_record(data: Data) -> dict[str, Any]:
+    """Returns the content of photographs.json: the fingerprint, form, place and numbers of a data set's images."""
     return {
         "fingerprint": data.fingerprint, "form": data.access.form, "where": data.source or data.where,
         "train": len(data.train), "test": len(data.test),
