@@ -80,7 +80,7 @@ class _Contestant:
 
 def main() -> None:
     """Measures every augmentation and number of workers, and prints the table."""
-    from resnet_flax.data import imagenet
+    from resnet_flax.data import photograph_sets
 
     augmentations = options.choices(_CHOSEN, _AUGMENTATIONS)
     workers = _numbers_of_workers()
@@ -91,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         if _FOLDER.value is None:
             _make_photographs(Path(made))
-        photographs = imagenet.of_folder(expanded(_FOLDER.value or made)).train
+        photographs = photograph_sets.of_folder(expanded(_FOLDER.value or made)).train
         for photo in photographs:
             with photo.open() as file:
                 file.read()

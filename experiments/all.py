@@ -18,7 +18,7 @@ from resnet_flax.errors import Diverged, Failed, Interrupted, UserError
 from resnet_flax.reporting import report
 from resnet_flax.sweeps import options
 from resnet_flax.sweeps.cases import Request
-from resnet_flax.sweeps.registry import ALL
+from resnet_flax.sweeps.shipped import ALL
 
 # This command's own flags, with and without a value; each experiment gets all others.
 _WITH_VALUE, _SWITCHES = ("only", "workdir", "runs"), ("dry-run", "draw")

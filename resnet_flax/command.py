@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -168,25 +168,39 @@ def _parse(argv: list[str], for_help: bool = False) -> list[str]:
                 configs.check_depth(config, given_keys(name))
         return rest
     except flags.UnrecognizedFlagError as error:
-        if (flag := error.flagname.partition(".")[0]) in _config_flags():
-            raise UserError(f"--{error.flagname} sets a key of a config; name the config, too: --{flag}=FILE") from None
-        near = [f"{name}.{key}" for name in _config_flags() for key in configs.namesakes(error.flagname)]
-        instead = "" if near else configs.not_a_key(error.flagname)
-        near = near or difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=3)
-        hint = f"; did you mean --{' or --'.join(near)}?" if near else "; --help lists them"
-        hint = f"; {instead}" if instead else hint
-        raise UserError(f"unknown flag --{error.flagname}{hint}") from None
+        raise _unknown_flag(error.flagname) from None
     except (Exception, SystemExit) as error:
-        if refusals := [origin for origin in _with_origins(error) if isinstance(origin, UserError)]:
-            raise refusals[-1] from None
-        for path in _config_files(argv):
-            for origin in _with_origins(error):
-                if refusal := configs.explain_error(origin, path):
-                    raise refusal from None
-        if isinstance(error, flags.Error):
-            raise UserError(_flag_error(_one_line(error))) from None
-        # ml_collections raises various errors for a missing config file or key, or a value of the wrong type.
-        raise UserError(_one_line(error)) from None
+        raise _refusal(error, _config_files(argv)) from None
+
+
+def _unknown_flag(name: str) -> UserError:
+    """Returns the error for a flag that does not exist, with suggestions."""
+    if (flag := name.partition(".")[0]) in _config_flags():
+        return UserError(f"--{name} sets a key of a config; name the config, too: --{flag}=FILE")
+    near = [f"{flag}.{key}" for flag in _config_flags() for key in configs.namesakes(name)]
+    if not near and (instead := configs.not_a_key(name)):
+        return UserError(f"unknown flag --{name}; {instead}")
+    near = near or difflib.get_close_matches(name, list(flags.FLAGS), n=3)
+    hint = f"did you mean --{' or --'.join(near)}?" if near else "--help lists them"
+    return UserError(f"unknown flag --{name}; {hint}")
+
+
+def _refusal(error: BaseException, files: Sequence[str]) -> UserError:
+    """Returns the error of a flag, of a config file or of ml_collections in one line.
+
+    Args:
+      files: The config files of the command line.
+    """
+    origins = list(_with_origins(error))
+    if refusals := [origin for origin in origins if isinstance(origin, UserError)]:
+        return refusals[-1]
+    for path in files:
+        for origin in origins:
+            if refusal := configs.explain_error(origin, path):
+                return refusal
+    # ml_collections raises various errors for a missing config file or key, or a value of the wrong type.
+    text = _one_line(error)
+    return UserError(_flag_error(text) if isinstance(error, flags.Error) else text)
 
 
 def _with_origins(error: BaseException | None) -> Iterator[BaseException]:

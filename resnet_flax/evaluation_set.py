@@ -19,7 +19,7 @@ from resnet_flax.paths import expanded
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.schemas import check_photographs, read_config
-from resnet_flax.training.readiness import photographs_of
+from resnet_flax.training.readiness import images_record
 from resnet_flax.training.setup import check_precision
 
 _SPLITS = ("test", "validation", "train", "all")
@@ -168,7 +168,7 @@ def _check_photographs(trained: Trained, chosen: EvaluationSet) -> None:
     division = {key: trained.config.data[key] for key in ("validation", "subset")}
     divided = all(chosen.config.data[key] == value for key, value in division.items())
     data = chosen.data if divided else datasets.load_for_evaluation({**chosen.config.data, **division})
-    now = photographs_of(data)
+    now = images_record(data)
     changed, noun = resume.changed_photographs(trained.photographs, now), now["form"].split()[0]
     if not changed:
         return

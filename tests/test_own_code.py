@@ -347,9 +347,7 @@ def test_a_sweep_names_runs_of_a_file_as_it_was(own_unit, tmp_path, capsys):
     assert "has changed" not in capsys.readouterr().out
     execute("1.0")
     sweep.carry_out(tmp_path, "configs/digits.py:plain-8", seeds=(0,))
-    note = (
-        "A file of your own has changed since these runs trained, so their results are not those of the file as it is"
-    )
+    note = "Your own code has changed since these runs trained, so their results are not those of the code as it is"
     assert note in capsys.readouterr().out
     assert note in json.loads((tmp_path / "experiment.json").read_text())["notes"][0]
     with pytest.raises(UserError, match="is the folder of an experiment; choose another one for a single run"):

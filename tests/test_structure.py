@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resnet_flax.sweeps.registry import ORDER
+from resnet_flax.sweeps.shipped import ORDER
 
 ROOT = Path(__file__).parents[1]
 # Limit on imports inside functions: launchers, optional packages, worker processes, slow imports that --help or a

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.commands import preflight_target
-from resnet_flax.data import archives, datasets, decoding, imagenet, loaders
+from resnet_flax.data import archives, datasets, decoding, loaders, photograph_sets
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.photographs import Photo
 from resnet_flax.errors import UserError
@@ -70,7 +70,7 @@ def _describe_locations(config: ConfigDict) -> Iterator[str]:
         return
     folder = loaders.data_dir(data.data_dir)
     yield f"data.name={data.name}, looked for in {folder}:"
-    for wanted in imagenet.look(data.name, folder):
+    for wanted in photograph_sets.look(data.name, folder):
         yield f"  {wanted.path} ({wanted.form}: {wanted.note}): {wanted.found or 'not there'}"
     if data.name in archives.ARCHIVES:
         found = archives.find(data.name, folder)

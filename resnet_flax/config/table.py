@@ -113,7 +113,7 @@ _ROWS = (
         choices=("resident", "stream"), phrase="{} images instead of {}"),
     Key("data.augmentation", "crop",
         "random crop; crop: at data.resize; scale: at a random scale, as in the paper; inception: of random area",
-        choices="data.augmentation:AUGMENTATIONS", only=_STREAM, phrase="random crops by {} instead of {}"),
+        choices="data.crops:CROPS", only=_STREAM, phrase="random crops by {} instead of {}"),
     Key("data.scales", (256, 480), "smallest and largest shorter side of the random scale, in pixels", only=_STREAM,
         when="data.augmentation=scale", derived=True, phrase="shorter sides of {} before the crop instead of {}"),
     Key("data.least_area", 0.08, "smallest area of Inception's crop, as a fraction of the image", above=0, most=1,

@@ -96,7 +96,7 @@ def check_names(key: str, text: str, known: Collection[str]) -> None:
 
 def _check_data_and_network(c: ConfigDict) -> None:
     try:
-        import_named("data.settings:check")(c.data)
+        import_named("data.checks:check")(c.data)
         import_named("memory:check_network")(import_named("networks:build")(c.model, classes=1), c.model)
     except ValueError as error:
         raise UserError(str(error)) from None

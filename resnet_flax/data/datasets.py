@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 import numpy as np
 
-from resnet_flax.data import imagenet, loaders, tfds_sets
+from resnet_flax.data import loaders, photograph_sets, tfds_sets
 from resnet_flax.data.folders import scan
 from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fifth, split_off_validation, subset
+from resnet_flax.data.photograph_sets import IMAGENET
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
 from resnet_flax.registry import Registry
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.access import Access
 
 Loader = Callable[..., Found]
-IMAGENET = "imagenet2012"
 
 
 def _no_photographs(data: Mapping[str, Any], testing: bool) -> NoReturn:
@@ -77,13 +77,13 @@ def register(
 
 
 def _photographs_by_name(data: Mapping[str, Any], testing: bool) -> Found:
-    return imagenet.find(data["name"], loaders.data_dir(data["data_dir"]), testing)
+    return photograph_sets.find(data["name"], loaders.data_dir(data["data_dir"]), testing)
 
 
 def _photographs_in_folder(data: Mapping[str, Any], testing: bool) -> Found:
     if not data["folder"]:
         _no_photographs(data, testing)
-    return imagenet.of_folder(expanded(data["folder"]), data["class_order"], testing)
+    return photograph_sets.of_folder(expanded(data["folder"]), data["class_order"], testing)
 
 
 _PREPARED = DataSet(None, None, None, loaders.named, _photographs_by_name)  # for every name that is not in the registry

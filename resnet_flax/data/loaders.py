@@ -1,7 +1,7 @@
 """Loaders, which read a data set into memory: digits, CIFAR-10 and -100, any prepared TFDS data set, class folders.
 
 They are the functions ``images`` of the registry (:mod:`.datasets`). Photographs that stay on disk are found by
-:mod:`.imagenet` instead.
+:mod:`.photograph_sets` instead.
 """
 
 import dataclasses

@@ -20,8 +20,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from resnet_flax.data import augmentation as crops
-from resnet_flax.data import decoding, pixels
+from resnet_flax.data import crops, decoding, pixels
 from resnet_flax.data.photographs import Photo, Photographs
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.errors import UserError
@@ -58,7 +57,7 @@ class Pipeline:
     image_size: int
     resize: int
     interpolation: str = "bilinear"
-    augmentation: crops.Augmentation = "crop"
+    augmentation: crops.Crop = "crop"
     scales: tuple[int, int] = (256, 480)
     least_area: float = 0.08
     flip: bool = True

@@ -106,15 +106,15 @@ class Transform:
             padded = jnp.pad(image, ((self.pad, self.pad), (self.pad, self.pad), (0, 0)))
             shape, places = image.shape, jnp.uint32(2 * self.pad + 1)
             if self.crop:
-                shape, places = self._cropped(padded.shape)
+                shape, places = self._crop_shape_and_places(padded.shape)
             top, left = (bits[:2] % places).astype(jnp.int32)
             image = jax.lax.dynamic_slice(padded, (top, left, jnp.int32(0)), shape)
         if self.flip:
             image = jnp.where(bits[2] & 1, image[:, ::-1], image)
         return image
 
-    def _cropped(self, padded: tuple[int, ...]) -> tuple[tuple[int, int, int], Array]:
-        """Returns the shape of a crop from a padded image, and its numbers of vertical and horizontal places."""
+    def _crop_shape_and_places(self, padded: tuple[int, ...]) -> tuple[tuple[int, int, int], Array]:
+        """Returns the shape of a crop, and how many vertical and horizontal places it can have in a padded image."""
         height, width, channels = padded
         if self.crop > min(height, width):
             raise ValueError(f"a crop of {self.crop} is larger than the padded images, {height}x{width}")

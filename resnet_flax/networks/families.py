@@ -126,7 +126,9 @@ def units_of(family: str, block: str, depth: int) -> tuple[int, ...]:
         if depth not in depths:
             there_are = "; ".join(f"{block}: {', '.join(map(str, by))}" for block, by in spec.units.items())
             form = f"{block} network" if any(depth in by for by in spec.units.values()) else "network"
-            small = "; for small images, model.family=cifar has 6n+2 layers, such as 20 or 56" * (family == "imagenet")
+            small = ""
+            if family == "imagenet":
+                small = "; for small images, model.family=cifar has 6n+2 layers, such as 20 or 56"
             raise ValueError(f"model.depth={depth} is no {form} of the {family} family, which has {there_are}{small}")
         return depths[depth]
     layers_per_n = 3 * _LAYERS_PER_UNIT[block]  # one more unit in each of the three stages

@@ -16,7 +16,7 @@ from resnet_flax.runs import rules
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, CONFIG, DAMAGED, holds_run, is_run
 from resnet_flax.runs.reading import State
-from resnet_flax.sweeps.registry import ORDER
+from resnet_flax.sweeps.shipped import ORDER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class RunFolder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class ExperimentFolder:
     """An experiment as read from its folder.
 
     Attributes:
@@ -129,7 +129,7 @@ class Gathered:
     """
 
     name: str
-    experiments: Sequence[Experiment]
+    experiments: Sequence[ExperimentFolder]
     runs: Sequence[RunFolder]
     others: Sequence[RunFolder]
     problems: Sequence[str]
@@ -205,7 +205,7 @@ class _Reader:
         """Returns the runs that could not be read."""
         return [Unreadable(p, self._label(p), str(r)) for p, r in self._runs.items() if isinstance(r, UserError)]
 
-    def experiment(self, path: Path) -> Experiment | None:
+    def experiment(self, path: Path) -> ExperimentFolder | None:
         try:
             left = record.read(path)
         except UserError as error:
@@ -222,7 +222,7 @@ class _Reader:
             else:
                 runs.append(run)
         self._problems_of_experiments.update(problems)
-        return Experiment(path, self._label(path), left, runs, problems)
+        return ExperimentFolder(path, self._label(path), left, runs, problems)
 
     def run(self, path: Path) -> RunFolder | None:
         run = self._read(path)

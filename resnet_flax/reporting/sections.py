@@ -26,7 +26,7 @@ from resnet_flax.reporting.document import (
     Text,
     counted,
 )
-from resnet_flax.reporting.gather import Experiment, Gathered, RunFolder, device_of
+from resnet_flax.reporting.gather import ExperimentFolder, Gathered, RunFolder, device_of
 from resnet_flax.runtime.progress import duration
 
 _FOLDED_ROWS = 40  # longer tables are folded
@@ -76,7 +76,7 @@ def _summary(gathered: Gathered, now: datetime.datetime) -> list[Block]:
     return blocks + [Problem(text) for text in gathered.problems]
 
 
-def _experiment(experiment: Experiment, numbers: Numbers, anchors: set[str]) -> Section:
+def _experiment(experiment: ExperimentFolder, numbers: Numbers, anchors: set[str]) -> Section:
     record = experiment.record
     blocks: list[Block] = [Text(record.question)] if record.question else []
     if record.notes:

@@ -152,6 +152,12 @@ def define(
         "Execute no run; write figures and tables of the results so far, while runs train or after they were stopped.",
         flag_values=values,
     )
+    _define_launcher(values)
+    flags.mark_flag_as_required("workdir", values)
+
+
+def _define_launcher(values: flags.FlagValues) -> None:
+    """Defines the flags that say where the runs are executed."""
     flags.DEFINE_enum(
         "launcher",
         "local",
@@ -182,7 +188,6 @@ def define(
         flag_values=values,
     )
     flags.DEFINE_float("cpus_per_run", 1, "CPU cores for each run on Ray.", lower_bound=0.01, flag_values=values)
-    flags.mark_flag_as_required("workdir", values)
 
 
 def request_from_flags(settings: Mapping[str, Setting], given: flags.FlagValues = flags.FLAGS) -> Request:

@@ -19,7 +19,7 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.directory import FULL_DISK
 from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
-from resnet_flax.sweeps.declaration import Declaration, Findings, Results
+from resnet_flax.sweeps.declaration import Declaration, Findings, Results, Stage
 from resnet_flax.sweeps.earlier import check_kept
 from resnet_flax.sweeps.execution import Stopped, execute, raise_failures, read_outcomes
 from resnet_flax.sweeps.plan import identity, locate, plan, print_plan, summary
@@ -65,19 +65,8 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     if (request.folder / CONFIG).is_file():
         raise UserError(f"--workdir={request.folder} is the directory of a run; choose another one for an experiment")
     check_kept(runs, request, any_seed=stage is not None)
-    announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
     _check_labels(runs)
-    members = _members(groups, runs, request)
-    outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
-    shown = outcomes
-    if stage:
-        later = locate(plan(stage.cases(Results(request, outcomes, members)), request), request)
-        # After a signal, nothing more is executed: the second stage has the cases that are already decided.
-        chosen, signal = (read_outcomes(later), stopped) if stopped else _run_stage(later, request, (), runs)
-        stopped, members[stage.group] = signal, frozenset(run.workdir for run in later)
-        outcomes = [*(o for o in outcomes if o.run.workdir not in members[stage.group]), *chosen]
-        shown = chosen or outcomes
-    results = Results(request, outcomes, members, stopped is not None)
+    results, shown, stopped = _run_stages(runs, groups, stage, request)
     with _report_unwritable(request.folder):
         _write(experiment, name, texts, results, shown)
     if stopped:
@@ -85,13 +74,35 @@ def carry_out(experiment: Declaration, name: str, request: Request) -> Results |
     if not request.draw:
         # A value that was tried and not chosen may diverge: finding that out is the purpose of trying it.
         reported = {outcome.run.workdir for outcome in shown}
-        raise_failures([o for o in outcomes if o.failure != "diverged" or o.run.workdir in reported])
-        if stage and stage.names and not members[stage.group]:
+        raise_failures([o for o in results.outcomes if o.failure != "diverged" or o.run.workdir in reported])
+        if stage and stage.names and not results.groups[stage.group]:
             raise Failed(
                 f"{len(stage.names)} later runs, such as {stage.names[0]}, were not trained: the results of the "
-                f"{len(outcomes)} runs before do not decide on any"
+                f"{len(results.outcomes)} runs before do not decide on any"
             )
     return results
+
+
+def _run_stages(
+    runs: Sequence[PlannedRun], groups: Mapping[str, Sequence[Case]], stage: Stage | None, request: Request
+) -> tuple[Results, Sequence[Outcome], Stopped | None]:
+    """Executes the runs, and then those of the second stage if there is one.
+
+    Returns:
+      The results, the outcomes for the table of errors, and the exception of the signal that stopped the runs, if one
+      did.
+    """
+    announcement = "\n".join([summary(runs), *([stage.dry_run_line] if stage else ())]) if runs else ""
+    members = _members(groups, runs, request)
+    outcomes, stopped = _run_stage(runs, request, stage.names if stage else (), announcement=announcement)
+    if stage is None:
+        return Results(request, outcomes, members, stopped is not None), outcomes, stopped
+    later = locate(plan(stage.cases(Results(request, outcomes, members)), request), request)
+    # After a signal, nothing more is executed: the second stage has the cases that are already decided.
+    chosen, stopped = (read_outcomes(later), stopped) if stopped else _run_stage(later, request, (), runs)
+    members[stage.group] = frozenset(run.workdir for run in later)
+    outcomes = [*(o for o in outcomes if o.run.workdir not in members[stage.group]), *chosen]
+    return Results(request, outcomes, members, stopped is not None), chosen or outcomes, stopped
 
 
 def _check_labels(runs: Sequence[PlannedRun]) -> None:
@@ -210,14 +221,14 @@ def _write(
     found = _findings(experiment, results)
     states = Counter(outcome.failure or "finished" for outcome in outcomes)
     so_far = ", ".join(f"{count} {state}" for state, count in states.items())
-    early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."] * (
-        not all(o.has_ended for o in outcomes)
-    )
-    older = [o.run.name for o in outcomes if resume.remarks(o.run.directory, o.run.config)]
-    changed = [
-        f"A file of your own has changed since these runs trained, so their results are not those of the file as it is "
-        f"now: {', '.join(older)}"
-    ] * bool(older)
+    early, changed = [], []
+    if not all(o.has_ended for o in outcomes):
+        early = [f"Drawn before all runs have ended: of {len(outcomes)} runs, {so_far}."]
+    if older := [o.run.name for o in outcomes if resume.remarks(o.run.directory, o.run.config)]:
+        changed = [
+            f"Your own code has changed since these runs trained, so their results are not those of the code as it is "
+            f"now: {', '.join(older)}"
+        ]
     written = record.Record(
         experiment=name,
         title=texts["title"],

@@ -24,7 +24,7 @@ from resnet_flax.training import fine_tuning
 from resnet_flax.training.executor import Executor
 from resnet_flax.training.meter import Meter, Pace
 from resnet_flax.training.metric_functions import progress_text
-from resnet_flax.training.readiness import check_images, check_settings, photographs_of
+from resnet_flax.training.readiness import check_images, check_settings, images_record
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.run import RESUME_HINT, TrainingRun, parameter_count
 from resnet_flax.training.schedule import warn_once
@@ -67,7 +67,7 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
                 hosts.say(f"{directory.path}: an earlier version started this run without checksums of its files; they "
                           f"have been added")  # fmt: skip
             directory.write_config(setup.config)
-            directory.write_images(setup.preprocessing, photographs_of(setup.dataset))
+            directory.write_images(setup.preprocessing, images_record(setup.dataset))
         started = TrainingRun(setup, weights, directory, hosts, stop, tracking)
         del weights  # the run releases them once they are on the devices
         return train(setup.config, started)
@@ -171,7 +171,5 @@ def _data_summary(dataset: Data) -> str:
     names, most = dataset.classes, 10
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
     aside = f", {len(dataset.validation)} set aside for validation" if len(dataset.validation) else ""
-    return (
-        f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}"
-        + f"; {dataset.note}" * bool(dataset.note)
-    )
+    note = f"; {dataset.note}" if dataset.note else ""
+    return f"{len(names)} classes ({listed}); {len(dataset.train)} + {len(dataset.test)} images{aside}{note}"

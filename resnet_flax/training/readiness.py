@@ -1,6 +1,7 @@
 """Checks that runs can start before the first of them does; nothing is compiled or written."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,13 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
     Raises:
       UserError: The images differ.
     """
-    resume.check_images(run, preprocessing(config, data, normalization), photographs_of(data))
+    resume.check_images(run, preprocessing(config, data, normalization), images_record(data))
     if data.note.startswith(TESTED_ON):
         resume.check_tested(run, config, data.note)
 
 
-def photographs_of(data: Data) -> dict[str, Any]:
-    """Returns the content of photographs.json."""
+def images_record(data: Data) -> dict[str, Any]:
+    """Returns the content of photographs.json: the fingerprint, form, place and numbers of a data set's images."""
     return {
         "fingerprint": data.fingerprint, "form": data.access.form, "where": data.source or data.where,
         "train": len(data.train), "test": len(data.test),
@@ -85,11 +86,11 @@ class Readiness:
         if run.is_finished(config):
             return
         normalization, section = run.saved_normalization(config), json.dumps(config.data.to_dict())
-        data = self._once("data", section, lambda: datasets.load(config.data))
+        data = self._once(("data", section), lambda: datasets.load(config.data))
         if normalization is None:
             name = config.data.normalization
             normalization = self._once(
-                "normalization", section, lambda: data.access.quick_normalization(name, data.train)
+                ("normalization", section), lambda: data.access.quick_normalization(name, data.train)
             )
         check_registered(config, data)
         network = build(config.model, len(data.classes))
@@ -99,8 +100,12 @@ class Readiness:
             memory.check_training(config, network)
             self._check_shapes(config, network, data)
         if config.init.weights and not run.steps():
+
+            def check_weights() -> None:  # does not keep them
+                fine_tuning.load(config, network, data.access.image_shape)
+
             what = (*_network_of(config, data), config.init.weights, str(config.init.reset_head))
-            self._once("weights", *what, lambda: fine_tuning.load(config, network, data.access.image_shape) and None)
+            self._once(("weights", *what), check_weights)
 
     def _check_shapes(self, config: ConfigDict, network: Network, data: Data) -> None:
         """Checks that the network can be applied to the images, by tracing it, and the shapes of its metrics."""
@@ -115,22 +120,21 @@ class Readiness:
                     raise
                 raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
 
-        self._once("network", *_network_of(config, data), *metrics, trace)
+        self._once(("network", *_network_of(config, data), *metrics), trace)
 
-    def _once(self, *key_and_make: Any) -> Any:
-        """Calls the function in the last argument once per key; later calls repeat its result or its UserError."""
-        *key, make = key_and_make
-        if key[0] == "data" and tuple(key) not in self._known:  # keeps only one data set in memory
-            self._known = {known: found for known, found in self._known.items() if known[0] != "data"}
-        if tuple(key) not in self._known:
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """Calls ``make`` once per key; later calls repeat its result or its UserError."""
+        if key not in self._known:
+            if key[0] == "data":  # keeps only one data set in memory
+                self._known = {known: result for known, result in self._known.items() if known[0] != "data"}
             try:
-                self._known[tuple(key)] = make()
+                self._known[key] = make()
             except UserError as error:
-                self._known[tuple(key)] = error
-        found = self._known[tuple(key)]
-        if isinstance(found, UserError):
-            raise found
-        return found
+                self._known[key] = error
+        result = self._known[key]
+        if isinstance(result, UserError):
+            raise result
+        return result
 
 
 def _network_of(config: ConfigDict, data: Data) -> tuple[str, ...]:

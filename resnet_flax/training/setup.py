@@ -13,6 +13,7 @@ from resnet_flax import config as configs
 from resnet_flax.data import datasets, transforms
 from resnet_flax.data.datasets import Data
 from resnet_flax.data.layouts import DATA_AXIS
+from resnet_flax.data.photograph_sets import IMAGENET
 from resnet_flax.data.pixels import Normalization
 from resnet_flax.data.preprocessing import Preprocessing
 from resnet_flax.data.transforms import Transform
@@ -89,7 +90,7 @@ def preprocessing(config: ConfigDict, data: Data, normalization: Normalization) 
     """Returns the preprocessing that turns any image into input for a network trained on this data set."""
     height, width, channels = data.access.image_shape
     classes = data.classes
-    if config.data.name == datasets.IMAGENET and in_imagenets_order(classes) == classes:
+    if config.data.name == IMAGENET and in_imagenets_order(classes) == classes:
         classes = imagenet_classes()  # names instead of WordNet numbers, in the same order
     return Preprocessing(
         resize=data.access.resize,

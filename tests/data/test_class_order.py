@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from resnet_flax import config, model, model_evaluation
-from resnet_flax.data import datasets, folders, imagenet
+from resnet_flax.data import datasets, folders, photograph_sets
 from resnet_flax.errors import UserError
 from resnet_flax.interchange import names
 from resnet_flax.interchange.class_names import imagenet_classes
@@ -106,7 +106,7 @@ def test_folders_named_0_to_999_are_imagenets_labels(tmp_path):
         for j in range(1, 200):
             pixels = rng.integers(0, 256, (2, 2, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             Image.fromarray(pixels).save(tmp_path / "photos" / "val" / str(number) / f"{j}.png")
-    assert imagenet.find("imagenet2012", tmp_path / "photos").classes == tuple(map(str, range(1000)))
+    assert photograph_sets.find("imagenet2012", tmp_path / "photos").classes == tuple(map(str, range(1000)))
     files = sorted((tmp_path / "photos" / "val").glob("*/*.png"))
     net = model.from_weights(str(tmp_path / "w.safetensors"), c, set(given))
     logits = np.asarray(net.features(net.prepare(files))["logits"], np.float64)

@@ -99,10 +99,10 @@ def test_a_worker_outlives_signals_to_stop_but_not_its_parent(photographs, tmp_p
     script.write_text(
         "import multiprocessing, os, sys, signal, time\n"
         "import numpy as np\n"
-        "from resnet_flax.data import imagenet\n"
+        "from resnet_flax.data import photograph_sets\n"
         "from resnet_flax.data.streaming import Pipeline\n"
         "if __name__ == '__main__':\n"
-        "    photographs = imagenet.of_folder(__import__('pathlib').Path(sys.argv[1])).train\n"
+        "    photographs = photograph_sets.of_folder(__import__('pathlib').Path(sys.argv[1])).train\n"
         "    batches = Pipeline(16, 20, workers=1, threads=1).train(photographs, 0, 4, np.arange(4), 0, 1000)\n"
         "    next(batches)\n"
         "    (worker,) = multiprocessing.active_children()\n"

@@ -14,7 +14,7 @@ from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CONFIG, METRICS, PHOTOGRAPHS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.training import loop
-from resnet_flax.training.readiness import check_images, photographs_of
+from resnet_flax.training.readiness import check_images, images_record
 from resnet_flax.training.setup import prepare
 from tests.training.small import small_config
 
@@ -190,7 +190,7 @@ def of_folder(tmp_path):
         (tmp_path / "run").mkdir()
         RunDirectory(tmp_path / "run").write_config(c)
         setup = prepare(c)
-        RunDirectory(tmp_path / "run").write_images(setup.preprocessing, photographs_of(setup.dataset))
+        RunDirectory(tmp_path / "run").write_images(setup.preprocessing, images_record(setup.dataset))
         return tmp_path / "run"
 
     return config_of, begun

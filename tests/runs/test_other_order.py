@@ -16,7 +16,7 @@ from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import PHOTOGRAPHS
 from resnet_flax.training import loop
-from resnet_flax.training.readiness import photographs_of
+from resnet_flax.training.readiness import images_record
 from tests.commands import command, finish, free_port, start
 from tests.data.prepared_sets import prepare
 from tests.data.test_archives import CLASSES, planes, write
@@ -92,7 +92,7 @@ def test_a_run_on_a_subset_is_not_evaluated_on_another(place, tmp_path):
     c = config_of(place / "archive", **{"data.validation": 0, "data.subset": 48})
     run = RunDirectory(tmp_path)
     run.write_config(config.resolve(c))
-    run.write_images(RunDirectory(place / "run").preprocessing(), photographs_of(datasets.load(c.data)))
+    run.write_images(RunDirectory(place / "run").preprocessing(), images_record(datasets.load(c.data)))
     assert len(load_evaluation_set(config_of_run(tmp_path), "train", trained=Trained.of_run(run)).splits["train"]) == 48
     held_out = config.load("configs/cifar10.py", "residual-8", {"model.stage_units": (1,), "data.validation": 5})
     held_out.data.data_dir = str(place / "archive")
@@ -158,7 +158,7 @@ def test_runs_of_an_earlier_version_are_not_compared(place, tmp_path):
     shutil.copytree(place / "run", tmp_path / "run")
     for name in (PHOTOGRAPHS, checksums.FILE):
         (tmp_path / "run" / name).unlink()
-    now = photographs_of(datasets.load(config_of(place / "prepared").data))
+    now = images_record(datasets.load(config_of(place / "prepared").data))
     preprocessing = RunDirectory(place / "run").preprocessing()
     with pytest.raises(UserError, match="its images are not those it was begun on"):
         resume.check_images(RunDirectory(place / "run"), preprocessing, now)

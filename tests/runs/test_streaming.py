@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_flax.data import imagenet
+from resnet_flax.data import photograph_sets
 from tests.commands import ROOT, assert_same_bits, command, finish, free_port, lines, start
 from tests.data import imagenet_files
 
@@ -196,7 +196,7 @@ def test_an_unreadable_test_image_stops_the_run_or_is_skipped(photos, tmp_path):
 
 
 def is_for_testing(folder, path):
-    return str(path) in {str(photo) for photo in imagenet.of_folder(folder).test}
+    return str(path) in {str(photo) for photo in photograph_sets.of_folder(folder).test}
 
 
 def test_hosts_with_different_or_unreadable_photographs_stop(photos, tmp_path):
@@ -227,7 +227,7 @@ def test_hosts_with_different_or_unreadable_photographs_stop(photos, tmp_path):
             assert "another process is lost" in output
 
 
-@pytest.mark.slow  # tests/data/test_tars.py and test_imagenet.py read such files
+@pytest.mark.slow  # tests/data/test_tars.py and test_photograph_sets.py read such files
 def test_a_run_trains_on_imagenets_tars(tmp_path):
     """The tar files are read directly, without TensorFlow. The same images in other formats give the same error."""
     assert importlib.util.find_spec("tensorflow") is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_flax import config
-from resnet_flax.data import datasets, decoding, imagenet
+from resnet_flax.data import datasets, decoding, photograph_sets
 from resnet_flax.errors import UserError
 from tests.data import imagenet_files as files
 
@@ -212,7 +212,7 @@ def test_unreadable_folders_are_refused_by_name(forms, tmp_path, monkeypatch):
 
 def test_look_lists_what_is_there(forms, tmp_path):
     def found(folder):
-        return {(w.form, w.path.name): w.found for w in imagenet.look("imagenet2012", folder)}
+        return {(w.form, w.path.name): w.found for w in photograph_sets.look("imagenet2012", folder)}
 
     nothing = found(tmp_path)
     assert list(nothing) == [
@@ -224,4 +224,4 @@ def test_look_lists_what_is_there(forms, tmp_path):
     assert found(forms["tar files"])["original tar files", NAMES[1]] == f"{size:,} bytes"
     assert found(forms["class folders"])["class folders", "val"] == "4 class folders"
     assert found(forms["TFDS data set"])["prepared by TFDS", "5.1.0"] == "version 5.1.0"
-    assert [w.form for w in imagenet.look("other", tmp_path)] == ["prepared by TFDS"]
+    assert [w.form for w in photograph_sets.look("other", tmp_path)] == ["prepared by TFDS"]

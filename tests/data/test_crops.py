@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from resnet_flax.data import augmentation, decoding, streaming
+from resnet_flax.data import crops, decoding, streaming
 
 SIZES = st.integers(1, 2000)
 
@@ -17,7 +17,7 @@ SIZES = st.integers(1, 2000)
 @given(SIZES, SIZES, st.integers(1, 300), st.integers(0, 300), st.integers(0, 2**32 - 1))
 def test_a_scale_crop_lies_in_the_image(width, height, side, more, seed):
     shorter = side + more
-    left, top, right, bottom = augmentation.scale_crop(width, height, shorter, side, np.random.default_rng(seed))
+    left, top, right, bottom = crops.scale_crop(width, height, shorter, side, np.random.default_rng(seed))
     # PIL refuses boxes that reach beyond the image in single precision.
     assert np.float32(right) <= width
     assert np.float32(bottom) <= height
@@ -28,7 +28,7 @@ def test_a_scale_crop_lies_in_the_image(width, height, side, more, seed):
 
 @given(SIZES, SIZES, st.floats(0.01, 1), st.integers(0, 2**32 - 1))
 def test_an_inception_crop_lies_in_the_image(width, height, least_area, seed):
-    box = augmentation.inception_crop(width, height, least_area, np.random.default_rng(seed))
+    box = crops.inception_crop(width, height, least_area, np.random.default_rng(seed))
     left, top, right, bottom = box
     assert all(isinstance(edge, int) for edge in box)
     assert 0 <= left < right <= width
@@ -40,7 +40,7 @@ def test_every_offset_of_a_scale_crop_is_equally_likely():
     rng = np.random.default_rng(0)
     counts = np.zeros((6, 3))
     for _ in range(3600):
-        left, top, _, _ = augmentation.scale_crop(12, 8, 6, 4, rng)
+        left, top, _, _ = crops.scale_crop(12, 8, 6, 4, rng)
         counts[round(left * 6 / 8), round(top * 6 / 8)] += 1
     assert stats.chisquare(counts.ravel()).pvalue > 0.001
 
@@ -98,7 +98,7 @@ def test_inception_crops_are_distributed_as_torchvisions(width, height, least):
 
     ours, theirs = [], []
     for _ in range(3000):
-        left, top, right, bottom = augmentation.inception_crop(width, height, least, rng)
+        left, top, right, bottom = crops.inception_crop(width, height, least, rng)
         ours.append(about(left, top, right - left, bottom - top))
         i, j, h, w = torchvisions(width, height, (least, 1), (3 / 4, 4 / 3), other)
         theirs.append(about(j, i, w, h))
@@ -117,7 +117,7 @@ def test_if_no_draw_fits_the_crop_is_central(size):
         def uniform(self, low, high):
             return 2.0 if high == 1 else super().uniform(low, high)
 
-    box = augmentation.inception_crop(*size, 0.08, Whole(np.random.PCG64(0)))
+    box = crops.inception_crop(*size, 0.08, Whole(np.random.PCG64(0)))
     assert box == (j, i, j + w, i + h)
 
 
@@ -131,8 +131,8 @@ def clouds(width, height):
 def test_a_cut_is_the_crop_of_the_whole_image_resized(width, height, interpolation):
     image, rng, side = clouds(width, height), np.random.default_rng(0), 224
     for shorter in (256, 300, 480):
-        box = augmentation.scale_crop(width, height, shorter, side, rng)
-        cut = augmentation.cut(image, box, side, interpolation)
+        box = crops.scale_crop(width, height, shorter, side, rng)
+        cut = crops.cut(image, box, side, interpolation)
         filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         np.testing.assert_array_equal(cut, np.asarray(image.resize((side, side), filters[interpolation], box)))
         whole = np.asarray(decoding.resize_short(image, shorter, interpolation))
@@ -146,16 +146,16 @@ def test_a_cut_is_the_crop_of_the_whole_image_resized(width, height, interpolati
 
 def test_a_cut_can_be_mirrored_and_grey():
     image = clouds(60, 40)
-    plain, mirrored = (augmentation.cut(image, (3, 2, 35, 34), 16, "bilinear", flip=flip) for flip in (False, True))
+    plain, mirrored = (crops.cut(image, (3, 2, 35, 34), 16, "bilinear", flip=flip) for flip in (False, True))
     np.testing.assert_array_equal(mirrored, plain[:, ::-1])
     assert (plain.shape, plain.dtype) == ((16, 16, 3), np.uint8)
-    assert augmentation.cut(image.convert("L"), (0, 0, 40, 40), 16, "bilinear").shape == (16, 16, 1)
+    assert crops.cut(image.convert("L"), (0, 0, 40, 40), 16, "bilinear").shape == (16, 16, 1)
 
 
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_every_size_of_photograph_can_be_cut(width, height, side, seed):
     image = Image.new("RGB", (width, height), (10, 200, 30))
-    for kind in augmentation.AUGMENTATIONS:
+    for kind in crops.CROPS:
         pipeline = streaming.Pipeline(side, side + 3, augmentation=kind, scales=(side, side + 9))
         pixels = pipeline.crop(image, np.random.default_rng(seed))
         np.testing.assert_array_equal(pixels, np.broadcast_to(np.uint8([10, 200, 30]), (side, side, 3)))

@@ -22,7 +22,7 @@ from resnet_flax.errors import UserError, first_line
 from resnet_flax.interchange.class_names import in_imagenets_order
 from resnet_flax.runtime.progress import Progress
 
-NAME = "imagenet2012"  # the name in TFDS and in configs
+IMAGENET = "imagenet2012"  # the name in TFDS and in configs
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 _TARS = {
     TRAIN: "a tar for each class inside, 147,897,477,120 bytes",
@@ -68,7 +68,7 @@ def _look(name: str, folder: Path) -> list[Wanted]:
     if place and not tfds_sets.is_readable(place):
         found += ", in files that need TensorFlow"
     wanted = [Wanted("prepared by TFDS", place or folder / name, "dataset_info.json and array_record files", found)]
-    if name == NAME:
+    if name == IMAGENET:
         there = _tar_folder(folder)
         for file, note in _TARS.items():
             path = there / file
@@ -96,7 +96,7 @@ def find(name: str, folder: Path, testing: bool = False) -> Found:
         prepared_set = wanted[0]
         if prepared_set.found and tfds_sets.is_readable(prepared_set.path):
             return _prepared(name, prepared_set.path)
-        if name == NAME:
+        if name == IMAGENET:
             there = _tar_folder(folder)
             if any((there / file).is_file() for file in (TRAIN, VAL)):
                 return _from_tars(there, testing)
@@ -124,7 +124,7 @@ def of_folder(folder: Path, class_order: str = "names", testing: bool = False) -
 
 def _prepared(name: str, place: Path) -> Found:
     # ImageNet is tested on its validation images: its test images, which TFDS may have prepared, have no labels.
-    info = tfds_sets.read_info(place, ("validation",) if name == NAME else tfds_sets.TEST_SPLITS)
+    info = tfds_sets.read_info(place, ("validation",) if name == IMAGENET else tfds_sets.TEST_SPLITS)
 
     @functools.cache
     def labels(split: str) -> np.ndarray:
@@ -182,7 +182,7 @@ def _from_tars(folder: Path, testing: bool) -> Found:
     needed = {file: note for file, note in _TARS.items() if not (testing and file == TRAIN)}
     missing = [f"{folder / file} ({note})" for file, note in needed.items() if not (folder / file).is_file()]
     if missing:
-        raise UserError(f"{NAME} in tar files is incomplete; missing: {', '.join(missing)}")
+        raise UserError(f"{IMAGENET} in tar files is incomplete; missing: {', '.join(missing)}")
     no_members = TarMembers(folder / VAL, *(np.empty(0, kind) for kind in ("S1", np.int64, np.int64)))
     train = tars.members(folder / TRAIN) if (folder / TRAIN).is_file() else no_members
     numbers = [name.split(b".tar/")[0].decode() if b".tar/" in name else "" for name in train.names]

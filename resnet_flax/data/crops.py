@@ -8,8 +8,8 @@ from PIL import Image
 
 from resnet_flax.data import decoding
 
-Augmentation = Literal["crop", "scale", "inception"]
-AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
+Crop = Literal["crop", "scale", "inception"]
+CROPS: tuple[str, ...] = get_args(Crop)
 
 _TRIES = 10  # draws of Inception's crop before the central one is taken
 _RATIO = (3 / 4, 4 / 3)  # range of width over height of Inception's crop
