@@ -87,7 +87,7 @@ def _prepare(
     setup, weights, refusal = None, None, None
     try:
         table.check(tracking.trackers)
-        config = fine_tuning.adopt(configs.resolve(config), directory.path)
+        config = fine_tuning.adopt(configs.resolve(config), directory.path, hosts.say)
         if hosts.first:
             held.enter_context(directory.locked())
         check_settings(config, directory if hosts.first else None, jax.device_count())
