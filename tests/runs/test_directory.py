@@ -187,10 +187,8 @@ def test_each_start_records_its_environment(tmp_path):
     assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
-    assert (
-        versions | {"matmul_precision", "commit", "device", "processes", "cores", "processor", "convolution_chunk"}
-        <= first.keys()
-    )
+    machine = {"commit", "device", "processes", "cores", "processor"}
+    assert versions | machine | {"matmul_precision", "convolution_chunk", "xla_flags"} <= first.keys()
 
 
 def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):
