@@ -16,7 +16,7 @@ from ml_collections.config_flags import config_flags
 from resnet_flax import config as configs
 from resnet_flax.errors import DONE, Diverged, Failed, Interrupted, UserError
 from resnet_flax.escaping import escape_hidden
-from resnet_flax.runtime import compilation, exit_message, processes, stopping, streams
+from resnet_flax.runtime import exit_message, processes, stopping, streams
 
 _CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache folder.")
 _MODULE = flags.DEFINE_multi_string(
@@ -286,10 +286,12 @@ def _one_line(error: BaseException) -> str:
 
 
 def _set_up_devices() -> None:
-    if _CACHE.value:
-        from resnet_flax.data.cache import cache_root  # Lazy import: it loads numpy, which --help does not need.
-
-        compilation.use_cache(cache_root() / "xla")
     if processes.join() > 0:
         # Only process 0 prints the results.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+    if _CACHE.value:
+        # Lazy imports: they load numpy and jax, which --help does not need.
+        from resnet_flax.data.cache import cache_root
+        from resnet_flax.runtime import compilation
+
+        compilation.use_cache(cache_root() / "xla")

@@ -41,6 +41,7 @@ from resnet_flax.runs import resume
 from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.schemas import read_config
+from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.training import restore
 from resnet_flax.training.devices import local_copy
 from resnet_flax.training.setup import prepare
@@ -229,7 +230,7 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     for remark in resume.remarks(run, config):
         print(remark, file=sys.stderr)
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        chosen = checkpoints.find_step(step)
+        (chosen,) = Hosts().from_first([checkpoints.find_step(step)])
     preprocessing = run.preprocessing()
     if preprocessing is None:  # an earlier version began the run, and wrote no preprocessing.json
         preprocessing = prepare(config).preprocessing

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
-import jax
 import numpy as np
 
 from resnet_flax import config as configs
 from resnet_flax.analysis import scoring
 from resnet_flax.data.access import whole_batches
 from resnet_flax.data.datasets import Data
+from resnet_flax.data.layouts import replicate
 from resnet_flax.errors import Diverged, UserError
 from resnet_flax.evaluation_set import EvaluationSet
 from resnet_flax.interchange.class_names import imagenet_classes, in_imagenets_order
@@ -81,7 +81,7 @@ def _evaluate_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
 
     metrics = metric_functions.for_classes(net.network.classes)
     evaluate = evaluation.make_evaluate(net.network, supply.evaluation, transform, size, mesh, metrics)
-    variables = jax.device_put(net.variables, replicated(mesh))
+    variables = replicate(net.variables, replicated(mesh))
     result = evaluate(variables, blocks())
     if not math.isfinite(result.loss):
         bad = []

@@ -1,6 +1,7 @@
 """The main function of ``python -m resnet_flax.preflight``."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,8 @@ def _check_disk(config: ConfigDict, dataset: Data, workdir: Path) -> None:
     Raises:
       UserError: The directory cannot be written, holds another run, or has too little space.
     """
-    resume.check_config(RunDirectory(workdir), fine_tuning.adopt(config, workdir))
+    config = fine_tuning.adopt(config, workdir, lambda line: print(line, file=sys.stderr))
+    resume.check_config(RunDirectory(workdir), config)
     existing = next(folder for folder in (workdir.absolute(), *workdir.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

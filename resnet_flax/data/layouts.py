@@ -96,9 +96,15 @@ def shapes(sharding: jax.sharding.Sharding, lead: tuple[int, ...], image: tuple[
 
 def put(split: Images, everywhere: jax.sharding.Sharding) -> Arrays:
     """Copies a split to the devices of a replicated sharding, over all hosts."""
+    return replicate({"images": split.images, "labels": split.labels}, everywhere)
 
-    def copied(array: np.ndarray) -> Array:
+
+def replicate(tree: Any, everywhere: jax.sharding.Sharding) -> Any:
+    """Copies a tree of arrays, of which each host has a copy, to the devices of a replicated sharding."""
+
+    def copied(array: Any) -> Array:
         array = np.asarray(array)
+        # Not device_put, which refuses an array on one host's device as the source for several hosts.
         return jax.make_array_from_callback(array.shape, everywhere, lambda index: array[index])
 
-    return {"images": copied(split.images), "labels": copied(split.labels)}
+    return jax.tree.map(copied, tree)

@@ -1,9 +1,11 @@
 """Trains one run and returns its ending, even if it fails."""
 
+import contextlib
 import sys
 import traceback
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -33,5 +35,10 @@ def attempt(config: ConfigDict, workdir: Path, tracking: Tracking) -> Ending:
         text = traceback.format_exc()
         print(text, file=sys.stderr)
         what = configs.explain_own_error(error) or f"{type(error).__name__}: {first_line(error)}"
-        return "crashed", f"{what!s:.300} (see {RunDirectory(workdir).write_crash(text)})"
+        reason = f"{what!s:.300}"
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            reason += "; model.remat=unit or a higher train.accumulate takes less memory"
+        with contextlib.suppress(OSError):  # such as on a full disk
+            reason += f" (see {RunDirectory(workdir).write_crash(text)})"
+        return "crashed", reason
     return SUCCESS

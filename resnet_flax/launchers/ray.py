@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import jax
-from absl import flags
 
 from resnet_flax import config as configs
 from resnet_flax.errors import Interrupted, UserError, first_line
@@ -60,8 +59,6 @@ def launch(
     gpus = cluster.gpus_per_run
     if gpus and gpus > 1 and gpus % 1:
         raise UserError(f"--gpus_per_run={gpus:g}: give a whole number of GPUs, or a fraction below 1")
-    if flags.FLAGS.distributed or flags.FLAGS.coordinator:
-        raise UserError("--launcher=ray: each run has its own process; leave out --distributed and --coordinator")
     with StopRequest() as stop, contextlib.ExitStack() as entered:
 
         def submitter() -> Callable[[PlannedRun], Any]:
@@ -254,13 +251,7 @@ def _marker(folder: Path) -> Iterator[Path]:
 def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[PlannedRun], Any]:
     """Returns the function that submits a run to the cluster and returns its stream of events."""
     cpus, gpus = cluster.cpus_per_run, _gpus_per_run(ray, cluster)
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-    if gpus:  # A head node without GPUs may set it to cpu, which would keep runs from using the workers' GPUs.
-        environment.pop("JAX_PLATFORMS", None)
-    if 0 < gpus < 1:  # By default, each process would take three quarters of the GPU's memory.
-        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.75 * gpus:.3f}")
-    if cluster.gpus_per_run == 0:  # By default, jax would use the GPUs of the node.
-        environment.setdefault("JAX_PLATFORMS", "cpu")
+    environment = _environment(gpus, cluster)
     # Ray would retry silently, so the launcher retries instead and prints a line.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_task(str(marker), environment))
     cache = jax.config.values["jax_compilation_cache_dir"]  # Reading a setting initialises no devices.
@@ -273,6 +264,19 @@ def _submitter(ray: ModuleType, marker: Path, cluster: Cluster) -> Callable[[Pla
         return task.remote(configs.to_json(run.config), str(run.workdir), cache, tracking, modules)
 
     return submit
+
+
+def _environment(gpus: float, cluster: Cluster) -> dict[str, str]:
+    """Returns the environment variables that a worker sets before it imports jax; an empty one counts as not set."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    if gpus:  # A head node without GPUs may set it to cpu, which would keep runs from using the workers' GPUs.
+        environment.pop("JAX_PLATFORMS", None)
+    if 0 < gpus < 1:  # By default, each process would take three quarters of the GPU's memory.
+        environment["XLA_CLIENT_MEM_FRACTION"] = f"{0.75 * gpus:.3f}"
+        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = ""  # the deprecated name, which jax refuses beside the new one
+    if cluster.gpus_per_run == 0:  # By default, jax would use the GPUs of the node.
+        environment.setdefault("JAX_PLATFORMS", "cpu")
+    return environment
 
 
 def _gpus_per_run(ray: ModuleType, cluster: Cluster) -> float:

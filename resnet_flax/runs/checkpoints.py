@@ -7,6 +7,7 @@ optimizer's state.
 """
 
 import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ from resnet_flax.runtime.libraries import quieten_orbax
 _T = TypeVar("_T")
 _Record = dict[str, Any]  # the result of RunDirectory.record
 _Items = Mapping[str, Any]  # trees of arrays by name
+
+_SEEN_SECONDS = 5.0  # for a checkpoint to appear on all hosts
 
 quieten_orbax()
 
@@ -157,8 +160,9 @@ class Checkpoints:
 
     def _newest(self, read: Callable[[int, _Items, _Record | None], _T], like: _Items, step: int | None) -> _T | None:
         """Calls ``read`` for checkpoints, newest first, until it succeeds on all hosts; returns its result, or None."""
-        candidates = self.steps()[::-1] if step is None else [step]
+        candidates = self._hosts.from_first(self.steps()[::-1]) if step is None else [step]
         for candidate in candidates:
+            self._wait_until_seen(candidate)
             found = record = failure = None
             try:
                 # Shapes and dtypes, as orbax describes them.
@@ -191,6 +195,12 @@ class Checkpoints:
                 )
             )
         return None
+
+    def _wait_until_seen(self, step: int) -> None:
+        """Waits some seconds for a checkpoint that a network file system shows to the first host before this one."""
+        deadline = time.monotonic() + _SEEN_SECONDS
+        while not self._hosts.first and not (self._folder / str(step)).is_dir() and time.monotonic() < deadline:
+            time.sleep(0.2)
 
     def _check_sums(self, step: int, found: dict[str, Any], record: _Record | None) -> None:
         if record is None:
@@ -229,7 +239,8 @@ class Checkpoints:
                 logging.warning("checkpoint %d was moved to %s", later, target)
         self._hosts.wait("checkpoints set aside")
         self._manager.reload()
-        self.last_saved = self._manager.latest_step()
+        # The first host's: a host that believes another one skips a save for which the others wait.
+        self.last_saved = max(self._hosts.from_first(self.steps()), default=None)
 
     def best_step(self) -> int | None:
         """Returns the step with the lowest validation error (the latest of several), or None without such an error."""

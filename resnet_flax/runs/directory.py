@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.preprocessing import Preprocessing
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCK_SECONDS = 1.0  # longer than a command holds the lock that only looks whether the folder is locked
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _Line = dict[str, Any]
 
 
@@ -58,25 +60,20 @@ class RunDirectory(RunReader):
 
         Raises:
           Busy: Another process holds the lock.
-          UserError: The folder cannot be created or written.
+          UserError: The folder cannot be created or written, or its file system has no locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir={self.path}: cannot be created: {error.strerror}") from None
-        lock = FileLock(self.path / LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock = self._acquire(_LOCK_SECONDS)
         except Timeout:
             raise Busy(
                 f"--workdir={self.path}: another process is running there; wait for it, or choose another"
             ) from None
-        except OSError as error:
-            raise UserError(f"--workdir={self.path}: cannot be written: {error.strerror}") from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def wait_until_free(self, seconds: float, give_up: Callable[[], bool]) -> bool:
         """Waits until no process holds the lock, such as one that is about to end on a lost node.
@@ -87,10 +84,29 @@ class RunDirectory(RunReader):
 
         Returns:
           Whether the folder is free.
+
+        Raises:
+          UserError: The folder cannot be written, or its file system has no locks.
         """
-        with contextlib.suppress(Timeout), FileLock(self.path / LOCK).acquire(timeout=seconds, cancel_check=give_up):
+        with contextlib.suppress(Timeout), self._acquire(seconds, give_up):
             return True
         return False
+
+    def _acquire(
+        self, seconds: float, give_up: Callable[[], bool] | None = None
+    ) -> contextlib.AbstractContextManager[Any]:
+        try:
+            # Without fallback: a soft lock is a mere file, which outlives a killed process.
+            return FileLock(self.path / LOCK, fallback_to_soft=False).acquire(timeout=seconds, cancel_check=give_up)
+        except Timeout:
+            raise
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise UserError(
+                    f"--workdir={self.path}: its file system has no locks (flock); mount it with them, or choose "
+                    f"another folder"
+                ) from None
+            raise UserError(f"--workdir={self.path}: cannot be written: {error.strerror}") from None
 
     @contextlib.contextmanager
     def report_full_disk(self) -> Iterator[None]:

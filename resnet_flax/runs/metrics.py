@@ -3,6 +3,7 @@
 JSON has no NaN and no infinity, so a number that is not finite, such as a test loss beyond float32, is null.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -64,9 +65,10 @@ class MetricsLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        for tracker in self.trackers:
-            tracker.close()
+        with contextlib.ExitStack() as trackers:  # are closed even if the file cannot be, such as on a full disk
+            for tracker in self.trackers:
+                trackers.callback(tracker.close)
+            self._file.close()
 
 
 def text_of(lines: Iterable[_Line]) -> str:

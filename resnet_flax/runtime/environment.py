@@ -16,7 +16,7 @@ from resnet_flax.networks.cpu_convolution import CHUNK_ELEMENTS
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Returns the versions, commit, devices, cores and precision that results depend on."""
+    """Returns the versions, commit, devices, cores, precision and compiler flags that results depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "python": platform.python_version(),
@@ -29,6 +29,7 @@ def environment() -> dict[str, Any]:
         "processor": processor.name(),
         "convolution_chunk": CHUNK_ELEMENTS,
         "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
+        "xla_flags": os.environ.get("XLA_FLAGS") or "none",
     }
 
 

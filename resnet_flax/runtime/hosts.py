@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import jax
@@ -50,6 +50,16 @@ class Hosts:
             return stop, steps
         gathered = multihost_utils.process_allgather(np.array([stop, steps], np.int32))
         return bool(gathered[:, 0].any()), int(gathered[0, 1])
+
+    def from_first(self, numbers: Sequence[int]) -> list[int]:
+        """Returns the first host's numbers on all hosts, whatever the others pass. Each is below 2**31."""
+        if self.count == 1:
+            return list(numbers)
+        count = int(multihost_utils.process_allgather(np.int32(len(numbers)))[0])
+        if not count:
+            return []
+        mine = np.array(numbers if self.first else [0] * count, np.int32)
+        return multihost_utils.process_allgather(mine)[0].tolist()
 
     def any(self, happened: bool) -> bool:
         """Returns, on all hosts, whether ``happened`` is true on any of them."""

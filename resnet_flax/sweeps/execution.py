@@ -38,9 +38,15 @@ def execute(runs: Sequence[PlannedRun], request: Request, announcement: str = ""
       The outcomes, in the order of the runs.
 
     Raises:
-      UserError: Some runs cannot start. It names all of them and is raised before the first run starts.
+      UserError: This process has joined others, or some runs cannot start. It names all of them and is raised before
+        the first run starts.
       Stopped: A signal stopped the runs. The same command resumes them.
     """
+    if jax.distributed.is_initialized():
+        raise UserError(
+            "each run of a sweep has its own process; leave out --distributed and --coordinator. train.py trains a run "
+            "on several hosts"
+        )
     _check(runs, request)
     endings: dict[int, Ending] = {}
     try:

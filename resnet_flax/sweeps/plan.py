@@ -132,7 +132,8 @@ def _run(case: Case, seed: int, request: Request, defaults: dict[tuple[str, str]
     if config.init.weights or config.init.reset_head:
         from resnet_flax.training import fine_tuning  # Lazy import: it imports jax.
 
-        config = fine_tuning.adopt(config, folder)
+        # Not Hosts().say: with --launcher=ray, this process must not occupy devices.
+        config = fine_tuning.adopt(config, folder, lambda line: print(line, file=sys.stderr))
     return PlannedRun(config, folder, label, request.trackers, str(request.folder))
 
 

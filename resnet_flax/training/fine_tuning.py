@@ -1,10 +1,9 @@
 """Starts training from given weights instead of random ones (the section ``init`` of a config)."""
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
@@ -18,12 +17,13 @@ from resnet_flax.runs.file_names import CONFIG
 from resnet_flax.training.state import initial_variables
 
 
-def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
+def adopt(config: ConfigDict, workdir: Path, say: Callable[[str], None]) -> ConfigDict:
     """Returns the config, with the settings that the weights in ``init.weights`` need if ``init.adopt`` is on.
 
     Args:
       config: A resolved config.
       workdir: The run directory; a run that resumes there takes the settings from its config.json.
+      say: Receives a line on the keys that change.
 
     Raises:
       UserError: The weights cannot be read.
@@ -41,19 +41,20 @@ def adopt(config: ConfigDict, workdir: Path) -> ConfigDict:
     else:
         file = interchange.read(expanded(config.init.weights), "init.weights")
         settings, source = interchange.settings_of(file, config.model.family), file.path
-    return _with_settings(config, settings, source)
+    return _with_settings(config, settings, source, say)
 
 
-def _with_settings(config: ConfigDict, settings: dict[str, Any], source: Path) -> ConfigDict:
-    """Returns the config with these keys set, resolved; reports on stderr which of them changed."""
+def _with_settings(
+    config: ConfigDict, settings: dict[str, Any], source: Path, say: Callable[[str], None]
+) -> ConfigDict:
+    """Returns the config with these keys set, resolved; reports which of them changed."""
     flat = configs.flatten(config)
     changed = {key: value for key, value in settings.items() if flat[key] != value}
     if not changed:
         return config
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(changed)
-    if jax.process_index() == 0:
-        print(f"{source} sets {', '.join(f'{key}={value}' for key, value in changed.items())}", file=sys.stderr)
+    say(f"{source} sets {', '.join(f'{key}={value}' for key, value in changed.items())}")
     return configs.resolve(config)
 
 

@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
         held.callback(memory.return_free)
         setup, weights = _prepare(config, directory, hosts, held, tracking)
         held.enter_context(hosts.fail_fast(RESUME_HINT))
-        if directory.is_finished(setup.config):
+        if hosts.from_first([directory.is_finished(setup.config)])[0]:
             hosts.say(f"{directory.path}: already finished, at step {setup.config.train.steps}")
             for remark in resume.remarks_on_finished(directory, setup.config):
                 hosts.say(remark)
@@ -87,7 +87,7 @@ def _prepare(
     setup, weights, refusal = None, None, None
     try:
         table.check(tracking.trackers)
-        config = fine_tuning.adopt(configs.resolve(config), directory.path)
+        config = fine_tuning.adopt(configs.resolve(config), directory.path, hosts.say)
         if hosts.first:
             held.enter_context(directory.locked())
         check_settings(config, directory if hosts.first else None, jax.device_count())

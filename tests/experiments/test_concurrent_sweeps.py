@@ -7,6 +7,7 @@ import types
 from resnet_flax import config as configs
 from resnet_flax.launchers import local, ray_task
 from resnet_flax.launchers import ray as launcher
+from resnet_flax.runs import directory
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.sweeps.cases import PlannedRun
 from resnet_flax.sweeps.endings import SUCCESS
@@ -27,6 +28,7 @@ def test_a_busy_run_is_tried_again_after_the_others(tmp_path, monkeypatch, capsy
         return SUCCESS
 
     monkeypatch.setattr(local, "attempt", attempt)
+    monkeypatch.setattr(directory, "_LOCK_SECONDS", 0.0)
 
     def other_sweep():
         with RunDirectory(runs[0].workdir).locked(), RunDirectory(runs[1].workdir).locked():

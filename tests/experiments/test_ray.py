@@ -8,10 +8,12 @@ import signal
 import time
 
 import pytest
+from jaxlib import xla_client
 
 from resnet_flax.launchers import ray as launcher
 from resnet_flax.reporting import status
-from tests.commands import command, finish, lines, start
+from resnet_flax.sweeps.cases import Cluster
+from tests.commands import command, finish, free_port, lines, start
 from tests.marks import slow
 
 needs_ray = pytest.mark.skipif(
@@ -167,3 +169,24 @@ def test_a_node_that_does_not_see_the_folder_refuses(tmp_path):
     [(kind, text)] = task("{}", str(tmp_path), None)
     assert kind == "refused"
     assert f"does not see {tmp_path / 'unseen'}; it must be on a file system that all nodes share" in text
+
+
+def test_runs_that_share_a_gpu_get_their_share_of_its_memory(monkeypatch):
+    """Regression test: jax refuses the old and the new name of the variable beside each other."""
+    for name in ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION"):
+        monkeypatch.setenv(name, "0.9")
+    for name, value in launcher._environment(0.5, Cluster(gpus_per_run=0.5)).items():
+        monkeypatch.setenv(name, value)
+    assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == 0.375
+
+
+def test_a_sweep_that_joins_other_processes_is_refused(tmp_path):
+    """Regression test: its processes did not agree between two runs."""
+    join = (f"--coordinator=localhost:{free_port()}", "--processes=1", "--process=0")
+    code, output = finish(sweep(tmp_path, *join))
+    assert code == 2, output
+    assert output.splitlines()[-1] == (
+        "error: each run of a sweep has its own process; leave out --distributed and --coordinator. train.py trains a "
+        "run on several hosts"
+    )
+    assert not starts(tmp_path)

@@ -1,19 +1,23 @@
 """Plans of runs and their directories, checks before the first run, and the execution of runs that fail."""
 
 import dataclasses
+import errno
 import re
 
+import jax
 import pytest
 from absl import flags
 
 from experiments import claims, propagation, sweep
 from resnet_flax import config as configs
 from resnet_flax.errors import Diverged, Failed, UserError
+from resnet_flax.launchers import attempt
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, CRASH
 from resnet_flax.sweeps import execution, options
 from resnet_flax.sweeps import plan as plans
 from resnet_flax.sweeps.cases import Case, Outcome, PlannedRun, Request
+from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 from tests.experiments import folders
 
 SMALL = {
@@ -139,7 +143,7 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, c
 
     def crash(config, workdir, *tracking):
         if config.model.unit == "plain":
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(config, workdir, *tracking)
 
     planned = plan([Case("plain-8", SMALL), Case("residual-8", SMALL)], wanted)
@@ -147,7 +151,10 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, c
         patch.setattr(loop, "run", crash)
         crashed, fine = execution.execute(planned, wanted)
     assert (crashed.failure, fine.failure) == ("crashed", "")
-    assert "RuntimeError: RESOURCE_EXHAUSTED: out of memory" in crashed.reason
+    assert crashed.reason == (
+        "JaxRuntimeError: RESOURCE_EXHAUSTED: out of memory; model.remat=unit or a higher train.accumulate takes less "
+        f"memory (see {crashed.run.workdir / CRASH})"
+    )
     assert "out of memory" in (crashed.run.workdir / CRASH).read_text()
     assert fine.final["step"] == 4
     with pytest.raises(Failed, match=r"1 of 2 runs did not end: plain-8 .*: crashed"):
@@ -156,6 +163,20 @@ def test_a_crash_is_noted_and_the_next_run_starts(folder, wanted, monkeypatch, c
     again, _ = execution.execute(planned, wanted)
     assert again.failure == ""
     assert not (again.run.workdir / CRASH).exists()
+
+
+def test_a_crash_that_cannot_be_noted_ends_only_its_own_run(tmp_path, monkeypatch):
+    """Regression test: on a full disk, the error of the note itself ended the sweep."""
+
+    def fail(*_, **__):
+        raise RuntimeError("broken")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(attempt.loop, "run", fail)
+    monkeypatch.setattr(RunDirectory, "write_crash", full)
+    assert attempt.attempt(folders.config(), tmp_path, TENSORBOARD_ALONE) == ("crashed", "RuntimeError: broken")
 
 
 def test_a_finished_run_is_finished_whatever_it_did_before(folder, wanted, capsys):

@@ -19,6 +19,7 @@ from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CHECKPOINTS, DAMAGED, RECORD
 from resnet_flax.runs.records import record_path, record_text
+from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.training.devices import DATA_AXIS, data_mesh, replicated
 
 
@@ -452,3 +453,27 @@ def test_a_damaged_name_of_a_metric_is_noticed(tmp_path, caplog, described):
     with Checkpoints(tmp_path, keep=10) as checkpoints:
         assert_is_of_step(checkpoints.restore(like(), partly=("sums",)), 10)
     assert any("checkpoint 20 of" in m and "cannot be read" in m for m in caplog.messages)
+
+
+@pytest.mark.parametrize("appears", [True, False])
+def test_a_host_restores_what_the_first_host_sees(tmp_path, monkeypatch, appears):
+    """On a network file system, a host may see the newest checkpoint some seconds after the first host."""
+
+    class SecondHost(Hosts):
+        first = property(lambda self: False, lambda self, value: None)
+
+        def from_first(self, numbers):
+            return [10, 5]
+
+    monkeypatch.setattr("resnet_flax.runs.checkpoints.Hosts", SecondHost)
+    monkeypatch.setattr("resnet_flax.runs.checkpoints._SEEN_SECONDS", 5.0 if appears else 0.5)
+    save(tmp_path, [5, 10])
+    newest, hidden = tmp_path / CHECKPOINTS / "10", tmp_path / "hidden"
+    newest.rename(hidden)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.last_saved == 5
+        if appears:
+            threading.Timer(0.5, hidden.rename, [newest]).start()
+        assert_is_of_step(checkpoints.restore(like()), 10 if appears else 5)
+        checkpoints.move_unreadable_after(10)
+        assert checkpoints.last_saved == 10

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_flax.runs.directory import RunDirectory
-from tests.commands import arrays, finish, free_port, lines, train
+from tests.commands import arrays, finish, free_port, lines, start, train
 from tests.marks import slow
 
 # One scanned stage, because these tests mostly compile. tests/training/test_step.py covers all stages.
@@ -163,3 +163,25 @@ def test_a_mistake_that_one_process_finds_ends_both_processes(tmp_path):
     assert [code for code, _ in results] == [2, 2]
     assert "cannot be created: Not a directory" in results[0][1]
     assert "process 0 could not start; see its own error message" in results[1][1]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_keep_compiled_programs_only_in_a_folder_that_all_see(tmp_path, shared):
+    """With folders of their own, on GPUs a process that compiles would wait for one that reads the program."""
+    program = (
+        "import sys, jax; from resnet_flax import command\n"
+        "def main():\n"
+        "    jax.jit(lambda x: x + 1)(0.0)\n"
+        "    print('cache:', jax.config.values['jax_compilation_cache_dir'], file=sys.stderr)\n"
+        "command.run(main, uses_devices=True)"
+    )
+    join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
+    homes = [tmp_path / ("all" if shared else str(i)) for i in range(2)]
+    both = [start("-c", program, *join, f"--process={i}", environment={"XDG_CACHE_HOME": str(home)})
+            for i, home in enumerate(homes)]  # fmt: skip
+    results = [finish(p) for p in both]
+    assert [code for code, _ in results] == [0, 0], results
+    folder = homes[0] / "resnet_flax" / "xla"
+    assert all(f"cache: {folder if shared else None}\n" in output for _, output in results), results
+    assert bool(list(folder.glob("*-cache"))) == shared
+    assert not list(folder.glob(".seen-*"))

@@ -1,8 +1,11 @@
 """A run directory: its lock, the checks before a resume, and whether the run is finished."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import shutil
+import threading
 
 import pytest
 from PIL import Image
@@ -11,8 +14,9 @@ from resnet_flax import config
 from resnet_flax.errors import UserError
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.runs.file_names import CONFIG, METRICS, PHOTOGRAPHS, PREPROCESSING, STARTS
+from resnet_flax.runs.file_names import CONFIG, LOCK, METRICS, PHOTOGRAPHS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
+from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.training import loop
 from resnet_flax.training.readiness import check_images, images_record
 from resnet_flax.training.setup import prepare
@@ -40,6 +44,47 @@ def test_a_folder_in_use_is_locked_until_it_is_released(tmp_path):
             pass
     with RunDirectory(tmp_path / "new" / "run").locked():
         pass
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path):
+    """Regression test: ``status --watch`` holds the lock for a moment, and a start at that moment was refused."""
+    with RunDirectory(tmp_path).locked():
+        pass
+    with open(tmp_path / LOCK, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, [file, fcntl.LOCK_UN]).start()
+        with RunDirectory(tmp_path).locked():
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
+    """Regression test: the lock was then a file, which outlived a killed process, so no later start was possible."""
+
+    def flock(file, operation):
+        raise OSError(number, "not here")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    run = RunDirectory(tmp_path)
+    for lock in (run.locked, lambda: run.wait_until_free(1, lambda: False)):
+        with pytest.raises(UserError, match=f"^--workdir={tmp_path}: its file system has no locks"), lock():
+            pass
+    assert not run.is_locked()
+
+
+def test_the_first_host_decides_that_a_run_is_finished(tmp_path, monkeypatch):
+    """Another host may not see the last checkpoint yet."""
+
+    class SecondHost(Hosts):
+        first = property(lambda self: False, lambda self, value: None)
+
+        def from_first(self, numbers):
+            return [1]
+
+    finished_folder(tmp_path, resolved())
+    (tmp_path / "checkpoints" / "12").rename(tmp_path / "checkpoints" / "8")
+    monkeypatch.setattr(loop, "Hosts", SecondHost)
+    assert loop.run(resolved(), tmp_path) == {"step": 12}
 
 
 def test_an_error_releases_the_lock(tmp_path):
@@ -142,10 +187,8 @@ def test_each_start_records_its_environment(tmp_path):
     assert (first["step"], second["step"], second["parameters"], second["classes"]) == (0, 500, 269_722, 10)
     assert first["devices"] == 8
     versions = {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
-    assert (
-        versions | {"matmul_precision", "commit", "device", "processes", "cores", "processor", "convolution_chunk"}
-        <= first.keys()
-    )
+    machine = {"commit", "device", "processes", "cores", "processor"}
+    assert versions | machine | {"matmul_precision", "convolution_chunk", "xla_flags"} <= first.keys()
 
 
 def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):

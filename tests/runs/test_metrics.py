@@ -2,6 +2,7 @@
 
 import json
 import struct
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import METRICS
+from resnet_flax.runs.metrics import MetricsLog
 
 
 def line(step):
@@ -112,6 +114,19 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_written_again(tmp_path_fa
     assert RunDirectory(workdir).metrics() == [line(1), line(2)]
     write(workdir, 2, [3])
     assert (workdir / METRICS).read_text() == whole
+
+
+def test_trackers_are_closed_if_the_file_cannot_be(tmp_path):
+    """Regression test: on a full disk, closing the file fails again, and no tracker was closed."""
+    closed = []
+    log = MetricsLog(tmp_path / METRICS, [])
+    log.trackers = [SimpleNamespace(close=lambda name=name: closed.append(name)) for name in "ab"]
+    log._file.close()
+    log._file = open("/dev/full", "wb")  # noqa: SIM115 (closed by the log)
+    log._file.write(b"a line")
+    with pytest.raises(OSError, match="No space left on device"), log:
+        pass
+    assert sorted(closed) == ["a", "b"]
 
 
 def test_pytorch_is_not_imported_to_write_events(tmp_path):

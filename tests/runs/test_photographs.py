@@ -99,14 +99,15 @@ def evaluated(*arguments):
 def test_an_exported_network_evaluates_like_its_run_on_two_processes(run, tmp_path):
     """The file needs no config. The run's state is on the devices of both processes, and only one process prints.
 
-    The evaluation re-estimates BN's statistics and uses the training images.
+    The evaluations re-estimate BN's statistics and use the training images.
     """
     _, workdir, exported = run
-    more = ("--view=10crop", "--reestimate_bn", "--split=train")
-    expected = evaluated(f"--weights={exported}", *more)
-    assert " of 8)" in expected
     again = tmp_path / "again.safetensors"
-    for arguments in [("evaluate", *more), ("export", f"--output={again}")]:
+    evaluations = [("evaluate", f"--view={view}", "--reestimate_bn", "--split=train") for view in ("10crop", "center")]
+    for arguments in [*evaluations, ("export", f"--output={again}")]:
+        if arguments[0] == "evaluate":
+            expected = evaluated(f"--weights={exported}", *arguments[1:])
+            assert " of 8)" in expected
         join = (f"--workdir={workdir}", f"--coordinator=localhost:{free_port()}", "--processes=2")
         processes = [start("-m", f"resnet_flax.{arguments[0]}", *arguments[1:], *join, f"--process={i}")
                      for i in range(2)]  # fmt: skip

@@ -16,6 +16,7 @@ from resnet_flax.training import loop
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
+from tests.commands import command
 from tests.training.small import small_config
 
 
@@ -114,3 +115,18 @@ def test_a_frozen_network_trains_its_head_alone():
     params, first = dict(state.params), dict(start.params)
     assert not np.array_equal(params.pop("dense")["kernel"], first.pop("dense")["kernel"])
     jax.tree.map(np.testing.assert_array_equal, params, first)
+
+
+def test_a_plan_that_takes_settings_from_weights_starts_no_devices(exported, tmp_path):
+    """With --launcher=ray, they are for the workers."""
+    program = (
+        "from pathlib import Path; from jax._src import xla_bridge\n"
+        "from resnet_flax.sweeps.cases import Case, Request; from resnet_flax.sweeps.plan import plan\n"
+        f"weights = {{'init.weights': {str(exported[0])!r}}}\n"
+        "[run] = plan([Case('residual-8')], Request('configs/digits.py', Path('x'), Path('x'), overrides=weights))\n"
+        "print(run.config.model.bn_epsilon, xla_bridge.backends_are_initialized())"
+    )
+    code, output = command("-c", program)
+    assert code == 0, output
+    assert "sets model.bn_epsilon=2e-05" in output
+    assert output.splitlines()[-1] == "2e-05 False"

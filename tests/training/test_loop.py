@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -235,6 +236,14 @@ def test_an_edited_file_is_named_with_advice(run, tmp_path, name):
     if name == "starts.jsonl":  # following the advice
         (tmp_path / "run" / "sums.json").unlink()
         loop.run(c, tmp_path / "run")
+
+
+def test_a_resume_on_a_gpu_says_that_the_last_bits_may_differ(run, tmp_path, capfd, monkeypatch):
+    shutil.copytree(run[0], tmp_path / "run")
+    monkeypatch.setattr(running, "jax", SimpleNamespace(default_backend=lambda: "gpu", tree=jax.tree))
+    loop.run(tiny_config(train__steps=18), tmp_path / "run")
+    said = f"{tmp_path / 'run'}: the last bits may differ from an uninterrupted run's: computed on a gpu\n"
+    assert said in capfd.readouterr().err
 
 
 def test_orbax_says_nothing_about_an_incomplete_checkpoint():
