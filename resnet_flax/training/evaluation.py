@@ -137,7 +137,11 @@ def make_evaluate(
 
 def evaluate_log_probabilities(scores: np.ndarray, labels: np.ndarray) -> Evaluation:
     """Computes the metrics from log-probabilities [N, classes], for example averages over several views."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # the user's JAX_PLATFORMS leaves it out
+        cpu = None
+    with jax.enable_x64(True), jax.default_device(cpu):
         logits, batch = jnp.asarray(scores, np.float64), {"labels": jnp.asarray(labels)}
         names = metric_functions.for_classes(logits.shape[1])
         sums = metric_functions.summed(metric_functions.measured(names, logits, batch))

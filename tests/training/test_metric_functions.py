@@ -1,5 +1,6 @@
 """Tests per-example metrics against their definitions."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,6 +30,16 @@ def test_equal_probabilities_are_ranked_as_by_argmax():
     found = evaluate_log_probabilities(np.zeros((1000, 1000)), np.arange(1000))
     assert (found.sums["error"], found.sums["top5_error"]) == (999, 995)
     assert evaluate_log_probabilities(np.full((3, 6), np.nan), np.zeros(3, int)).sums["top5_error"] == 3
+
+
+def test_log_probabilities_are_evaluated_without_a_cpu_among_jaxs_platforms(monkeypatch):
+    """Regression test: with JAX_PLATFORMS=cuda, evaluate --view=10crop ended in a traceback after the last image."""
+
+    def local_devices(backend=None):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    assert evaluate_log_probabilities(np.log([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0])).errors == 1
 
 
 @pytest.mark.parametrize(("classes", "there"), [(5, False), (6, True)])
