@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -142,7 +141,7 @@ class Run:
           UserError: The checkpoint or the images do not exist.
           Diverged: A weight or the loss is not finite.
         """
-        _use_cache()
+        compilation.use_cache(cache_root() / "xla")
         chosen = load_evaluation_set(config_of_run(self.path, config), split, view, Trained.of_run(self._directory))
         return evaluate(self.model(step), chosen, reestimate_bn)
 
@@ -190,7 +189,7 @@ def train(config: ConfigDict, workdir: str | Path, trackers: str | Sequence[str]
       Interrupted: The process received SIGTERM or SIGINT. The run is saved.
       Diverged: The loss or a parameter is no longer finite. The last good checkpoint is kept.
     """
-    _use_cache()
+    compilation.use_cache(cache_root() / "xla")
     for remark in without_effect(set_by_user(config), [resolve(config)]):
         print(remark, file=sys.stderr)
     loop.run(config, workdir, Tracking(table.chosen(trackers)))
@@ -231,16 +230,10 @@ def experiment(name: str) -> Experiment:
     Raises:
       UserError: There is no experiment of that name.
     """
-    _use_cache()
+    compilation.use_cache(cache_root() / "xla")
     if name not in (known := shipped.names("experiments")):
         raise UserError(f"there is no experiment {name!r}; choose one of {', '.join(known)}")
     module = execute(str(shipped.folder("experiments") / f"{name}.py"), "experiment")
     if not hasattr(module, "EXPERIMENT"):
         raise UserError(f"{name!r} is a command, not a declared experiment; run it with python -m resnet_flax {name}")
     return dataclasses.replace(module.EXPERIMENT, name=name)
-
-
-def _use_cache() -> None:
-    """Uses the commands' cache of compiled programs, unless the user has set jax_compilation_cache_dir."""
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        compilation.use_cache(cache_root() / "xla")

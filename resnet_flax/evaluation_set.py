@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,34 +33,26 @@ class Trained:
     Attributes:
       its: The run as the subject of a message, such as ``--workdir=FOLDER: its``.
       config: The run's config.
-      photographs: The content of its photographs.json; None if an earlier version wrote the run or the file.
+      read_photographs: Reads the content of its photographs.json; None if an earlier version wrote the run or the file.
     """
 
     its: str
     config: ConfigDict
-    photographs: dict[str, Any] | None
+    read_photographs: Callable[[], dict[str, Any] | None]
 
     @classmethod
     def of_run(cls, run: RunDirectory) -> "Trained":
         """Reads a run directory."""
-        return cls(f"--workdir={run.path}: its", run.existing_config(), run.photographs())
+        return cls(f"--workdir={run.path}: its", run.existing_config(), run.photographs)
 
     @classmethod
     def of_file(cls, file: Weights) -> "Trained | None":
-        """Reads the metadata of an exported file; returns None for a file of another program.
-
-        Raises:
-          UserError: The metadata are damaged.
-        """
+        """Reads the metadata of an exported file; returns None for a file of another program."""
         if file.config is None:
             return None
-        photographs = None if file.photographs is None else json.loads(file.photographs)
-        if photographs is not None:
-            try:
-                check_photographs(photographs)
-            except ValueError as error:
-                raise UserError(f"{file.path}: the description of its images: {error}") from None
-        return cls(f"{file.path}: its run's", read_config(file.config.encode(), file.path), photographs)
+        return cls(
+            f"{file.path}: its run's", read_config(file.config.encode(), file.path), lambda: _photographs_of(file)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +149,8 @@ def _check_photographs(trained: Trained, chosen: EvaluationSet) -> None:
             f"data.validation={len(chosen.data.validation)}: {trained.its} training set {most} images aside and took "
             f"the others; choose {f'at most {most}' if most else '--split=test'}"
         )
-    if trained.photographs is None:
+    photographs = trained.read_photographs()
+    if photographs is None:
         if chosen.data.from_folders:
             print(
                 f"{trained.its} photographs are not known; if the {chosen.data.where} hold others now, "
@@ -169,7 +163,7 @@ def _check_photographs(trained: Trained, chosen: EvaluationSet) -> None:
     divided = all(chosen.config.data[key] == value for key, value in division.items())
     data = chosen.data if divided else datasets.load_for_evaluation({**chosen.config.data, **division})
     now = images_record(data)
-    changed, noun = resume.changed_photographs(trained.photographs, now), now["form"].split()[0]
+    changed, noun = resume.changed_photographs(photographs, now), now["form"].split()[0]
     if not changed:
         return
     if not same:
@@ -184,6 +178,18 @@ def _check_photographs(trained: Trained, chosen: EvaluationSet) -> None:
         f"--split={chosen.split} is no longer what was set aside in training. Put the same {noun} back, evaluate "
         f"all of them with --split=all, or name other images with --config=FILE:NAME --config.data.folder=FOLDER"
     )
+
+
+def _photographs_of(file: Weights) -> dict[str, Any] | None:
+    """Reads the description of the images that the run of an exported file was begun on, if the file has it."""
+    if file.photographs is None:
+        return None
+    found = json.loads(file.photographs)
+    try:
+        check_photographs(found)
+    except ValueError as error:
+        raise UserError(f"{file.path}: the description of its images: {error}") from None
+    return found
 
 
 def _data_set(config: ConfigDict) -> str:

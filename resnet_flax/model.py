@@ -230,7 +230,7 @@ def from_run(workdir: str | Path, step: str = "latest") -> Model:
     for remark in resume.remarks(run, config):
         print(remark, file=sys.stderr)
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        (chosen,) = Hosts().from_first([checkpoints.find_step(step)])
+        chosen = Hosts().decide(lambda: checkpoints.find_step(step))
     preprocessing = run.preprocessing()
     if preprocessing is None:  # an earlier version began the run, and wrote no preprocessing.json
         preprocessing = prepare(config).preprocessing

@@ -235,7 +235,7 @@ def test_a_changed_file_is_named_when_its_run_resumes_is_finished_or_is_evaluate
     assert f"{file}" not in error
     assert error.endswith(
         f"{run}: its metrics.jsonl lacks top5_error, which train.metrics did not name while the run trained; evaluate "
-        f"measures metrics of examples\n"
+        f"measures per-example metrics\n"
     )
     execute("1.0")
     remark = (

@@ -21,7 +21,9 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     def fits(name: str) -> bool:
         rule = KEYS[name].resume if name in KEYS else "same"
         grown = rule == "may grow" and a.get(name, 0) <= b.get(name, 0)
-        return a.get(name) == b.get(name) or rule == "may change" or grown
+        # An earlier version left it 0 for a schedule of the user's own.
+        unset = name == "schedule.decay_steps" and not a.get(name)
+        return a.get(name) == b.get(name) or rule == "may change" or grown or unset
 
     names = sorted(name for name in a.keys() | b.keys() if not fits(name))
     return [f"{name}: {a.get(name)!r} there, {b.get(name)!r} now" for name in names]

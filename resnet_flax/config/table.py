@@ -180,7 +180,7 @@ _ROWS = (
     Key("schedule.warmup_learning_rate", 0.01, "learning rate during a constant warm-up",
         when="schedule.warmup_steps and schedule.warmup=constant",
         phrase="warm-up at a learning rate of {} instead of {}"),
-    Key("schedule.decay_steps", 0, "step at which the cosine reaches 0; 0: train.steps", least=0,
+    Key("schedule.decay_steps", 0, "step at which the schedule ends, such as the cosine at 0; 0: train.steps", least=0,
         when="schedule.name!=piecewise|constant", derived=True, phrase="half a cosine over {} steps"),
 
     Key("train.steps", 64_000, "number of training steps", least=1, resume="may grow", derived=True,

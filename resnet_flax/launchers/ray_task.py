@@ -54,9 +54,10 @@ def _train(
 ) -> tuple[str, str]:
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
-    if not RunDirectory(workdir).wait_until_free(_PATIENCE, lambda: stop.received is not None) and not stop.received:
-        return BUSY, f"{workdir}: after {_PATIENCE:g} s another process still holds it"
     try:
+        free = RunDirectory(workdir).wait_until_free(_PATIENCE, lambda: stop.received is not None)
+        if not free and not stop.received:
+            return BUSY, f"{workdir}: after {_PATIENCE:g} s another process still holds it"
         return attempt(config, workdir, tracking)
     except Busy as error:
         return BUSY, str(error)

@@ -83,7 +83,7 @@ def remarks_on_finished(run: RunDirectory, config: ConfigDict) -> list[str]:
     missing = [name for name in configs.names_in(config.train.metrics) if name not in measured]
     lacks = (
         f"{run.path}: its metrics.jsonl lacks {', '.join(missing)}, which train.metrics did not name while the run "
-        f"trained; evaluate measures metrics of examples"
+        f"trained; evaluate measures per-example metrics"
     )
     return remarks(run, config) + [lacks] * bool(missing)
 

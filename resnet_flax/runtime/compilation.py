@@ -12,7 +12,7 @@ from resnet_flax.runtime.hosts import Hosts
 
 
 def use_cache(folder: Path) -> None:
-    """Sets the folder of jax's compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
+    """Sets the folder of jax's compilation cache, unless the user has set jax_compilation_cache_dir.
 
     Several processes use it only if all of them see the same folder, because only the first one writes programs. With
     folders of their own, the others would compile a program that the first one reads, and on GPUs wait for hours for
@@ -20,7 +20,7 @@ def use_cache(folder: Path) -> None:
     """
     # Without other processes, jax must not look for devices here.
     seen = not jax.distributed.is_initialized() or _is_seen_by_all(folder)
-    if seen and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if seen and not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

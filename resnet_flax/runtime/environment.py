@@ -1,6 +1,7 @@
 """Describes the environment of a run: everything besides the config that its results depend on."""
 
 import functools
+import hashlib
 import os
 import platform
 import subprocess
@@ -29,7 +30,7 @@ def environment() -> dict[str, Any]:
         "processor": processor.name(),
         "convolution_chunk": CHUNK_ELEMENTS,
         "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
-        "xla_flags": os.environ.get("XLA_FLAGS") or "none",
+        "xla_flags": _short(" ".join(os.environ.get("XLA_FLAGS", "").split()) or "none"),
     }
 
 
@@ -40,3 +41,8 @@ def _commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None  # not a checkout, or no git
+
+
+def _short(text: str) -> str:
+    """Ends a long text by its checksum: starts.jsonl holds short ones."""
+    return text if len(text) <= 300 else f"{text[:300]}... (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"

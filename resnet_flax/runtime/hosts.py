@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import jax
@@ -60,6 +60,16 @@ class Hosts:
             return []
         mine = np.array(numbers if self.first else [0] * count, np.int32)
         return multihost_utils.process_allgather(mine)[0].tolist()
+
+    def decide(self, choose: Callable[[], int]) -> int:
+        """Calls a function on the first host; returns its number, or raises its UserError, on all hosts."""
+        chosen, refusal = 0, None
+        try:
+            chosen = choose() if self.first else 0
+        except UserError as error:
+            refusal = error
+        self.raise_together(refusal)
+        return self.from_first([chosen])[0]
 
     def any(self, happened: bool) -> bool:
         """Returns, on all hosts, whether ``happened`` is true on any of them."""

@@ -55,10 +55,11 @@ def run(config: ConfigDict, workdir: str | Path, tracking: Tracking = TENSORBOAR
         held.enter_context(hosts.fail_fast(RESUME_HINT))
         if hosts.from_first([directory.is_finished(setup.config)])[0]:
             hosts.say(f"{directory.path}: already finished, at step {setup.config.train.steps}")
+            if not hosts.first:
+                lines = directory.repaired_metrics()[0]
+                return lines[-1] if lines else {}  # a network file system may show them later
             for remark in resume.remarks_on_finished(directory, setup.config):
                 hosts.say(remark)
-            if not hosts.first:
-                return directory.repaired_metrics()[0][-1]
             lines = directory.repair_metrics()
             directory.complete_trackers(lines, tracking)
             return lines[-1]

@@ -120,8 +120,8 @@ class TrainingRun:
         for remark in resume.remarks(self.directory, self.setup.config) if step else ():
             self.say(remark)
         changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note, code)
-        if step and jax.default_backend() != "cpu":
-            changed.append(f"computed on a {jax.default_backend()}")
+        if step and jax.default_backend() == "gpu":
+            changed.append("computed on a GPU")
         if changed:
             self.say(f"{self.path}: the last bits may differ from an uninterrupted run's: {'; '.join(changed)}")
         with self.directory.metrics_log(step, self._checkpoints.record, self._tracking) as self._log:

@@ -53,12 +53,6 @@ def schedule_warning(config: ConfigDict) -> str:
     That is the case if the warm-up is faster than the training, or if the run ends before the learning rate is lowered.
     """
     schedule, steps, rate = config.schedule, config.train.steps, config.optimizer.learning_rate
-    if schedule.warmup_steps and schedule.warmup == "constant" and schedule.warmup_learning_rate > rate:
-        return (
-            f"the warm-up is faster than the training: schedule.warmup_learning_rate={schedule.warmup_learning_rate} "
-            f"for {schedule.warmup_steps} steps, optimizer.learning_rate={rate}; to do without it, give "
-            f"--config.schedule.warmup_steps=0"
-        )
     if schedule.name == "piecewise" and schedule.milestones and min(schedule.milestones) >= steps > 1:
         return (
             f"the learning rate is never lowered: schedule.milestones={tuple(schedule.milestones)} lie beyond "
@@ -69,6 +63,12 @@ def schedule_warning(config: ConfigDict) -> str:
         return (
             f"the learning rate does not reach 0: schedule.decay_steps={schedule.decay_steps}, train.steps={steps}; "
             f"to reach it, give --config.schedule.decay_steps={steps}"
+        )
+    if schedule.warmup_steps and schedule.warmup == "constant" and schedule.warmup_learning_rate > rate:
+        return (
+            f"the warm-up is faster than the training: schedule.warmup_learning_rate={schedule.warmup_learning_rate} "
+            f"for {schedule.warmup_steps} steps, optimizer.learning_rate={rate}; to do without it, give "
+            f"--config.schedule.warmup_steps=0"
         )
     return ""
 

@@ -223,7 +223,8 @@ def make_train_steps(
     def step(arrays: Arrays, seed: Array, numbers: Numbers, state: State) -> State:
         batch = device_batch(layout, arrays, seed, state.step, per_device)
         keys = example_keys(seed, "dropout", state.step, batch["place"]) if network.dropout else None
-        unit_key = jax.random.fold_in(stream_key(seed, "unit"), state.step) if network.unit.is_random else None
+        draws = network.unit.is_random and not network.frozen
+        unit_key = jax.random.fold_in(stream_key(seed, "unit"), state.step) if draws else None
         return training_step(
             state, transform.train(batch, seed, state.step), batch["labels"], network=network,
             optimizer=recipe.optimizer(numbers), axis_name=DATA_AXIS, dropout_keys=keys,

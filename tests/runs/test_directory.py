@@ -12,12 +12,13 @@ from PIL import Image
 
 from resnet_flax import config
 from resnet_flax.errors import UserError
+from resnet_flax.registry import Registry
 from resnet_flax.runs import checksums, resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import CONFIG, LOCK, METRICS, PHOTOGRAPHS, PREPROCESSING, STARTS
 from resnet_flax.runtime.environment import environment
 from resnet_flax.runtime.hosts import Hosts
-from resnet_flax.training import loop
+from resnet_flax.training import loop, schedule
 from resnet_flax.training.readiness import check_images, images_record
 from resnet_flax.training.setup import prepare
 from tests.training.small import small_config
@@ -191,6 +192,18 @@ def test_each_start_records_its_environment(tmp_path):
     assert versions | machine | {"matmul_precision", "convolution_chunk", "xla_flags"} <= first.keys()
 
 
+def test_long_flags_of_xla_are_recorded_in_short(tmp_path, monkeypatch):
+    """Regression test: with more than 500 characters, starts.jsonl could not be read again."""
+    run, long = RunDirectory(tmp_path), "--xla_flag=true " * 60
+    monkeypatch.setenv("XLA_FLAGS", long)
+    assert run.record_start(0, 269_722, 10, environment.__wrapped__()) == []
+    monkeypatch.setenv("XLA_FLAGS", long.replace(" ", "  "))
+    assert run.record_start(1, 269_722, 10, environment.__wrapped__()) == []
+    monkeypatch.setenv("XLA_FLAGS", long + "--another=1")
+    assert len(run.record_start(2, 269_722, 10, environment.__wrapped__())) == 1
+    assert len(run.starts()) == 3
+
+
 def test_a_run_that_resumes_in_another_environment_says_so(tmp_path):
     run, here = RunDirectory(tmp_path), {"jax": "0.10.0", "python": "3.11", "devices": 8}
     run.record_start(0, 269_722, 10, here | {"jax": "0.0.1", "python": "3.0", "devices": 1})
@@ -313,6 +326,17 @@ def test_more_steps_change_a_cosine_schedule(tmp_path):
     resume.check_config(
         RunDirectory(tmp_path), resolved(schedule__name="cosine", train__steps=20, schedule__decay_steps=12)
     )
+
+
+def test_a_run_of_a_users_schedule_resumes_though_its_decay_steps_were_not_derived(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule, "SCHEDULES", Registry("schedule", schedule.SCHEDULES))
+    schedule.SCHEDULES["linear"] = lambda rate, section: lambda step: rate
+    now = resolved(schedule__name="linear")
+    assert now.schedule.decay_steps == now.train.steps
+    before = now.copy_and_resolve_references()
+    before.schedule.decay_steps = 0
+    RunDirectory(tmp_path).write_config(before)
+    resume.check_config(RunDirectory(tmp_path), now)
 
 
 def test_more_steps_change_derived_milestones(tmp_path):

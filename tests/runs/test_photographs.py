@@ -205,7 +205,7 @@ def test_an_exported_network_knows_the_photographs_of_its_training(run, tmp_path
     assert f"{exported}: its run's photographs are not known; if the class" in capsys.readouterr().err
     damaged = dataclasses.replace(file, photographs='{"train": 8}')
     with pytest.raises(UserError, match="pets.safetensors: the description of its images: fingerprint is missing"):
-        Trained.of_file(damaged)
+        load_evaluation_set(config_of_file(damaged), trained=Trained.of_file(damaged))
 
 
 def test_no_refused_key_is_recommended(run, tmp_path):

@@ -242,7 +242,7 @@ def test_a_resume_on_a_gpu_says_that_the_last_bits_may_differ(run, tmp_path, cap
     shutil.copytree(run[0], tmp_path / "run")
     monkeypatch.setattr(running, "jax", SimpleNamespace(default_backend=lambda: "gpu", tree=jax.tree))
     loop.run(tiny_config(train__steps=18), tmp_path / "run")
-    said = f"{tmp_path / 'run'}: the last bits may differ from an uninterrupted run's: computed on a gpu\n"
+    said = f"{tmp_path / 'run'}: the last bits may differ from an uninterrupted run's: computed on a GPU\n"
     assert said in capfd.readouterr().err
 
 

@@ -67,6 +67,7 @@ def test_cosine():
             "warmup_learning_rate=0.01 for 400 steps, optimizer.learning_rate=0.001; to do without it, give "
             "--config.schedule.warmup_steps=0$",
         ),
+        ({"schedule.warmup_steps": 40, "optimizer.learning_rate": 0.001, "train.steps": 400}, "never lowered: "),
     ],
 )
 def test_a_schedule_that_hardly_fits_the_run_gets_a_warning(given, message):
