@@ -31,7 +31,7 @@ class Trained:
     """The description of a network's training images, from its run or from an exported file.
 
     Attributes:
-      its: The run as the subject of a message, such as ``--workdir=FOLDER: its``.
+      its: The beginning of a message about the run's images, such as ``--workdir=FOLDER: its``.
       config: The run's config.
       read_photographs: Reads the content of its photographs.json; None if an earlier version wrote the run or the file.
     """
@@ -96,7 +96,7 @@ class EvaluationSet:
         of = taken.get(split, split)
         if split == "test" and not data.own_split:
             of = "a fifth of each class, set aside for testing"
-        note = f"; {data.note}" * bool(data.note)
+        note = f"; {data.note}" if data.note else ""
         return f"{images} {data.access.noun} ({data.where}), {of}{_view_description(self.view, net, data)}{note}"
 
 

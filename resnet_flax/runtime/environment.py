@@ -44,5 +44,5 @@ def _commit() -> str | None:
 
 
 def _short(text: str) -> str:
-    """Ends a long text by its checksum: starts.jsonl holds short ones."""
+    """Cuts a long text and adds its checksum, because starts.jsonl is read again with short texts only."""
     return text if len(text) <= 300 else f"{text[:300]}... (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
