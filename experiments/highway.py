@@ -25,13 +25,14 @@ def cases(request: Request) -> dict[str, list[Case]]:
     groups = {"twins": [Case(f"{unit}-{depth}") for depth in given.depths for unit in given.units]}
     if not given.published:
         return groups
-    part = "" if given.width == 1 else f", {given.width:g} of the width"
+    width = given.width * request.overrides.get("model.width", 1)
+    part = "" if width == 1 else f", {width:g} of the width"
 
     def published(depth: int, widths: str, **more: Any) -> Case:
         overrides = {"model.family": "highway", "model.block": "single", "model.depth": depth} | more
         label = f"highway-{depth} of its paper, {widths}{part}"
         # The overrides replace the depth of the name, because the default family has no network of 19 layers.
-        return Case("highway-20", overrides, label, scaled={"model.width": given.width})
+        return Case("highway-20", overrides, label, scaled={"model.width": width})
 
     groups["the paper's widths"] = [published(depth, "its widths") for depth in (19, 32)]
     groups["equal width"] = [published(32, "the widths of 19 layers", **{"model.stage_filters": FILTERS_OF_19})]

@@ -7,6 +7,7 @@ compared with option B shortcuts: with option A, the channels that a stage adds 
 the ReLU, stay 0.
 """
 
+from resnet_flax import config as configs
 from resnet_flax.figures import curves, final_errors
 from resnet_flax.sweeps.cases import Case, Outcome, Request
 from resnet_flax.sweeps.experiment import Experiment, Findings, Results, Setting
@@ -33,12 +34,17 @@ def initialisation(outcome: Outcome) -> str:
     return option + model.initialization + (", last scale 0" if model.zero_init_last else "")
 
 
+def network(outcome: Outcome) -> str:
+    """Returns the name of a run's panel."""
+    return configs.name_of(outcome.run.config.model)
+
+
 def findings(results: Results) -> Findings:
-    """Draws the final errors and the curves, with a line for each initialisation."""
+    """Draws the final errors and the curves, with a panel for each network and a line for each initialisation."""
     title = f"{results.data}: initialisation"
     return Findings([
         final_errors.side_by_side(results.outcomes, results.folder / "errors.png", title),
-        curves.draw(results.outcomes, results.folder / "curves.png", title, line=initialisation),
+        curves.draw(results.outcomes, results.folder / "curves.png", title, network, initialisation),
     ])  # fmt: skip
 
 

@@ -7,6 +7,9 @@ since the previous line. The command writes layer_norms.png, and table.md with t
 CPU cores.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from resnet_flax.errors import UserError
 from resnet_flax.figures import layer_norms
 from resnet_flax.sweeps.cases import Case, Request
@@ -28,17 +31,24 @@ def findings(results: Results) -> Findings:
       UserError: A run was begun without these metrics, by another command.
     """
     for outcome in results.outcomes:
-        lacking = [m for m in METRICS if not any(key.startswith(f"{m}/") for line in outcome.lines for key in line)]
+        lacking = _lacking(outcome.lines)
         if lacking and not outcome.failure:
             raise UserError(
                 f"{outcome.run.workdir}: the run was trained without the metrics {' and '.join(lacking)}; choose "
                 f"another --workdir"
             )
-    with_lines = [outcome for outcome in results.outcomes if outcome.lines]
+    with_lines = [o for o in results.outcomes if o.lines and not _lacking(o.lines[-1:])]
     if not with_lines:
-        return Findings(notes=["No run has reached its first line of metrics, so nothing is drawn."])
+        return Findings(notes=["No run has a line of these metrics, so nothing is drawn."])
     title = f"{results.data}: every layer during training"
-    return Findings([layer_norms.draw(with_lines, METRICS, results.folder / "layer_norms.png", title)])
+    others = [f"{o.run.label}, seed {o.run.config.seed}" for o in results.outcomes if o.lines and o not in with_lines]
+    notes = [f"Not drawn, since they have no line of these metrics: {'; '.join(others)}."] * bool(others)
+    return Findings([layer_norms.draw(with_lines, METRICS, results.folder / "layer_norms.png", title)], notes=notes)
+
+
+def _lacking(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the metrics that no line has."""
+    return [m for m in METRICS if not any(key.startswith(f"{m}/") for line in lines for key in line)]
 
 
 EXPERIMENT = Experiment(

@@ -97,7 +97,12 @@ def _evaluate_crops(net: Model, chosen: EvaluationSet) -> Evaluation:
 
 
 def _evaluate_views(net: Model, chosen: EvaluationSet) -> Evaluation:
-    """Evaluates the probabilities averaged over several crops of each photograph."""
+    """Evaluates the probabilities averaged over several crops of each photograph.
+
+    Raises:
+      UserError: A registered metric reads the images, which are not kept; raised before the first photograph.
+    """
+    evaluate_log_probabilities(np.zeros((1, net.network.classes)), np.zeros(1, np.int32))
     config, splits = chosen.config, chosen.splits
     photographs = [photo for found in splits.values() for photo in found]
     labels = np.concatenate([found.labels for found in splits.values()])

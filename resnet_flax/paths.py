@@ -7,6 +7,16 @@ from pathlib import Path
 from resnet_flax.errors import UserError
 
 
+def relative(path: Path, folder: Path) -> str:
+    """Returns the path relative to a folder. Where it leaves the folder, links in the folder's own path are followed.
+
+    Inside of the folder, nothing is followed, so that the folder can be moved together with its links.
+    """
+    text = os.path.relpath(path, folder)
+    outside = text.split(os.sep)[0] == os.pardir
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(folder)) if outside else text
+
+
 def expanded(name: str | Path) -> Path:
     """Returns the path of a name, with a leading ``~`` expanded to the home folder unless the name itself exists.
 

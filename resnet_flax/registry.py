@@ -7,6 +7,8 @@ from typing import TypeVar
 from resnet_flax.source_code import checksum
 
 _T = TypeVar("_T")
+NAME, DATA_NAME = r"[A-Za-z][A-Za-z0-9_]{0,50}", r"[A-Za-z0-9_][\w./+-]{0,199}"  # names that config.json may hold
+_IN_WORDS = {NAME: "letters, digits and _, with a letter first", DATA_NAME: "letters, digits and . / + - _"}
 
 
 class Registry(dict[str, _T]):
@@ -17,11 +19,12 @@ class Registry(dict[str, _T]):
     Args:
       kind: What an entry is, such as ``unit``, for messages.
       entries: The project's entries.
+      names: A regular expression for names, :data:`NAME` or :data:`DATA_NAME`.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, _T] | None = None) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, _T] | None = None, names: str = NAME) -> None:
         super().__init__(entries or {})
-        self._kind = kind
+        self._kind, self._names = kind, names
         self._checksums: dict[str, str] = {}
         self.reserve()
 
@@ -36,6 +39,8 @@ class Registry(dict[str, _T]):
     def __setitem__(self, name: str, entry: _T) -> None:
         if self.is_reserved(name):
             raise ValueError(f"{name!r} is reserved; choose another name for your {self._kind}")
+        if not re.fullmatch(self._names, name):
+            raise ValueError(f"{name!r} cannot be the name of a {self._kind}; choose {_IN_WORDS[self._names]}")
         super().__setitem__(name, entry)
         self._checksums[name] = checksum(entry)
 

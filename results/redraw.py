@@ -139,6 +139,8 @@ def redraw(output: Path) -> None:
     curves.draw(read_curves(HERE / "digits/curves.jsonl"), output / "digits/curves.png", title)
     outcomes, title = read_runs(HERE / "cifar10/tenth"), "CIFAR-10, 0.1 of the schedule"
     paper.figure_6(outcomes, output / "cifar10/figure6.png", f"{title}, as in the paper's Fig. 6")
+    whole = "CIFAR-10, the whole schedule, as in the paper's Fig. 6"
+    paper.figure_6(read_runs(HERE / "cifar10/full"), output / "cifar10/figure6-64k.png", whole)
     plain = [outcome for outcome in outcomes if outcome.run.label.startswith("plain")]
     paper.figure_1(plain, output / "cifar10/figure1.png", f"{title}, as in the paper's Fig. 1")
     layers = read_layers(HERE / "cifar10/propagation/layers.csv", outcomes[0].run.config.train.steps, "cifar10")

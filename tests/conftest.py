@@ -25,8 +25,8 @@ settings.load_profile("default")
 
 def pytest_collection_modifyitems(items):
     """Runs long files first; at the end, one worker would be busy with them while the others wait."""
-    long = ["tests/runs/", "tests/experiments/", "tests/interchange/", "tests/training/", "tests/networks/"]
-    items.sort(key=lambda item: [item.nodeid.startswith(folder) for folder in long], reverse=True)
+    long = ("runs/", "experiments/", "test_", "interchange/", "training/", "networks/")
+    items.sort(key=lambda item: [item.nodeid.startswith(f"tests/{start}") for start in long], reverse=True)
 
 
 def pytest_collection_finish():

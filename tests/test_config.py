@@ -18,6 +18,7 @@ from resnet_flax.config import page, suggestions
 from resnet_flax.errors import UserError
 from resnet_flax.networks.units import UNITS
 from resnet_flax.reporting.protocol import protocol_differences
+from resnet_flax.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 KEYS = config.flatten(config.base())
@@ -369,6 +370,7 @@ def test_the_imagenet_recipe_is_the_papers():
         224,
     )
     assert (c.data.flip, c.data.colour, c.data.normalization) == (True, 0.1, "pixel_mean")
+    assert (c.model.shortcut, c.train.bn_group, c.data.interpolation) == ("B", 32, "bilinear")
 
 
 def test_the_short_recipe_of_imagenet():
@@ -377,6 +379,9 @@ def test_the_short_recipe_of_imagenet():
         assert c.schedule.decay_steps == c.train.steps == 40 * 1251
         assert c.schedule.warmup_steps == 5 * 1251
         assert c.model.zero_init_last == (name.startswith("residual"))
+    c = config.resolve(config.load("configs/imagenet_short.py", "residual-50"))
+    assert (c.optimizer.weight_decay, c.optimizer.decay, c.optimizer.nesterov) == (5e-5, "kernels", True)
+    assert (c.model.bottleneck_stride, c.model.dtype, c.data.normalization) == ("3x3", "bfloat16", "imagenet")
 
 
 def test_cifar10_of_110_layers_warms_up_and_bottlenecks_project():
@@ -486,3 +491,22 @@ def test_a_config_file_that_raises_is_explained(tmp_path, text, message):
     with pytest.raises(UserError) as found:
         config.load(str(tmp_path / "bad.py"))
     assert str(found.value) == f"--config={tmp_path / 'bad.py'}, {message}"
+
+
+def test_a_derived_whole_number_of_a_real_key_is_a_real_number():
+    """Regression test: an average's decay of 0, not 0.0, was no number of the compiled step, and a traceback."""
+    c = config.load("configs/digits.py", "plain-8")
+    config.follow(c, "optimizer.ema", lambda steps: 0.9999 if steps > 10_000 else 0, "train.steps")
+    assert type(config.resolve(c).optimizer.ema) is float
+    assert "optimizer.ema" in Recipe(config.resolve(c)).numbers
+    c.train.steps = 20_000
+    assert config.resolve(c).optimizer.ema == 0.9999
+
+
+@pytest.mark.parametrize("unit", ["plain", "residual"])
+def test_a_network_of_single_layers_in_a_family_of_the_users_own_has_a_name(unit):
+    """Regression test: the run's own config.json was refused after compiling."""
+    model = config.base().model.to_dict() | {"family": "mine", "unit": unit, "block": "single", "depth": 20}
+    assert config.name_of(model) == f"{unit}-single-20"
+    c = config.apply_name(config.base(), f"{unit}-single-20")
+    assert (c.model.unit, c.model.block, c.model.depth) == (unit, "single", 20)

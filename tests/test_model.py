@@ -104,12 +104,26 @@ def test_a_backbone_gives_features(tmp_path):
         backbone.check_classifies()
 
 
-def test_a_crop_larger_than_the_resized_image_is_refused(tmp_path):
-    """torchvision's layout sets the resized image to 256 pixels."""
+def test_the_resized_image_follows_the_users_size(tmp_path):
+    """Regression test: torchvision's layout set it to 256 pixels, so 288 were refused, and 160 cut from too large ones.
+
+    Without a size of the user's, torchvision's are taken.
+    """
     torchvision_file(tmp_path / "r18.safetensors", 18, 4)
-    c = config.load("configs/imagenet.py", "residual-18", {"data.image_size": 288})
+
+    def sizes(**given):
+        given = {f"data.{key}": value for key, value in given.items()}
+        c = config.load("configs/imagenet.py", "residual-18", given)
+        found = model.from_weights(tmp_path / "r18.safetensors", c).config.data
+        return found.resize, found.image_size
+
+    assert sizes() == (256, 224)
+    assert sizes(image_size=288) == (329, 288)
+    assert sizes(image_size=160) == (183, 160)
+    assert sizes(image_size=160, resize=160) == (160, 160)
+    assert sizes(resize=232) == (232, 224)
     with pytest.raises(UserError, match=r"^data.resize=256 must be at least data.image_size=288"):
-        model.from_weights(tmp_path / "r18.safetensors", c)
+        sizes(image_size=288, resize=256)
 
 
 def test_a_file_without_the_training_sets_mean_is_refused(tmp_path):

@@ -7,11 +7,13 @@ import linecache
 import os
 import re
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from resnet_flax import api, config, model
+from resnet_flax import api, config, model, model_evaluation
+from resnet_flax.data.datasets import DATASETS
 from resnet_flax.errors import UserError
 from resnet_flax.launchers.attempt import attempt
 from resnet_flax.networks.initialization import INITIALIZATIONS
@@ -24,6 +26,7 @@ from resnet_flax.sweeps.experiment import Experiment, Findings
 from resnet_flax.tracking.tracker import TENSORBOARD_ALONE
 from resnet_flax.training import loop, metric_functions
 from resnet_flax.training.readiness import Readiness
+from resnet_flax.training.schedule import SCHEDULES
 from tests.commands import command, lines
 from tests.experiments import folders
 from tests.training.small import small_config
@@ -412,6 +415,14 @@ def test_a_metric_has_the_networks_input_in_training_and_evaluation(metrics, tmp
     assert line in capfd.readouterr().err.splitlines()
 
 
+def test_views_with_a_metric_of_images_are_refused_before_the_first_photograph(metrics):
+    """Regression test: they were after the last one, and all scores were lost."""
+    metrics("")
+    net = SimpleNamespace(network=SimpleNamespace(classes=10))
+    with pytest.raises(UserError, match=r"metric 'brightness' uses batch\['images'\]"):
+        model_evaluation._evaluate_views(net, None)  # without photographs
+
+
 @pytest.mark.parametrize(
     ("decorator", "result", "message"),
     [
@@ -436,6 +447,15 @@ def test_a_metric_of_the_wrong_shape_is_refused_before_the_first_step(metrics, t
         with pytest.raises(UserError, match=re.escape(f"metric 'wrong' {message}")):
             start()
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("name", ["one-cycle", "1cycle", "x" * 60])
+def test_a_name_that_a_run_directory_cannot_hold_is_refused(name):
+    """Regression test: the run's own config.json was refused after compiling."""
+    with pytest.raises(ValueError, match=f"^'{name}' cannot be the name of a schedule; choose letters, digits and _"):
+        SCHEDULES[name] = None
+    with pytest.raises(ValueError, match="^'my images' cannot be the name of a data set; choose "):
+        DATASETS["my images"] = None
 
 
 OWN_METRIC = "@of_examples\ndef {}(logits, batch): ..."

@@ -25,7 +25,7 @@ def openness(
       train: Whether BN uses the batch's statistics.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
-    network = network.clone(dropout=0.0)
+    network = network.clone(dropout=0.0, frozen=False)
     look = jit(lambda v, x: network.apply(v, x, train, mutable=["batch_stats", "gates"])[1].get("gates", {}))
     gates = jax.device_get(look(variables, images))
     return [(name, float(value)) for name, value in layers_in_order(gates, "openness")]

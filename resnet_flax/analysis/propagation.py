@@ -55,7 +55,7 @@ def measure(network: Network, variables: Mapping[str, Any], images: Array, label
       labels: [N] int32.
     """
     variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
-    network = network.clone(dropout=0.0)
+    network = network.clone(dropout=0.0, frozen=False)
     loss, found = jax.device_get(jit(_statistics, static_argnums=0)(network, variables, images, labels))
 
     def listed(what: str, leaf: str, layers: str) -> LayerValues:

@@ -60,9 +60,12 @@ def resolve(c: ConfigDict) -> ConfigDict:
     c = c.copy_and_resolve_references()
     with c.unlocked():
         for key in KEYS.values():
+            section, _, name = key.name.rpartition(".")
             if key.kind is tuple:
-                section, _, name = key.name.rpartition(".")
                 c[section][name] = tuple(c[section][name])
+            elif key.kind is float and isinstance(c[section][name], int):  # derived by a function that returns 0 or 1
+                with c.ignore_type():
+                    c[section][name] = float(c[section][name])
         if c.model.stage_units:
             c.model.depth = import_named("networks:depth_of")(c.model.family, c.model.block, c.model.stage_units)
         # Reset for units without gates, so that one command line with a gate_bias serves the runs of all units.

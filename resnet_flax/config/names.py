@@ -45,7 +45,7 @@ def check_depth(c: ConfigDict, given: Collection[str]) -> None:
 
 
 def apply_name(c: ConfigDict, name: str) -> ConfigDict:
-    """Sets unit, block and depth from ``UNIT-DEPTH``, ``UNIT-bottleneck-DEPTH`` or ``UNIT-basic-DEPTH``.
+    """Sets unit, block and depth from ``UNIT-DEPTH`` or ``UNIT-BLOCK-DEPTH``, such as ``residual-bottleneck-164``.
 
     A name without a block takes the family's usual one: ``basic`` in the CIFAR family, Table 1's for that depth in
     the ImageNet family, ``single`` in the others. ``vgg-DEPTH`` also sets the family, a dropout of 0.5, and hidden
@@ -54,7 +54,7 @@ def apply_name(c: ConfigDict, name: str) -> ConfigDict:
     """
     unit, _, rest = name.partition("-")
     block, _, depth = rest.rpartition("-")
-    known = unit.lower() not in ("resnet", "res", "") and block in ("", "basic", "bottleneck")
+    known = unit.lower() not in ("resnet", "res", "") and block in ("", "basic", "bottleneck", "single")
     if not known or not depth.isdecimal() or (unit == "vgg" and block):
         found = re.fullmatch(r"(?:residual|resnet|res)[-_]?(\d+)", name, re.IGNORECASE)
         hint = f"; did you mean residual-{found[1]}?" if found else ""

@@ -177,10 +177,10 @@ class InMemory:
     def mix_classes(self, split: Images, count: int | None = None) -> Images:
         """Returns the first ``count`` images of a split, or all, in an order that mixes its classes.
 
-        Photographs in class folders are sorted by class, and mixed always in the same way. The files of other images in
-        memory mix them already, so those keep their order.
+        Images that lie class by class, like photographs in class folders, are mixed, always in the same way. Images
+        whose files mix the classes keep their order.
         """
-        if split.photographs is not None:
+        if split.photographs is not None or _lie_by_class(split.labels):
             return split.take(_mixed(len(split), count))
         return split if count is None else split.take(np.arange(min(count, len(split))))
 
@@ -355,6 +355,12 @@ class OnDisk:
 
 
 ACCESS: dict[str, type[Access[Any]]] = {"resident": InMemory, "stream": OnDisk}  # by data.pipeline
+
+
+def _lie_by_class(labels: np.ndarray) -> bool:
+    """Tells whether neighbours share a class much more often than in a random order."""
+    by_chance = np.sum((np.bincount(labels) / max(1, len(labels))) ** 2)
+    return bool(np.count_nonzero(labels[1:] == labels[:-1]) > (1 + by_chance) / 2 * len(labels))
 
 
 def _mixed(length: int, count: int | None) -> np.ndarray:

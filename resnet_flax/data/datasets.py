@@ -22,7 +22,7 @@ from resnet_flax.data.images import Found, Images, S, check_labels, set_aside_fi
 from resnet_flax.data.photograph_sets import IMAGENET
 from resnet_flax.errors import UserError
 from resnet_flax.paths import expanded
-from resnet_flax.registry import Registry
+from resnet_flax.registry import DATA_NAME, Registry
 
 if TYPE_CHECKING:  # the module imports jax
     from resnet_flax.data.access import Access
@@ -61,7 +61,7 @@ class DataSet:
     config: str = ""
 
 
-DATASETS: Registry[DataSet] = Registry("data set")
+DATASETS: Registry[DataSet] = Registry("data set", names=DATA_NAME)
 
 
 def register(

@@ -80,8 +80,9 @@ def resized(found: Found, data: Mapping[str, Any]) -> Found:
     """Resizes images to ``data.image_size`` and ``data.resize`` if they have another size."""
     if data["folder"]:
         return found
-    train, test, _ = _resized((found.train, found.test, ()), _size(data))
-    return found._replace(train=train, test=test)
+    size = _size(data)
+    test = None if found.test is None else _resized_images(found.test, size)
+    return found._replace(train=_resized_images(found.train, size), test=test)
 
 
 def _size(data: Mapping[str, Any]) -> _Size:

@@ -209,8 +209,8 @@ LAYOUTS: dict[str, WeightLayout] = {
 
 
 def of_family(family: str) -> WeightLayout:
-    """Returns the layout for exporting networks of a family."""
-    return next(layout for layout in LAYOUTS.values() if family in layout.families)
+    """Returns the layout for exporting networks of a family. A user's own family has that of the CIFAR networks."""
+    return next((layout for layout in LAYOUTS.values() if family in layout.families), LAYOUTS["akamaster"])
 
 
 def of_names(names: Collection[str], family: str) -> WeightLayout:

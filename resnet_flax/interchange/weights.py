@@ -98,9 +98,11 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
     if layout.families[0] == given.model.family:
         flat = configs.flatten(given)
         told, source = evaluation_sizes(weights.path) if layout.views else ({}, "")
+        # data.resize follows the user's data.image_size.
+        kept = {*set_by_user, *({"data.resize"} if "data.image_size" in set_by_user else ())}
         settings = {
             key: value for key, value in {**layout.settings, **layout.views, **told}.items()
-            if key not in set_by_user and flat[key] != value
+            if key not in kept and flat[key] != value
         }  # fmt: skip
         given.update_from_flattened_dict(settings)
         if settings:
@@ -142,6 +144,11 @@ def variables(
         print(
             f"{weights.path}: in {layout.name} layout, whose networks have residual units; model.unit={model['unit']} "
             f"gives other logits",
+            file=sys.stderr,
+        )
+    if weights.config and (unit := read_config(weights.config.encode(), weights.path).model.unit) != model["unit"]:
+        print(
+            f"{weights.path}: of a network with model.unit={unit}; model.unit={model['unit']} gives other logits",
             file=sys.stderr,
         )
     dtype = np.dtype(network.layers.param_dtype)

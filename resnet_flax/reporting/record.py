@@ -13,6 +13,7 @@ from typing import Any
 
 from resnet_flax.atomic import write_atomically
 from resnet_flax.errors import UserError
+from resnet_flax.paths import relative
 from resnet_flax.runs.file_names import EXPERIMENT, PLAN, holds_run
 from resnet_flax.runs.files import read_bytes
 
@@ -74,8 +75,8 @@ class Record:
 
 def write(record: Record, folder: Path, runs: Sequence[Path] = ()) -> None:
     """Writes experiment.json atomically, with the command of this process and the paths of the runs."""
-    relative = [os.path.relpath(run, folder) for run in runs]
-    record = dataclasses.replace(record, runs=relative, command=record.command or command())
+    paths = [relative(run, folder) for run in runs]
+    record = dataclasses.replace(record, runs=paths, command=record.command or command())
     _write_json(folder / FILE, dataclasses.asdict(record))
 
 
@@ -89,8 +90,8 @@ def write_plan(folder: Path, runs: Mapping[Path, str], call: str = "") -> None:
       runs: The names of the runs by path.
       call: The call from Python, in place of the command.
     """
-    relative = {os.path.relpath(path, folder): name for path, name in runs.items()}
-    _write_json(folder / PLAN, {"command": call or command(), "runs": relative})
+    named = {relative(path, folder): name for path, name in runs.items()}
+    _write_json(folder / PLAN, {"command": call or command(), "runs": named})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ def _read_plan(folder: Path) -> tuple[str, dict[Path, str]]:
         plan = json.loads(read_bytes(folder / PLAN))
         # Plans of earlier versions hold the runs alone.
         command, runs = (plan["command"], plan["runs"]) if isinstance(plan.get("runs"), dict) else ("", plan)
-        return str(command), {(folder / relative).resolve(): str(name) for relative, name in runs.items()}
+        return str(command), {(folder / path).resolve(): str(name) for path, name in runs.items()}
     return "", {}
 
 

@@ -191,7 +191,8 @@ def _others(runs: Sequence[RunFolder], numbers: Numbers, beside_experiments: boo
         unnamed = {"train.steps", *(name for name, key in configs.KEYS.items() if not key.protocol)}
         differs = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in unnamed)
         steps = f"{run.config.train.steps:,}"
-        groups.setdefault((run.marked(run.name), run.config.data.name, steps, differs), []).append(run)
+        data = f"{run.config.data.name} {run.config.data.folder}".strip()
+        groups.setdefault((run.marked(run.name), data, steps, differs), []).append(run)
     rows = []
     for (name, data, steps, differs), members in groups.items():
         by_seed = {run.config.seed: run for run in reversed(members) if run.finished}
@@ -213,8 +214,7 @@ def _others(runs: Sequence[RunFolder], numbers: Numbers, beside_experiments: boo
 
 def _mean(runs: Sequence[RunFolder], key: str) -> str:
     found = [value for run in runs if (value := run.final(key)) is not None]
-    scale = 100 if "error" in key else 1
-    return tables.mean_and_deviation([scale * value for value in found]) if found else "—"
+    return tables.mean_of(key, found, len(runs)) if found else "—"
 
 
 def problems(of: Document) -> list[str]:

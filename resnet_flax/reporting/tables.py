@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from resnet_flax import config as configs
 from resnet_flax.atomic import write_atomically
+from resnet_flax.paths import relative
 from resnet_flax.reporting import words
 from resnet_flax.reporting.record import Table
 from resnet_flax.runs import rules
@@ -63,7 +63,7 @@ def tidy(
             **{key: outcome.final.get(key) for key in metrics},
             "parameters": outcome.parameters,
             "training_seconds": outcome.seconds,
-            "folder": os.path.relpath(outcome.run.workdir, folder),
+            "folder": relative(outcome.run.workdir, folder or Path()),
             **({"old_rules": old_rules} if any(old) else {}),
         }
 
@@ -128,9 +128,16 @@ def _row(members: Sequence[_Row], keys: Iterable[str]) -> tuple[str, ...]:
         seeds += f" ({', '.join(f'{n} {what}' for what, n in others.items())})"
     time = duration(float(np.mean([m["training_seconds"] for m in whole]))) if whole else "-"
     found = {key: [m[key] for m in whole if m.get(key) is not None] for key in keys}
-    errors = [mean_and_deviation([100 * v if "error" in key else v for v in found[key]]) for key in found]
+    errors = [mean_of(key, values, len(whole)) for key, values in found.items()]
     parameters = max(m["parameters"] for m in members)
     return (f"{parameters:,}" if parameters else "-", seeds, *errors, time)
+
+
+def mean_of(key: str, values: Sequence[float], runs: int) -> str:
+    """Returns a metric's mean and deviation over runs, errors in %, and how many of them have it, if not all."""
+    scale = 100 if "error" in key else 1
+    fewer = f" ({len(values)} of {runs})" if 0 < len(values) < runs else ""
+    return mean_and_deviation([scale * value for value in values]) + fewer
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
+from resnet_flax.registry import DATA_NAME, NAME
 
 # Keys of metrics.jsonl that hold the fraction of images that are classified wrongly. Metrics of a user's own may have
 # any other name, and any values.
@@ -57,9 +58,9 @@ def _check_text(key: configs.Key, text: Any) -> None:
     if isinstance(key.choices, tuple):
         if key.choices and text not in key.choices:
             raise ValueError(f"{key.name}={text[:40]!r} is none of {', '.join(key.choices)}")
-    elif not re.fullmatch("[A-Za-z][A-Za-z0-9_]{0,50}", text):
+    elif not re.fullmatch(NAME, text):
         raise ValueError(f"{key.name}={text[:40]!r} is not a name")
-    if key.name == "data.name" and (not re.fullmatch(r"[A-Za-z0-9_][\w./+-]{0,199}", text) or ".." in text.split("/")):
+    if key.name == "data.name" and (not re.fullmatch(DATA_NAME, text) or ".." in text.split("/")):
         raise ValueError(f"{key.name}={text[:40]!r} is not a name")
 
 

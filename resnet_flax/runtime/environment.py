@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
         "processor": processor.name(),
         "convolution_chunk": CHUNK_ELEMENTS,
         "matmul_precision": jax.config.values["jax_default_matmul_precision"] or "default",
-        "xla_flags": _short(" ".join(os.environ.get("XLA_FLAGS", "").split()) or "none"),
+        "xla_flags": shortened(" ".join(os.environ.get("XLA_FLAGS", "").split()) or "none"),
     }
 
 
@@ -43,6 +43,6 @@ def _commit() -> str | None:
         return None  # not a checkout, or no git
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
     """Cuts a long text and adds its checksum, because starts.jsonl is read again with short texts only."""
     return text if len(text) <= 300 else f"{text[:300]}... (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"

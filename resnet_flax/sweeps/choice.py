@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from resnet_flax import config as configs
 from resnet_flax.errors import UserError
@@ -142,7 +143,7 @@ class Chooser:
             [f"the best {over} of {name}, seed {seed}" for seed in seeds for name in names],
             f"then {len(names) * len(seeds)} more runs: the best {over} of each of {len(names)} cases, with "
             f"{_seeds(seeds)}",
-            lambda results: [case for c in self.choices(results.outcomes, request) for case in self._case(c)],
+            lambda results: [case for c in self.choices(results.outcomes, request) for case in self._case(c, request)],
         )
 
     def choices(self, outcomes: Sequence[Outcome], request: Request) -> list[Choice]:
@@ -155,20 +156,22 @@ class Chooser:
             for values in grid.points(chosen):
                 runs = plan([grid.case(rest | values, seeds=self.seeds)], request)
                 candidates.append(Candidate(values, [known.get(identity(run.config)) for run in runs]))
-            name = label_of(
-                configs.name_of(runs[0].config.model), {k: v for k, v in rest.items() if not is_in_name(k, v)}
-            )
-            found.append(Choice(name, rest, candidates))
+            found.append(Choice(self._name(runs[0].config, rest), rest, candidates))
         return found
 
-    def _case(self, choice: Choice) -> list[Case]:
+    def _name(self, config: ConfigDict, rest: Point) -> str:
+        """Returns the name of a case: its network's, unless the network is what is chosen, and its values."""
+        if set(self.keys).isdisjoint((*configs.NAME_KEYS, "model.stage_units")):
+            return label_of(configs.name_of(config.model), {k: v for k, v in rest.items() if not is_in_name(k, v)})
+        return label_of("", rest).strip() or "the network"
+
+    def _case(self, choice: Choice, request: Request) -> list[Case]:
         """Returns the case to train with all seeds, or nothing while the choice is open."""
         best = choice.best
         if best is not None:
-            label = label_of(choice.name, best.values) + (
-                " (at the end of the grid)" if choice.keys_at_end(self.over) else ""
-            )
-            return [grid.case(choice.rest | best.values, label=label)]
+            case = grid.case(choice.rest | best.values, seeds=self.seeds)
+            remark = " (at the end of the grid)" * bool(choice.keys_at_end(self.over))
+            return [dataclasses.replace(case, label=plan([case], request)[0].label + remark, seeds=())]
         if choice.failed:  # The table then has a row for one of the failed candidates.
             label = f"{choice.name}, each {' and '.join(self.over)}"
             return [grid.case(choice.rest | choice.candidates[0].values, label=label, seeds=self.seeds)]

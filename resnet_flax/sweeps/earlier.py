@@ -49,19 +49,21 @@ def check_kept(runs: Sequence[PlannedRun], request: Request, any_seed: bool) -> 
     Args:
       runs: The planned runs.
       request: The request to the experiment.
-      any_seed: Whether a run with another seed counts as planned, because a second stage may add it.
+      any_seed: Whether a run with another of the request's seeds counts as planned, because a second stage may add it.
 
     Raises:
       UserError: The folder's record or plan holds a finished run that is not planned.
     """
     planned, known = {run.workdir.resolve() for run in runs}, {_key(run, any_seed) for run in runs}
+    seeds = {*request.seeds, *(run.config.seed for run in runs)}
     dropped = []
     for path in record.recorded_runs(request.folder):
         with contextlib.suppress(UserError):  # A run that cannot be read has no results to keep.
             directory = RunDirectory(path)
             config = None if path in planned else directory.config()
             if config is not None and directory.is_finished(config):
-                dropped += [path] * (_key(PlannedRun(config, path, ""), any_seed) not in known)
+                kept = config.seed in seeds and _key(PlannedRun(config, path, ""), any_seed) in known
+                dropped += [path] * (not kept)
     if dropped:
         command = record.latest_command(request.folder)
         raise UserError(

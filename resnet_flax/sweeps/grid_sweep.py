@@ -119,9 +119,11 @@ def _roles(request: Request) -> _Roles:
     with_x = next((list(axis[0]) for axis in axes if x in axis[0]), [x])
     lines = given.lines or [key for key in keys if key not in (*with_x, *chosen)]
     for axis in axes:
-        if len(axis) > 1 and set(axis[0]).isdisjoint((*with_x, *lines, *chosen)):
+        shown = [key for key in axis[0] if key in (x, *lines, *chosen)]
+        if len({tuple(point[key] for key in shown) for point in axis}) < len({tuple(p.items()) for p in axis}):
+            mixed = " and ".join(key for key in axis[0] if key not in shown)
             raise UserError(
-                f"--lines={','.join(lines)}: {', '.join(axis[0])} varies too, and a line would mix its values; add it"
+                f"--lines={','.join(lines)}: a line would mix the values of {mixed}, which --grid varies too; add it"
             )
     return _Roles(axes, x, lines, chooser)
 

@@ -42,13 +42,18 @@ def check_batch(batch_size: int, bn_group: int, devices: int) -> None:
         )
 
 
+def uses_batch_statistics(config: ConfigDict) -> bool:
+    """Tells whether training normalises groups of images: the network has BN, and is not frozen below its head."""
+    return config.model.norm == "batch" and config.optimizer.trainable == "all"
+
+
 def check_accumulation(config: ConfigDict, devices: int) -> None:
     """Refuses a ``train.accumulate`` that does not divide a device's images, or whose parts would split a BN group."""
     parts, local = config.train.accumulate, config.train.batch_size // devices
     if local % parts:
         raise UserError(f"train.accumulate={parts} must divide the {local} images of a device")
     group = config.train.bn_group or config.train.batch_size
-    if parts > 1 and config.model.norm == "batch" and local // parts % group:
+    if parts > 1 and uses_batch_statistics(config) and local // parts % group:
         raise UserError(
             f"train.accumulate={parts} makes parts of {local // parts} images, but BN normalises {group} images "
             f"together; set train.bn_group to a divisor of {local // parts}"

@@ -24,7 +24,7 @@ from resnet_flax.training import fine_tuning
 from resnet_flax.training.executor import Executor
 from resnet_flax.training.meter import Meter, Pace
 from resnet_flax.training.metric_functions import progress_text
-from resnet_flax.training.readiness import check_images, check_settings, images_record
+from resnet_flax.training.readiness import check_images, check_settings, check_shapes, images_record
 from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.run import RESUME_HINT, TrainingRun, parameter_count
 from resnet_flax.training.schedule import warn_once
@@ -96,6 +96,7 @@ def _prepare(
         setup = prepare(config, directory.saved_normalization(config))
         if hosts.first:
             check_images(directory, config, setup.dataset, setup.normalization)
+        check_shapes(config, setup.network, setup.image_shape)
         if config.init.weights and not directory.steps():
             weights = fine_tuning.load(config, setup.network, setup.image_shape)
     except Exception as error:

@@ -21,7 +21,7 @@ from resnet_flax.networks import Network, build, on_one_device
 from resnet_flax.runs import resume
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.training import fine_tuning
-from resnet_flax.training.devices import check_accumulation, check_batch
+from resnet_flax.training.devices import check_accumulation, check_batch, uses_batch_statistics
 from resnet_flax.training.setup import check_precision, check_registered, preprocessing
 from resnet_flax.training.state import abstract_variables, zero_sums
 
@@ -41,7 +41,7 @@ def check_settings(config: ConfigDict, run: RunDirectory | None, devices: int) -
         resume.check_config(run, config)
         resume.check_rules(run, config)
     check_precision(config)
-    check_batch(config.train.batch_size, config.train.bn_group if config.model.norm == "batch" else 0, devices)
+    check_batch(config.train.batch_size, config.train.bn_group if uses_batch_statistics(config) else 0, devices)
     check_accumulation(config, devices)
 
 
@@ -54,6 +54,25 @@ def check_images(run: RunDirectory, config: ConfigDict, data: Data, normalizatio
     resume.check_images(run, preprocessing(config, data, normalization), images_record(data))
     if data.note.startswith(TESTED_ON):
         resume.check_tested(run, config, data.note)
+
+
+def check_shapes(config: ConfigDict, network: Network, image_shape: tuple[int, int, int]) -> None:
+    """Checks that the network can be applied to the images, by tracing it, and the shapes of its metrics.
+
+    Args:
+      image_shape: (H, W, C) of the network's input.
+
+    Raises:
+      UserError: It cannot, or a metric has another shape than it should.
+    """
+    try:
+        found = abstract_variables(on_one_device(network), image_shape, None)
+        metrics = configs.names_in(config.train.metrics)
+        jax.eval_shape(partial(zero_sums, jnp.dtype(jnp.float32), metrics=metrics), found["params"])
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError) or configs.explain_own_error(error):
+            raise
+        raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
 
 
 def images_record(data: Data) -> dict[str, Any]:
@@ -108,19 +127,9 @@ class Readiness:
             self._once(("weights", *what), check_weights)
 
     def _check_shapes(self, config: ConfigDict, network: Network, data: Data) -> None:
-        """Checks that the network can be applied to the images, by tracing it, and the shapes of its metrics."""
-        metrics = configs.names_in(config.train.metrics)
-
-        def trace() -> None:
-            try:
-                found = abstract_variables(on_one_device(network), data.access.image_shape, None)
-                jax.eval_shape(partial(zero_sums, jnp.dtype(jnp.float32), metrics=metrics), found["params"])
-            except (ValueError, TypeError) as error:
-                if isinstance(error, UserError) or configs.explain_own_error(error):
-                    raise
-                raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
-
-        self._once(("network", *_network_of(config, data), *metrics), trace)
+        """See :func:`check_shapes`."""
+        what = ("network", *_network_of(config, data), config.train.metrics)
+        self._once(what, partial(check_shapes, config, network, data.access.image_shape))
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Calls ``make`` once per key; later calls repeat its result or its UserError."""

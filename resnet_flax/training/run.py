@@ -15,7 +15,7 @@ from resnet_flax.runs.checkpoints import Checkpoints
 from resnet_flax.runs.directory import RunDirectory
 from resnet_flax.runs.file_names import METRICS
 from resnet_flax.runs.metrics import MetricsLog
-from resnet_flax.runtime.environment import environment
+from resnet_flax.runtime.environment import environment, shortened
 from resnet_flax.runtime.hosts import Hosts
 from resnet_flax.runtime.stopping import StopRequest
 from resnet_flax.tracking.tracker import Tracking
@@ -119,7 +119,7 @@ class TrainingRun:
         computed, code = environment() | {"onednn": self.setup.onednn}, configs.checksums(self.setup.config)
         for remark in resume.remarks(self.directory, self.setup.config) if step else ():
             self.say(remark)
-        changed = self.directory.record_start(step, parameters, len(data.classes), computed, data.note, code)
+        changed = self.directory.record_start(step, parameters, len(data.classes), computed, shortened(data.note), code)
         if step and jax.default_backend() == "gpu":
             changed.append("computed on a GPU")
         if changed:

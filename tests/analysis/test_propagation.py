@@ -90,6 +90,7 @@ def test_gradients_and_responses_are_those_of_an_unrolled_copy(unit, norm):
     net = network(unit, norm=norm)
     variables = variables_of(net, x)
     found = propagation.measure(net, variables, x, labels)
+    assert propagation.measure(net.clone(frozen=True), variables, x, labels) == found  # as in a run of the head alone
 
     copy = Copy(unit, norm, variables["params"])
     kernels = {n: k for n, k in layers_in_order(variables["params"], "kernel", r"stem_conv|conv\d|dense")}

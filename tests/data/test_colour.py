@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_flax import config
+from resnet_flax.data import datasets, pixels
 from resnet_flax.data.colour import principal_offsets
+from resnet_flax.data.pixels import Normalization
+from resnet_flax.data.streaming import Pipeline
+from resnet_flax.data.transforms import Transform, example_keys
 
 # From facebook/fb.resnet.torch, datasets/imagenet.lua.
 EIGENVALUES = [0.2175, 0.0188, 0.0045]
@@ -46,3 +51,25 @@ def test_a_deviation_of_0_changes_nothing(dtype):
     offsets = principal_offsets(jax.random.split(jax.random.key(0), 2), 0.0, jnp.dtype(dtype))
     assert offsets.dtype == dtype
     assert not np.asarray(offsets, np.float32).any()
+
+
+def test_a_training_batch_is_shifted_by_its_offsets():
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
+    transform = Transform(Normalization(np.full(3, 0.5), np.full(3, 0.25)), jnp.float32, colour=0.1)
+    place, step = jnp.arange(4, dtype=jnp.uint32), jnp.int32(7)
+    found = transform.train({"images": jnp.asarray(images), "place": place}, 3, step)
+    offsets = np.asarray(principal_offsets(example_keys(3, "colour", step, place), 0.1, jnp.float32))
+    np.testing.assert_allclose(found, (images / 255 + offsets - 0.5) / 0.25, atol=1e-5)
+    np.testing.assert_allclose(transform.evaluate(jnp.asarray(images)), (images / 255 - 0.5) / 0.25, atol=1e-5)
+
+
+def test_configs_augment_like_the_paper():
+    """Sections 3.4 and 4.2 of arXiv:1512.03385."""
+    none = pixels.constants("none", 3)
+    cifar, imagenet = (
+        datasets.unread(config.resolve(config.load(f"configs/{file}.py")).data).access
+        for file in ("cifar10", "imagenet")
+    )
+    assert cifar.transform(none, jnp.float32) == Transform(none, jnp.float32, pad=4, flip=True)
+    assert imagenet.pipeline == Pipeline(224, 256, "bilinear", "scale", (256, 480), flip=True)
+    assert imagenet.transform(none, jnp.float32).colour == 0.1

@@ -64,3 +64,13 @@ def test_images_that_differ_from_their_row_are_refused(declared, refusal, monkey
             datasets.load(data)
     else:
         assert datasets.load(data).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("resize", [0, 5])
+def test_images_without_a_test_split_are_resized(resize, monkeypatch):
+    """Regression test: a traceback, as there are no test images until a fifth is set aside."""
+    monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
+    datasets.register("squares")(lambda data: Found(SPLIT, None, ("a", "b", "c"), "squares"))
+    data = datasets.load(config.base().data.to_dict() | {"name": "squares", "image_size": 4, "resize": resize})
+    assert data.train.images.shape[1:] == data.test.images.shape[1:] == (resize or 4, resize or 4, 1)
+    assert not data.own_split

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from resnet_flax.data import layouts, pixels
+from resnet_flax.data import layouts, pixels, transforms
 from resnet_flax.data.images import Images
 from resnet_flax.data.transforms import Transform, stream_key
 from tests.marks import slow
@@ -142,3 +142,12 @@ def test_statistics_take_little_memory(name):
     np.testing.assert_allclose(found.mean, images.mean(axes) / 255, rtol=1e-12)
     if name == "channel":
         np.testing.assert_allclose(found.std, images.std(axes) / 255, rtol=1e-9)
+
+
+def test_cutout_zeroes_a_square_of_half_the_side_cut_at_the_edges():
+    """As in arXiv:1708.04552: the centre is any pixel, so a square may lie partly outside."""
+    keys = jax.random.split(jax.random.key(0), 200)
+    cut = np.asarray(jax.vmap(transforms.cutout, (None, 0))(jnp.ones((8, 12, 3)), keys)) == 0
+    rows, columns = cut.any((2, 3)).sum(1), cut.any((1, 3)).sum(1)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 4, 3, 6)
+    np.testing.assert_array_equal(cut.sum((1, 2, 3)), 3 * rows * columns)

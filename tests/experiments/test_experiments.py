@@ -1,17 +1,23 @@
 """Each experiment from its command to its record: the runs that it plans, and the files that it writes."""
 
+import collections
 import csv
 import dataclasses
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import all as all_of_them
-from experiments import claims, layer_norms
+from experiments import claims, initialisation, layer_norms, plain_vs_residual, shortcuts
+from resnet_flax import config as configs
+from resnet_flax.errors import UserError
+from resnet_flax.figures import curves, final_errors
+from resnet_flax.reporting.record import Figure
 from resnet_flax.sweeps.cases import Case, Request
 from resnet_flax.sweeps.declaration import Results
-from resnet_flax.sweeps.plan import shortened
+from resnet_flax.sweeps.plan import plan, shortened
 from tests.commands import command
 from tests.figures.test_figures import outcome
 
@@ -63,7 +69,7 @@ def check_record(folder, name, runs):
                 "plain-20 without BN",
             ],
         ),
-        ("highway", ["highway-20", "plain-32", "highway-32 of its paper, the widths of 19 layers, 0.5 of the width"]),
+        ("highway", ["highway-20", "plain-32", "highway-32 of its paper, the widths of 19 layers, 0.125 of the width"]),
         ("propagation", ["preactivation-56", "highway-20 without BN"]),
         ("layer_norms", ["plain-56", "residual-56"]),
     ],
@@ -77,7 +83,7 @@ def test_a_dry_run_lists_the_planned_runs(tmp_path, name, planned):
 
 
 def test_layer_norms(tmp_path):
-    """Every line has every layer. A run that another command trained without these metrics is refused."""
+    """Every line has every layer."""
     given = ("--depths=8", "--units=residual")
     output = experiment("layer_norms", tmp_path, *given)
     record = check_record(tmp_path, "layer_norms", 1)
@@ -86,10 +92,6 @@ def test_layer_norms(tmp_path):
     written = (tmp_path / record["runs"][0] / "metrics.jsonl").read_text().splitlines()
     # The stem, six layers and the BN of each, and the dense layer.
     assert [sum(key.startswith("gradient_norm/") for key in json.loads(line)) for line in written] == [15, 15]
-    experiment("plain_vs_residual", tmp_path / "other", *given)
-    code, output = command("-m", "experiments.layer_norms", f"--workdir={tmp_path / 'other'}", *SMALL, *given)
-    assert code == 2
-    assert "the run was trained without the metrics gradient_norm and update_ratio; choose another --workdir" in output
 
 
 @pytest.mark.slow
@@ -192,7 +194,7 @@ def test_cifar10_on_a_fraction_of_the_digits(tmp_path):
 def test_claims_name_the_seeds_that_diverged():
     """The mean in a note is over the other seeds, and says so."""
     ends = [outcome(56, seed, failure=failure) for seed, failure in enumerate(("", "diverged", "diverged"))]
-    assert claims._errors(ends) == ("training error 3.00%, test error 3.00% (2 of 3 seeds diverged, not in the mean)")
+    assert claims._errors(ends) == ("training error 1.50%, test error 3.00% (2 of 3 seeds diverged, not in the mean)")
     assert claims._errors([*ends[1:], outcome(56, 3, failure="crashed")]) == (
         "2 of 3 seeds diverged, 1 of 3 seeds crashed"
     )
@@ -207,10 +209,45 @@ def test_a_shortened_run_logs_equal_windows(tmp_path, steps, every):
 
 
 def test_layer_norms_of_runs_without_metrics_are_not_drawn(tmp_path):
-    run = dataclasses.replace(outcome(56, failure="diverged"), lines=[])
+    """Regression test: the figure of a run that diverged under an experiment without these metrics was a traceback."""
+    without = outcome(56, failure="diverged")
     request = Request("configs/digits.py", tmp_path, tmp_path)
-    found = layer_norms.findings(Results(request, [run], {}))
-    assert (found.figures, found.notes) == ((), ["No run has reached its first line of metrics, so nothing is drawn."])
+    for run in (without, dataclasses.replace(without, lines=[])):
+        found = layer_norms.findings(Results(request, [run], {}))
+        assert (found.figures, found.notes) == ((), ["No run has a line of these metrics, so nothing is drawn."])
+    whole = outcome(20)
+    whole.lines[:] = [line | {"gradient_norm/stem_conv": 0.5, "update_ratio/stem_conv": 0.1} for line in whole.lines]
+    found = layer_norms.findings(Results(request, [without, whole], {}))
+    assert [figure.file for figure in found.figures] == ["layer_norms.png"]
+    assert found.notes == ["Not drawn, since they have no line of these metrics: plain-56, seed 0."]
+
+
+def test_layer_norms_of_a_run_that_another_command_trained_are_refused(tmp_path):
+    said = "the run was trained without the metrics gradient_norm and update_ratio; choose another --workdir"
+    with pytest.raises(UserError, match=said) as refusal:
+        layer_norms.findings(Results(Request("configs/digits.py", tmp_path, tmp_path), [outcome(56)], {}))
+    assert refusal.value.exit_code == 2
+
+
+@pytest.mark.parametrize("module", [initialisation, shortcuts, plain_vs_residual])
+def test_a_line_of_a_figure_has_runs_of_one_kind(tmp_path, monkeypatch, module):
+    """Regression test: a line of ``initialisation`` was the mean over all depths, as if they were seeds."""
+    lines = collections.defaultdict(list)
+
+    def draw(outcomes, path, title, panel=curves.unit, line=curves.layers):
+        for o in outcomes:
+            lines[panel(o), line(o)].append(configs.flatten(o.run.config) | {"seed": 0})
+        return Figure(path.name, title)
+
+    monkeypatch.setattr(curves, "draw", draw)
+    monkeypatch.setattr(final_errors, "side_by_side", lambda outcomes, path, title: Figure(path.name, title))
+    settings = {name: setting.default for name, setting in module.EXPERIMENT.settings.items()} | {"depths": (8, 14)}
+    request = Request("configs/digits.py", tmp_path, tmp_path, seeds=(0, 1), settings=SimpleNamespace(**settings))
+    planned = plan(module.cases(request), request)
+    module.findings(Results(request, [dataclasses.replace(outcome(), run=run) for run in planned], {}))
+    assert sum(map(len, lines.values())) == len(planned)
+    for members in lines.values():
+        assert members == [members[0]] * 2
 
 
 def test_every_flag_of_all_reaches_each_experiment(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from resnet_flax import published
 from resnet_flax.errors import UserError
-from resnet_flax.reporting import comparison, document, gather, record, render, report
+from resnet_flax.reporting import comparison, document, gather, record, render, report, tables
 from resnet_flax.runs.directory import RunDirectory
 from tests.commands import ROOT, command, finish, lines, train
 from tests.experiments.folders import config, experiment, run
@@ -362,6 +362,25 @@ def test_an_experiment_may_have_its_runs_elsewhere(tmp_path):
     _, text = report.write(tmp_path / "all", tmp_path / "out")
     assert "| shared/x |" in text.read_text()
     assert "Other runs" not in text.read_text()
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+def test_runs_on_different_folders_have_a_row_each(tmp_path, seeds):
+    """Regression test: they were one row, with the first run alone or the mean over both data sets."""
+    for name, error, seed in zip(("cats", "dogs"), (0.1, 0.3), seeds, strict=True):
+        of = config("residual-18", "configs/folder.py", data__folder=name, seed=seed)
+        run(tmp_path / "all" / name, of, test_error=error)
+    _, text = report.write(tmp_path / "all", tmp_path / "out")
+    found = re.findall(
+        r"^\| residual-18 \| (folder \w+) \| 1 \| [\d,]+ \| [\d.]+ \| ([\d.]+) \|", text.read_text(), re.M
+    )
+    assert found == [("folder cats", "10.00"), ("folder dogs", "30.00")]
+
+
+def test_a_mean_over_fewer_runs_than_the_row_says_how_many():
+    finished = {"run": "plain-8", "state": "finished", "training_seconds": 1.0, "parameters": 5, "train_error": 0.1}
+    seeds = [finished | {"test_error": 0.2}] * 2 + [finished | {"test_error": 0.2, "test_top5_error": 0.01}]
+    assert tables.rows(seeds)[0][2:6] == ("3", "10.00 ± 0.00", "20.00 ± 0.00", "1.00 (1 of 3)")
 
 
 def test_a_run_that_is_training_has_the_status_running(tmp_path):

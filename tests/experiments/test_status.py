@@ -11,6 +11,7 @@ from absl import flags
 from experiments.depth_sweep import EXPERIMENT
 from resnet_flax.commands import status as status_command
 from resnet_flax.errors import Interrupted, UserError
+from resnet_flax.paths import relative
 from resnet_flax.reporting import record, status
 from resnet_flax.runs import checksums
 from resnet_flax.runs.directory import RunDirectory
@@ -123,6 +124,18 @@ def test_planned_runs_outside_of_the_folder_are_read(tmp_path, elsewhere):
     ]
     record.write_plan(folder, {runs / "done": "done"})
     assert not status.read(folder).is_active
+
+
+def test_planned_runs_outside_of_a_folder_behind_a_link_are_read(tmp_path):
+    """Regression test: paths were relative to the link's place, but read from the folder's, as for /tmp on macOS."""
+    (tmp_path / "deep/er/sweep").mkdir(parents=True)
+    link, done = tmp_path / "link", run(tmp_path / "scratch/done", config())
+    link.symlink_to(tmp_path / "deep/er/sweep")
+    record.write_plan(link, {done: "done"})
+    assert [row[1] for row in status.read(link).rows] == ["finished"]
+    record.write(record.Record("sweep", "", ""), link, [done])
+    assert record.recorded_runs(link) == [done]
+    assert relative(done, link) == "../../../scratch/done"
 
 
 @pytest.mark.parametrize("planned", [True, False])

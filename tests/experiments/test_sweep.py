@@ -364,6 +364,29 @@ def test_results_of_finished_runs_are_not_replaced_by_results_without_them(tmp_p
     assert len(rows(tmp_path / "runs.csv")) == 24
 
 
+def test_results_of_further_seeds_are_not_replaced_by_those_of_the_first(tmp_path, runs, drawn):
+    """Regression test: with --best-over, a run with any seed counted as planned, so forgotten --seeds replaced them."""
+    runner.carry_out(EXPERIMENT, "sweep", best(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for draw in (True, False):
+        fewer = dataclasses.replace(best(tmp_path, draw=draw), seeds=(0,))
+        with pytest.raises(UserError, match=r"results of 4 finished runs that .*-seed[12]\."):
+            runner.carry_out(EXPERIMENT, "sweep", fewer)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_chosen_network_has_its_own_name(tmp_path, runs, drawn):
+    """Regression test: where the network itself is chosen, the choice had the name of the last candidate."""
+    together = ("model.unit=plain", "model.depth,optimizer.learning_rate=8:0.01,20:0.1")
+    results = runner.carry_out(EXPERIMENT, "sweep", best(tmp_path, grid=together))
+    assert [row["network"] for row in rows(tmp_path / "table.csv")] == [f"plain-8, learning rate 0.01 ({END})"]
+    assert {(o.run.config.model.depth, o.run.label) for o in results.of("chosen")} == {
+        (8, f"plain-8 optimizer.learning_rate=0.01 ({END})")
+    }
+    [chosen] = rows(tmp_path / "choices.csv")
+    assert (chosen["network"], chosen["model.depth"]) == ("plain", "8")
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.booleans()), min_size=1, max_size=6),
     st.permutations(range(6)),
@@ -428,7 +451,22 @@ def test_a_derived_value_is_no_end_of_the_grid(values, at_an_end):
             "--grid does not vary model.dept; config has no key 'model.dept'; did you mean model.depth",
         ),
         ({"lines": ("model.width",)}, "--lines=model.width: --grid does not vary model.width; it varies model.unit, "),
-        ({"x": "model.depth", "lines": ("model.unit",)}, "optimizer.learning_rate varies too, and a line would mix"),
+        (
+            {"x": "model.depth", "lines": ("model.unit",)},
+            "a line would mix the values of optimizer.learning_rate, which",
+        ),
+        (
+            {"grid": ("model.depth,optimizer.learning_rate=20:0.1,20:0.05,56:0.05",)},
+            "a line would mix the values of optimizer.learning_rate, which",
+        ),
+        (
+            {
+                "grid": ("model.unit,optimizer.learning_rate=plain:0.1,plain:0.01,residual:0.1", "model.depth=8,20"),
+                "lines": ("model.unit",),
+                "x": "model.depth",
+            },
+            "--lines=model.unit: a line would mix the values of optimizer.learning_rate, which",
+        ),
         (
             {"best_over": ("model.unit",), "x": "model.unit"},
             "chooses model.unit, so model.unit cannot be in --x or --lines",

@@ -30,7 +30,7 @@ def outcome(depth=20, seed=0, test=0.03, failure="", steps=4, label="", **keys):
     c.update_from_flattened_dict({"data.name": "digits", "model.unit": "plain", "model.depth": depth, **overrides})
     c.seed, c.train.batch_size, c.train.steps = seed, 32, 900
     lines = [
-        {"step": 225 * i, "epoch": 225 * i * 32 / 1442, "seconds": 1.0, "train_error": test * (5 - i),
+        {"step": 225 * i, "epoch": 225 * i * 32 / 1442, "seconds": 1.0, "train_error": test * (5 - i) / 2,
          "test_error": test * (5 - i)}
         for i in range(1, steps + 1)
     ]  # fmt: skip
@@ -121,6 +121,16 @@ def test_everything_lies_within_the_figure(name, figures):
     for ax in figure.axes:  # No panel lies under its neighbour.
         others = [other for other in figure.axes if other is not ax]
         assert not any(ax.get_window_extent().overlaps(other.get_window_extent()) for other in others)
+
+
+@pytest.mark.parametrize("name", ["against", "curves"])
+def test_the_left_panel_has_training_errors_and_the_right_one_test_errors(name, figures):
+    """The errors of training are half of those of testing here."""
+    left, right = ({line.get_label(): line.get_ydata() for line in ax.lines} for ax in figures[name].axes[:2])
+    assert len(left) == len(right) > 1
+    for label in left.keys() - {"chance"}:
+        if np.size(left[label]) > 2:
+            np.testing.assert_allclose(2 * np.asarray(left[label]), right[label])
 
 
 @pytest.mark.parametrize("count", range(1, 13))

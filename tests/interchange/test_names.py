@@ -1,5 +1,6 @@
 """Export to PyTorch's names and import again give the same bits, and PyTorch's network gives the same logits."""
 
+import dataclasses
 import importlib.util
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
 from resnet_flax.interchange.weights import deviations, variables
 from resnet_flax.networks import build
+from resnet_flax.networks.families import FAMILIES
 from resnet_flax.networks.units import UNITS, Unit
 from tests.marks import slow
 from tests.networks.small import variables_of
@@ -182,3 +184,14 @@ def test_a_unit_of_the_users_own_survives_export_and_import(monkeypatch, tmp_pat
     file = files.read(tmp_path / "own.safetensors")
     back = names.from_tensors(net, shape, file, "it", names.layout_of(file, "cifar"))
     jax.tree.map(np.testing.assert_array_equal, back, expected)
+
+
+def test_a_family_of_the_users_own_survives_export_and_import(monkeypatch):
+    """Regression test: a traceback without a message."""
+    monkeypatch.setitem(FAMILIES, "mine", dataclasses.replace(FAMILIES["cifar"]))
+    net = network("mine", depth=8, width=0.25)
+    _, tensors = there_and_back(net, (8, 8, 3), "mine")
+    assert "layer3.0.conv1.weight" in tensors
+    c = config.base()
+    c.model.family = "mine"
+    assert deviations(c) == []

@@ -117,7 +117,7 @@ def test_openness_of_a_network_with_dropout_is_measured_without_it(double):
     z = jax.lax.conv_general_dilated(
         named["stem"], gate["conv"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    (layer, found), *_ = openness(net, variables, x, train=True)
+    (layer, found), *_ = openness(net.clone(frozen=True), variables, x, train=True)  # as in a run of the head alone
     assert (layer, found) == ("stage1.1.gate1", pytest.approx((1 / (1 + np.exp(-(z + gate["bias"])))).mean(), rel=1e-9))
 
 

@@ -168,7 +168,8 @@ def test_a_mistake_that_one_process_finds_ends_both_processes(tmp_path):
 @pytest.mark.parametrize("shared", [True, False])
 def test_processes_keep_compiled_programs_only_in_a_folder_that_all_see(tmp_path, shared):
     """With folders of their own, on GPUs a process that compiles would wait for one that reads the program."""
-    program = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import sys, jax; from resnet_flax import command\n"
         "def main():\n"
         "    jax.jit(lambda x: x + 1)(0.0)\n"
@@ -177,7 +178,7 @@ def test_processes_keep_compiled_programs_only_in_a_folder_that_all_see(tmp_path
     )
     join = (f"--coordinator=localhost:{free_port()}", "--processes=2")
     homes = [tmp_path / ("all" if shared else str(i)) for i in range(2)]
-    both = [start("-c", program, *join, f"--process={i}", environment={"XDG_CACHE_HOME": str(home)})
+    both = [start(str(program), *join, f"--process={i}", environment={"XDG_CACHE_HOME": str(home)})
             for i, home in enumerate(homes)]  # fmt: skip
     results = [finish(p) for p in both]
     assert [code for code, _ in results] == [0, 0], results

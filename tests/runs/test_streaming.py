@@ -182,6 +182,10 @@ def test_an_unreadable_test_image_stops_the_run_or_is_skipped(photos, tmp_path):
     assert code == 0, output
     assert "resuming at step 4 of 8" in output
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    code, output = finish(train(folder, tmp_path / "whole", *arguments, "--config.data.broken=skip"))
+    assert code == 0, output
+    losses = [[line["train_loss"] for line in lines(place)] for place in (run, tmp_path / "whole")]
+    assert losses[0] == losses[1]  # the resumed steps had the batches of an uninterrupted run
     code, output = command("-m", "resnet_flax.evaluate", f"--workdir={run}", "--reestimate_bn")
     assert code == 0, output
     assert f"{broken}: not an image" in output

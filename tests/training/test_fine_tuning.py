@@ -12,7 +12,7 @@ from resnet_flax.errors import UserError
 from resnet_flax.interchange import files, names
 from resnet_flax.networks import build
 from resnet_flax.runs.directory import RunDirectory
-from resnet_flax.training import loop
+from resnet_flax.training import fine_tuning, loop
 from resnet_flax.training import optimizer as optimizers
 from resnet_flax.training.state import initial_state
 from resnet_flax.training.step import training_step
@@ -91,6 +91,27 @@ def test_weights_that_do_not_fit_are_refused(exported, tmp_path):
     assert [p.name for p in (tmp_path / "deeper").iterdir()] == [".lock"]
     with pytest.raises(UserError, match="no effect without weights to start from"):
         loop.run(tiny_config(init__reset_head=True), tmp_path / "none")
+
+
+def test_layers_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):
+    """Regression test: a traceback after config.json was written, so the corrected command was refused."""
+    narrowing = {"model__stage_units": (1, 1, 1), "model__stage_filters": (32, 16, 8), "train__steps": 1}
+    with pytest.raises(UserError, match=r"^residual-8: option A cannot narrow 8 channels to 4; choose model.shortcut"):
+        loop.run(small_config(**narrowing), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    loop.run(small_config(model__shortcut="B", **narrowing), tmp_path)
+
+
+def test_weights_of_other_units_are_remarked_on(exported, tmp_path, capfd):
+    """Regression test: an exported file says its unit, but residual weights started a plain network without a word."""
+    residual, plain = (
+        config.resolve(tiny_config(model__unit=unit, init__weights=str(exported[0]))) for unit in ("residual", "plain")
+    )
+    fine_tuning.load(residual, build(residual.model, 10), (8, 8, 1))
+    assert capfd.readouterr().err == ""
+    fine_tuning.load(plain, build(plain.model, 10), (8, 8, 1))
+    said = "of a network with model.unit=residual; model.unit=plain gives other logits"
+    assert capfd.readouterr().err == f"{exported[0]}: {said}\n"
 
 
 def test_a_frozen_network_trains_its_head_alone():

@@ -6,10 +6,17 @@ import pytest
 from PIL import Image
 
 from resnet_flax import config
-from resnet_flax.data import decoding, transforms
+from resnet_flax.data import datasets, decoding, transforms
+from resnet_flax.data.access import whole_batches
+from resnet_flax.data.images import Found, Images
 from resnet_flax.errors import UserError
+from resnet_flax.training import step as steps
+from resnet_flax.training.devices import replicated
+from resnet_flax.training.executor import train_steps
 from resnet_flax.training.readiness import check_settings
+from resnet_flax.training.recipe import Recipe
 from resnet_flax.training.setup import prepare
+from resnet_flax.training.state import abstract_state
 
 
 @pytest.mark.parametrize("pipeline", ["resident", "stream"])
@@ -52,13 +59,58 @@ def test_examples_of_images_by_name_are_the_first_ones():
     np.testing.assert_array_equal(labels, setup.dataset.train.labels[:32])
 
 
-def test_the_bn_group_is_checked_only_with_bn():
-    """Regression test: half a batch of 125 images, which the config file derives, was refused without BN, too."""
-    given = {"train.batch_size": 125}
-    with pytest.raises(UserError, match=r"^train\.bn_group=62 does not fit train\.batch_size=125 on 1 devices"):
+def test_images_that_lie_by_class_are_mixed(monkeypatch):
+    """Regression test: only class folders were, so BN was re-estimated over batches of one class each."""
+    monkeypatch.setattr(datasets, "DATASETS", dict(datasets.DATASETS))
+    labels = np.repeat(np.arange(4), 40).astype(np.int32)
+    images = np.broadcast_to(labels[:, None, None, None].astype(np.uint8), (160, 6, 6, 1))
+    datasets.register("sorted")(lambda data: Found(Images(images, labels), Images(images, labels), "abcd", "here"))
+    setup = prepare(config.resolve(config.load("configs/digits.py", "plain-8", {"data.name": "sorted"})))
+    assert np.bincount(setup.examples(32)[1], minlength=4).min() >= 3
+    access, train = setup.dataset.access, setup.dataset.train
+    batches = list(whole_batches(access, access.mix_classes(train), 16))
+    assert [len(batch) for batch in batches] == [16] * 10
+    assert all(len(np.unique(batch)) >= 3 for batch in batches)
+    one, two = (Images(images, np.arange(160, dtype=np.int32) % n) for n in (1, 2))
+    for split in (one, two, Images(images[:0], labels[:0]), Images(images[:1], labels[:1])):
+        assert access.mix_classes(split) is split
+
+
+def test_the_bn_group_is_checked_only_where_groups_are_normalised():
+    """Regression test: half a batch of 125 images, which the config file derives, was refused without BN, too.
+
+    So it was where only the head is trained, since a frozen network has running statistics.
+    """
+
+    def check(**given):
+        given = {key.replace("__", "."): value for key, value in given.items()}
         check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
-    given["model.norm"] = "none"
-    check_settings(config.resolve(config.load("configs/cifar10.py", "plain-8", given)), None, 1)
+
+    with pytest.raises(UserError, match=r"^train\.bn_group=62 does not fit train\.batch_size=125 on 1 devices"):
+        check(train__batch_size=125)
+    with pytest.raises(UserError, match=r"^train\.accumulate=4 makes parts of 32 images, but BN normalises 64 images"):
+        check(train__accumulate=4)
+    for without in ({"model__norm": "none"}, {"optimizer__trainable": "head"}):
+        check(train__batch_size=125, **without)
+        check(train__accumulate=4, **without)
+
+
+def test_the_settings_of_a_config_reach_the_step(monkeypatch):
+    """BN over 64 of 128 images, label smoothing and parts of a batch would be lost without an error."""
+    seen = {}
+    monkeypatch.setattr(steps, "training_step", lambda state, images, labels, **keys: seen.update(keys) or state)
+    given = {
+        "train.bn_group": 2, "train.accumulate": 2, "train.label_smoothing": 0.1, "train.metrics": "top5_error",
+        "optimizer.trainable": "head",
+    }  # fmt: skip
+    c = config.resolve(config.load("configs/digits.py", "residual-8", given))
+    setup, recipe = prepare(c), Recipe(c)
+    sharding = replicated(setup.mesh)
+    like = abstract_state(setup.network, recipe.optimizer(), setup.image_shape, sharding, metrics=setup.metrics)
+    layout, arrays = setup.dataset.access.training_shapes(setup.mesh, c.train.batch_size, 1442)
+    train_steps(setup, recipe, layout).trace(like, arrays)
+    assert (seen["network"].layers.bn_group, seen["network"].frozen) == (2, True)
+    assert (seen["label_smoothing"], seen["accumulate"], seen["metrics"]) == (0.1, 2, ("top5_error",))
 
 
 @pytest.mark.parametrize(

@@ -173,13 +173,17 @@ def test_the_first_step_with_a_nonfinite_loss_is_recorded():
 
 
 def test_without_dropout_no_mask_is_drawn(monkeypatch):
-    """The program then contains neither masks nor their random keys."""
-    drawn = []
+    """The program then contains neither masks nor their random keys. Keys depend on the step."""
+    drawn, of_steps = [], []
     keys = transforms.example_keys
+
+    def keep(seed, name, step, place):
+        drawn.append(name)
+        of_steps.append(step)
+        return keys(seed, name, step, place)
+
     for module in (transforms, steps):
-        monkeypatch.setattr(
-            module, "example_keys", lambda seed, name, *rest: drawn.append(name) or keys(seed, name, *rest)
-        )
+        monkeypatch.setattr(module, "example_keys", keep)
     monkeypatch.setattr("resnet_flax.networks.network.dropout", lambda x, *_: drawn.append("mask") or x)
 
     def trace(**keys):
@@ -191,6 +195,7 @@ def test_without_dropout_no_mask_is_drawn(monkeypatch):
     drawn.clear()
     trace(dropout=0.1)
     assert set(drawn) == {"augmentation", "dropout", "mask"}
+    assert all(isinstance(step, jax.core.Tracer) for step in of_steps)  # that of the state, no constant
 
 
 def equations(jaxpr):
