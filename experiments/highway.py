@@ -4,7 +4,7 @@ python -m experiments.highway --workdir=runs/highway [--depths=20,32] [--seeds=0
 
 Twins are networks that differ only in the unit. The experiment also trains the 19- and 32-layer networks of the highway
 paper (arXiv:1507.06228), whose widths differ, and a 32-layer network with the widths of the 19-layer one, so that only
-depth differs. These networks have --width times their published width, and their labels say so.
+depth differs. These networks have their published width times --width and --config.model.width; their labels say so.
 """
 
 from typing import Any

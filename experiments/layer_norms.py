@@ -39,10 +39,10 @@ def findings(results: Results) -> Findings:
             )
     with_lines = [o for o in results.outcomes if o.lines and not _lacking(o.lines[-1:])]
     if not with_lines:
-        return Findings(notes=["No run has a line of these metrics, so nothing is drawn."])
+        return Findings(notes=["No run's last line has these metrics, so nothing is drawn."])
     title = f"{results.data}: every layer during training"
     others = [f"{o.run.label}, seed {o.run.config.seed}" for o in results.outcomes if o.lines and o not in with_lines]
-    notes = [f"Not drawn, since they have no line of these metrics: {'; '.join(others)}."] * bool(others)
+    notes = [f"Not drawn, because their last line lacks these metrics: {'; '.join(others)}."] * bool(others)
     return Findings([layer_norms.draw(with_lines, METRICS, results.folder / "layer_norms.png", title)], notes=notes)
 
 

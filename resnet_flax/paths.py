@@ -1,4 +1,4 @@
-"""Turns the paths that users give into :class:`Path` objects."""
+"""Paths that users give, and paths relative to a folder."""
 
 import os
 import re
@@ -8,9 +8,9 @@ from resnet_flax.errors import UserError
 
 
 def relative(path: Path, folder: Path) -> str:
-    """Returns the path relative to a folder. Where it leaves the folder, links in the folder's own path are followed.
+    """Returns the path relative to a folder. If it leaves the folder, links in both paths are followed.
 
-    Inside of the folder, nothing is followed, so that the folder can be moved together with its links.
+    Inside the folder no link is followed, so the folder can be moved with its links.
     """
     text = os.path.relpath(path, folder)
     outside = text.split(os.sep)[0] == os.pardir

@@ -7,8 +7,12 @@ from typing import TypeVar
 from resnet_flax.source_code import checksum
 
 _T = TypeVar("_T")
-NAME, DATA_NAME = r"[A-Za-z][A-Za-z0-9_]{0,50}", r"[A-Za-z0-9_][\w./+-]{0,199}"  # names that config.json may hold
-_IN_WORDS = {NAME: "letters, digits and _, with a letter first", DATA_NAME: "letters, digits and . / + - _"}
+# Names that config.json may hold, and any names.
+NAME, DATA_NAME, ANY = r"[A-Za-z][A-Za-z0-9_]{0,50}", r"[A-Za-z0-9_][\w./+-]{0,199}", r"(?s).*"
+_IN_WORDS = {
+    NAME: "at most 51 letters, digits and _, with a letter first",
+    DATA_NAME: "at most 200 letters, digits and . / + - _, with a letter, a digit or _ first",
+}
 
 
 class Registry(dict[str, _T]):
@@ -19,7 +23,7 @@ class Registry(dict[str, _T]):
     Args:
       kind: What an entry is, such as ``unit``, for messages.
       entries: The project's entries.
-      names: A regular expression for names, :data:`NAME` or :data:`DATA_NAME`.
+      names: A regular expression for names: :data:`NAME`, :data:`DATA_NAME` or :data:`ANY`.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, _T] | None = None, names: str = NAME) -> None:
@@ -40,7 +44,7 @@ class Registry(dict[str, _T]):
         if self.is_reserved(name):
             raise ValueError(f"{name!r} is reserved; choose another name for your {self._kind}")
         if not re.fullmatch(self._names, name):
-            raise ValueError(f"{name!r} cannot be the name of a {self._kind}; choose {_IN_WORDS[self._names]}")
+            raise ValueError(f"{name!r} cannot be the name of your {self._kind}; choose {_IN_WORDS[self._names]}")
         super().__setitem__(name, entry)
         self._checksums[name] = checksum(entry)
 

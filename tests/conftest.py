@@ -14,6 +14,7 @@ from tests import xla_flags
 # The tests spend most of their time compiling small programs, hence QUICK.
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=8 {xla_flags.QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
 import pytest

@@ -452,9 +452,9 @@ def test_a_metric_of_the_wrong_shape_is_refused_before_the_first_step(metrics, t
 @pytest.mark.parametrize("name", ["one-cycle", "1cycle", "x" * 60])
 def test_a_name_that_a_run_directory_cannot_hold_is_refused(name):
     """Regression test: the run's own config.json was refused after compiling."""
-    with pytest.raises(ValueError, match=f"^'{name}' cannot be the name of a schedule; choose letters, digits and _"):
+    with pytest.raises(ValueError, match=f"^'{name}' cannot be the name of your schedule; choose at most 51 letters, "):
         SCHEDULES[name] = None
-    with pytest.raises(ValueError, match="^'my images' cannot be the name of a data set; choose "):
+    with pytest.raises(ValueError, match="^'my images' cannot be the name of your data set; choose "):
         DATASETS["my images"] = None
 
 

@@ -64,7 +64,7 @@ def resolve(c: ConfigDict) -> ConfigDict:
             if key.kind is tuple:
                 c[section][name] = tuple(c[section][name])
             elif key.kind is float and isinstance(c[section][name], int):  # derived by a function that returns 0 or 1
-                with c.ignore_type():
+                with c[section].ignore_type():
                     c[section][name] = float(c[section][name])
         if c.model.stage_units:
             c.model.depth = import_named("networks:depth_of")(c.model.family, c.model.block, c.model.stage_units)

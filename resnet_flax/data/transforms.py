@@ -18,10 +18,10 @@ from jax import Array
 from resnet_flax.data.colour import principal_offsets
 from resnet_flax.data.images import center
 from resnet_flax.data.pixels import Normalization
-from resnet_flax.registry import Registry
+from resnet_flax.registry import ANY, Registry
 
 Augmentation = Callable[[Array, Array], Array]
-AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", names=ANY)
 
 
 def augmentation(function: Augmentation) -> Augmentation:

@@ -98,8 +98,10 @@ def config_of(weights: Weights, given: ConfigDict | None, set_by_user: Set[str])
     if layout.families[0] == given.model.family:
         flat = configs.flatten(given)
         told, source = evaluation_sizes(weights.path) if layout.views else ({}, "")
-        # data.resize follows the user's data.image_size.
-        kept = {*set_by_user, *({"data.resize"} if "data.image_size" in set_by_user else ())}
+        # data.resize follows a data.image_size of the user's that is not the library's.
+        size = {**layout.views, **told}.get("data.image_size")
+        other = "data.image_size" in set_by_user and flat["data.image_size"] != size
+        kept = {*set_by_user, *["data.resize"] * other}
         settings = {
             key: value for key, value in {**layout.settings, **layout.views, **told}.items()
             if key not in kept and flat[key] != value

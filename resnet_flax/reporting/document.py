@@ -149,6 +149,6 @@ def aligned(rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Tells whether a text is a number, optionally with its deviation (``±``) or its total (``of``)."""
+    """Tells whether a text is a number, optionally with its deviation (``±``), total (``of``) or number of runs."""
     number = r"([-+−]?\d[\d.,:]*(e[-+]?\d+)?%?|nan|inf)"
-    return re.fullmatch(rf"{number}( (±|of) {number})?", text) is not None
+    return re.fullmatch(rf"{number}( (±|of) {number})?( \(\d+ of \d+\))?", text) is not None

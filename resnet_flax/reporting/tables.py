@@ -22,7 +22,8 @@ from resnet_flax.sweeps.cases import Outcome
 CAPTION = (
     "Errors at the final step, mean ± standard deviation over seeds, and the mean time of a run's training steps, "
     "without compilation and evaluation. The training error is the mean over the training batches since the previous "
-    "line of metrics, with augmentation and batch statistics; the test error is measured on a single view."
+    "line of metrics, with augmentation and batch statistics; the test error is measured on a single view. The "
+    "remark (1 of 3) says that only one of three finished runs has the metric."
 )
 TIME = "training time (not compiling)"
 _ERRORS = {"train_error": "training error %", "test_error": "test error %"}

@@ -44,5 +44,5 @@ def _commit() -> str | None:
 
 
 def shortened(text: str) -> str:
-    """Cuts a long text and adds its checksum, because starts.jsonl is read again with short texts only."""
+    """Cuts a long text and adds its checksum: starts.jsonl with a longer text is refused when it is read."""
     return text if len(text) <= 300 else f"{text[:300]}... (SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"

@@ -160,7 +160,7 @@ class Chooser:
         return found
 
     def _name(self, config: ConfigDict, rest: Point) -> str:
-        """Returns the name of a case: its network's, unless the network is what is chosen, and its values."""
+        """Returns the name of a case: its network, unless that is being chosen, and the values of its other keys."""
         if set(self.keys).isdisjoint((*configs.NAME_KEYS, "model.stage_units")):
             return label_of(configs.name_of(config.model), {k: v for k, v in rest.items() if not is_in_name(k, v)})
         return label_of("", rest).strip() or "the network"

@@ -122,8 +122,9 @@ def _roles(request: Request) -> _Roles:
         shown = [key for key in axis[0] if key in (x, *lines, *chosen)]
         if len({tuple(point[key] for key in shown) for point in axis}) < len({tuple(p.items()) for p in axis}):
             mixed = " and ".join(key for key in axis[0] if key not in shown)
+            flag = f"--lines={','.join(lines)}: " * bool(lines)
             raise UserError(
-                f"--lines={','.join(lines)}: a line would mix the values of {mixed}, which --grid varies too; add it"
+                f"{flag}a line would mix the values of {mixed}, which --grid varies too; add {mixed} to --lines"
             )
     return _Roles(axes, x, lines, chooser)
 

@@ -96,7 +96,8 @@ def _prepare(
         setup = prepare(config, directory.saved_normalization(config))
         if hosts.first:
             check_images(directory, config, setup.dataset, setup.normalization)
-        check_shapes(config, setup.network, setup.image_shape)
+        if not directory.is_finished(config):
+            check_shapes(config, setup.network, setup.image_shape)
         if config.init.weights and not directory.steps():
             weights = fine_tuning.load(config, setup.network, setup.image_shape)
     except Exception as error:

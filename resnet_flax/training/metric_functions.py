@@ -28,7 +28,7 @@ from jax import Array
 from resnet_flax.errors import UserError
 from resnet_flax.networks.layer_names import named_leaves
 from resnet_flax.networks.stages import is_stacked
-from resnet_flax.registry import Registry
+from resnet_flax.registry import ANY, Registry
 
 ALWAYS = ("loss", "error")  # measured whatever the config says
 SAVED_AS = {"error": "errors"}  # metrics whose sum has another name in a run's state and checkpoints
@@ -62,8 +62,8 @@ class OfExamples:
 # ``params`` are the parameters before the update. The mean over the steps since the last line is reported.
 OfSteps = Callable[[Any, Any, Any], Any]
 
-OF_EXAMPLES: Registry[OfExamples] = Registry("metric")
-OF_STEPS: Registry[OfSteps] = Registry("metric")
+OF_EXAMPLES: Registry[OfExamples] = Registry("metric", names=ANY)
+OF_STEPS: Registry[OfSteps] = Registry("metric", names=ANY)
 
 
 def of_examples(function: Callable[[Array, Batch], Array] | None = None, *, above: int = 0) -> Callable:

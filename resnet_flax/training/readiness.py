@@ -63,7 +63,8 @@ def check_shapes(config: ConfigDict, network: Network, image_shape: tuple[int, i
       image_shape: (H, W, C) of the network's input.
 
     Raises:
-      UserError: It cannot, or a metric has another shape than it should.
+      UserError: It cannot, or a metric has another shape than it should. An error of a file that ``--module`` names is
+        raised as it is.
     """
     try:
         found = abstract_variables(on_one_device(network), image_shape, None)
@@ -72,7 +73,7 @@ def check_shapes(config: ConfigDict, network: Network, image_shape: tuple[int, i
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError) or configs.explain_own_error(error):
             raise
-        raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"{configs.name_of(config.model)}: {' '.join(str(error).split())[:300]}") from error
 
 
 def images_record(data: Data) -> dict[str, Any]:
@@ -117,7 +118,8 @@ class Readiness:
             check_images(run, config, data, normalization)
         if self._devices is not None:
             memory.check_training(config, network)
-            self._check_shapes(config, network, data)
+            shapes = partial(check_shapes, config, network, data.access.image_shape)
+            self._once(("network", *_network_of(config, data), config.train.metrics), shapes)
         if config.init.weights and not run.steps():
 
             def check_weights() -> None:  # does not keep them
@@ -125,11 +127,6 @@ class Readiness:
 
             what = (*_network_of(config, data), config.init.weights, str(config.init.reset_head))
             self._once(("weights", *what), check_weights)
-
-    def _check_shapes(self, config: ConfigDict, network: Network, data: Data) -> None:
-        """See :func:`check_shapes`."""
-        what = ("network", *_network_of(config, data), config.train.metrics)
-        self._once(what, partial(check_shapes, config, network, data.access.image_shape))
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Calls ``make`` once per key; later calls repeat its result or its UserError."""

@@ -214,12 +214,12 @@ def test_layer_norms_of_runs_without_metrics_are_not_drawn(tmp_path):
     request = Request("configs/digits.py", tmp_path, tmp_path)
     for run in (without, dataclasses.replace(without, lines=[])):
         found = layer_norms.findings(Results(request, [run], {}))
-        assert (found.figures, found.notes) == ((), ["No run has a line of these metrics, so nothing is drawn."])
+        assert (found.figures, found.notes) == ((), ["No run's last line has these metrics, so nothing is drawn."])
     whole = outcome(20)
     whole.lines[:] = [line | {"gradient_norm/stem_conv": 0.5, "update_ratio/stem_conv": 0.1} for line in whole.lines]
     found = layer_norms.findings(Results(request, [without, whole], {}))
     assert [figure.file for figure in found.figures] == ["layer_norms.png"]
-    assert found.notes == ["Not drawn, since they have no line of these metrics: plain-56, seed 0."]
+    assert found.notes == ["Not drawn, because their last line lacks these metrics: plain-56, seed 0."]
 
 
 def test_layer_norms_of_a_run_that_another_command_trained_are_refused(tmp_path):

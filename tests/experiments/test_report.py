@@ -505,6 +505,7 @@ def test_any_text_is_escaped(tmp_path_factory, usual_tags, text, cell):
         (["1", "2.5", "—"], True),
         (["6.61 ± 0.16", "1,727,962", "2:05"], True),
         (["900 of 900", "-3e-5", "7%"], True),
+        (["1.00 (1 of 3)", "6.61 ± 0.16 (2 of 3)"], True),
         (["8.27 (best epoch)", "1"], False),
         (["—", "—"], False),
         (["plain-20", "1"], False),
