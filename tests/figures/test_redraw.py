@@ -5,7 +5,7 @@ from results import redraw
 
 
 def test_each_committed_figure_is_drawn_from_the_data_beside_it(tmp_path, monkeypatch):
-    """Of some runs only the final errors are committed, so their curves are not drawn."""
+    """Curves are not drawn of runs whose final errors alone are committed."""
     drawn = []
     monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(str(path.relative_to(tmp_path))))
     redraw.redraw(tmp_path)

@@ -16,7 +16,7 @@ NAMES = [path.stem for path in WEIGHTS]
 
 
 def test_the_table_names_every_file_and_no_other():
-    assert sorted(_test_errors()) == NAMES
+    assert _test_errors().keys() == set(NAMES)
 
 
 @pytest.mark.slow
