@@ -37,13 +37,13 @@ def findings(results: Results) -> Findings:
                 f"{outcome.run.workdir}: the run was trained without the metrics {' and '.join(lacking)}; choose "
                 f"another --workdir"
             )
-    with_lines = [o for o in results.outcomes if o.lines and not _lacking(o.lines[-1:])]
-    if not with_lines:
+    measured = [o for o in results.outcomes if not _lacking(o.lines[-1:])]
+    if not measured:
         return Findings(notes=["No run's last line has these metrics, so nothing is drawn."])
     title = f"{results.data}: every layer during training"
-    others = [f"{o.run.label}, seed {o.run.config.seed}" for o in results.outcomes if o.lines and o not in with_lines]
+    others = [o.run.name for o in results.outcomes if o.lines and _lacking(o.lines[-1:])]
     notes = [f"Not drawn, because their last line lacks these metrics: {'; '.join(others)}."] * bool(others)
-    return Findings([layer_norms.draw(with_lines, METRICS, results.folder / "layer_norms.png", title)], notes=notes)
+    return Findings([layer_norms.draw(measured, METRICS, results.folder / "layer_norms.png", title)], notes=notes)
 
 
 def _lacking(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -169,9 +169,9 @@ class Chooser:
         """Returns the case to train with all seeds, or nothing while the choice is open."""
         best = choice.best
         if best is not None:
-            case = grid.case(choice.rest | best.values, seeds=self.seeds)
+            case = grid.case(choice.rest | best.values)
             remark = " (at the end of the grid)" * bool(choice.keys_at_end(self.over))
-            return [dataclasses.replace(case, label=plan([case], request)[0].label + remark, seeds=())]
+            return [dataclasses.replace(case, label=plan([case], request)[0].label + remark)]
         if choice.failed:  # The table then has a row for one of the failed candidates.
             label = f"{choice.name}, each {' and '.join(self.over)}"
             return [grid.case(choice.rest | choice.candidates[0].values, label=label, seeds=self.seeds)]
